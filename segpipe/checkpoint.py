@@ -1,0 +1,92 @@
+"""Weights and the config and plan that made them, in one file; either is useless without the other.
+
+Networks with `long_skips=none` and `add` have the same weights' names and shapes, so weights alone would load into the
+wrong one without an error. The file is Lightning's, so that training resumes from it; what prediction needs stands in
+it under `segpipe`, as plain values that `torch.load(weights_only=True)` reads.
+"""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+import segpipe
+from segpipe.config.model import Model
+from segpipe.errors import ConfigError
+from segpipe.nets import build
+from segpipe.plan import Plan
+
+KEY = "segpipe"
+NETWORK = "network."  # the prefix of the network's weights in Lightning's file
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network ready to predict, and all that is known of it.
+
+    Attributes:
+        network: in evaluation mode, on the CPU.
+        plan: how a scan becomes what it sees.
+        config: the run's options, as plain values.
+    """
+
+    network: nn.Module
+    plan: Plan
+    config: dict[str, Any]
+
+
+def contents(config: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """What a checkpoint says beside its weights."""
+    return {"version": segpipe.__version__, "config": config, "plan": plan.model_dump()}
+
+
+def find(path: Path) -> Path:
+    """The checkpoint file that `path` means: itself, or the best one of a run's folder.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if path.is_dir():
+        for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+            if (path / name).is_file():
+                return path / name
+        raise ConfigError(
+            f"{path}: holds no checkpoints/best.ckpt, so it is not the folder of a run that has validated"
+        )
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such checkpoint")
+    return path
+
+
+def load(path: Path) -> Trained:
+    """Opens a checkpoint; nothing in it can run code.
+
+    Raises:
+        ConfigError: if the file is not a checkpoint of segpipe, or a damaged one.
+    """
+    file = find(path)
+    size = f"{file.stat().st_size} bytes"
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError):
+        raise ConfigError(f"{file}: is not a checkpoint, or is cut short ({size})") from None
+    if not isinstance(stored, dict) or KEY not in stored:
+        raise ConfigError(f"{file}: is a file of torch ({size}), but not a checkpoint of segpipe") from None
+    known = stored[KEY]
+    try:
+        plan = Plan.model_validate(known["plan"])
+        model = Model.model_validate(known["config"]["model"])
+    except (ValidationError, KeyError) as error:
+        raise ConfigError(
+            f"{file}: was written by segpipe {known.get('version')} and does not fit this one ({error})"
+        ) from None
+    network = build(model, len(plan.channels), len(plan.labels), plan.strides, plan.kernels)
+    weights = {
+        name.removeprefix(NETWORK): weight for name, weight in stored["state_dict"].items() if name.startswith(NETWORK)
+    }
+    network.load_state_dict(weights)
+    return Trained(network.eval(), plan, known["config"])

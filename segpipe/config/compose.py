@@ -1,0 +1,140 @@
+"""From a command line to checked options, or to one clear line; the one door to Hydra and OmegaConf."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from segpipe.config.section import Section
+from segpipe.errors import ConfigError
+
+S = TypeVar("S", bound=Section)
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
+
+
+def keys(schema: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every leaf of the schema as its dotted key, with its type and help."""
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """` Did you mean 'x'?` for the most similar known word, or nothing where none is similar."""
+    by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+    close = difflib.get_close_matches(word, known, 1, 0.6)
+    close = close or [by_leaf[leaf] for leaf in difflib.get_close_matches(word.rsplit(".", 1)[-1], by_leaf, 1, 0.7)]
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def validate(schema: type[S], values: dict[str, Any]) -> S:
+    """`values` as checked options.
+
+    Raises:
+        ConfigError: for the first wrong key or value, in one line.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, [name for name, _ in keys(schema)])) from None
+
+
+def _one_line(error: ValidationError, known: list[str]) -> str:
+    # a union reports an error for each of its members: the one that got furthest is what was meant
+    first = error.errors()[0]
+    key = _key(first, known)
+    same = [found for found in error.errors() if _key(found, known) == key]
+    details = max(
+        same,
+        key=lambda found: (
+            sum(isinstance(part, int) for part in found["loc"]),
+            found["type"] == "literal_error",
+        ),
+    )
+    if details["type"] == "value_error":
+        text = str(details.get("ctx", {}).get("error", details["msg"]))
+        return text if text.split(" ")[0] in known or not key or key not in known else f"{key}: {text}"
+    if details["type"] == "extra_forbidden":
+        key = ".".join(str(part) for part in details["loc"])
+        return f"{key} is not a key.{nearest(key, known)}"
+    if details["type"] == "missing":
+        return f"{'.'.join(str(part) for part in details['loc'])} has no value: add it to the config"
+    entry = next((f" entry {part}" for part in reversed(details["loc"]) if isinstance(part, int)), "")
+    value = details["input"]
+    if details["type"] == "literal_error":
+        choices = str(details.get("ctx", {}).get("expected", ""))
+        hint = nearest(str(value), [choice.strip("' ") for choice in choices.replace(" or ", ", ").split(",")])
+        return f"{key}{entry} is {value!r}, which is none of {choices}.{hint}"
+    return f"{key}{entry} is {value!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
+
+
+def _key(details: ErrorDetails, known: list[str]) -> str:
+    """The longest known key that the error's place begins with; a union's place ends with its member's name."""
+    parts = [str(part) for part in details["loc"]]
+    for length in range(len(parts), 0, -1):
+        if (key := ".".join(parts[:length])) in known:
+            return key
+    return ".".join(parts)
+
+
+def check(program: str, schema: type[Section], arguments: list[str]) -> None:
+    """Composes and checks every job that the command line asks for, before the first of them starts.
+
+    Raises:
+        ConfigError: for the first wrong key, value or group choice.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra._internal.utils import get_args_parser
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    given = get_args_parser().parse_args(arguments)
+    extra = [f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]"] if given.config_dir else []
+    try:
+        overrides = OverridesParser.create().parse_overrides(given.overrides)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            for override in overrides:
+                _check_key(override.key_or_group, override.is_delete(), schema, given.config_dir)
+            jobs = BasicSweeper.split_arguments(overrides, None)[0] if given.multirun else [given.overrides]
+            for job in jobs:
+                options = compose(given.config_name or program, overrides=[*extra, *job])
+                validate(schema, OmegaConf.to_container(options, resolve=True))  # type: ignore[arg-type]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def _check_key(key: str, deleted: bool, schema: type[Section], config_dir: str | None) -> None:
+    if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
+        return
+    known = dict(keys(schema))
+    folders = [CONF, *([Path(config_dir)] if config_dir else [])]
+    groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    if deleted:
+        raise ConfigError(f"~{key}: a key cannot be taken away; set it to null where its help allows that")
+    inside = any(key.startswith(f"{name}.") and _is_mapping(field) for name, field in known.items())
+    if key not in known and key not in groups and not inside:
+        raise ConfigError(f"{key} is not a key.{nearest(key, [*known, *groups])} (--help lists all)")
+
+
+def _is_mapping(field: FieldInfo) -> bool:
+    return any(get_origin(member) is dict for member in (field.annotation, *get_args(field.annotation)))
+
+
+def defaults(program: str) -> dict[str, Any]:
+    """The values that `conf/` gives where nothing is overridden, unchecked."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose(program), resolve=True)  # type: ignore[return-value]

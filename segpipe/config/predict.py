@@ -1,0 +1,32 @@
+"""The options of `predict.py`: only how to run, since the checkpoint knows the network, the plan and the labels."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from segpipe.config.section import Section
+from segpipe.config.train import Precision
+
+
+class Predict(Section):
+    """Everything that `predict.py` can be told."""
+
+    checkpoint: Path | None = Field(description="a run's folder (its best checkpoint) or a checkpoint file")
+    input: str | None = Field(description="a scan, a folder of scans, or a glob such as 'scans/*_T1.nii.gz'")
+    output: Path | None = Field(description="folder for the masks, made if it is not there")
+    truth: Path | None = Field(
+        description="folder of labels with the scans' names: Dice per label is printed and saved"
+    )
+    overlap: float = Field(ge=0, lt=1, description="overlap of neighbouring windows, as a share of the window")
+    windows: PositiveInt = Field(description="windows that the network computes at once")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
+    precision: Precision = Field(description="auto = as in training: bf16 where the device computes it faster")
+    overlays: bool = Field(description="draw a picture of each mask over its scan")
+
+    @model_validator(mode="after")
+    def _says_what(self) -> "Predict":
+        for key in ("checkpoint", "input", "output"):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key} is missing: predict.py needs checkpoint=RUN input=SCANS output=FOLDER")
+        return self

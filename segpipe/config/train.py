@@ -1,0 +1,188 @@
+"""The options of `train.py`; `conf/train.yaml` and its groups hold their values."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from segpipe.config.model import Model
+from segpipe.config.section import Section
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+
+
+def _duration(value: object) -> object:
+    """`DD:HH:MM:SS` or `HH:MM:SS` as a time span; anything else is left for the schema to judge."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+):(\d+)", value)
+        if match is None:
+            raise ValueError(f"must read DD:HH:MM:SS (days, hours, minutes, seconds), got {value!r}")
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    return value
+
+
+def _written(value: timedelta | None) -> str | None:
+    if value is None:
+        return None
+    minutes, seconds = divmod(int(value.total_seconds()), 60)
+    return f"{minutes // 1440:02d}:{minutes // 60 % 24:02d}:{minutes % 60:02d}:{seconds:02d}"
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_written)]
+
+
+class Phantom(Section):
+    """The generated dataset."""
+
+    dims: Literal[2, 3] = Field(description="3 for volumes (NIfTI), 2 for images (PNG)")
+    train: PositiveInt = Field(description="cases to train and validate on")
+    test: NonNegativeInt = Field(description="cases kept for predict.py")
+    seed: NonNegativeInt = Field(description="another seed, another anatomy")
+
+
+class Data(Section):
+    """Where the cases are and which of them train."""
+
+    layout: Literal["phantom", "decathlon", "nnunet", "folder", "table"] = Field(
+        description="how the dataset lies on disk (data/README.md draws each)"
+    )
+    root: Path | None = Field(description="folder of the dataset; for a table, the CSV or JSON file or its folder")
+    image_folder: str = Field(description="name of the image folder (layout folder)")
+    label_folder: str = Field(description="name of the label folder (layout folder)")
+    labels: dict[str, NonNegativeInt] | None = Field(
+        description="label ids on disk, as {background:0,liver:1}; null = what the dataset declares or holds"
+    )
+    split: Path | None = Field(description="JSON file {train: [...], val: [...]} of case names, or a list of such")
+    folds: PositiveInt | None = Field(description="number of cross-validation folds; null = use data.fraction")
+    fold: NonNegativeInt | None = Field(description="the fold that validates, from 0")
+    fraction: Probability = Field(description="share of the cases that validates where there are no folds and no split")
+    slice_axis: Literal[0, 1, 2] | None = Field(
+        description="2D networks: axis of the volume that is cut into slices (0 left-right, 1 back-front, "
+        "2 foot-head); null = the largest spacing"
+    )
+    cache_gib: NonNegativeFloat = Field(
+        description="prepared cases kept in memory, at most this many GiB; the rest is read anew"
+    )
+    phantom: Phantom
+
+    @model_validator(mode="after")
+    def _has_a_root(self) -> "Data":
+        if self.root is None:
+            raise ValueError("data.root is missing: name the dataset's folder, as in data.root=DIR")
+        return self
+
+
+class Plan(Section):
+    """What is derived from the training cases where it is null."""
+
+    spacing: list[PositiveFloat] | None = Field(
+        min_length=3,
+        max_length=3,
+        description="voxel size of model space, mm, axes left-right, back-front, foot-head",
+    )
+    patch: list[PositiveInt] | None = Field(
+        min_length=2,
+        max_length=3,
+        description="patch size in voxels of model space (2D networks: two entries)",
+    )
+    batch: PositiveInt | None = Field(description="patches per step")
+    normalise: Literal["zscore", "ct", "none"] | None = Field(
+        description="intensities: zscore per scan and channel, ct (clip to the foreground's 0.5 and 99.5 "
+        "percentiles, its mean and deviation), none"
+    )
+    foreground: Probability = Field(description="share of patches that are centred on a labelled voxel")
+
+
+class Augment(Section):
+    """Random changes of a training patch; each has its own probability."""
+
+    mirror_axes: list[Literal[0, 1, 2]] = Field(
+        description="axes that may be mirrored (0 left-right, 1 back-front, 2 foot-head); [] = none"
+    )
+    affine: Probability = Field(description="probability of a rotation with scaling")
+    rotate_deg: float = Field(ge=0, le=180, description="largest rotation about each axis, degrees")
+    scale: float = Field(ge=0, lt=1, description="largest relative change of size")
+    elastic: Probability = Field(description="probability of a smooth grid distortion")
+    noise: Probability = Field(description="probability of Gaussian noise")
+    blur: Probability = Field(description="probability of Gaussian blur")
+    brightness: Probability = Field(description="probability of a multiplied brightness")
+    contrast: Probability = Field(description="probability of a stretched or squeezed contrast")
+    gamma: Probability = Field(description="probability of a gamma curve")
+    low_resolution: Probability = Field(description="probability of a simulated coarser scan")
+
+
+class Optim(Section):
+    """The loss and how it is brought down."""
+
+    name: Literal["adamw", "sgd"] = Field(description="optimiser; sgd is with Nesterov momentum 0.99")
+    lr: PositiveFloat = Field(description="highest learning rate")
+    weight_decay: NonNegativeFloat = Field(description="decay of convolution weights")
+    schedule: Literal["cosine", "poly", "constant"] = Field(description="course of the learning rate over the budget")
+    warmup: float = Field(ge=0, lt=1, description="share of the budget in which the learning rate rises to lr")
+    clip: PositiveFloat | None = Field(description="gradients are scaled down to this norm; null = never")
+    dice: NonNegativeFloat = Field(description="weight of the Dice term")
+    cross_entropy: NonNegativeFloat = Field(description="weight of the cross-entropy term")
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> "Optim":
+        if self.dice == self.cross_entropy == 0:
+            raise ValueError("optim.dice and optim.cross_entropy are both 0, so there is no loss: raise one")
+        return self
+
+
+class TrainerOptions(Section):
+    """How long, on what, and how often it is looked at."""
+
+    max_time: Duration | None = Field(description="budget of wall time, DD:HH:MM:SS; the schedule fits it")
+    max_steps: PositiveInt | None = Field(description="budget in optimiser steps")
+    max_epochs: PositiveInt | None = Field(description="budget in epochs")
+    default_time: Duration = Field(description="budget of wall time where none of the three above is given")
+    steps_per_epoch: PositiveInt = Field(description="optimiser steps that are called an epoch")
+    validations: PositiveInt = Field(
+        description="how often whole scans are validated over the budget, the end included"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
+    precision: Precision = Field(description="auto = bf16 where the device computes it faster, else float32")
+    workers: NonNegativeInt = Field(description="processes that cut and augment patches; 0 = none beside the training")
+
+
+class Train(Section):
+    """Everything that `train.py` can be told."""
+
+    name: str = Field(pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME")
+    seed: NonNegativeInt = Field(description="seed of weights, split, patches and augmentation")
+    resume: Path | None = Field(description="folder of a run to go on with, where it stopped")
+    data: Data
+    plan: Plan
+    model: Model
+    augment: Augment
+    optim: Optim
+    trainer: TrainerOptions
+
+    @field_validator("resume")
+    @classmethod
+    def _is_a_run(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not (folder / "config.yaml").is_file():
+            raise ValueError(f"{folder} is not the folder of a run: it holds no config.yaml")
+        return folder
+
+    @model_validator(mode="after")
+    def _patch_fits_network(self) -> "Train":
+        patch, dims = self.plan.patch, self.model.dims
+        if patch is not None and len(patch) != dims:
+            raise ValueError(f"plan.patch has {len(patch)} entries, but model.dims is {dims}: give {dims}")
+        return self

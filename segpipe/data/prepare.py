@@ -1,0 +1,117 @@
+"""Case -> network-ready volume: read, enter model space, normalise. Shared by training and prediction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from monai.data.meta_tensor import MetaTensor
+from torch import Tensor
+
+from segpipe.data.layouts import Case
+from segpipe.errors import DataError
+from segpipe.geometry import Grid, ModelSpace, check_same_grid
+from segpipe.plan import Plan
+from segpipe.volumes import read
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan as the network sees it, and as the scanner wrote it.
+
+    Attributes:
+        image: shape `(c, x, y, z)` in model space, normalised, float32.
+        native: the scan as it was read.
+    """
+
+    image: Float[Tensor, "c x y z"]
+    native: MetaTensor
+
+    @property
+    def grid(self) -> Grid:
+        """The scanner's grid."""
+        return Grid.of(self.native)
+
+
+def model_space(plan: Plan) -> ModelSpace:
+    """The space of the plan's spacing."""
+    x, y, z = plan.spacing_mm
+    return ModelSpace((x, y, z))
+
+
+def prepare_scan(images: Sequence[Path], plan: Plan) -> PreparedScan:
+    """Reads a scan and brings it before the network.
+
+    Raises:
+        DataError: if a file cannot be read, or the scan has other channels than the plan.
+    """
+    volume = read(images)
+    if len(volume) != len(plan.channels):
+        raise DataError(
+            f"{images[0]}: has {len(volume)} channels, but the network was planned for {len(plan.channels)}"
+        )
+    return PreparedScan(normalise(model_space(plan).enter(volume), plan), volume)
+
+
+def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x y z"]:
+    """Intensities on a common scale, channel by channel.
+
+    `zscore`: mean 0 and deviation 1 over the scan. `ct`: clipped to the 0.5 and 99.5 percentiles of the training
+    cases' labelled voxels, then their mean and deviation (Isensee 2021), since Hounsfield units mean the same in
+    every scan.
+    """
+    if plan.normalise == "none":
+        return image
+    if plan.normalise == "zscore":
+        mean = image.mean((1, 2, 3), keepdim=True, dtype=torch.float64).float()
+        deviation = image.double().std((1, 2, 3), keepdim=True, correction=0).float()
+        return (image - mean) / deviation.clamp(min=1e-6 * (1 + float(mean.abs().max())))
+    low, high, mean, deviation = torch.tensor(plan.foreground, device=image.device).T[:, :, None, None, None]
+    return (image.clamp(low, high) - mean) / deviation.clamp(min=1e-6)
+
+
+def read_labels(case: Case, labels: dict[str, int], grid: Grid) -> MetaTensor:
+    """The case's label map with ids inside (0, 1, 2 ...) for the dataset's ids on disk, on the scan's grid.
+
+    Raises:
+        DataError: if it cannot be read, does not lie on the scan's grid, or holds an id that is not declared.
+    """
+    assert case.label is not None
+    volume = read([case.label])
+    if len(volume) != 1:
+        raise DataError(f"{case.label}: has {len(volume)} channels; a label map has one")
+    check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
+    inside = inside_ids(volume.numpy(), labels, case.label)
+    return MetaTensor(torch.from_numpy(inside), volume.affine)
+
+
+def inside_ids(ids: np.ndarray, labels: dict[str, int], path: Path) -> Integer[np.ndarray, "1 x y z"]:
+    """Ids on disk -> their place in the order of `labels`, uint8.
+
+    Raises:
+        DataError: for an id that `labels` does not declare, with the number of its voxels.
+    """
+    declared = np.array(sorted(labels.values()))
+    place = np.array([list(labels.values()).index(label) for label in declared], dtype=np.uint8)
+    at = np.minimum(np.searchsorted(declared, ids), len(declared) - 1)
+    if (strange := declared[at] != ids).any():
+        found, counts = np.unique(ids[strange], return_counts=True)
+        first = ", ".join(f"{value:g} ({count} voxels)" for value, count in zip(found[:5], counts[:5], strict=True))
+        known = ", ".join(f"{label} {name}" for name, label in labels.items())
+        raise DataError(
+            f"{path}: holds {first}{' ...' if len(found) > 5 else ''}, but the dataset declares only {known}"
+        )
+    return place[at]
+
+
+def outside_ids(inside: Integer[np.ndarray, "..."], labels: dict[str, int]) -> Integer[np.ndarray, "..."]:
+    """Undoes `inside_ids`, in the type that `mask_dtype` names."""
+    return np.array(list(labels.values()), dtype=mask_dtype(labels))[inside]
+
+
+def mask_dtype(labels: dict[str, int]) -> type[np.integer]:
+    """The smallest unsigned integer type that holds every id of the label set, so that all its masks share one."""
+    largest = max(labels.values())
+    return next(kind for kind in (np.uint8, np.uint16, np.uint32) if largest <= np.iinfo(kind).max)

@@ -1,0 +1,176 @@
+"""Fingerprint of the training cases -> plan: what training derives from the data.
+
+The rules are those of nnU-Net (Isensee 2021, Nature Methods 18, 203-211), the sizes are for a small network.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from segpipe.config.train import Train
+from segpipe.errors import ConfigError
+
+ANISOTROPIC = 3.0  # a volume whose spacings differ more than this is treated in-plane first
+PATCH_VOXELS = {2: 256 * 256, 3: 64**3}
+BATCH_VOXELS = {2: 8 * 128 * 128, 3: 2 * 64**3}
+BATCH = (2, 16)
+SMALLEST_LEVEL = 4  # voxels along an axis below which it is no longer halved
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the training cases have in common.
+
+    Attributes:
+        spacings_mm: (cases, 3) voxel sizes along left-right, back-front, foot-head.
+        shapes: (cases, 3) voxels along the same axes.
+        channels: number of image channels.
+        foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of labelled voxels.
+    """
+
+    spacings_mm: np.ndarray
+    shapes: np.ndarray
+    channels: int
+    foreground: list[tuple[float, float, float, float]]
+
+
+class Plan(BaseModel):
+    """How cases become what the network sees; stored in every checkpoint."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    channels: list[str]
+    labels: dict[str, int]  # name -> id on disk; the place in this order is the id inside
+    spacing_mm: list[float | None]  # None keeps the scan's own
+    patch: list[int]  # three axes, 1 along slice_axis
+    batch: int
+    slice_axis: Literal[0, 1, 2] | None  # None: the network sees volumes
+    strides: list[list[int]]  # per downsampling, the network's axes
+    kernels: list[list[int]]  # per level, the network's axes
+    normalise: Literal["zscore", "ct", "none"]
+    foreground: list[tuple[float, float, float, float]]  # as in Fingerprint
+    reasons: list[str]
+
+
+def make_plan(options: Train, fingerprint: Fingerprint, channels: list[str], labels: dict[str, int]) -> Plan:
+    """The plan for these cases, with the values of `options.plan` where they are given.
+
+    Raises:
+        ConfigError: if the given patch cannot be halved as often as the network has levels.
+    """
+    dims, levels, given = options.model.dims, len(options.model.channels), options.plan
+    spacing, why_spacing = _spacing(fingerprint)
+    slice_axis, why_slices = _slice_axis(options, spacing, fingerprint)
+    target: list[float | None] = [float(mm) for mm in given.spacing or spacing]
+    if slice_axis is not None and given.spacing is None:
+        target[slice_axis] = None
+    median = _median_shape(fingerprint, target)
+    axes = [axis for axis in range(3) if axis != slice_axis]
+    in_plane = [float(target[axis] or spacing[axis]) for axis in axes]
+    size = list(given.patch or _fit([median[axis] for axis in axes], PATCH_VOXELS[dims]))
+    strides, kernels = _levels(size, in_plane, levels)
+    needed = np.prod(strides, axis=0)
+    if given.patch is None:
+        size = [int(np.ceil(voxels / step) * step) for voxels, step in zip(size, needed, strict=True)]
+    _check_patch(size, needed)
+    patch = [1, 1, 1]
+    for axis, voxels in zip(axes, size, strict=True):
+        patch[axis] = voxels
+    batch = given.batch or int(np.clip(BATCH_VOXELS[dims] // np.prod(size), *BATCH))
+    normalise = given.normalise or ("ct" if channels and channels[0].upper() in ("CT", "HU") else "zscore")
+    shown = "x".join(str(voxels) for voxels in median)
+    return Plan(
+        channels=channels,
+        labels=labels,
+        spacing_mm=target,
+        patch=patch,
+        batch=batch,
+        slice_axis=slice_axis,
+        strides=strides,
+        kernels=kernels,
+        normalise=normalise,
+        foreground=fingerprint.foreground,
+        reasons=[
+            f"spacing {_mm(target)} mm: {'given' if given.spacing else why_spacing}",
+            *([why_slices] if why_slices else []),
+            f"patch {'x'.join(map(str, patch))}: {'given' if given.patch else f'of a median case of {shown} voxels'}",
+            f"batch {batch}: {'given' if given.batch else f'about {BATCH_VOXELS[dims]} voxels a step'}",
+            f"intensities {normalise}: {'given' if given.normalise else 'channels are ' + ', '.join(channels)}",
+        ],
+    )
+
+
+def _spacing(fingerprint: Fingerprint) -> tuple[np.ndarray, str]:
+    """The median spacing; along a coarse axis the 10th percentile, so that fine scans are not blurred."""
+    spacing = np.median(fingerprint.spacings_mm, axis=0)
+    coarse = int(np.argmax(spacing))
+    others = [axis for axis in range(3) if axis != coarse]
+    thin = all(
+        np.median(fingerprint.shapes, axis=0)[coarse] * ANISOTROPIC < np.median(fingerprint.shapes, axis=0)[others]
+    )
+    if spacing[coarse] > ANISOTROPIC * spacing[others].max() and thin:
+        tenth = float(np.percentile(fingerprint.spacings_mm[:, coarse], 10))
+        spacing[coarse] = max(tenth, float(spacing[others].max()))
+        return spacing, f"median, but the 10th percentile along the coarse axis {coarse} (anisotropic)"
+    return spacing, "median of the training cases"
+
+
+def _slice_axis(options: Train, spacing: np.ndarray, fingerprint: Fingerprint) -> tuple[Literal[0, 1, 2] | None, str]:
+    if options.model.dims == 3:
+        if options.data.slice_axis is not None:
+            raise ConfigError(
+                "data.slice_axis is for 2D networks, but model.dims is 3: take it away or use model=unet2d"
+            )
+        return None, ""
+    if options.data.slice_axis is not None:
+        return options.data.slice_axis, f"slices across axis {options.data.slice_axis}: given"
+    flat = np.flatnonzero((fingerprint.shapes == 1).all(axis=0))
+    axis = int(flat[-1]) if flat.size else 2 - int(np.argmax(np.round(spacing, 3)[::-1]))
+    why = "the cases are 2D" if flat.size else f"the largest spacing, {spacing[axis]:.3g} mm"
+    return axis, f"slices across axis {axis}: {why}"  # type: ignore[return-value]
+
+
+def _median_shape(fingerprint: Fingerprint, target: list[float | None]) -> list[int]:
+    goal = np.array([np.nan if mm is None else mm for mm in target])
+    scale = np.where(np.isnan(goal), 1.0, fingerprint.spacings_mm / goal)
+    return [max(1, int(size)) for size in np.median(np.round(fingerprint.shapes * scale), axis=0)]
+
+
+def _fit(shape: list[int], voxels: int) -> list[int]:
+    """`shape`, its longest axes shortened until it holds at most `voxels`."""
+    size = np.array(shape, dtype=float)
+    while size.prod() > voxels:
+        longest = np.flatnonzero(size == size.max())
+        others = np.delete(size, longest)
+        equal = (voxels / others.prod()) ** (1 / len(longest))
+        size[longest] = max(equal, others.max(initial=0)) if equal < others.max(initial=0) else equal
+    return [max(1, round(float(axis))) for axis in size]
+
+
+def _levels(size: list[int], spacing: list[float], levels: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Strides and kernels per level: an axis is halved only while its voxels are not twice as large as the finest."""
+    now, mm = np.array(size), np.array(spacing)
+    strides, kernels = [], []
+    for level in range(levels):
+        kernels.append([3 if edge <= 2 * mm.min() and voxels > 1 else 1 for edge, voxels in zip(mm, now, strict=True)])
+        if level < levels - 1:
+            halve = (mm < 2 * mm.min()) & (now >= 2 * SMALLEST_LEVEL)
+            strides.append([2 if yes else 1 for yes in halve])
+            now, mm = np.where(halve, -(-now // 2), now), np.where(halve, 2 * mm, mm)
+    return strides, kernels
+
+
+def _check_patch(size: list[int], needed: np.ndarray) -> None:
+    for axis, (voxels, step) in enumerate(zip(size, needed, strict=True)):
+        if voxels % step:
+            below, above = max(step, voxels // step * step), (voxels // step + 1) * step
+            raise ConfigError(
+                f"plan.patch entry {axis} is {voxels}, which the network's levels cannot halve to whole voxels "
+                f"(it needs a multiple of {step}): use {below} or {above}, or fewer model.channels"
+            )
+
+
+def _mm(spacing: list[float | None]) -> str:
+    return "x".join("own" if mm is None else f"{mm:.3g}" for mm in spacing)

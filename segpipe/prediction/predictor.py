@@ -1,0 +1,108 @@
+"""A case in, a mask on the scanner's grid out; no Lightning needed."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Integer
+from torch import nn
+
+from segpipe import checkpoint
+from segpipe.data.prepare import PreparedScan, model_space, outside_ids, prepare_scan
+from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
+from segpipe.geometry import Grid
+from segpipe.plan import Plan
+from segpipe.windows import predict_volume
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one scan.
+
+    Attributes:
+        labels: ids inside (0, 1, 2 ...) on the scan's own grid, shape `(x, y, z)`, uint8.
+        scan: the scan as the network saw it.
+        seconds: wall time of each stage.
+    """
+
+    labels: Integer[np.ndarray, "x y z"]
+    scan: PreparedScan
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid:
+        """The scanner's grid."""
+        return self.scan.grid
+
+
+class Predictor:
+    """Segments scans with one network.
+
+    Args:
+        network: maps `(b, c, *space)` to logits `(b, k, *space)`.
+        plan: how a scan becomes what the network sees.
+        device: where it computes.
+        number_format: in what it computes.
+        overlap: share of a window that its neighbour sees too.
+        windows: how many windows are computed at once.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plan: Plan,
+        device: torch.device,
+        number_format: NumberFormat = "float32",
+        overlap: float = 0.5,
+        windows: int = 4,
+    ) -> None:
+        self.network, self.plan, self.device, self.number_format = network, plan, device, number_format
+        self.overlap, self.windows = overlap, windows
+
+    @classmethod
+    def load(cls, path: Path | str, overlap: float = 0.5, windows: int = 4) -> "Predictor":
+        """The predictor of a run's folder or checkpoint file, on the best device here.
+
+        Raises:
+            ConfigError: if `path` is not a checkpoint.
+        """
+        trained, device = checkpoint.load(Path(path)), choose_device("auto")
+        network = trained.network.to(device)
+        return cls(network, trained.plan, device, choose_format("auto", device), overlap, windows)
+
+    def __call__(self, images: Sequence[Path]) -> Prediction:
+        """Segments one scan, given as one file or as one file per channel.
+
+        Raises:
+            DataError: if the scan cannot be used.
+        """
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "read"):
+            scan = prepare_scan(images, self.plan)
+        with _timed(seconds, "network"):
+            probabilities = self._probabilities(scan)
+        with _timed(seconds, "resample"):
+            labels = model_space(self.plan).leave(probabilities, scan.grid)[0].cpu().numpy()
+        return Prediction(labels, scan, seconds)
+
+    @torch.inference_mode()
+    def _probabilities(self, scan: PreparedScan) -> torch.Tensor:
+        x, y, z = self.plan.patch
+        image = scan.image.to(self.device)
+        with computing_in(self.number_format, self.device):
+            return predict_volume(self.network, image, (x, y, z), self.plan.slice_axis, self.overlap, self.windows)
+
+    def mask(self, prediction: Prediction) -> np.ndarray:
+        """The dataset's own label ids, in the one integer type that all masks of its label set share."""
+        return outside_ids(prediction.labels, self.plan.labels)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,180 @@
+"""One run from config to scored masks; the story of `python train.py`, top to bottom."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from segpipe import checkpoint, nets
+from segpipe.config.train import Data, Train
+from segpipe.data.fingerprint import look
+from segpipe.data.layouts import Case, Dataset, read_dataset
+from segpipe.data.module import CaseData
+from segpipe.data.phantom import write_phantom
+from segpipe.data.prepare import read_labels
+from segpipe.data.split import Split, split_cases, write_split
+from segpipe.device import NumberFormat, choose_device, choose_format
+from segpipe.files import write_text
+from segpipe.metrics import Score, score_case, summarise, write_scores
+from segpipe.plan import Plan, make_plan
+from segpipe.prediction.predictor import Predictor
+from segpipe.report import draw_curves, draw_overlay
+from segpipe.terminal import progress_bar, show_table
+from segpipe.training.budget import Budget
+from segpipe.training.progress import RunProgress
+from segpipe.training.provenance import environment
+from segpipe.training.task import SegmentationTask
+
+log = logging.getLogger("segpipe")
+
+
+def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
+    """Trains one network and scores its best checkpoint on the validation cases, in their native geometry.
+
+    Args:
+        options: the run's options.
+        folder: the run's folder, which is filled.
+        overrides: what was typed, for the record.
+
+    Raises:
+        SegpipeError: if the options or a case cannot be used.
+    """
+    device = choose_device(options.trainer.device)
+    number_format = choose_format(options.trainer.precision, device)
+    pl.seed_everything(options.seed, verbose=False)
+
+    dataset = open_dataset(options.data)
+    train, val = _split(dataset, options, folder)
+    plan = _plan(dataset, train, val, options)
+    _record(folder, options, plan, overrides)
+
+    network = nets.build(options.model, len(plan.channels), len(plan.labels), plan.strides, plan.kernels)
+    log.info(
+        "network: %s parameters, on %s in %s",
+        f"{sum(w.numel() for w in network.parameters()):,}",
+        device,
+        number_format,
+    )
+    task = SegmentationTask(network, plan, options, Budget.of(options.trainer), number_format)
+    trainer = _trainer(options, task.budget, folder, device, number_format)
+    resume = folder / "checkpoints" / "last.ckpt" if options.resume else None
+    trainer.fit(task, CaseData(train, val, plan, options), ckpt_path=resume, weights_only=True)
+
+    score(folder, val, device, number_format)
+
+
+def open_dataset(data: Data) -> Dataset:
+    """The dataset that the options name; the phantom is written first where it is not there.
+
+    Raises:
+        SegpipeError: if it is not there or not in order.
+    """
+    assert data.root is not None
+    if data.layout == "phantom":
+        drawn = data.phantom
+        write_phantom(data.root, dims=drawn.dims, train=drawn.train, test=drawn.test, seed=drawn.seed)
+        return read_dataset("decathlon", data.root)
+    return read_dataset(
+        data.layout, data.root, images=data.image_folder, labels=data.label_folder, declared=data.labels
+    )
+
+
+def _split(dataset: Dataset, options: Train, folder: Path) -> tuple[list[Case], list[Case]]:
+    data = options.data
+    split = split_cases(
+        dataset.cases,
+        file=data.split,
+        folds=data.folds,
+        fold=data.fold,
+        fraction=data.fraction,
+        seed=options.seed,
+    )
+    write_split(split, folder / "split.json")
+    named = {case.name: case for case in dataset.cases}
+    return [named[name] for name in split.train], [named[name] for name in split.val]
+
+
+def _plan(dataset: Dataset, train: list[Case], val: list[Case], options: Train) -> Plan:
+    cases = [*train, *val]
+    with progress_bar() as bar:
+        looking = bar.add_task("reading cases", total=len(cases), note="")
+        fingerprint, labels = look(cases, dataset.labels, lambda: bar.advance(looking))
+    names = dataset.channels
+    if len(names) != fingerprint.channels:
+        names = tuple(f"{names[0]} {place}" for place in range(fingerprint.channels))
+    plan = make_plan(options, fingerprint, list(names), labels)
+    log.info(
+        "%s: %d cases train, %d validate; labels %s",
+        dataset.name,
+        len(train),
+        len(val),
+        ", ".join(list(labels)[1:]),
+    )
+    for reason in plan.reasons:
+        log.info("  %s", reason)
+    return plan
+
+
+def _record(folder: Path, options: Train, plan: Plan, overrides: Sequence[str]) -> None:
+    write_text(folder / "config.yaml", yaml.safe_dump(options.model_dump(mode="json"), sort_keys=False))
+    write_text(folder / "plan.yaml", yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
+    write_text(folder / "environment.json", environment(overrides))
+    runs = next((parent for parent in folder.absolute().parents if parent.name == "runs"), folder.absolute().parent)
+    link = runs / f".latest-{os.getpid()}"
+    link.symlink_to(os.path.relpath(folder.absolute(), runs))
+    os.replace(link, runs / "latest")
+
+
+def _trainer(
+    options: Train, budget: Budget, folder: Path, device: torch.device, number_format: NumberFormat
+) -> pl.Trainer:
+    checks: Any = options.trainer.validations
+    interval = max(1, budget.steps // checks) if budget.steps else budget.time and budget.time / checks
+    keep: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
+    callbacks = [
+        Timer(),
+        RunProgress(),
+        ModelCheckpoint(filename="best", monitor="dice/mean", mode="max", save_on_train_epoch_end=False, **keep),
+        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **keep),
+    ]
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        precision={"float32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[number_format],  # type: ignore[arg-type]
+        max_epochs=-1,
+        val_check_interval=interval,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=options.optim.clip,
+        callbacks=callbacks,
+        logger=[CSVLogger(folder, "", ""), TensorBoardLogger(folder, "", "tensorboard")],
+        log_every_n_steps=10,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+def score(folder: Path, cases: Sequence[Case], device: torch.device, number_format: NumberFormat) -> list[Score]:
+    """Scores a run's best checkpoint on whole scans: `validation.csv`, `curves.png`, `overlays/` and a table.
+
+    Raises:
+        SegpipeError: if the run has no checkpoint, or a case cannot be read.
+    """
+    trained = checkpoint.load(folder)
+    predictor = Predictor(trained.network.to(device), trained.plan, device, number_format)
+    names = list(trained.plan.labels)[1:]
+    scores: list[Score] = []
+    with progress_bar() as bar:
+        for case in bar.track(cases, description="scoring"):
+            prediction = predictor(case.images)
+            truth = read_labels(case, trained.plan.labels, prediction.grid).numpy()[0]
+            scores += score_case(case.name, prediction.labels, truth, prediction.grid.spacing_mm, names)
+    return scores

@@ -1,0 +1,116 @@
+"""The LightningModule: a step on patches, a validation on whole scans in their native geometry."""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from monai.losses.dice import DiceCELoss
+from pytorch_lightning.callbacks import Timer
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.optim import Optimizer
+
+from segpipe import checkpoint
+from segpipe.config.train import Train
+from segpipe.data.layouts import Case
+from segpipe.data.prepare import read_labels
+from segpipe.device import NumberFormat
+from segpipe.metrics import dice_per_label
+from segpipe.plan import Plan
+from segpipe.prediction.predictor import Predictor
+from segpipe.training.budget import Budget
+from segpipe.training.optim import learning_rate, make_optimizer
+from segpipe.windows import to_network
+
+
+class SegmentationTask(pl.LightningModule):
+    """Trains a network on patches.
+
+    Args:
+        network: maps `(b, c, *space)` to logits `(b, k, *space)`, or to a list of them, finest first.
+        plan: what the network sees.
+        options: the run's options, kept in every checkpoint.
+        budget: when training ends; the learning rate follows it.
+        number_format: in what whole scans are predicted.
+    """
+
+    def __init__(
+        self, network: nn.Module, plan: Plan, options: Train, budget: Budget, number_format: NumberFormat
+    ) -> None:
+        super().__init__()
+        self.network, self.plan, self.options, self.budget = network, plan, options, budget
+        self.number_format: NumberFormat = number_format
+        self.loss = DiceCELoss(
+            include_background=False,
+            to_onehot_y=True,
+            softmax=True,
+            batch=True,
+            lambda_dice=options.optim.dice,
+            lambda_ce=options.optim.cross_entropy,
+        )
+        self.dice: list[np.ndarray] = []  # a row per validated case, a column per label
+
+    def configure_optimizers(self) -> Optimizer:
+        """The optimiser; its learning rate is set before every step."""
+        return make_optimizer(self.network, self.options.optim)
+
+    def spent(self) -> float:
+        """The share of the budget that is spent, from 0 to 1."""
+        seconds = next((c.time_elapsed() for c in self.trainer.callbacks if isinstance(c, Timer)), 0.0)  # type: ignore[attr-defined]
+        return self.budget.spent(self.trainer.global_step, seconds)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Sets the learning rate from the budget, so that the schedule fits wall time too."""
+        rate = learning_rate(self.spent(), self.options.optim)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+        self.log("lr", rate)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Ends training when the budget is spent; Lightning validates once more then."""
+        if self.spent() >= 1:
+            self.trainer.should_stop = True
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Dice and cross-entropy of a batch of patches."""
+        logits = self.network(to_network(batch["image"], self.plan.slice_axis))
+        loss = self._loss(logits, to_network(batch["label"], self.plan.slice_axis))
+        self.log("loss", loss)
+        return loss
+
+    def _loss(self, logits: Tensor | list[Tensor], label: Tensor) -> Tensor:
+        """The loss; with deep supervision each coarser output weighs half of the finer one (Isensee 2021)."""
+        outputs = [logits] if isinstance(logits, Tensor) else logits
+        weights = [0.5**level for level in range(len(outputs))]
+        terms = []
+        for output, weight in zip(outputs, weights, strict=True):
+            target = (
+                label
+                if output.shape[2:] == label.shape[2:]
+                else interpolate(label, output.shape[2:], mode="nearest-exact")
+            )
+            terms.append(weight / sum(weights) * self.loss(output.float(), target))
+        return torch.stack(terms).sum()
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation."""
+        self.dice = []
+
+    def validation_step(self, case: Case, batch_idx: int) -> None:
+        """Dice per label of a whole scan, on its own grid, through the code that `predict.py` uses."""
+        predictor = Predictor(self.network, self.plan, self.device, self.number_format)
+        prediction = predictor(case.images)
+        truth = read_labels(case, self.plan.labels, prediction.grid).numpy()[0]
+        self.dice.append(dice_per_label(prediction.labels, truth, len(self.plan.labels)))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the mean over cases per label, and the mean of those over labels."""
+        means = mean_dice(np.array(self.dice))
+        names = list(self.plan.labels)[1:]
+        self.log_dict({f"dice/{name}": float(value) for name, value in zip(names, means, strict=True)})
+        self.log("dice/mean", float(np.nanmean(means)), prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
+        """Puts beside the weights what is needed to predict with them."""
+        checkpoint_[checkpoint.KEY] = checkpoint.contents(self.options.model_dump(mode="json"), self.plan)

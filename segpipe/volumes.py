@@ -1,0 +1,169 @@
+"""The only reading and writing of images: NIfTI volumes, and PNG, TIFF and JPEG as volumes of one slice."""
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data.image_reader import ImageReader
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.io.array import LoadImage
+from PIL import Image
+
+from segpipe.errors import DataError
+from segpipe.geometry import Grid, check_same_grid
+
+VOLUMES = (".nii.gz", ".nii")
+IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+LARGEST_VOXELS = 2**33  # a header that asks for more is damaged: 8 Gi voxels are 32 GiB as float32
+
+
+class ScanReader(ImageReader):
+    """Reads NIfTI, PNG, TIFF and JPEG into arrays of shape `(c, x, y, z)`, strictly.
+
+    2D images get the axes of a radiological display (columns to the patient's left, rows to the back) and 1 mm.
+    """
+
+    def verify_suffix(self, filename: Any) -> bool:
+        """Whether the file's ending is one that this reader knows."""
+        return str(filename).lower().endswith(VOLUMES + IMAGES)
+
+    def read(self, data: Any, **_: Any) -> Path:
+        """The path itself: opening is left to `get_data`, where errors can name the file."""
+        return Path(data[0] if isinstance(data, Sequence) and not isinstance(data, str) else data)
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """The voxels and the metadata that MONAI wants.
+
+        Raises:
+            DataError: if the file is missing, damaged, or not a scan.
+        """
+        array, affine = _read_image(img) if str(img).lower().endswith(IMAGES) else _read_nifti(img)
+        if not np.issubdtype(array.dtype, np.integer) and (bad := array.size - int(np.isfinite(array).sum())):
+            raise DataError(f"{img}: {bad} of {array.size} voxels are NaN or infinite; mend or leave out this file")
+        meta = {"affine": affine, "original_affine": affine.copy(), "spatial_shape": array.shape[1:]}
+        return array, meta | {"original_channel_dim": 0, "filename_or_obj": str(img)}
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        image: Any = nib.load(path)
+        _check_header(path, image.shape, image.affine)
+        array = np.asanyarray(image.dataobj)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{path}: cannot be read as NIfTI ({_first_line(error)}); {path.stat().st_size} bytes"
+        ) from None
+    if array.dtype.fields or np.iscomplexobj(array):
+        raise DataError(f"{path}: holds {array.dtype} voxels; segpipe reads numbers, one channel a file or in axis 4")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # torch reads only the machine's own byte order
+    array = array.reshape(array.shape + (1,) * (4 - array.ndim))
+    return np.moveaxis(array, 3, 0), np.asarray(image.affine, dtype=float)
+
+
+def _check_header(path: Path, shape: tuple[int, ...], affine: np.ndarray | None) -> None:
+    shape = tuple(shape[: max([axis + 1 for axis, size in enumerate(shape) if size != 1] + [3])])
+    if len(shape) > 4 or min(shape, default=0) < 1:
+        raise DataError(f"{path}: has the shape {shape}; a scan has 3 axes, or 4 with channels last")
+    if np.prod(shape, dtype=float) > LARGEST_VOXELS:
+        raise DataError(f"{path}: the header asks for {shape} voxels, more than {LARGEST_VOXELS}; it must be damaged")
+    if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise DataError(f"{path}: the affine has a zero or undefined axis; mend the header's spacing and orientation")
+
+
+def _read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with Image.open(path) as image:
+            colour = "A" in image.mode or image.mode in ("CMYK", "YCbCr", "HSV")
+            array = np.asarray(image.convert("L" if image.mode == "LA" else "RGB") if colour else image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({_first_line(error)})") from None
+    array = array.astype(np.uint8) if array.dtype == bool else array
+    rows_columns_channels = array.reshape(*array.shape[:2], -1)
+    return rows_columns_channels.transpose(2, 1, 0)[..., None], np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+_load = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
+
+
+def read(paths: Sequence[Path]) -> MetaTensor:
+    """One volume of shape `(c, x, y, z)` from one file, or from one file per channel.
+
+    Raises:
+        DataError: if a file cannot be read, or the channels do not lie on one grid.
+    """
+    channels = [_load(path) for path in paths]
+    for path, channel in zip(paths, channels, strict=True):
+        check_same_grid(paths[0], Grid.of(channels[0]), path, Grid.of(channel))
+    if len(channels) == 1:
+        return channels[0]
+    return MetaTensor(torch.cat([channel.as_tensor().float() for channel in channels]), meta=channels[0].meta)
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid of a scan, from its header where it has one.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
+    if str(path).lower().endswith(IMAGES):
+        return Grid.of(_load(path))
+    try:
+        image: Any = nib.load(path)
+    except (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as NIfTI ({_first_line(error)})") from None
+    _check_header(path, image.shape, image.affine)
+    x, y, z = (*image.shape, 1, 1)[:3]
+    return Grid((x, y, z), np.asarray(image.affine, dtype=float))
+
+
+def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.integer[Any]]) -> None:
+    """Writes a mask as its scan lies: both affines with their codes, units and description are the scan's.
+
+    The file is written under another name, opened again, compared and only then renamed.
+
+    Args:
+        mask: label ids, shape `(x, y, z)` of the scan.
+        source: the scan that was segmented.
+        path: ends in `.nii.gz`, `.nii`, or an image's ending.
+        dtype: integer type, the same for all masks of a label set.
+
+    Raises:
+        DataError: if the written file does not read back as the mask.
+    """
+    part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    try:
+        if str(path).lower().endswith(IMAGES):
+            Image.fromarray(mask[:, :, 0].T.astype(dtype)).save(part)
+        else:
+            _save_nifti(mask.astype(dtype), source, part)
+        written = _load(part)
+        if not np.array_equal(written.numpy()[0], mask) or not np.array_equal(written.affine, read_grid(source).affine):
+            raise DataError(f"{path}: does not read back as it was written; is the disk full or failing?")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _save_nifti(mask: np.ndarray, source: Path, path: Path) -> None:
+    scan: Any = nib.load(source)
+    header = scan.header.copy()
+    header.set_data_dtype(mask.dtype)  # else the file keeps the scan's type
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    # in Fortran order, since nibabel would make that copy itself; the scan's own class keeps NIfTI-2 as NIfTI-2
+    nib.save(type(scan)(np.asfortranarray(mask), scan.affine, header), path)

@@ -1,0 +1,38 @@
+"""What all tests share: the folder of real scans, one small phantom, one thread."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--real-data", type=Path, help="folder of real scans (see the README); their tests are skipped without it"
+    )
+    parser.addoption("--slow", action="store_true", help="also run the tests that are marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def real_data(pytestconfig: pytest.Config) -> Path:
+    folder = pytestconfig.getoption("--real-data")
+    if folder is None:
+        pytest.skip("needs real scans: pytest --real-data DIR")
+    if not folder.is_dir():
+        pytest.fail(f"--real-data {folder}: no such folder")
+    return folder.resolve()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)

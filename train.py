@@ -1,0 +1,6 @@
+"""Trains a segmentation network; `python train.py --help` lists every option."""
+
+from segpipe.cli import train
+
+if __name__ == "__main__":
+    train()
