@@ -81,11 +81,11 @@ class Predictor:
             DataError: if the scan cannot be used.
         """
         seconds: dict[str, float] = {}
-        with _timed(seconds, "read"):
+        with timed(seconds, "read"):
             scan = prepare_scan(images, self.plan)
-        with _timed(seconds, "network"):
+        with timed(seconds, "network"):
             probabilities = self._probabilities(scan)
-        with _timed(seconds, "resample"):
+        with timed(seconds, "resample"):
             labels = model_space(self.plan).leave(probabilities, scan.grid)[0].cpu().numpy()
         return Prediction(labels, scan, seconds)
 
@@ -102,7 +102,8 @@ class Predictor:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Notes the wall time of a stage."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

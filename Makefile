@@ -1,0 +1,28 @@
+# Each target does all of its own set-up from a fresh clone; `make demo` and `make test` are all that is needed.
+PYTHON ?= python3
+REAL_DATA ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/python train.py name=demo trainer.max_time=00:00:01:40
+	$(BIN)/python predict.py checkpoint=runs/latest input=data/phantom/imagesTs truth=data/phantom/labelsTs output=demo
+
+test: $(VENV)/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest $(if $(REAL_DATA),--real-data $(REAL_DATA))
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install --constraint constraints.txt torch
+	$(BIN)/python -m pip install --constraint constraints.txt --editable . --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo runs data/phantom data/phantom2d

@@ -1,0 +1,123 @@
+"""Which cases train and which validate."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segpipe.data.layouts import Case
+from segpipe.errors import ConfigError
+from segpipe.files import write_text
+
+NNUNET_SEED = 12345
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case names on either side."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+def split_cases(
+    cases: Sequence[Case], *, file: Path | None, folds: int | None, fold: int | None, fraction: float, seed: int
+) -> Split:
+    """The split that a file gives, else the cases' own, else the folds', else a random one.
+
+    Folds are those of nnU-Net: scikit-learn's `KFold(folds, shuffle=True, random_state=12345)` over the sorted case
+    names, or over the sorted groups where cases have them. Cases that a split file names on neither side are left out.
+
+    Args:
+        cases: cases with labels.
+        file: JSON of `{"train": [...], "val": [...]}`, or a list of such of which `fold` picks one.
+        folds: number of folds.
+        fold: the fold that validates, from 0.
+        fraction: share of the cases, or of the groups, that validates where there are no folds.
+        seed: of the random split.
+
+    Raises:
+        ConfigError: if the split cannot be made, or a case or a group would stand on both sides.
+    """
+    if file is not None:
+        split = _from_file(file, fold, [case.name for case in cases])
+    elif any(case.split for case in cases):
+        if fold is not None or folds is not None:
+            raise ConfigError("data.folds: the table has a split column; take away either")
+        split = _named(cases, {case.name for case in cases if case.split == "val"})
+    else:
+        split = _drawn(cases, folds, fold, fraction, seed)
+    _check(split, cases)
+    return split
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Writes a split as a file that `split_cases` reads."""
+    write_text(path, json.dumps(asdict(split), indent=1) + "\n")
+
+
+def _drawn(cases: Sequence[Case], folds: int | None, fold: int | None, fraction: float, seed: int) -> Split:
+    if (fold is None) != (folds is None):
+        raise ConfigError("data.folds and data.fold go together, as in data.folds=5 data.fold=0")
+    groups = sorted({case.group or case.name for case in cases})
+    if folds is not None and fold is not None:
+        if not 2 <= folds <= len(groups):
+            raise ConfigError(
+                f"data.folds is {folds}; for {len(groups)} cases or groups it must be from 2 to {len(groups)}"
+            )
+        if fold >= folds:
+            raise ConfigError(f"data.fold is {fold}; with data.folds={folds} it must be from 0 to {folds - 1}")
+        order = np.arange(len(groups))
+        np.random.RandomState(NNUNET_SEED).shuffle(order)  # as KFold shuffles
+        chosen = np.array_split(order, folds)[fold]
+    else:
+        order = np.random.default_rng(seed).permutation(len(groups))
+        chosen = order[: max(1, round(fraction * len(groups)))]
+    val = {groups[place] for place in chosen}
+    return _named(cases, {case.name for case in cases if (case.group or case.name) in val})
+
+
+def _named(cases: Sequence[Case], val: set[str]) -> Split:
+    names = sorted(case.name for case in cases)
+    return Split(tuple(name for name in names if name not in val), tuple(name for name in names if name in val))
+
+
+def _from_file(file: Path, fold: int | None, names: Sequence[str]) -> Split:
+    try:
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data.split={file}: cannot be read as JSON ({error})") from None
+    if isinstance(content, list):
+        if fold is None or fold >= len(content):
+            raise ConfigError(
+                f"data.split={file}: holds {len(content)} splits; pick one by data.fold=0 to {len(content) - 1}"
+            )
+        content = content[fold]
+    if not isinstance(content, dict) or not {"train", "val"} <= content.keys():
+        raise ConfigError(f'data.split={file}: must be {{"train": [...], "val": [...]}} or a list of such')
+    split = Split(tuple(map(str, content["train"])), tuple(map(str, content["val"])))
+    for name in (*split.train, *split.val):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0.3)
+            raise ConfigError(
+                f"data.split={file}: no case is called {name}{f'; did you mean {near[0]}?' if near else ''}"
+            )
+    return split
+
+
+def _check(split: Split, cases: Sequence[Case]) -> None:
+    group = {case.name: case.group or case.name for case in cases}
+    for side in ("train", "val"):
+        if not getattr(split, side):
+            raise ConfigError(
+                f"the split leaves no case to {side} among {len(cases)}: change data.fraction or the folds"
+            )
+    both = {group[name] for name in split.train} & {group[name] for name in split.val}
+    if both:
+        raise ConfigError(
+            f"the split has {', '.join(sorted(both)[:3])} on both sides; each case or group must be on one"
+        )
