@@ -111,7 +111,8 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
                 options = compose(given.config_name or program, overrides=[*extra, *job])
                 validate(schema, OmegaConf.to_container(options, resolve=True))  # type: ignore[arg-type]
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+        text = str(error).split("Config search path")[0].split("See https")[0]
+        raise ConfigError(" ".join(text.split())) from None
 
 
 def _check_key(key: str, deleted: bool, schema: type[Section], config_dir: str | None) -> None:

@@ -1,10 +1,10 @@
 """The cases of a run: found, split, looked at, prepared and served as patches."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -118,7 +118,8 @@ class CaseData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of patches, an epoch of `trainer.steps_per_epoch` steps at a time."""
-        assert self.patches is not None and self.trainer is not None
+        assert self.patches is not None
+        assert self.trainer is not None
         batch, workers = self.plan.batch, self.options.trainer.workers
         done = self.trainer.global_step * batch
         return DataLoader(
@@ -131,6 +132,10 @@ class CaseData(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,
         )
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves patches; a case is only the names of its files."""
+        return batch if isinstance(batch, Case) else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def val_dataloader(self) -> DataLoader[Case]:
         """The validation cases, one at a time: they are read by the predictor, as a scan from outside would be."""

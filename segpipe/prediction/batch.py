@@ -15,10 +15,10 @@ from segpipe.data.prepare import mask_dtype, read_labels
 from segpipe.device import choose_device, choose_format
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import write_text
-from segpipe.metrics import Score, score_case, summarise, write_scores
+from segpipe.metrics import Score, score_case, write_scores
 from segpipe.prediction.predictor import Prediction, Predictor, timed
 from segpipe.prediction.scans import Scan, find_scans
-from segpipe.report import draw_overlay
+from segpipe.prediction.show import draw_prediction, show_scores
 from segpipe.terminal import progress_bar, show_table
 from segpipe.volumes import IMAGES, VOLUMES, write_mask
 
@@ -138,7 +138,7 @@ def _report(outcomes: list[Outcome], options: Predict, names: list[str]) -> int:
     scores = [score for one in done for score in one.scores]
     if scores:
         write_scores(scores, options.output / "scores.csv")
-        show_scores(scores)
+        show_scores(scores, f"{len(done)} scans against {options.truth}")
     log.info("%d of %d masks written to %s", len(done), len(outcomes), options.output)
     for one in failed:
         log.error("failed: %s", one.reason)

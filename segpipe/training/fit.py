@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from segpipe import checkpoint, nets
 from segpipe.config.train import Data, Train
@@ -19,20 +20,23 @@ from segpipe.data.layouts import Case, Dataset, read_dataset
 from segpipe.data.module import CaseData
 from segpipe.data.phantom import write_phantom
 from segpipe.data.prepare import read_labels
-from segpipe.data.split import Split, split_cases, write_split
+from segpipe.data.split import split_cases, write_split
 from segpipe.device import NumberFormat, choose_device, choose_format
 from segpipe.files import write_text
-from segpipe.metrics import Score, score_case, summarise, write_scores
+from segpipe.metrics import Score, score_case, write_scores
 from segpipe.plan import Plan, make_plan
 from segpipe.prediction.predictor import Predictor
-from segpipe.report import draw_curves, draw_overlay
-from segpipe.terminal import progress_bar, show_table
+from segpipe.prediction.show import draw_prediction, show_scores
+from segpipe.report import draw_curves
+from segpipe.terminal import progress_bar
 from segpipe.training.budget import Budget
+from segpipe.training.history import History
 from segpipe.training.progress import RunProgress
 from segpipe.training.provenance import environment
 from segpipe.training.task import SegmentationTask
 
 log = logging.getLogger("segpipe")
+OVERLAYS = 6  # pictures: the worst and the best cases
 
 
 def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
@@ -48,6 +52,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     """
     device = choose_device(options.trainer.device)
     number_format = choose_format(options.trainer.precision, device)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no banner
     pl.seed_everything(options.seed, verbose=False)
 
     dataset = open_dataset(options.data)
@@ -141,6 +146,7 @@ def _trainer(
     callbacks = [
         Timer(),
         RunProgress(),
+        History(folder / "metrics.csv"),
         ModelCheckpoint(filename="best", monitor="dice/mean", mode="max", save_on_train_epoch_end=False, **keep),
         ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **keep),
     ]
@@ -154,7 +160,7 @@ def _trainer(
         num_sanity_val_steps=0,
         gradient_clip_val=options.optim.clip,
         callbacks=callbacks,
-        logger=[CSVLogger(folder, "", ""), TensorBoardLogger(folder, "", "tensorboard")],
+        logger=TensorBoardLogger(folder, "", "tensorboard"),
         log_every_n_steps=10,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -162,8 +168,8 @@ def _trainer(
     )
 
 
-def score(folder: Path, cases: Sequence[Case], device: torch.device, number_format: NumberFormat) -> list[Score]:
-    """Scores a run's best checkpoint on whole scans: `validation.csv`, `curves.png`, `overlays/` and a table.
+def score(folder: Path, cases: Sequence[Case], device: torch.device, number_format: NumberFormat) -> None:
+    """Scores a run's best checkpoint on whole scans: `validation.csv`, `overlays/`, `curves.png` and a table.
 
     Raises:
         SegpipeError: if the run has no checkpoint, or a case cannot be read.
@@ -173,8 +179,23 @@ def score(folder: Path, cases: Sequence[Case], device: torch.device, number_form
     names = list(trained.plan.labels)[1:]
     scores: list[Score] = []
     with progress_bar() as bar:
-        for case in bar.track(cases, description="scoring"):
+        scoring = bar.add_task("scoring", total=len(cases), note="")
+        for case in cases:
             prediction = predictor(case.images)
             truth = read_labels(case, trained.plan.labels, prediction.grid).numpy()[0]
             scores += score_case(case.name, prediction.labels, truth, prediction.grid.spacing_mm, names)
-    return scores
+            bar.advance(scoring)
+    write_scores(scores, folder / "validation.csv")
+    draw_curves(folder / "metrics.csv", folder / "curves.png")
+    for case in _worst_and_best(cases, scores):
+        prediction = predictor(case.images)
+        truth = read_labels(case, trained.plan.labels, prediction.grid).numpy()[0]
+        draw_prediction(prediction, truth, names, case.name, folder / "overlays" / f"{case.name}.png")
+    show_scores(scores, f"{len(cases)} validation cases")
+    log.info("run: %s (curves.png, overlays/, validation.csv, checkpoints/best.ckpt)", folder)
+
+
+def _worst_and_best(cases: Sequence[Case], scores: Sequence[Score]) -> list[Case]:
+    dice = {case.name: [score.dice for score in scores if score.case == case.name] for case in cases}
+    ranked = sorted(cases, key=lambda case: float(np.nan_to_num(np.mean(dice[case.name]))))
+    return ranked if len(ranked) <= OVERLAYS else [*ranked[: OVERLAYS // 2], *ranked[-OVERLAYS // 2 :]]

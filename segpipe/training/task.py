@@ -16,7 +16,7 @@ from segpipe.config.train import Train
 from segpipe.data.layouts import Case
 from segpipe.data.prepare import read_labels
 from segpipe.device import NumberFormat
-from segpipe.metrics import dice_per_label
+from segpipe.metrics import dice_per_label, mean_dice
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
 from segpipe.training.budget import Budget
@@ -76,7 +76,7 @@ class SegmentationTask(pl.LightningModule):
         """Dice and cross-entropy of a batch of patches."""
         logits = self.network(to_network(batch["image"], self.plan.slice_axis))
         loss = self._loss(logits, to_network(batch["label"], self.plan.slice_axis))
-        self.log("loss", loss)
+        self.log("loss", loss, on_step=False, on_epoch=True)
         return loss
 
     def _loss(self, logits: Tensor | list[Tensor], label: Tensor) -> Tensor:

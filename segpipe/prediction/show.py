@@ -1,0 +1,42 @@
+"""Predictions as a person looks at them: a picture of each, a table of all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segpipe.metrics import Score, summarise
+from segpipe.prediction.predictor import Prediction
+from segpipe.report import draw_overlay
+from segpipe.terminal import show_table
+
+
+def draw_prediction(
+    prediction: Prediction, truth: np.ndarray | None, names: Sequence[str], title: str, picture: Path
+) -> None:
+    """A picture of a mask over its scan, and of the truth where it is known, in the patient's own axes."""
+    grid = prediction.grid
+
+    def in_ras(volume: np.ndarray) -> np.ndarray:
+        return grid.to_ras(torch.from_numpy(np.ascontiguousarray(volume))[None])[0].numpy()
+
+    image = prediction.scan.native.float().mean(0).numpy()
+    draw_overlay(
+        in_ras(image),
+        in_ras(prediction.labels),
+        None if truth is None else in_ras(truth),
+        grid.ras_spacing_mm,
+        list(names),
+        title,
+        picture,
+    )
+
+
+def show_scores(scores: Sequence[Score], title: str) -> None:
+    """Prints Dice, HD95 and NSD per label, with the masks that are missing or should be."""
+    rows = [
+        [line.label, f"{line.dice:.4f}", f"{line.hd95_mm:.2f}", f"{line.nsd:.4f}", str(line.misses), str(line.false_alarms)]
+        for line in summarise(scores)
+    ]
+    show_table(title, ["label", "Dice", "HD95 mm", "NSD 1 mm", "misses", "false alarms"], rows)

@@ -1,0 +1,3 @@
+"""Pictures."""
+def draw_curves(a,b): pass
+def draw_overlay(*a): pass
