@@ -29,10 +29,13 @@ def keys(schema: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldIn
 
 def nearest(word: str, known: list[str]) -> str:
     """` Did you mean 'x'?` for the most similar known word, or nothing where none is similar."""
-    by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
-    close = difflib.get_close_matches(word, known, 1, 0.6)
-    close = close or [by_leaf[leaf] for leaf in difflib.get_close_matches(word.rsplit(".", 1)[-1], by_leaf, 1, 0.7)]
-    return f" Did you mean '{close[0]}'?" if close else ""
+    section, _, leaf = word.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
+    anywhere = {name.rpartition(".")[2]: name for name in known}
+    for names, alike in ((siblings, 0.6), (anywhere, 0.75)):
+        if close := difflib.get_close_matches(leaf, names, 1, alike):
+            return f" Did you mean '{names[close[0]]}'?"
+    return ""
 
 
 def validate(schema: type[S], values: dict[str, Any]) -> S:

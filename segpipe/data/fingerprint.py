@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.data.layouts import Case
+from segpipe.data.cases import Case
 from segpipe.data.prepare import inside_ids
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, check_same_grid

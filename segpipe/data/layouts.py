@@ -1,59 +1,18 @@
 """How a dataset lies on disk: Decathlon, nnU-Net v2, plain folders, or a table. Images are not opened here."""
 
-import csv
 import difflib
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from segpipe.data.cases import ENDINGS, Case, Dataset, check_files, read_json, stem
+from segpipe.data.tables import read_table
 from segpipe.errors import ConfigError, DataError
 
-ENDINGS = (".nii.gz", ".nii", ".png", ".tiff", ".tif", ".jpeg", ".jpg")
 CHANNEL = re.compile(r"_(\d{4})$")
 LABEL_SUFFIX = re.compile(r"[_-](seg|segmentation|label|labels|mask)$", re.IGNORECASE)
-COLUMNS = ("case", "image", "label", "split", "group")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One subject's image channels with the label map, if any.
-
-    Attributes:
-        name: unique in its dataset.
-        images: one file per channel, or one file that holds them all.
-        label: the label map's file.
-        group: cases of one group (a patient) never stand on both sides of a split.
-        split: `train` or `val` where a table says so.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path | None
-    group: str | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The cases of a dataset and what it declares of itself.
-
-    Attributes:
-        name: for logs.
-        cases: those with labels, sorted by name.
-        test: the dataset's own test part, with labels where it has them.
-        labels: name -> id on disk, background first; None where they are not declared.
-        channels: names of the image channels; one name where they are not declared.
-    """
-
-    name: str
-    cases: tuple[Case, ...]
-    test: tuple[Case, ...]
-    labels: dict[str, int] | None
-    channels: tuple[str, ...]
 
 
 def read_dataset(
@@ -84,7 +43,7 @@ def read_dataset(
         "decathlon": _decathlon,
         "nnunet": _nnunet,
         "folder": lambda folder: _folder(folder, images, labels),
-        "table": _table,
+        "table": read_table,
     }[layout](root)
     _check_cases(root, dataset.cases)
     if declared is not None:
@@ -104,7 +63,7 @@ def _decathlon(root: Path) -> Dataset:
             root / entry["label"] if isinstance(entry, dict) and entry.get("label") else root / "labelsTs" / image.name
         )
         is_test = not (isinstance(entry, dict) and entry.get("label"))
-        return Case(_stem(image), (image,), None if is_test and not label.is_file() else label)
+        return Case(stem(image), (image,), None if is_test and not label.is_file() else label)
 
     try:
         train = [case(entry) for entry in facts["training"]]
@@ -115,7 +74,9 @@ def _decathlon(root: Path) -> Dataset:
         raise DataError(
             f"{file}: its 'training', 'labels' or 'modality' is not as the Decathlon writes it ({error!r})"
         ) from None
-    _check_files(file, train)
+    if len(labels) < len(facts["labels"]):
+        raise DataError(f"{file}: two labels share a name in {facts['labels']}; each needs one of its own")
+    check_files(file, train)
     named = tuple(sorted(train, key=lambda one: one.name))
     return Dataset(str(facts.get("name", root.name)), named, tuple(test), _background_first(labels, file), channels)
 
@@ -150,7 +111,7 @@ def _nnunet(root: Path) -> Dataset:
     train = part("imagesTr", "labelsTr")
     if not train:
         raise ConfigError(f"data.root={root}: no file matches imagesTr/*_0000{ending}{_there(root / 'imagesTr')}")
-    _check_files(file, train)
+    check_files(file, train)
     numbers = {str(name): int(number) for name, number in labels.items()}
     declared = _background_first(numbers, file)
     return Dataset(
@@ -171,11 +132,11 @@ def _folder(root: Path, images: str, labels: str) -> Dataset:
 
 def _pair(images: Path, labels: Path) -> list[Case]:
     """Images and labels of the same name; `_0000` channels and `_seg`, `_label`, `_mask` endings are understood."""
-    label_of = {_stem(path): path for path in _files(labels)}
+    label_of = {stem(path): path for path in _files(labels)}
     plain = {LABEL_SUFFIX.sub("", name): path for name, path in label_of.items()}
     grouped: dict[str, list[Path]] = {}
     for path in _files(images):
-        name = _stem(path)
+        name = stem(path)
         known = name in label_of or name in plain
         grouped.setdefault(name if known else CHANNEL.sub("", name), []).append(path)
     found = {name: label_of.get(name) or plain.get(name) for name in grouped}
@@ -185,82 +146,22 @@ def _pair(images: Path, labels: Path) -> list[Case]:
             f"{images}: {len(lonely)} of {len(found)} images have no label of their name in {labels}, as {lonely[0]}{near}"
         )
     if left := sorted(set(label_of.values()) - set(found.values())):
-        near = _closest(_stem(left[0]), list(found))
+        near = _closest(stem(left[0]), list(found))
         raise DataError(
             f"{labels}: {len(left)} of {len(label_of)} labels have no image of their name in {images}, as {left[0].name}{near}"
         )
     return [Case(name, tuple(sorted(paths)), found[name]) for name, paths in sorted(grouped.items())]
 
 
-def _table(root: Path) -> Dataset:
-    tables = (
-        [root]
-        if root.is_file()
-        else sorted(path for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".json"))
-    )
-    if len(tables) != 1:
-        raise ConfigError(f"data.root={root}: holds {len(tables)} tables (*.csv, *.tsv, *.json); name the one to use")
-    file = tables[0]
-    rows = _json_rows(file) if file.suffix == ".json" else _csv_rows(file)
-    if not rows:
-        raise DataError(f"{file}: has no rows")
-    for column in rows[0]:
-        near = difflib.get_close_matches(column.lower(), COLUMNS, 1, 0.75)
-        if near and column not in COLUMNS:
-            raise DataError(f"{file}: has a column {column}; did you mean {near[0]}?")
-    cases = [_table_case(file, number, row) for number, row in enumerate(rows, 2)]
-    _check_files(file, cases)
-    return Dataset(file.stem, tuple(sorted(cases, key=lambda one: one.name)), (), None, ("image",))
-
-
-def _table_case(file: Path, line: int, row: dict[str, Any]) -> Case:
-    numbered = [row[column] for column in sorted(row) if re.fullmatch(r"image_\d+", column or "") and row[column]]
-    images = row.get("image") or numbered
-    paths = images.split(";") if isinstance(images, str) else list(images or [])
-    if not paths or not row.get("label"):
-        raise DataError(
-            f"{file}: row {line} has no {'label' if paths else 'image'}; each row needs an image and a label"
-        )
-    split = row.get("split") or None
-    if split not in (None, "train", "val"):
-        raise DataError(f"{file}: row {line} has the split {split!r}; it must be train, val or empty")
-    images_ = tuple(file.parent / str(path).strip() for path in paths)
-    name = str(row.get("case") or CHANNEL.sub("", _stem(images_[0])))
-    return Case(
-        name, images_, file.parent / str(row["label"]).strip(), str(row["group"]) if row.get("group") else None, split
-    )
-
-
-def _csv_rows(file: Path) -> list[dict[str, Any]]:
-    text = file.read_text(encoding="utf-8-sig")
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    return [dict(row) for row in csv.DictReader(text.splitlines(), delimiter=delimiter)]
-
-
-def _json_rows(file: Path) -> list[dict[str, Any]]:
-    rows = _json(file)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file}: must be a list of objects, each with image and label")
-    return rows
-
-
 def _facts(root: Path, layout: str, needs: str, other: str, fits: str) -> dict[str, Any]:
     file = root / "dataset.json"
     if not file.is_file():
         raise ConfigError(f"data.root={root}: has no dataset.json, so it is not data={layout}{_fits(root)}")
-    facts = _json(file)
+    facts = read_json(file)
     if not isinstance(facts, dict) or needs not in facts:
         hint = f"; this looks like data={fits}" if isinstance(facts, dict) and other in facts else ""
         raise ConfigError(f"{file}: has no '{needs}', so it is not data={layout}{hint}")
     return facts
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{file}: cannot be read as JSON ({error})") from None
 
 
 def _background_first(labels: dict[str, int], source: object) -> dict[str, int]:
@@ -269,12 +170,6 @@ def _background_first(labels: dict[str, int], source: object) -> dict[str, int]:
     if len(set(labels.values())) < len(labels) or len(labels) < 2:
         raise DataError(f"{source}: the labels {labels} must be a background and others, each with an id of its own")
     return dict(sorted(labels.items(), key=lambda item: (item[1] != 0, item[1])))
-
-
-def _check_files(source: Path, cases: Sequence[Case]) -> None:
-    named = [path for case in cases for path in (*case.images, *([case.label] if case.label else []))]
-    if missing := [path for path in named if not path.is_file()]:
-        raise DataError(f"{source}: {len(missing)} of {len(named)} named files are not there, as {missing[0]}")
 
 
 def _check_cases(root: Path, cases: Sequence[Case]) -> None:
@@ -288,14 +183,10 @@ def _check_cases(root: Path, cases: Sequence[Case]) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = [path for path in sorted(folder.iterdir()) if _stem(path) != path.name and not path.name.startswith(".")]
+    found = [path for path in sorted(folder.iterdir()) if stem(path) != path.name and not path.name.startswith(".")]
     if not found:
         raise ConfigError(f"{folder}: no file matches *{', *'.join(ENDINGS)}{_there(folder)}")
     return found
-
-
-def _stem(path: Path) -> str:
-    return next((path.name[: -len(ending)] for ending in ENDINGS if path.name.lower().endswith(ending)), path.name)
 
 
 def _there(folder: Path) -> str:
@@ -316,7 +207,7 @@ def _fits(root: Path) -> str:
     """Which layout a folder looks like."""
     entries = {entry.name for entry in root.iterdir()} if root.is_dir() else set()
     if "dataset.json" in entries:
-        facts = _json(root / "dataset.json")
+        facts = read_json(root / "dataset.json")
         return f"; this looks like data={'nnunet' if 'channel_names' in facts else 'decathlon'}"
     if {"images", "labels"} <= entries:
         return "; this looks like data=folder"

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segpipe.config.train import Train
 from segpipe.data.augment import patches
-from segpipe.data.layouts import Case
+from segpipe.data.cases import Case
 from segpipe.data.prepare import model_space, prepare_scan, read_labels
 from segpipe.plan import Plan
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Integer
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
-from segpipe.data.layouts import Case
+from segpipe.data.cases import Case
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, ModelSpace, check_same_grid
 from segpipe.plan import Plan

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.data.layouts import Case
+from segpipe.data.cases import Case
 from segpipe.errors import ConfigError
 from segpipe.files import write_text
 

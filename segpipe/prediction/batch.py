@@ -10,7 +10,7 @@ import numpy as np
 
 from segpipe import checkpoint
 from segpipe.config.predict import Predict
-from segpipe.data.layouts import Case
+from segpipe.data.cases import Case
 from segpipe.data.prepare import mask_dtype, read_labels
 from segpipe.device import choose_device, choose_format
 from segpipe.errors import ConfigError, DataError

@@ -15,8 +15,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from segpipe import checkpoint, nets
 from segpipe.config.train import Data, Train
+from segpipe.data.cases import Case, Dataset
 from segpipe.data.fingerprint import look
-from segpipe.data.layouts import Case, Dataset, read_dataset
+from segpipe.data.layouts import read_dataset
 from segpipe.data.module import CaseData
 from segpipe.data.phantom import write_phantom
 from segpipe.data.prepare import read_labels

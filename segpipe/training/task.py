@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from segpipe import checkpoint
 from segpipe.config.train import Train
-from segpipe.data.layouts import Case
+from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
 from segpipe.device import NumberFormat
 from segpipe.metrics import dice_per_label, mean_dice

@@ -1,0 +1,129 @@
+"""Every key is checked before anything starts, and every mistake is one line."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from segpipe.config.compose import CONF, check, keys, nearest, validate
+from segpipe.config.help import page
+from segpipe.config.predict import Predict
+from segpipe.config.train import Train
+from segpipe.errors import ConfigError
+
+
+def composed(*overrides: str) -> Train:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        values = OmegaConf.to_container(compose("train", overrides=list(overrides)), resolve=True)
+    return validate(Train, values)  # type: ignore[arg-type]
+
+
+GROUPS = [
+    f"{folder.name}={file.stem}"
+    for folder in sorted(CONF.iterdir())
+    if folder.is_dir()
+    for file in sorted(folder.glob("[!_]*.yaml"))
+]
+
+
+@pytest.mark.parametrize("choice", GROUPS)
+def test_every_file_in_conf_composes(choice: str) -> None:
+    composed(choice, *(["data.root=."] if choice.startswith("data=") else []))
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("model.long_skip=none", "model.long_skip is not a key. Did you mean 'model.long_skips'? (--help lists all)"),
+        ("+new.key=1", "new.key is not a key. (--help lists all)"),
+        ("+optim.learning_rate=1", "optim.learning_rate is not a key. (--help lists all)"),
+        ("trainer.max_tim=1", "trainer.max_tim is not a key. Did you mean 'trainer.max_time'? (--help lists all)"),
+        ("modle=unet2d", "modle is not a key. Did you mean 'model'? (--help lists all)"),
+        (
+            "model.long_skips=cat",
+            "model.long_skips is 'cat', which is none of 'none', 'add' or 'concat'. Did you mean 'concat'?",
+        ),
+        ("data.layout=bids", "data.layout is 'bids', which is none of "),
+        ("optim.lr=-1", "optim.lr is -1: input should be greater than 0"),
+        ("optim.lr=fast", "optim.lr is 'fast': input should be a valid number"),
+        ("seed=1.5", "seed is 1.5: input should be a valid integer"),
+        ("trainer.max_time=5m", "trainer.max_time: must read DD:HH:MM:SS (days, hours, minutes, seconds), got '5m'"),
+        ("data=decathlon", "data.root is missing: name the dataset's folder, as in data.root=DIR"),
+        ("plan.patch=[32,32]", "plan.patch has 2 entries, but model.dims is 3: give 3"),
+        ("model=unet4d", "In 'train': Could not find 'model/unet4d' Available options in 'model': "),
+        ("~seed", "~seed: a key cannot be taken away; set it to null where its help allows that"),
+        ("optim.dice=0 optim.cross_entropy=0", "optim.dice and optim.cross_entropy are both 0, so there is no loss"),
+        ("resume=nowhere", "resume: nowhere is not the folder of a run: it holds no config.yaml"),
+    ],
+)
+def test_a_mistake_is_one_line(override: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check("train", Train, override.split())
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+def test_a_skip_list_of_the_wrong_length_says_what_fits() -> None:
+    with pytest.raises(ConfigError, match=r"model.long_skips has 2 entries; model.channels has 4 levels, so give 3"):
+        check("train", Train, ["model.long_skips=[add,none]", "model.channels=[4,8,16,32]"])
+
+
+def test_every_job_of_a_sweep_is_checked_before_the_first_starts() -> None:
+    check("train", Train, ["-m", "model.long_skips=none,add,concat", "seed=0,1"])
+    with pytest.raises(ConfigError, match="'ad', which is none of"):
+        check("train", Train, ["-m", "model.long_skips=none,ad", "seed=0,1"])
+
+
+def test_one_skip_stands_for_every_level() -> None:
+    values = [
+        composed("model.channels=[4,8,16]", f"model.long_skips={skip}").model for skip in ("add", "[add]", "[add,add]")
+    ]
+    assert [model.skips_per_level(2) for model in values] == [["add", "add"]] * 3
+
+
+def test_the_config_survives_its_own_yaml() -> None:
+    options = composed("trainer.max_time=01:02:03:04", "data.labels={background:0,nucleus:255}")
+    assert options.trainer.max_time == timedelta(days=1, hours=2, minutes=3, seconds=4)
+    assert Train.model_validate(options.model_dump(mode="json")) == options
+
+
+def test_hours_can_be_written_without_days() -> None:
+    assert composed("trainer.max_time=00:10:00").trainer.max_time == timedelta(minutes=10)
+
+
+@pytest.mark.parametrize(("program", "schema"), [("train", Train), ("predict", Predict)])
+def test_help_has_every_key_with_its_line(program: str, schema: type[Train] | type[Predict]) -> None:
+    text = page(program, f"python {program}.py", schema)
+    squeezed = " ".join(text.split())
+    for key, field in keys(schema):
+        assert re.search(rf"^  {re.escape(key)}=\S*  \[", text, re.MULTILINE), key
+        assert field.description, key
+        assert " ".join(field.description.split()) in squeezed, key
+
+
+def test_no_default_lives_in_python() -> None:
+    assert not [key for schema in (Train, Predict) for key, field in keys(schema) if not field.is_required()]
+
+
+def test_values_of_a_map_can_be_set_one_by_one() -> None:
+    check("train", Train, ["data=folder", "data.root=.", "+data.labels.background=0", "+data.labels.cell=7"])
+
+
+@pytest.mark.parametrize("missing", ["checkpoint", "input", "output"])
+def test_predict_says_what_is_missing(missing: str) -> None:
+    given = [f"{key}=x" for key in ("checkpoint", "input", "output") if key != missing]
+    with pytest.raises(ConfigError, match=f"^{missing} is missing"):
+        check("predict", Predict, given)
+
+
+def test_nearest_looks_at_the_last_word_too() -> None:
+    assert nearest("long_skips", ["model.long_skips", "seed"]) == " Did you mean 'model.long_skips'?"
+    assert nearest("zebra", ["model.long_skips", "seed"]) == ""
+
+
+def test_conf_is_found_in_the_checkout() -> None:
+    assert Path(__file__).parents[1] / "conf" == CONF
