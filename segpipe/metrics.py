@@ -127,19 +127,24 @@ def _distances(found: np.ndarray, real: np.ndarray, spacing: np.ndarray) -> tupl
         flat = np.array(found.shape) == 1
         diagonal = float(np.linalg.norm(np.where(flat, 0, found.shape) * spacing))
         return diagonal, diagonal, 0.0
-    box = tuple(
-        slice(max(0, int(where.min()) - 1), int(where.max()) + 2) for where in np.nonzero(found | real)
-    )
-    axes = [axis for axis, size in enumerate(found.shape) if size > 1]
-    pair = [
-        torch.from_numpy(np.stack([~mask, mask])).squeeze([axis + 1 for axis in range(3) if axis not in axes])[None].float()
-        for mask in (np.pad(found[box], [(int(axis in axes),) * 2 for axis in range(3)]), np.pad(real[box], [(int(axis in axes),) * 2 for axis in range(3)]))
-    ]
-    mm = [float(spacing[axis]) for axis in axes]
-    hd95 = compute_hausdorff_distance(*pair, percentile=95, spacing=mm)
-    assd = compute_average_surface_distance(*pair, symmetric=True, spacing=mm)
-    nsd = compute_surface_dice(*pair, [TOLERANCE_MM], spacing=mm, use_subvoxels=True)
+    where = np.nonzero(found | real)
+    box = tuple(slice(int(along.min()), int(along.max()) + 1) for along in where)
+    pair = [_one_hot(mask[box], flat=np.array(mask.shape) == 1) for mask in (found, real)]
+    mm = [float(edge) for edge, size in zip(spacing, found.shape, strict=True) if size > 1]
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*always_return_as_numpy", category=FutureWarning
+        )  # MONAI's own call
+        hd95 = compute_hausdorff_distance(*pair, percentile=95, spacing=mm)
+        assd = compute_average_surface_distance(*pair, symmetric=True, spacing=mm)
+        nsd = compute_surface_dice(*pair, [TOLERANCE_MM], spacing=mm, use_subvoxels=True)
     return float(hd95), float(assd), float(nsd)
+
+
+def _one_hot(mask: np.ndarray, flat: np.ndarray) -> torch.Tensor:
+    """Background and foreground as MONAI wants them, `(1, 2, *space)`, with a rim so that the image's edge is a surface."""
+    padded = np.pad(mask, [(0, 0) if along else (1, 1) for along in flat])
+    return torch.from_numpy(np.stack([~padded, padded]).squeeze(tuple(np.flatnonzero(flat) + 1))[None]).float()
 
 
 def summarise(scores: Sequence[Score]) -> list[Summary]:

@@ -25,6 +25,4 @@ def build(
         kernels: per level, along each axis.
     """
     levels = len(model.channels) - 1
-    return UNet(
-        model.dims, in_channels, out_channels, model.channels, strides, kernels, model.skips_per_level(levels)
-    )
+    return UNet(model.dims, in_channels, out_channels, model.channels, strides, kernels, model.skips_per_level(levels))

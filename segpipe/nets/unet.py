@@ -22,7 +22,9 @@ class NoSkip(nn.Module):
         super().__init__()
         self.channels = channels
 
-    def forward(self, up: Float[Tensor, "b c *space"], skip: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+    def forward(
+        self, up: Float[Tensor, "b c *space"], skip: Float[Tensor, "b c *space"]
+    ) -> Float[Tensor, "b c *space"]:
         """`up` alone."""
         return up
 
@@ -30,7 +32,9 @@ class NoSkip(nn.Module):
 class AddSkip(NoSkip):
     """The sum of both, as ResNet adds (He 2016)."""
 
-    def forward(self, up: Float[Tensor, "b c *space"], skip: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+    def forward(
+        self, up: Float[Tensor, "b c *space"], skip: Float[Tensor, "b c *space"]
+    ) -> Float[Tensor, "b c *space"]:
         """The sum."""
         return up + skip
 
@@ -41,7 +45,9 @@ class ConcatSkip(NoSkip):
     def __init__(self, dims: int, channels: int) -> None:
         super().__init__(dims, 2 * channels)
 
-    def forward(self, up: Float[Tensor, "b c *space"], skip: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c2 *space"]:
+    def forward(
+        self, up: Float[Tensor, "b c *space"], skip: Float[Tensor, "b c *space"]
+    ) -> Float[Tensor, "b c2 *space"]:
         """Channels of `skip` behind those of `up`."""
         return torch.cat([up, skip], 1)
 

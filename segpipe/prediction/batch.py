@@ -120,7 +120,9 @@ def _write_table(path: Path, outcomes: list[Outcome], names: list[str]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     seconds = [f"{stage}_seconds" for stage in STAGES]
-    table.writerow(["case", "status", "reason", *seconds, *[f"{name} voxels" for name in names], *[f"{name} mL" for name in names]])
+    table.writerow(
+        ["case", "status", "reason", *seconds, *[f"{name} voxels" for name in names], *[f"{name} mL" for name in names]]
+    )
     for one in outcomes:
         spent = [f"{one.seconds[stage]:.3f}" if stage in one.seconds else "" for stage in STAGES]
         volumes = [f"{volume:.4f}" for volume in one.volumes_ml]

@@ -36,7 +36,14 @@ def draw_prediction(
 def show_scores(scores: Sequence[Score], title: str) -> None:
     """Prints Dice, HD95 and NSD per label, with the masks that are missing or should be."""
     rows = [
-        [line.label, f"{line.dice:.4f}", f"{line.hd95_mm:.2f}", f"{line.nsd:.4f}", str(line.misses), str(line.false_alarms)]
+        [
+            line.label,
+            f"{line.dice:.4f}",
+            f"{line.hd95_mm:.2f}",
+            f"{line.nsd:.4f}",
+            str(line.misses),
+            str(line.false_alarms),
+        ]
         for line in summarise(scores)
     ]
     show_table(title, ["label", "Dice", "HD95 mm", "NSD 1 mm", "misses", "false alarms"], rows)

@@ -29,7 +29,9 @@ class History(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the table with the epoch's row."""
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        row |= {name: float(trainer.callback_metrics[name]) for name in ("loss", "lr") if name in trainer.callback_metrics}
+        row |= {
+            name: float(trainer.callback_metrics[name]) for name in ("loss", "lr") if name in trainer.callback_metrics
+        }
         self.rows.append(row | self.measured)
         self.measured = {}
         self._write()

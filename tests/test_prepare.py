@@ -1,0 +1,159 @@
+"""Case -> network-ready volume -> patches."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_config import composed
+from test_plan import fingerprint
+
+from segpipe.data.augment import patches
+from segpipe.data.cases import Case
+from segpipe.data.fingerprint import look
+from segpipe.data.module import Patches, prepare_case
+from segpipe.data.prepare import inside_ids, mask_dtype, normalise, outside_ids, prepare_scan
+from segpipe.errors import DataError
+from segpipe.plan import Plan, make_plan
+
+LABELS = {"background": 0, "core": 1, "edema": 2, "rim": 4}
+
+
+def plan(*overrides: str, shape: tuple[int, int, int] = (20, 16, 12), labels: dict[str, int] | None = None) -> Plan:
+    options = composed("model.channels=[4,8]", *overrides)
+    return make_plan(options, fingerprint((1.0, 1.0, 1.0), shape), ["MRI"], labels or LABELS)
+
+
+def case(folder: Path, seed: int = 0, shape: tuple[int, int, int] = (20, 16, 12), ids: tuple[int, ...] = (0, 1, 2, 4)) -> Case:
+    rng = np.random.default_rng(seed)
+    nib.save(nib.Nifti1Image(rng.normal(size=shape).astype(np.float32), np.eye(4)), folder / f"image{seed}.nii")
+    nib.save(nib.Nifti1Image(rng.choice(ids, shape).astype(np.uint8), np.eye(4)), folder / f"label{seed}.nii")
+    return Case(f"case{seed}", (folder / f"image{seed}.nii",), folder / f"label{seed}.nii")
+
+
+@given(ids=st.sets(st.integers(1, 70_000), min_size=1, max_size=9), seed=st.integers(0, 99))
+def test_label_ids_return_as_they_were(ids: set[int], seed: int) -> None:
+    labels = {"background": 0} | {f"label {number}": number for number in sorted(ids)}
+    disk = np.random.default_rng(seed).choice([0, *ids], (1, 4, 3, 2))
+    inside = inside_ids(disk, labels, Path("x"))
+    assert inside.max() < len(labels)
+    assert np.array_equal(outside_ids(inside, labels), disk)
+    assert outside_ids(inside, labels).dtype == mask_dtype(labels)
+
+
+def test_masks_of_one_label_set_share_their_type() -> None:
+    kinds = [mask_dtype({"background": 0, "a": largest}) for largest in (1, 255, 256, 65_535, 65_536)]
+    assert kinds == [np.uint8, np.uint8, np.uint16, np.uint16, np.uint32]
+
+
+@pytest.mark.parametrize("value", [3, -2, 0.5])
+def test_an_undeclared_label_is_named_with_its_voxels(value: float) -> None:
+    ids = np.array([0, 1, 4, value, value]).reshape(1, 5, 1, 1)
+    with pytest.raises(DataError, match=rf"^x.nii: holds {value:g} \(2 voxels\), but the dataset declares only 0 background"):
+        inside_ids(ids, LABELS, Path("x.nii"))
+
+
+def test_zscore_is_per_scan_and_channel() -> None:
+    image = torch.stack([torch.randn(9, 8, 7) * 1e5 + 3e5, torch.randn(9, 8, 7)])
+    for channel in normalise(image, plan("plan.normalise=zscore")):
+        assert channel.mean().item() == pytest.approx(0, abs=1e-4)
+        assert channel.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+    assert torch.equal(normalise(torch.full((1, 4, 4, 4), 7.0), plan()), torch.zeros(1, 4, 4, 4))
+
+
+def test_ct_is_clipped_to_the_foregrounds_percentiles() -> None:
+    made = plan("plan.normalise=ct").model_copy(update={"foreground": [(-100.0, 200.0, 50.0, 25.0)]})
+    image = torch.tensor([-1000.0, -100, 50, 75, 200, 3000]).reshape(1, 6, 1, 1)
+    assert normalise(image, made).flatten().tolist() == [-6, -6, 0, 1, 6, 6]
+
+
+def test_a_prepared_case_keeps_every_label(tmp_path: Path) -> None:
+    prepared = prepare_case(case(tmp_path), plan())
+    assert prepared.image.shape == prepared.label.shape == (1, 20, 16, 12)
+    assert prepared.label.unique().tolist() == [0, 1, 2, 3]
+    for label, places in enumerate(prepared.indices):
+        assert (prepared.label.flatten()[torch.as_tensor(places)] == label).all()
+
+
+def test_another_number_of_channels_is_refused(tmp_path: Path) -> None:
+    image = case(tmp_path).images[0]
+    with pytest.raises(DataError, match=r"image0.nii: has 2 channels, but the network was planned for 1"):
+        prepare_scan([image, image], plan())
+
+
+@pytest.mark.parametrize("choice", ["none", "light", "standard", "strong"])
+def test_image_and_label_move_together(tmp_path: Path, choice: str) -> None:
+    """The image is the label map itself, so whatever moves them both keeps them equal but for interpolation."""
+    options = composed(f"augment={choice}", "augment.noise=0", "augment.blur=0", "augment.brightness=0", "augment.contrast=0",
+                       "augment.gamma=0", "augment.low_resolution=0", "augment.mirror_axes=[0,1,2]")  # fmt: skip
+    label = torch.zeros(1, 40, 40, 40, dtype=torch.uint8)
+    label[:, 8:30, 10:26, 12:34] = 1
+    made = plan("plan.patch=[24,24,24]", labels={"background": 0, "organ": 1})
+    cut = patches(made, 0.5, options.augment)
+    indices = [(label.flatten() == number).nonzero().flatten() for number in range(2)]
+    for seed in range(8):
+        patch = cut.set_random_state(seed=seed)({"image": label.float(), "label": label, "indices": indices})[0]
+        assert patch["image"].shape == patch["label"].shape == (1, 24, 24, 24)
+        agree = ((patch["image"] > 0.5) == (patch["label"] > 0)).float().mean()
+        assert agree > (0.999 if choice == "none" else 0.97)
+
+
+@pytest.mark.parametrize(("foreground", "share"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5)])
+def test_patches_are_centred_on_labels_as_often_as_asked(foreground: float, share: float) -> None:
+    label = torch.zeros(1, 40, 40, 40, dtype=torch.uint8)
+    label[:, 20, 20, 20] = 1
+    made = plan("plan.patch=[4,4,4]", labels={"background": 0, "organ": 1})
+    cut = patches(made, foreground, composed("augment=none").augment)
+    indices = [(label.flatten() == number).nonzero().flatten() for number in range(2)]
+    given_ = {"image": label.float(), "label": label, "indices": indices}
+    hits = [cut.set_random_state(seed=seed)(given_)[0]["label"].any() for seed in range(200)]
+    assert np.mean(hits) == pytest.approx(share, abs=0.12)
+
+
+def test_a_patch_depends_on_its_number_alone(tmp_path: Path) -> None:
+    options = composed("model.channels=[4,8]", "augment=strong", "data.cache_gib=0")
+    cases = [case(tmp_path, seed) for seed in range(3)]
+    kept = Patches(cases, plan(), options.model_copy(update={"data": options.data.model_copy(update={"cache_gib": 1.0})}))
+    read_anew = Patches(cases, plan(), options)
+    assert (len(kept.kept), len(read_anew.kept)) == (3, 0)
+    first = [kept[number]["image"] for number in range(6)]
+    for number in (5, 0, 3):
+        assert torch.equal(read_anew[number]["image"], first[number])
+    assert not torch.equal(first[0], first[3])
+
+
+def test_slices_are_turned_in_their_plane_only() -> None:
+    """A slice that holds its own number still holds nothing else after rotation."""
+    options = composed("model=unet2d", "model.channels=[4,8]", "augment=strong")
+    label = torch.arange(10, dtype=torch.uint8)[None, None, :, None].expand(1, 30, 10, 30).contiguous()
+    names = {f"label {number}": number for number in range(10)}
+    made = make_plan(options, fingerprint((1.0, 5.0, 1.0), (30, 10, 30)), ["MRI"], names)
+    assert made.slice_axis == 1
+    cut = patches(made, 0.5, options.augment)
+    indices = [(label.flatten() == number).nonzero().flatten() for number in range(10)]
+    for seed in range(20):
+        patch = cut.set_random_state(seed=seed)({"image": label.float(), "label": label, "indices": indices})[0]
+        assert patch["label"].shape == (1, made.patch[0], 1, made.patch[2])
+        assert len(set(patch["label"].unique().tolist()) - {0}) <= 1
+
+
+def test_the_first_look_finds_labels_and_faults(tmp_path: Path) -> None:
+    cases = [case(tmp_path, seed) for seed in range(3)]
+    seen: list[int] = []
+    found, labels = look(cases, None, lambda: seen.append(1))
+    assert labels == {"background": 0, "label 1": 1, "label 2": 2, "label 4": 4}
+    assert found.shapes.tolist() == [[20, 16, 12]] * 3
+    assert len(seen) == 3
+    assert look(cases, LABELS, lambda: None)[1] == LABELS
+    with pytest.raises(DataError, match=r"label0.nii: holds 4 \(\d+ voxels\), but the dataset declares only"):
+        look(cases, {"background": 0, "core": 1, "edema": 2}, lambda: None)
+    with pytest.raises(DataError, match="which are not label ids"):
+        look([Case("odd", cases[0].images, cases[0].images[0])], None, lambda: None)
+    empty = case(tmp_path, 9, ids=(0,))
+    with pytest.raises(DataError, match="no voxel of any of the 1 label maps is labelled"):
+        look([empty], None, lambda: None)
+    with pytest.raises(DataError, match=r"has the shape \(5, 16, 12\), but image0.nii has \(20, 16, 12\)"):
+        look([Case("odd", cases[0].images, case(tmp_path, 8, (5, 16, 12)).label)], None, lambda: None)
