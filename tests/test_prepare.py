@@ -27,7 +27,9 @@ def plan(*overrides: str, shape: tuple[int, int, int] = (20, 16, 12), labels: di
     return make_plan(options, fingerprint((1.0, 1.0, 1.0), shape), ["MRI"], labels or LABELS)
 
 
-def case(folder: Path, seed: int = 0, shape: tuple[int, int, int] = (20, 16, 12), ids: tuple[int, ...] = (0, 1, 2, 4)) -> Case:
+def case(
+    folder: Path, seed: int = 0, shape: tuple[int, int, int] = (20, 16, 12), ids: tuple[int, ...] = (0, 1, 2, 4)
+) -> Case:
     rng = np.random.default_rng(seed)
     nib.save(nib.Nifti1Image(rng.normal(size=shape).astype(np.float32), np.eye(4)), folder / f"image{seed}.nii")
     nib.save(nib.Nifti1Image(rng.choice(ids, shape).astype(np.uint8), np.eye(4)), folder / f"label{seed}.nii")
@@ -52,7 +54,9 @@ def test_masks_of_one_label_set_share_their_type() -> None:
 @pytest.mark.parametrize("value", [3, -2, 0.5])
 def test_an_undeclared_label_is_named_with_its_voxels(value: float) -> None:
     ids = np.array([0, 1, 4, value, value]).reshape(1, 5, 1, 1)
-    with pytest.raises(DataError, match=rf"^x.nii: holds {value:g} \(2 voxels\), but the dataset declares only 0 background"):
+    with pytest.raises(
+        DataError, match=rf"^x.nii: holds {value:g} \(2 voxels\), but the dataset declares only 0 background"
+    ):
         inside_ids(ids, LABELS, Path("x.nii"))
 
 
@@ -116,7 +120,9 @@ def test_patches_are_centred_on_labels_as_often_as_asked(foreground: float, shar
 def test_a_patch_depends_on_its_number_alone(tmp_path: Path) -> None:
     options = composed("model.channels=[4,8]", "augment=strong", "data.cache_gib=0")
     cases = [case(tmp_path, seed) for seed in range(3)]
-    kept = Patches(cases, plan(), options.model_copy(update={"data": options.data.model_copy(update={"cache_gib": 1.0})}))
+    kept = Patches(
+        cases, plan(), options.model_copy(update={"data": options.data.model_copy(update={"cache_gib": 1.0})})
+    )
     read_anew = Patches(cases, plan(), options)
     assert (len(kept.kept), len(read_anew.kept)) == (3, 0)
     first = [kept[number]["image"] for number in range(6)]

@@ -16,7 +16,12 @@ def oracle(patches: torch.Tensor) -> torch.Tensor:
 
 
 @settings(max_examples=40, deadline=None)
-@given(size=sizes, overlap=st.sampled_from([0.0, 0.25, 0.5]), axis=st.sampled_from([None, 0, 1, 2]), seed=st.integers(0, 99))
+@given(
+    size=sizes,
+    overlap=st.sampled_from([0.0, 0.25, 0.5]),
+    axis=st.sampled_from([None, 0, 1, 2]),
+    seed=st.integers(0, 99),
+)
 def test_stitching_the_windows_of_an_oracle_gives_the_volume(size, overlap, axis, seed) -> None:
     volume = torch.randn(1, *size, generator=torch.Generator().manual_seed(seed))
     patch = tuple(1 if place == axis else 8 for place in range(3))

@@ -1,0 +1,267 @@
+"""`train.py` and `predict.py` as a user runs them: what they print, write and return."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY
+from PIL import Image
+
+from segpipe import checkpoint
+
+TINY = ["model.channels=[4,8]", "data.phantom.train=6", "data.phantom.test=2", "plan.batch=1", "plan.patch=[32,32,32]",
+        "trainer.max_steps=6", "trainer.steps_per_epoch=3", "trainer.validations=2", "trainer.workers=0"]  # fmt: skip
+
+
+def command(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / script), *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a tiny network was trained on the phantom."""
+    folder = tmp_path_factory.mktemp("work")
+    done = command("train.py", *TINY, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_leaves_all_that_it_should(trained: Path) -> None:
+    run = trained / "runs" / "latest"
+    written = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    expected = {"config.yaml", "plan.yaml", "split.json", "environment.json", "metrics.csv", "validation.csv"}
+    expected |= {"curves.png", "train.log", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert expected <= written
+    assert any(name.startswith("overlays/") for name in written)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["channels"] == [4, 8]
+    assert json.loads((run / "environment.json").read_text())["overrides"] == TINY
+    with (run / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["3", "6"]
+
+
+def test_a_checkpoint_is_plain_and_enough(trained: Path) -> None:
+    stored = torch.load(trained / "runs/latest/checkpoints/best.ckpt", weights_only=True)
+    assert stored["segpipe"]["plan"]["labels"] == {"background": 0, "liver": 1, "kidneys": 2, "vessel": 3}
+    found = checkpoint.load(trained / "runs/latest")
+    assert not found.network.training
+    assert found.config["seed"] == 0
+
+
+def test_written_masks_score_what_training_logged(trained: Path) -> None:
+    """Dice of the masks on disk equals validation's, to 1e-3; the geometry is the scan's."""
+    run = trained / "runs" / "latest"
+    val = json.loads((run / "split.json").read_text())["val"]
+    scans = trained / "val"
+    scans.mkdir()
+    for name in val:
+        (scans / f"{name}.nii.gz").symlink_to(trained / f"data/phantom/imagesTr/{name}.nii.gz")
+    done = command(
+        "predict.py",
+        "checkpoint=runs/latest",
+        "input=val",
+        "output=masks",
+        "truth=data/phantom/labelsTr",
+        folder=trained,
+    )
+    assert done.returncode == 0, done.stderr
+    with (run / "validation.csv").open() as file:
+        logged = {(row["case"], row["label"]): float(row["dice"]) for row in csv.DictReader(file)}
+    for name in val:
+        scan, mask = nib.load(scans / f"{name}.nii.gz"), nib.load(trained / f"masks/{name}.nii.gz")
+        truth = np.asarray(nib.load(trained / f"data/phantom/labelsTr/{name}.nii.gz").dataobj)
+        found = np.asarray(mask.dataobj)
+        assert np.array_equal(scan.affine, mask.affine)
+        assert found.dtype == np.uint8
+        for number, label in enumerate(("liver", "kidneys", "vessel"), 1):
+            dice = (
+                2 * ((found == number) & (truth == number)).sum() / ((found == number).sum() + (truth == number).sum())
+            )
+            assert dice == pytest.approx(logged[name, label], abs=1e-3)
+    with (trained / "masks/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done"] * len(val)
+    assert (trained / "masks/scores.csv").is_file()
+    assert len(list((trained / "masks/overlays").glob("*.png"))) == len(val)
+
+
+def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
+    scans = trained / "mixed"
+    scans.mkdir()
+    good = next((trained / "data/phantom/imagesTs").glob("*.nii.gz"))
+    (scans / "b_good.nii.gz").symlink_to(good)
+    (scans / "a_truncated.nii.gz").write_bytes(good.read_bytes()[:5000])
+    nib.save(nib.Nifti1Image(np.full((20, 20, 20), np.nan, np.float32), np.eye(4)), scans / "c_nan.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros((20, 20, 20, 2), np.float32), np.eye(4)), scans / "d_channels.nii.gz")
+    (scans / "notes.txt").write_text("not a scan")
+    done = command("predict.py", "checkpoint=runs/latest", "input=mixed", "output=mixed_masks", folder=trained)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stdout + done.stderr
+    assert sorted(path.name for path in (trained / "mixed_masks").glob("*.nii.gz")) == ["b_good.nii.gz"]
+    with (trained / "mixed_masks/predictions.csv").open() as file:
+        reasons = {row["case"]: row["reason"] for row in csv.DictReader(file)}
+    assert "cannot be read as NIfTI" in reasons["a_truncated"]
+    assert reasons["b_good"] == ""
+    assert "8000 of 8000 voxels are NaN or infinite" in reasons["c_nan"]
+    assert "has 2 channels, but the network was planned for 1" in reasons["d_channels"]
+    assert "a_truncated.nii.gz" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["checkpoint=nowhere", "input=val", "output=m"], "segpipe-predict: nowhere: no such checkpoint"),
+        (["checkpoint=text.ckpt", "input=val", "output=m"], "segpipe-predict: text.ckpt: is not a checkpoint, or is cut short (4 bytes)"),
+        (["checkpoint=cut.ckpt", "input=val", "output=m"], "segpipe-predict: cut.ckpt: is not a checkpoint, or is cut short (1000 bytes)"),
+        (["checkpoint=other.pt", "input=val", "output=m"], "segpipe-predict: other.pt: is a file of torch"),
+        (["checkpoint=runs/latest", "input=data/fantom", "output=m"], "segpipe-predict: input=data/fantom: no file matches; the closest in data are phantom"),
+        (["checkpoint=runs/latest", "input=runs/latest", "output=m"], "segpipe-predict: input=runs/latest: none of the "),
+        (["checkpoint=runs/latest", "input=data/phantom/imagesTs", "output=data/phantom/imagesTs"], "segpipe-predict: output=data/phantom/imagesTs: unseen_000.nii.gz would replace the scan itself"),
+        (["checkpoint=runs/latest", "input=data/phantom/imagesTs", "output=m", "device=cuda"], "segpipe-predict: device=cuda, but torch finds no CUDA device"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_one_line_and_exit_status_2(trained: Path, arguments: list[str], line: str) -> None:
+    if "device=cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    (trained / "text.ckpt").write_text("text")
+    (trained / "cut.ckpt").write_bytes((trained / "runs/latest/checkpoints/best.ckpt").read_bytes()[:1000])
+    torch.save({"weights": torch.ones(3)}, trained / "other.pt")
+    done = command("predict.py", *arguments, folder=trained)
+    assert done.returncode == 2
+    said = (done.stdout + done.stderr).strip().splitlines()
+    assert said[-1].startswith(line), said
+    assert "Traceback" not in done.stderr
+
+
+def test_a_misspelt_key_is_one_line_before_anything_is_imported(tmp_path: Path) -> None:
+    start = time.perf_counter()
+    done = command("train.py", "model.long_skip=none", folder=tmp_path)
+    assert time.perf_counter() - start < 20  # torch, MONAI and Lightning alone take longer to import when it is cold
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert (
+        done.stderr
+        == "segpipe-train: model.long_skip is not a key. Did you mean 'model.long_skips'? (--help lists all)\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_do_not_import_torch_for_help_or_a_config_error(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['train.py', *sys.argv[1:]]\n"
+        "from segpipe.cli import train\n"
+        "try: train()\n"
+        "finally: print('heavy:', sorted({'torch', 'monai', 'pytorch_lightning', 'nibabel'} & set(sys.modules)))"
+    )
+    for argument in ("--help", "sed=1"):
+        done = subprocess.run([sys.executable, "-c", code, argument], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["data=decathlon", "data.root=nowhere"], "segpipe-train: data.root=nowhere: no such folder"),
+        (["data=folder", "data.root=empty"], "segpipe-train: data.root=empty: has no folder images"),
+        (["data=folder", "data.root=shapes"], "segpipe-train: shapes/labels/a.nii: has the shape (8, 8, 9), but a.nii has (8, 8, 8); they must be equal"),
+        (["data=folder", "data.root=ids", "data.labels={background:0,organ:1}"], "segpipe-train: ids/labels/a.nii: holds 7 (512 voxels), but the dataset declares only 0 background, 1 organ"),
+    ],
+)  # fmt: skip
+def test_bad_data_is_one_line(tmp_path: Path, arguments: list[str], line: str) -> None:
+    for name, shape, label in (("shapes", (8, 8, 9), 1), ("ids", (8, 8, 8), 7)):
+        for case in "abc":
+            for part, size, value in (("images", (8, 8, 8), 0), ("labels", shape, label)):
+                (tmp_path / name / part).mkdir(parents=True, exist_ok=True)
+                nib.save(
+                    nib.Nifti1Image(np.full(size, value, np.uint8), np.eye(4)), tmp_path / name / part / f"{case}.nii"
+                )
+    (tmp_path / "empty").mkdir()
+    done = command("train.py", *arguments, folder=tmp_path)
+    said = (done.stdout + done.stderr).strip().splitlines()
+    assert said[-1].startswith(line), said
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    arguments = [*TINY, "trainer.max_steps=1000", "trainer.validations=500"]
+    with subprocess.Popen([sys.executable, str(REPOSITORY / "train.py"), *arguments], cwd=tmp_path) as process:
+        last = tmp_path / "runs/latest/checkpoints/last.ckpt"
+        for _ in range(600):
+            if last.is_file() or process.poll() is not None:
+                break
+            time.sleep(0.2)
+        os.kill(process.pid, signal.SIGKILL)
+    run = (tmp_path / "runs/latest").resolve()
+    before = torch.load(last, weights_only=True)["global_step"]
+    done = command("train.py", f"resume={run}", f"trainer.max_steps={before + 6}", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert torch.load(last, weights_only=True)["global_step"] == before + 6
+    with (run / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(3, before + 7, 3))
+    assert (tmp_path / "runs/latest").resolve() == run
+    assert command("train.py", f"resume={run}", "seed=1", folder=tmp_path).stderr.startswith(
+        "segpipe-train: seed: a resumed run keeps its config; only trainer.* can be changed with resume="
+    )
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert command("train.py", *TINY, f"name={name}", "trainer.precision=float32", folder=tmp_path).returncode == 0
+    first, second = (
+        torch.load(next(tmp_path.glob(f"runs/{name}/*/checkpoints/last.ckpt")), weights_only=True)
+        for name in ("one", "two")
+    )
+    for name, weight in first["state_dict"].items():
+        assert torch.equal(weight, second["state_dict"][name]), name
+
+
+def test_a_sweep_is_a_folder_per_run(tmp_path: Path) -> None:
+    done = command("train.py", "-m", *TINY, "model.long_skips=none,add,concat", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "runs/segpipe").iterdir()
+    configs = [yaml.safe_load((sweep / str(number) / "config.yaml").read_text()) for number in range(3)]
+    assert [config["model"]["long_skips"] for config in configs] == ["none", "add", "concat"]
+    assert all((sweep / str(number) / "validation.csv").is_file() for number in range(3))
+
+
+def test_a_2d_network_on_volumes_writes_volumes(tmp_path: Path) -> None:
+    tiny = [argument for argument in TINY if not argument.startswith("plan.patch")]
+    done = command("train.py", *tiny, "model=unet2d", "model.channels=[4,8]", "plan.patch=[32,32]", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = command("predict.py", "checkpoint=runs/latest", "input=data/phantom/imagesTs", "output=m", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for scan in (tmp_path / "data/phantom/imagesTs").iterdir():
+        assert nib.load(tmp_path / "m" / scan.name).shape == nib.load(scan).shape
+
+
+def test_images_in_masks_out(tmp_path: Path) -> None:
+    """2D images whose labels are 0 and 255, as many tools write them."""
+    for name in "abcdef":
+        for part in ("images", "labels"):
+            (tmp_path / "set" / part).mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"set/images/{name}.png")
+        Image.fromarray(((pixels[..., 0] > 127) * 255).astype(np.uint8)).save(tmp_path / f"set/labels/{name}.png")
+    tiny = [argument for argument in TINY if not argument.startswith("plan.patch")]
+    done = command(
+        "train.py", *tiny, "model=unet2d", "model.channels=[4,8]", "data=folder", "data.root=set", folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    done = command("predict.py", "checkpoint=runs/latest", "input=set/images/*.png", "output=m", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    mask = np.asarray(Image.open(tmp_path / "m/a.png"))
+    assert mask.shape == (40, 56)
+    assert set(np.unique(mask)) <= {0, 255}
