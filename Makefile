@@ -4,24 +4,27 @@ REAL_DATA ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test clean
 
+# 100 seconds of training on the phantom, then masks for its test scans, scored against the truth
 demo: $(VENV)/installed
 	$(BIN)/python train.py name=demo trainer.max_time=00:00:01:40
 	$(BIN)/python predict.py checkpoint=runs/latest input=data/phantom/imagesTs truth=data/phantom/labelsTs output=demo
+	@echo "look at: runs/latest/curves.png  runs/latest/overlays/  demo/overlays/  (masks: demo/*.nii.gz)"
 
+# what CI runs; REAL_DATA=DIR also runs the tests on real scans
 test: $(VENV)/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(if $(REAL_DATA),--real-data $(REAL_DATA))
+	$(BIN)/python -m pytest -n 2 $(if $(REAL_DATA),--real-data $(REAL_DATA))
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt torch
-	$(BIN)/python -m pip install --constraint constraints.txt --editable . --group dev
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	touch $@
 
 clean:

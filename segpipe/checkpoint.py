@@ -5,7 +5,6 @@ wrong one without an error. The file is Lightning's, so that training resumes fr
 it under `segpipe`, as plain values that `torch.load(weights_only=True)` reads.
 """
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def load(path: Path) -> Trained:
     size = f"{file.stat().st_size} bytes"
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError):
+    except Exception:  # the unpickler meets a damaged file with whatever it trips over
         raise ConfigError(f"{file}: is not a checkpoint, or is cut short ({size})") from None
     if not isinstance(stored, dict) or KEY not in stored:
         raise ConfigError(f"{file}: is a file of torch ({size}), but not a checkpoint of segpipe") from None

@@ -129,20 +129,18 @@ def _distances(found: np.ndarray, real: np.ndarray, spacing: np.ndarray) -> tupl
         return diagonal, diagonal, 0.0
     where = np.nonzero(found | real)
     box = tuple(slice(int(along.min()), int(along.max()) + 1) for along in where)
-    pair = [_one_hot(mask[box], flat=np.array(mask.shape) == 1) for mask in (found, real)]
+    pair = tuple(_one_hot(mask[box], np.array(mask.shape) == 1) for mask in (found, real))
     mm = [float(edge) for edge, size in zip(spacing, found.shape, strict=True) if size > 1]
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=".*always_return_as_numpy", category=FutureWarning
-        )  # MONAI's own call
-        hd95 = compute_hausdorff_distance(*pair, percentile=95, spacing=mm)
-        assd = compute_average_surface_distance(*pair, symmetric=True, spacing=mm)
-        nsd = compute_surface_dice(*pair, [TOLERANCE_MM], spacing=mm, use_subvoxels=True)
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)  # MONAI calls itself so
+        hd95 = compute_hausdorff_distance(pair[0], pair[1], percentile=95, spacing=mm)
+        assd = compute_average_surface_distance(pair[0], pair[1], symmetric=True, spacing=mm)
+        nsd = compute_surface_dice(pair[0], pair[1], [TOLERANCE_MM], spacing=mm, use_subvoxels=True)
     return float(hd95), float(assd), float(nsd)
 
 
 def _one_hot(mask: np.ndarray, flat: np.ndarray) -> torch.Tensor:
-    """Background and foreground as MONAI wants them, `(1, 2, *space)`, with a rim so that the image's edge is a surface."""
+    """Background and foreground as MONAI wants them, `(1, 2, *space)`, with a rim so that its edge is a surface."""
     padded = np.pad(mask, [(0, 0) if along else (1, 1) for along in flat])
     return torch.from_numpy(np.stack([~padded, padded]).squeeze(tuple(np.flatnonzero(flat) + 1))[None]).float()
 
@@ -157,9 +155,11 @@ def summarise(scores: Sequence[Score]) -> list[Summary]:
         misses = sum(score.volume_ml == 0 < score.truth_ml for score in own)
         alarms = sum(score.truth_ml == 0 < score.volume_ml for score in own)
         lines.append(Summary(label, dice, hd95, nsd, misses, alarms))
-    means = mean_dice(np.array([[line.dice, line.hd95_mm, line.nsd] for line in lines]))
-    totals = sum(line.misses for line in lines), sum(line.false_alarms for line in lines)
-    return [*lines, Summary("mean", *(float(value) for value in means), *totals)]
+    dice, hd95, nsd = (
+        float(value) for value in mean_dice(np.array([[line.dice, line.hd95_mm, line.nsd] for line in lines]))
+    )
+    misses, alarms = sum(line.misses for line in lines), sum(line.false_alarms for line in lines)
+    return [*lines, Summary("mean", dice, hd95, nsd, misses, alarms)]
 
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:

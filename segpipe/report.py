@@ -111,7 +111,7 @@ def draw_overlay(
 
 
 def _flat(volume: np.ndarray, axis: int, place: int) -> np.ndarray:
-    """A slice as rows and columns of the screen: the patient's right, or front, on the left; the head, or front, on top."""
+    """A slice as rows and columns of the screen: the patient's right or front on the left, head or front on top."""
     return np.take(volume, place, axis).T[::-1, ::-1]
 
 

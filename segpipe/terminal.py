@@ -3,6 +3,7 @@
 import logging
 
 import rich
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,11 +16,12 @@ from rich.table import Table
 
 
 class TerminalHandler(logging.Handler):
-    """Prints log lines above a running progress bar; plain text where the output is not a terminal."""
+    """Prints log lines above a running progress bar, errors to standard error; plain text where it is no terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one line, never broken at the terminal's width."""
-        rich.get_console().print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+        console = Console(stderr=True) if record.levelno >= logging.ERROR else rich.get_console()
+        console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
 
 
 def progress_bar(counted: bool = True) -> Progress:

@@ -12,6 +12,7 @@ import torch
 from monai.data.image_reader import ImageReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
+from nibabel.filebasedimages import ImageFileError
 from PIL import Image
 
 from segpipe.errors import DataError
@@ -56,7 +57,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         image: Any = nib.load(path)
         _check_header(path, image.shape, image.affine)
         array = np.asanyarray(image.dataobj)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
@@ -97,7 +98,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-_load = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
+_loader = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
+
+
+def _load(path: Path) -> MetaTensor:
+    volume = _loader(path)
+    assert isinstance(volume, MetaTensor)
+    return volume
 
 
 def read(paths: Sequence[Path]) -> MetaTensor:
@@ -124,7 +131,7 @@ def read_grid(path: Path) -> Grid:
         return Grid.of(_load(path))
     try:
         image: Any = nib.load(path)
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
+    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{path}: cannot be read as NIfTI ({_first_line(error)})") from None
     _check_header(path, image.shape, image.affine)
     x, y, z = (*image.shape, 1, 1)[:3]

@@ -116,7 +116,7 @@ def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
     assert reasons["b_good"] == ""
     assert "8000 of 8000 voxels are NaN or infinite" in reasons["c_nan"]
     assert "has 2 channels, but the network was planned for 1" in reasons["d_channels"]
-    assert "a_truncated.nii.gz" in done.stdout
+    assert "a_truncated.nii.gz" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
         (["checkpoint=cut.ckpt", "input=val", "output=m"], "segpipe-predict: cut.ckpt: is not a checkpoint, or is cut short (1000 bytes)"),
         (["checkpoint=other.pt", "input=val", "output=m"], "segpipe-predict: other.pt: is a file of torch"),
         (["checkpoint=runs/latest", "input=data/fantom", "output=m"], "segpipe-predict: input=data/fantom: no file matches; the closest in data are phantom"),
-        (["checkpoint=runs/latest", "input=runs/latest", "output=m"], "segpipe-predict: input=runs/latest: none of the "),
+        (["checkpoint=runs/latest", "input=runs/latest/checkpoints", "output=m"], "segpipe-predict: input=runs/latest/checkpoints: none of the 2 files"),
         (["checkpoint=runs/latest", "input=data/phantom/imagesTs", "output=data/phantom/imagesTs"], "segpipe-predict: output=data/phantom/imagesTs: unseen_000.nii.gz would replace the scan itself"),
         (["checkpoint=runs/latest", "input=data/phantom/imagesTs", "output=m", "device=cuda"], "segpipe-predict: device=cuda, but torch finds no CUDA device"),
     ],

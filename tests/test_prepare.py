@@ -149,17 +149,17 @@ def test_slices_are_turned_in_their_plane_only() -> None:
 def test_the_first_look_finds_labels_and_faults(tmp_path: Path) -> None:
     cases = [case(tmp_path, seed) for seed in range(3)]
     seen: list[int] = []
-    found, labels = look(cases, None, lambda: seen.append(1))
+    found, labels = look(cases[:2], cases[2:], None, lambda: seen.append(1))
     assert labels == {"background": 0, "label 1": 1, "label 2": 2, "label 4": 4}
-    assert found.shapes.tolist() == [[20, 16, 12]] * 3
+    assert found.shapes.tolist() == [[20, 16, 12]] * 2
     assert len(seen) == 3
-    assert look(cases, LABELS, lambda: None)[1] == LABELS
+    assert look(cases, [], LABELS, lambda: None)[1] == LABELS
     with pytest.raises(DataError, match=r"label0.nii: holds 4 \(\d+ voxels\), but the dataset declares only"):
-        look(cases, {"background": 0, "core": 1, "edema": 2}, lambda: None)
+        look([], cases, {"background": 0, "core": 1, "edema": 2}, lambda: None)
     with pytest.raises(DataError, match="which are not label ids"):
-        look([Case("odd", cases[0].images, cases[0].images[0])], None, lambda: None)
+        look([Case("odd", cases[0].images, cases[0].images[0])], [], None, lambda: None)
     empty = case(tmp_path, 9, ids=(0,))
     with pytest.raises(DataError, match="no voxel of any of the 1 label maps is labelled"):
-        look([empty], None, lambda: None)
+        look([empty], [], None, lambda: None)
     with pytest.raises(DataError, match=r"has the shape \(5, 16, 12\), but image0.nii has \(20, 16, 12\)"):
-        look([Case("odd", cases[0].images, case(tmp_path, 8, (5, 16, 12)).label)], None, lambda: None)
+        look([Case("odd", cases[0].images, case(tmp_path, 8, (5, 16, 12)).label)], [], None, lambda: None)

@@ -1,8 +1,10 @@
 """The page that `--help` prints, made from the schema so that it cannot drift."""
 
 import textwrap
+from datetime import timedelta
+from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from segpipe.config.compose import CONF, defaults, keys
 from segpipe.config.section import Section
@@ -60,10 +62,9 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(members[0])}"
     if origin is dict:
         return "map of name to id"
-    if members and hasattr(annotation, "__metadata__"):
+    if origin is Annotated:
         return _type(members[0])
     if members:
         return " or ".join("null" if member is NoneType else _type(member) for member in members)
-    return {"str": "text", "int": "integer", "float": "number", "bool": "true|false", "Path": "path"}.get(
-        annotation.__name__, annotation.__name__
-    )
+    words = {str: "text", int: "integer", float: "number", bool: "true|false", Path: "path", timedelta: "duration"}
+    return words[annotation]

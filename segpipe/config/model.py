@@ -17,7 +17,7 @@ class Model(Section):
         min_length=2, description="channels per level; its length is the number of levels"
     )
     long_skips: LongSkip | list[LongSkip] = Field(
-        description="encoder-to-decoder joins, finest first: one value for all levels, or one per level but the coarsest"
+        description="encoder-to-decoder joins: one value for all levels, or one per level but the coarsest"
     )
 
     @model_validator(mode="after")
@@ -31,5 +31,5 @@ class Model(Section):
 
     def skips_per_level(self, levels: int) -> list[LongSkip]:
         """One long skip per level but the coarsest; a single value, or a list of one, stands for all."""
-        skips = self.long_skips if isinstance(self.long_skips, list) else [self.long_skips]
-        return skips * levels if len(skips) == 1 else skips
+        skips: list[LongSkip] = self.long_skips if isinstance(self.long_skips, list) else [self.long_skips]
+        return [*skips] * levels if len(skips) == 1 else skips

@@ -178,6 +178,8 @@ class Train(Section):
     def _is_a_run(cls, folder: Path | None) -> Path | None:
         if folder is not None and not (folder / "config.yaml").is_file():
             raise ValueError(f"{folder} is not the folder of a run: it holds no config.yaml")
+        if folder is not None and not (folder / "checkpoints" / "last.ckpt").is_file():
+            raise ValueError(f"{folder} stopped before its first epoch ended: it holds no checkpoints/last.ckpt")
         return folder
 
     @model_validator(mode="after")

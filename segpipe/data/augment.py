@@ -76,8 +76,8 @@ def _spatial(plan: Plan, augment: Augment) -> list[MapTransform]:
                 BOTH,
                 prob=augment.elastic,
                 distort_limit=(-0.1, 0.1),
-                mode=NEAREST,
-                padding_mode="zeros",  # type: ignore[arg-type]
+                mode=NEAREST,  # type: ignore[arg-type]
+                padding_mode="zeros",
             )
         )
     return steps

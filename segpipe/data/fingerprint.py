@@ -25,18 +25,21 @@ class _Look:
 
 
 def look(
-    cases: Sequence[Case], labels: dict[str, int] | None, done: Callable[[], None]
+    train: Sequence[Case], val: Sequence[Case], labels: dict[str, int] | None, done: Callable[[], None]
 ) -> tuple[Fingerprint, dict[str, int]]:
-    """Reads every case once, in parallel.
+    """Reads every case once, in parallel; the fingerprint is of the training cases alone.
 
     Args:
-        cases: cases with labels.
+        train: cases with labels.
+        val: likewise; they are only checked, and their label ids noted.
         labels: the declared label ids; None = those that are found, named after their numbers.
         done: called after each case.
 
     Raises:
         DataError: for the first case that cannot be used.
     """
+
+    cases = [*train, *val]
 
     def one(case: Case) -> _Look:
         seen = _look(case, labels)
@@ -57,11 +60,12 @@ def look(
     if len(ids) < 2:
         raise DataError(f"{cases[0].label}: no voxel of any of the {len(cases)} label maps is labelled; all are 0")
     found = labels or {"background": 0} | {f"label {value}": value for value in ids if value}
-    voxels = np.concatenate([seen.foreground for seen in looks], axis=1)
+    training = looks[: len(train)]
+    voxels = np.concatenate([seen.foreground for seen in training], axis=1)
     return (
         Fingerprint(
-            spacings_mm=np.array([seen.grid.ras_spacing_mm for seen in looks]),
-            shapes=np.array([seen.grid.ras_shape for seen in looks]),
+            spacings_mm=np.array([seen.grid.ras_spacing_mm for seen in training]),
+            shapes=np.array([seen.grid.ras_shape for seen in training]),
             channels=channels.pop(),
             foreground=[_statistics(channel) for channel in voxels],
         ),

@@ -143,12 +143,14 @@ def _pair(images: Path, labels: Path) -> list[Case]:
     if lonely := [name for name, label in found.items() if label is None]:
         near = _closest(lonely[0], list(label_of))
         raise DataError(
-            f"{images}: {len(lonely)} of {len(found)} images have no label of their name in {labels}, as {lonely[0]}{near}"
+            f"{images}: {len(lonely)} of {len(found)} images have no label of their name in {labels}, "
+            f"as {lonely[0]}{near}"
         )
     if left := sorted(set(label_of.values()) - set(found.values())):
         near = _closest(stem(left[0]), list(found))
         raise DataError(
-            f"{labels}: {len(left)} of {len(label_of)} labels have no image of their name in {images}, as {left[0].name}{near}"
+            f"{labels}: {len(left)} of {len(label_of)} labels have no image of their name in {images}, "
+            f"as {left[0].name}{near}"
         )
     return [Case(name, tuple(sorted(paths)), found[name]) for name, paths in sorted(grouped.items())]
 

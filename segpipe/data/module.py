@@ -81,10 +81,11 @@ class Patches(Dataset[dict[str, Tensor]]):
         self.transform.set_random_state(seed=int(np.random.default_rng([self.seed, index]).integers(2**31)))
         set_track_meta(False)  # a patch needs no affine, and keeping one costs as much as the augmentation
         try:
-            patch = self.transform({"image": case.image, "label": case.label, "indices": case.indices})[0]
+            given: dict[str, Any] = {"image": case.image, "label": case.label, "indices": case.indices}
+            patch: Any = self.transform(given)[0]
         finally:
             set_track_meta(True)
-        return {key: patch[key] for key in ("image", "label")}
+        return {"image": patch["image"], "label": patch["label"]}
 
 
 class Onwards(Sampler[int]):

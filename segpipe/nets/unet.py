@@ -1,7 +1,7 @@
 """The U-Net, in 2D and 3D (Ronneberger 2015, arXiv:1505.04597; Cicek 2016, arXiv:1606.06650).
 
-Level 0 is the finest. `stages[i]` works at level i on the way down, `joins[i]` and `fuses[i]` on the way up. A long skip
-carries what stage i made across to level i; each is a switch of its own.
+Level 0 is the finest. A long skip carries what the encoder made at level i across to level i of the decoder; each is a
+switch of its own.
 """
 
 from collections.abc import Sequence

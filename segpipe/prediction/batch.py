@@ -48,7 +48,9 @@ def predict_batch(options: Predict) -> int:
     Raises:
         ConfigError: if the checkpoint, the input or the output cannot be used.
     """
-    assert options.checkpoint is not None and options.input is not None and options.output is not None
+    assert options.checkpoint is not None
+    assert options.input is not None
+    assert options.output is not None
     trained, device = checkpoint.load(options.checkpoint), choose_device(options.device)
     number_format = choose_format(options.precision, device)
     predictor = Predictor(

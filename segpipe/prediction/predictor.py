@@ -60,7 +60,8 @@ class Predictor:
         overlap: float = 0.5,
         windows: int = 4,
     ) -> None:
-        self.network, self.plan, self.device, self.number_format = network, plan, device, number_format
+        self.network, self.plan, self.device = network, plan, device
+        self.number_format: NumberFormat = number_format
         self.overlap, self.windows = overlap, windows
 
     @classmethod

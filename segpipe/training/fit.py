@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     """
     device = choose_device(options.trainer.device)
     number_format = choose_format(options.trainer.precision, device)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no banner
+    _quieten_libraries()
     pl.seed_everything(options.seed, verbose=False)
 
     dataset = open_dataset(options.data)
@@ -74,6 +75,12 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     trainer.fit(task, CaseData(train, val, plan, options), ckpt_path=resume, weights_only=True)
 
     score(folder, val, device, number_format)
+
+
+def _quieten_libraries() -> None:
+    """Leaves out Lightning's banner, and a warning that it gives of its own call into torch."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
 
 
 def open_dataset(data: Data) -> Dataset:
@@ -108,10 +115,9 @@ def _split(dataset: Dataset, options: Train, folder: Path) -> tuple[list[Case], 
 
 
 def _plan(dataset: Dataset, train: list[Case], val: list[Case], options: Train) -> Plan:
-    cases = [*train, *val]
     with progress_bar() as bar:
-        looking = bar.add_task("reading cases", total=len(cases), note="")
-        fingerprint, labels = look(cases, dataset.labels, lambda: bar.advance(looking))
+        looking = bar.add_task("reading cases", total=len(train) + len(val), note="")
+        fingerprint, labels = look(train, val, dataset.labels, lambda: bar.advance(looking))
     names = dataset.channels
     if len(names) != fingerprint.channels:
         names = tuple(f"{names[0]} {place}" for place in range(fingerprint.channels))

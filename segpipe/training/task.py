@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.optim import Optimizer
 
-from segpipe import checkpoint
+from segpipe.checkpoint import KEY, contents
 from segpipe.config.train import Train
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
@@ -111,6 +111,6 @@ class SegmentationTask(pl.LightningModule):
         self.log_dict({f"dice/{name}": float(value) for name, value in zip(names, means, strict=True)})
         self.log("dice/mean", float(np.nanmean(means)), prog_bar=True)
 
-    def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts beside the weights what is needed to predict with them."""
-        checkpoint_[checkpoint.KEY] = checkpoint.contents(self.options.model_dump(mode="json"), self.plan)
+        checkpoint[KEY] = contents(self.options.model_dump(mode="json"), self.plan)
