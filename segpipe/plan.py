@@ -1,6 +1,7 @@
 """Fingerprint of the training cases -> plan: what training derives from the data.
 
-The rules are those of nnU-Net (Isensee 2021, Nature Methods 18, 203-211), the sizes are for a small network.
+The rules are those of nnU-Net (Isensee 2021, Nature Methods 18, 203-211). The sizes are for a small network; a CPU gets
+smaller patches, because in a given time many small steps taught it more than few large ones.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 
 ANISOTROPIC = 3.0  # a volume whose spacings differ more than this is treated in-plane first
-PATCH_VOXELS = {2: 256 * 256, 3: 64**3}
-BATCH_VOXELS = {2: 8 * 128 * 128, 3: 2 * 64**3}
+PATCH_VOXELS = {("cpu", 2): 128**2, ("cpu", 3): 40**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
+BATCH_VOXELS = {("cpu", 2): 4 * 128**2, ("cpu", 3): 2 * 40**3, ("cuda", 2): 12 * 512**2, ("cuda", 3): 2 * 128**3}
 BATCH = (2, 16)
 SMALLEST_LEVEL = 4  # voxels along an axis below which it is no longer halved
 
@@ -54,8 +55,17 @@ class Plan(BaseModel):
     reasons: list[str]
 
 
-def make_plan(options: Train, fingerprint: Fingerprint, channels: list[str], labels: dict[str, int]) -> Plan:
+def make_plan(
+    options: Train, fingerprint: Fingerprint, channels: list[str], labels: dict[str, int], device: str
+) -> Plan:
     """The plan for these cases, with the values of `options.plan` where they are given.
+
+    Args:
+        options: the run's options.
+        fingerprint: of the training cases.
+        channels: names of the image channels.
+        labels: name -> id on disk, background first.
+        device: `cpu` or `cuda`.
 
     Raises:
         ConfigError: if the given patch cannot be halved as often as the network has levels.
@@ -69,7 +79,7 @@ def make_plan(options: Train, fingerprint: Fingerprint, channels: list[str], lab
     median = _median_shape(fingerprint, target)
     axes = [axis for axis in range(3) if axis != slice_axis]
     in_plane = [float(target[axis] or spacing[axis]) for axis in axes]
-    size = list(given.patch or _fit([median[axis] for axis in axes], PATCH_VOXELS[dims]))
+    size = list(given.patch or _fit([median[axis] for axis in axes], PATCH_VOXELS[device, dims]))
     strides, kernels = _levels(size, in_plane, levels)
     needed = np.prod(strides, axis=0)
     if given.patch is None:
@@ -78,7 +88,7 @@ def make_plan(options: Train, fingerprint: Fingerprint, channels: list[str], lab
     patch = [1, 1, 1]
     for axis, voxels in zip(axes, size, strict=True):
         patch[axis] = voxels
-    batch = given.batch or int(np.clip(BATCH_VOXELS[dims] // np.prod(size), *BATCH))
+    batch = given.batch or int(np.clip(BATCH_VOXELS[device, dims] // np.prod(size), *BATCH))
     normalise = given.normalise or ("ct" if channels and channels[0].upper() in ("CT", "HU") else "zscore")
     shown = "x".join(str(voxels) for voxels in median)
     return Plan(
@@ -96,7 +106,7 @@ def make_plan(options: Train, fingerprint: Fingerprint, channels: list[str], lab
             f"spacing {_mm(target)} mm: {'given' if given.spacing else why_spacing}",
             *([why_slices] if why_slices else []),
             f"patch {'x'.join(map(str, patch))}: {'given' if given.patch else f'of a median case of {shown} voxels'}",
-            f"batch {batch}: {'given' if given.batch else f'about {BATCH_VOXELS[dims]} voxels a step'}",
+            f"batch {batch}: {'given' if given.batch else f'about {BATCH_VOXELS[device, dims]} voxels a step on {device}'}",
             f"intensities {normalise}: {'given' if given.normalise else 'channels are ' + ', '.join(channels)}",
         ],
     )

@@ -14,8 +14,10 @@ def fingerprint(spacing: tuple[float, ...], shape: tuple[int, ...]) -> Fingerpri
     return Fingerprint(np.tile(spacing, (5, 1)), np.tile(shape, (5, 1)), 1, [(0.0, 1.0, 0.5, 0.2)])
 
 
-def plan(spacing: tuple[float, ...], shape: tuple[int, ...], *overrides: str, channel: str = "MRI") -> Plan:
-    return make_plan(composed(*overrides), fingerprint(spacing, shape), [channel], LABELS)
+def plan(
+    spacing: tuple[float, ...], shape: tuple[int, ...], *overrides: str, channel: str = "MRI", device: str = "cpu"
+) -> Plan:
+    return make_plan(composed(*overrides), fingerprint(spacing, shape), [channel], LABELS, device)
 
 
 def test_a_small_volume_is_one_patch() -> None:
@@ -27,8 +29,8 @@ def test_a_small_volume_is_one_patch() -> None:
 
 
 def test_a_large_volume_is_cut() -> None:
-    made = plan((1.0, 1.0, 1.0), (512, 512, 300))
-    assert made.patch == [64, 64, 64]
+    assert plan((1.0, 1.0, 1.0), (512, 512, 300)).patch == [40, 40, 40]
+    assert plan((1.0, 1.0, 1.0), (512, 512, 300), device="cuda").patch == [128, 128, 128]
 
 
 def test_anisotropic_volumes_are_halved_in_plane_first() -> None:

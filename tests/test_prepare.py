@@ -24,7 +24,7 @@ LABELS = {"background": 0, "core": 1, "edema": 2, "rim": 4}
 
 def plan(*overrides: str, shape: tuple[int, int, int] = (20, 16, 12), labels: dict[str, int] | None = None) -> Plan:
     options = composed("model.channels=[4,8]", *overrides)
-    return make_plan(options, fingerprint((1.0, 1.0, 1.0), shape), ["MRI"], labels or LABELS)
+    return make_plan(options, fingerprint((1.0, 1.0, 1.0), shape), ["MRI"], labels or LABELS, "cpu")
 
 
 def case(
@@ -136,7 +136,7 @@ def test_slices_are_turned_in_their_plane_only() -> None:
     options = composed("model=unet2d", "model.channels=[4,8]", "augment=strong")
     label = torch.arange(10, dtype=torch.uint8)[None, None, :, None].expand(1, 30, 10, 30).contiguous()
     names = {f"label {number}": number for number in range(10)}
-    made = make_plan(options, fingerprint((1.0, 5.0, 1.0), (30, 10, 30)), ["MRI"], names)
+    made = make_plan(options, fingerprint((1.0, 5.0, 1.0), (30, 10, 30)), ["MRI"], names, "cpu")
     assert made.slice_axis == 1
     cut = patches(made, 0.5, options.augment)
     indices = [(label.flatten() == number).nonzero().flatten() for number in range(10)]

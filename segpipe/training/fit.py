@@ -59,7 +59,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
 
     dataset = open_dataset(options.data)
     train, val = _split(dataset, options, folder)
-    plan = _plan(dataset, train, val, options)
+    plan = _plan(dataset, train, val, options, device)
     _record(folder, options, plan, overrides)
 
     network = nets.build(options.model, len(plan.channels), len(plan.labels), plan.strides, plan.kernels)
@@ -114,14 +114,14 @@ def _split(dataset: Dataset, options: Train, folder: Path) -> tuple[list[Case], 
     return [named[name] for name in split.train], [named[name] for name in split.val]
 
 
-def _plan(dataset: Dataset, train: list[Case], val: list[Case], options: Train) -> Plan:
+def _plan(dataset: Dataset, train: list[Case], val: list[Case], options: Train, device: torch.device) -> Plan:
     with progress_bar() as bar:
         looking = bar.add_task("reading cases", total=len(train) + len(val), note="")
         fingerprint, labels = look(train, val, dataset.labels, lambda: bar.advance(looking))
     names = dataset.channels
     if len(names) != fingerprint.channels:
         names = tuple(f"{names[0]} {place}" for place in range(fingerprint.channels))
-    plan = make_plan(options, fingerprint, list(names), labels)
+    plan = make_plan(options, fingerprint, list(names), labels, device.type)
     log.info(
         "%s: %d cases train, %d validate; labels %s",
         dataset.name,
