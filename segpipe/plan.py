@@ -4,6 +4,7 @@ The rules are those of nnU-Net (Isensee 2021, Nature Methods 18, 203-211). The s
 smaller patches, because in a given time many small steps taught it more than few large ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,21 +77,18 @@ def make_plan(
     target: list[float | None] = [float(mm) for mm in given.spacing or spacing]
     if slice_axis is not None and given.spacing is None:
         target[slice_axis] = None
-    median = _median_shape(fingerprint, target)
     axes = [axis for axis in range(3) if axis != slice_axis]
-    in_plane = [float(target[axis] or spacing[axis]) for axis in axes]
+    median = _median_shape(fingerprint, target)
     size = list(given.patch or _fit([median[axis] for axis in axes], PATCH_VOXELS[device, dims]))
-    strides, kernels = _levels(size, in_plane, levels)
-    needed = np.prod(strides, axis=0)
-    if given.patch is None:
-        size = [int(np.ceil(voxels / step) * step) for voxels, step in zip(size, needed, strict=True)]
-    _check_patch(size, needed)
-    patch = [1, 1, 1]
-    for axis, voxels in zip(axes, size, strict=True):
-        patch[axis] = voxels
-    batch = given.batch or int(np.clip(BATCH_VOXELS[device, dims] // np.prod(size), *BATCH))
-    normalise = given.normalise or ("ct" if channels and channels[0].upper() in ("CT", "HU") else "zscore")
-    shown = "x".join(str(voxels) for voxels in median)
+    strides, kernels = _levels(size, [float(target[axis] or spacing[axis]) for axis in axes], levels)
+    patch = _patch(size, axes, np.prod(strides, axis=0), given=given.patch is not None)
+    voxels_a_step = BATCH_VOXELS[device, dims]
+    batch = given.batch or int(np.clip(voxels_a_step // np.prod(patch), *BATCH))
+    normalise = given.normalise or ("ct" if channels[0].upper() in ("CT", "HU") else "zscore")
+
+    def why(value: object, derived: str) -> str:
+        return "given" if value is not None else derived
+
     return Plan(
         channels=channels,
         labels=labels,
@@ -103,11 +101,11 @@ def make_plan(
         normalise=normalise,
         foreground=fingerprint.foreground,
         reasons=[
-            f"spacing {_mm(target)} mm: {'given' if given.spacing else why_spacing}",
+            f"spacing {_times(target)} mm: {why(given.spacing, why_spacing)}",
             *([why_slices] if why_slices else []),
-            f"patch {'x'.join(map(str, patch))}: {'given' if given.patch else f'of a median case of {shown} voxels'}",
-            f"batch {batch}: {'given' if given.batch else f'about {BATCH_VOXELS[device, dims]} voxels a step on {device}'}",
-            f"intensities {normalise}: {'given' if given.normalise else 'channels are ' + ', '.join(channels)}",
+            f"patch {_times(patch)}: {why(given.patch, f'of a median case of {_times(median)} voxels, for {device}')}",
+            f"batch {batch}: {why(given.batch, f'about {voxels_a_step} voxels a step, for {device}')}",
+            f"intensities {normalise}: {why(given.normalise, 'channels are ' + ', '.join(channels))}",
         ],
     )
 
@@ -172,15 +170,19 @@ def _levels(size: list[int], spacing: list[float], levels: int) -> tuple[list[li
     return strides, kernels
 
 
-def _check_patch(size: list[int], needed: np.ndarray) -> None:
-    for axis, (voxels, step) in enumerate(zip(size, needed, strict=True)):
-        if voxels % step:
-            below, above = max(step, voxels // step * step), (voxels // step + 1) * step
+def _patch(size: list[int], axes: list[int], steps: np.ndarray, given: bool) -> list[int]:
+    """The patch along all three axes, 1 along a slice axis; rounded up to what the network can halve, if not given."""
+    patch = [1, 1, 1]
+    for place, (axis, voxels, step) in enumerate(zip(axes, size, steps, strict=True)):
+        above = int(-(-voxels // step) * step)
+        if given and above != voxels:
             raise ConfigError(
-                f"plan.patch entry {axis} is {voxels}, which the network's levels cannot halve to whole voxels "
-                f"(it needs a multiple of {step}): use {below} or {above}, or fewer model.channels"
+                f"plan.patch entry {place} is {voxels}, which the network's levels cannot halve to whole voxels (it "
+                f"needs a multiple of {step}): use {max(step, above - step)} or {above}, or fewer model.channels"
             )
+        patch[axis] = above
+    return patch
 
 
-def _mm(spacing: list[float | None]) -> str:
-    return "x".join("own" if mm is None else f"{mm:.3g}" for mm in spacing)
+def _times(values: Sequence[float | int | None]) -> str:
+    return "x".join("own" if value is None else f"{value:.3g}" for value in values)
