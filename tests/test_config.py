@@ -44,7 +44,7 @@ def test_every_file_in_conf_composes(choice: str) -> None:
         ("modle=unet2d", "modle is not a key. Did you mean 'model'? (--help lists all)"),
         (
             "model.long_skips=cat",
-            "model.long_skips is 'cat', which is none of 'none', 'add' or 'concat'. Did you mean 'concat'?",
+            "model.long_skips is 'cat', which is none of 'none', 'add', 'concat' or 'gate'. Did you mean 'concat'?",
         ),
         ("data.layout=bids", "data.layout is 'bids', which is none of "),
         ("optim.lr=-1", "optim.lr is -1: input should be greater than 0"),
@@ -82,7 +82,7 @@ def test_one_skip_stands_for_every_level() -> None:
     values = [
         composed("model.channels=[4,8,16]", f"model.long_skips={skip}").model for skip in ("add", "[add]", "[add,add]")
     ]
-    assert [model.skips_per_level(2) for model in values] == [["add", "add"]] * 3
+    assert [model.skips_per_level for model in values] == [["add", "add"]] * 3
 
 
 def test_the_config_survives_its_own_yaml() -> None:

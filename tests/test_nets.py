@@ -1,102 +1,256 @@
 """One network in 2D and 3D, and switches that really cut."""
 
+import io
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from test_config import composed
+from torch import Tensor, nn
 
+from segpipe.config.compose import check
+from segpipe.config.train import Train
+from segpipe.errors import ConfigError
 from segpipe.nets import build
+from segpipe.nets.blocks import StageOptions, Style, stage
 from segpipe.nets.unet import UNet
 
 CHANNELS = [3, 4, 5]
-SKIPS = list(itertools.product(["none", "add", "concat"], repeat=2))
+LONG = ["none", "add", "concat", "gate"]
+SHORT = [("none", "both"), *itertools.product(["residual", "dense"], ["encoder", "decoder", "both"])]
+DOWN, UP = ["stride", "maxpool"], ["transposed", "nearest", "linear"]
+COMBINATIONS = list(itertools.product([2, 3], LONG, SHORT, DOWN, UP))  # 336
 
 
-def network(dims: int, skips: tuple[str, ...], seed: int = 0) -> UNet:
+def network(
+    dims: int,
+    long: tuple[str, ...] = ("concat", "concat"),
+    short: tuple[str, str] = ("none", "both"),
+    down: str = "stride",
+    up: str = "transposed",
+    seed: int = 0,
+    style: Style | None = None,
+    kernels: list[int | list[int]] | None = None,
+    **more: object,
+) -> UNet:
     torch.manual_seed(seed)
-    return UNet(dims, 2, 3, CHANNELS, [[2] * dims] * 2, [[3] * dims] * 3, skips).double()
+    on = StageOptions(
+        short_skips=short[0], growth=2, blocks=int(more.pop("blocks", 1)), block=more.pop("block", "plain")
+    )  # type: ignore[arg-type, call-overload]
+    off = replace(on, short_skips="none")
+    encoder, decoder = (on if short[1] in (part, "both") else off for part in ("encoder", "decoder"))
+    net = UNet(2, 3, CHANNELS, more.pop("strides", [2, 2]), kernels or [3, 3, 3], long, style or Style(dims),  # type: ignore[arg-type]
+               [encoder] * 3, [decoder] * 2, down=down, up=up, **more)  # type: ignore[arg-type]  # fmt: skip
+    return net.double()
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("skips", SKIPS)
-def test_logits_have_the_images_space_and_every_weight_learns(dims: int, skips: tuple[str, ...]) -> None:
-    net = network(dims, skips)
-    size = (8, 12, 16)[:dims]
-    logits = net(torch.randn(2, 2, *size, dtype=torch.float64))
-    assert logits.shape == (2, 3, *size)
+def image(dims: int, *, seed: int = 0) -> Tensor:
+    return torch.randn(2, 2, *(8, 12, 8)[:dims], dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("dims", "long", "short", "down", "up"), COMBINATIONS)
+def test_every_combination_keeps_the_space_learns_and_is_stored(
+    dims: int, long: str, short: tuple[str, str], down: str, up: str
+) -> None:
+    net = network(dims, (long, long), short, down, up)
+    logits = net(image(dims))
+    assert logits.shape == (2, 3, *image(dims).shape[2:])
     logits.square().sum().backward()
     for name, weight in net.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    again = network(dims, (long, long), short, down, up, seed=1)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(again(image(dims)), net(image(dims)))
 
 
-@pytest.mark.parametrize("skips", SKIPS)
-def test_a_2d_network_is_its_3d_twin_on_a_volume_that_repeats(skips: tuple[str, ...]) -> None:
-    flat, deep = network(2, skips), network(3, skips)
+def inflate(flat: nn.Module, deep: nn.Module) -> None:
+    """Copies 2D weights into a 3D twin that sees one slice at a time but for its strides."""
     for thin, thick in zip(flat.parameters(), deep.parameters(), strict=True):
         with torch.no_grad():
-            if thin.ndim != 4:
-                thick.copy_(thin)
-            elif thick.shape[-1] == 3:  # a convolution: the middle plane sees what the 2D one sees
-                thick.zero_()[..., 1] = thin
-            else:
-                thick.copy_(thin[..., None].expand_as(thick))
-    image = torch.randn(1, 2, 8, 12, dtype=torch.float64)
-    volume = image[..., None].expand(-1, -1, -1, -1, 8)
-    torch.testing.assert_close(deep(volume), flat(image)[..., None].expand(-1, -1, -1, -1, 8), atol=1e-12, rtol=1e-12)
+            thick.copy_(thin if thin.ndim != 4 else thin[..., None].expand_as(thick))
+
+
+@pytest.mark.parametrize(("long", "short", "down", "up"), list(itertools.product(LONG, SHORT, DOWN, UP)))
+def test_a_3d_network_is_its_2d_twin_on_a_volume_that_repeats(
+    long: str, short: tuple[str, str], down: str, up: str
+) -> None:
+    """With kernels 1 wide along the repeated axis, for every switch: it is one network."""
+    flat = network(2, (long, long), short, down, up)
+    deep = network(3, (long, long), short, down, up, kernels=[[3, 3, 1]] * 3)
+    inflate(flat, deep)
+    one = image(2)
+    repeated = one[..., None].expand(*one.shape, 8)
+    torch.testing.assert_close(deep(repeated), flat(one)[..., None].expand(-1, -1, -1, -1, 8), atol=1e-11, rtol=1e-11)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize(("level", "skip"), [(level, skip) for level in (0, 1) for skip in ("none", "add", "concat")])
-def test_each_switch_really_cuts(dims: int, level: int, skip: str) -> None:
-    """The gradient of the output with respect to what a long skip carries is zero when it is off, and not when it is on."""
+@pytest.mark.parametrize(("level", "skip"), list(itertools.product([0, 1], LONG)))
+def test_each_long_switch_really_cuts(dims: int, level: int, skip: str) -> None:
+    """The output's gradient with respect to what a long skip carries is zero when it is off, and not when it is on."""
     skips = ["concat", "concat"]
     skips[level] = skip
     net = network(dims, tuple(skips))
-    carried: list[torch.Tensor] = []
+    carried: list[Tensor] = []
 
-    def keep(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    def keep(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         carried.append(inputs[1].detach().requires_grad_())
         return inputs[0], carried[0]
 
     net.joins[level].register_forward_pre_hook(keep)
-    net(torch.randn(1, 2, *[8] * dims, dtype=torch.float64)).square().sum().backward()
+    net(image(dims)).square().sum().backward()
     gradient = carried[0].grad
     assert (gradient is not None and bool(gradient.abs().max() > 0)) == (skip != "none")
 
 
-def parameters(net: torch.nn.Module) -> int:
+@pytest.mark.parametrize("short", ["none", "residual", "dense"])
+@pytest.mark.parametrize("where", ["encoder", "decoder", "both"])
+def test_short_skips_stand_where_they_are_asked_for(short: str, where: str) -> None:
+    """With every convolution of a block at zero, only a short skip still carries the input through a stage."""
+    net = network(2, short=(short, where))
+    kinds = {"none": (), "residual": ("Residual",), "dense": ("Dense",)}[short]
+    for part, stages in (("encoder", [net.stem, *net.downs]), ("decoder", list(net.fuses))):
+        for one in stages:
+            found = [type(module).__name__ in ("Residual", "Dense") for module in one.modules()]
+            assert any(found) == (short != "none" and where in (part, "both"))
+            assert {type(m).__name__ for m in one.modules() if type(m).__name__ in ("Residual", "Dense")} <= set(kinds)
+
+
+def test_a_residual_block_with_no_weights_is_the_identity() -> None:
+    style = Style(2, norm="none", order="pre")
+    block = stage(style, StageOptions(short_skips="residual"), 4, 4, 3)
+    for weight in block.parameters():
+        nn.init.zeros_(weight)
+    x = torch.randn(1, 4, 6, 6)
+    assert torch.equal(block(x.clone()), x)
+
+
+def test_a_dense_layer_sees_all_earlier_ones() -> None:
+    dense = stage(Style(2), StageOptions(short_skips="dense", convs=4, growth=5), 3, 8, 3)[1]
+    assert [layer[0].in_channels for layer in dense.layers] == [8, 13, 18, 23]
+    assert dense.transition[0].in_channels == 28
+    assert dense.transition[0].out_channels == 8
+
+
+def parameters(net: nn.Module) -> int:
     return sum(weight.numel() for weight in net.parameters())
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_concatenation_adds_just_the_weights_that_see_it(dims: int) -> None:
-    sizes = {skip: parameters(network(dims, (skip, skip))) for skip in ("none", "add", "concat")}
+def test_what_each_long_skip_adds_is_what_algebra_says(dims: int) -> None:
+    sizes = {skip: parameters(network(dims, (skip, skip))) for skip in LONG}
     assert sizes["none"] == sizes["add"]
     assert sizes["concat"] - sizes["none"] == 3**dims * (3**2 + 4**2)
+    gates = sum(2 * (c + 1) * (c // 2) + c // 2 + 1 for c in (3, 4))
+    assert sizes["gate"] - sizes["concat"] == gates
+
+
+def test_residual_costs_only_its_projections() -> None:
+    plain, residual = network(3), network(3, short=("residual", "encoder"))
+    projections = sum(a * b + 2 * b for a, b in ((2, 3), (3, 4), (4, 5)))  # 1x1 convolutions and their norms
+    assert parameters(residual) - parameters(plain) == projections
 
 
 def test_none_and_add_share_their_weights_but_not_their_output() -> None:
     """Why a checkpoint holds its config: weights alone would load into the other network without an error."""
     one, other = network(2, ("none", "none")), network(2, ("add", "add"), seed=1)
     other.load_state_dict(one.state_dict())
-    image = torch.randn(1, 2, 8, 8, dtype=torch.float64)
-    assert not torch.allclose(one(image), other(image))
+    assert not torch.allclose(one(image(2)), other(image(2)))
+
+
+@pytest.mark.parametrize("skip", ["add", "concat", "gate"])
+def test_a_dropped_skip_is_no_skip_and_only_in_training(skip: str) -> None:
+    always, never = network(2, (skip, skip), skip_dropout=1 - 1e-12), network(2, (skip, skip))
+    always.load_state_dict(never.state_dict())
+    assert torch.equal(always.eval()(image(2)), never.eval()(image(2)))
+    always.train()
+    seen: list[Tensor] = []
+    always.joins[0].register_forward_hook(lambda _m, _i, out: seen.append(out))
+    for _ in range(2):
+        always(image(2))
+    kept = seen[0][:, 3:] if skip != "add" else seen[0]
+    assert (kept.abs().sum() == 0) == (skip != "add")
+
+
+@pytest.mark.parametrize("style", [Style(2, norm=norm, activation=act, order=order, dropout=0.2)  # type: ignore[arg-type]
+                                   for norm in ("instance", "batch", "group", "none")
+                                   for act in ("leaky_relu", "relu", "prelu", "elu") for order in ("post", "pre")])  # fmt: skip
+@pytest.mark.parametrize("block", ["plain", "bottleneck"])
+def test_every_style_learns(style: Style, block: str) -> None:
+    net = network(2, short=("residual", "both"), style=style, block=block, blocks=2)
+    given = image(2)
+    net(given).square().sum().backward()
+    assert torch.equal(given, image(2))
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in net.parameters())
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    net = network(2, ("concat", "add"))
-    image = torch.randn(1, 2, 8, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: net(x)[:, :, ::3, ::3], image, atol=1e-6)
+    net = network(2, ("gate", "add"), ("dense", "both"), up="linear")
+    x = image(2)[:1].requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: net(given)[:, :, ::3, ::3], x, atol=1e-6)
 
 
 def test_strides_and_kernels_may_differ_along_the_axes() -> None:
-    net = UNet(3, 1, 2, [2, 3, 4], [[2, 2, 1], [2, 1, 2]], [[3, 3, 1], [3, 3, 3], [1, 3, 3]], ["add", "concat"])
-    assert net(torch.randn(1, 1, 8, 10, 6)).shape == (1, 2, 8, 10, 6)
+    for down, up in itertools.product(DOWN, UP):
+        net = network(3, down=down, up=up, strides=[[2, 2, 1], [2, 1, 2]], kernels=[[3, 3, 1], 3, [1, 3, 3]])
+        assert net(image(3)).shape == (2, 3, 8, 12, 8)
+
+
+def test_upsampling_may_keep_the_coarser_levels_channels() -> None:
+    for skip in LONG:
+        net = network(2, (skip, skip), up_keeps_channels=True)
+        assert net(image(2)).shape == (2, 3, 8, 12)
+        assert [up.out_channels for up in net.ups] == CHANNELS[1:]
+    assert isinstance(network(2, ("add", "add"), up_keeps_channels=True).joins[0].project, nn.Conv2d)
+
+
+def test_deep_supervision_gives_each_level_in_training_only() -> None:
+    net = network(3, deep_supervision=True)
+    assert [tuple(level.shape[2:]) for level in net(image(3))] == [(8, 12, 8), (4, 6, 4)]
+    assert net.eval()(image(3)).shape == (2, 3, 8, 12, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dims", "long", "short", "down", "up"), COMBINATIONS)
+def test_every_combination_can_be_exported(dims: int, long: str, short: tuple[str, str], down: str, up: str) -> None:
+    net = network(dims, (long, long), short, down, up).eval()
+    exported = torch.export.export(net, (image(dims),)).module()
+    torch.testing.assert_close(exported(image(dims)), net(image(dims)))
 
 
 def test_a_config_becomes_its_network() -> None:
-    model = composed("model.channels=[3,4,5]", "model.long_skips=[add,concat]").model
-    net = build(model, 2, 3, [[2, 2, 2]] * 2, [[3, 3, 3]] * 3)
-    assert parameters(net) == parameters(network(3, ("add", "concat")))
+    options = composed(
+        "model.channels=[3,4,5]", "model.long_skips=[add,gate]", "model.short_skips=dense", "model.growth_rate=2"
+    )
+    net = build(options.model, 2, 3, [[2, 2, 2]] * 2, [[3, 3, 3]] * 3)
+    assert parameters(net) == parameters(network(3, ("add", "gate"), ("dense", "both")))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["model.long_skips=[add,none]"], "model.long_skips has 2 entries; model.channels has 4 levels, so give 3"),
+        (
+            ["model.short_skips=dense"],
+            "model.short_skips=dense needs model.growth_rate, the channels that each layer adds",
+        ),
+        (
+            ["model.short_skips=dense", "model.growth_rate=8", "model.block=bottleneck"],
+            "model.short_skips=dense has layers, not bottlenecks",
+        ),
+        (
+            ["model.short_skips=dense", "model.growth_rate=8", "model.blocks=2"],
+            "model.short_skips=dense has layers, not blocks",
+        ),
+        (["model.convs=[1,2]"], "model.convs has 2 entries; model.channels has 4 levels, so give 4 (finest first)"),
+        (["model.kernel=4"], "model.kernel: 4 has no middle voxel: use 3 or 5"),
+    ],
+)
+def test_a_network_that_cannot_be_built_says_why(overrides: list[str], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check("train", Train, overrides)
+    assert str(caught.value).startswith(line)

@@ -1,115 +1,87 @@
 """The U-Net, in 2D and 3D (Ronneberger 2015, arXiv:1505.04597; Cicek 2016, arXiv:1606.06650).
 
-Level 0 is the finest. A long skip carries what the encoder made at level i across to level i of the decoder; each is a
-switch of its own.
+Level 0 is the finest. A long skip carries what the encoder made at level i across to level i of the decoder; a short
+skip goes around layers inside a stage. Each is a switch of its own.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-
-
-class NoSkip(nn.Module):
-    """The decoder sees nothing of the encoder's level."""
-
-    def __init__(self, dims: int, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def forward(
-        self, up: Float[Tensor, "b c *space"], skip: Float[Tensor, "b c *space"]
-    ) -> Float[Tensor, "b c *space"]:
-        """`up` alone."""
-        return up
-
-
-class AddSkip(NoSkip):
-    """The sum of both, as ResNet adds (He 2016)."""
-
-    def forward(
-        self, up: Float[Tensor, "b c *space"], skip: Float[Tensor, "b c *space"]
-    ) -> Float[Tensor, "b c *space"]:
-        """The sum."""
-        return up + skip
-
-
-class ConcatSkip(NoSkip):
-    """Both side by side, as DenseNet and the U-Net have it."""
-
-    def __init__(self, dims: int, channels: int) -> None:
-        super().__init__(dims, 2 * channels)
-
-    def forward(
-        self, up: Float[Tensor, "b c *space"], skip: Float[Tensor, "b c *space"]
-    ) -> Float[Tensor, "b c2 *space"]:
-        """Channels of `skip` behind those of `up`."""
-        return torch.cat([up, skip], 1)
-
-
-LONG_SKIPS: dict[str, type[NoSkip]] = {"none": NoSkip, "add": AddSkip, "concat": ConcatSkip}
+from segpipe.nets.blocks import CONV, Size, StageOptions, Style, downsampling, stage, upsampling
+from segpipe.nets.skips import LONG_SKIPS
 
 
 class UNet(nn.Module):
-    """A U-Net whose long skips are switches.
+    """A U-Net whose skips are switches.
 
     Args:
-        dims: 2 for images, 3 for volumes.
         in_channels: image channels.
         out_channels: labels, the background included.
         channels: channels per level, finest first.
-        strides: per downsampling, along each axis.
-        kernels: per level, along each axis.
-        long_skips: `none`, `add` or `concat` per level but the coarsest, finest first.
+        strides: per downsampling, for all axes or along each.
+        kernels: per level, likewise.
+        long_skips: `none`, `add`, `concat` or `gate` per level but the coarsest, finest first.
+        skip_dropout: chance that a long skip is dropped whole in training.
+        style: how every convolution is dressed, and whether it is 2D or 3D.
+        encoder: what each level's stage is made of on the way down.
+        decoder: likewise on the way up, for each level but the coarsest.
+        down: strided convolution, or max pooling.
+        up: transposed convolution, or interpolation and a convolution.
+        up_keeps_channels: upsampling keeps the coarser level's channels; else it goes to the finer level's.
+        up_bias: whether upsampling has a bias.
+        deep_supervision: in training, give logits at every level but the coarsest.
     """
 
     def __init__(
         self,
-        dims: int,
         in_channels: int,
         out_channels: int,
         channels: Sequence[int],
-        strides: Sequence[Sequence[int]],
-        kernels: Sequence[Sequence[int]],
+        strides: Sequence[Size],
+        kernels: Sequence[Size],
         long_skips: Sequence[str],
+        style: Style,
+        encoder: Sequence[StageOptions],
+        decoder: Sequence[StageOptions],
+        *,
+        skip_dropout: float = 0.0,
+        down: Literal["stride", "maxpool"] = "stride",
+        up: Literal["transposed", "nearest", "linear"] = "transposed",
+        up_keeps_channels: bool = False,
+        up_bias: bool = True,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
-        up = TRANSPOSED[dims]
         levels = range(len(channels) - 1)
-        self.stem = _stage(dims, in_channels, channels[0], kernels[0])
-        self.downs = nn.ModuleList(
-            _stage(dims, channels[i], channels[i + 1], kernels[i + 1], strides[i]) for i in levels
-        )
-        self.ups = nn.ModuleList(up(channels[i + 1], channels[i], strides[i], strides[i]) for i in levels)
-        self.joins = nn.ModuleList(LONG_SKIPS[long_skips[i]](dims, channels[i]) for i in levels)
-        self.fuses = nn.ModuleList(_stage(dims, int(self.joins[i].channels), channels[i], kernels[i]) for i in levels)  # type: ignore[arg-type]
-        self.head = CONV[dims](channels[0], out_channels, 1)
+        self.stem = stage(style, encoder[0], in_channels, channels[0], kernels[0])
+        self.downs, self.ups, self.joins, self.fuses = (nn.ModuleList() for _ in range(4))
+        for i in levels:
+            pool, stride = downsampling(style, down, strides[i])
+            fine, coarse = channels[i], channels[i + 1]
+            risen = coarse if up_keeps_channels else fine
+            down_stage = stage(style, encoder[i + 1], fine, coarse, kernels[i + 1], stride)
+            self.downs.append(nn.Sequential(pool, down_stage))
+            self.ups.append(upsampling(style, up, coarse, risen, kernels[i], strides[i], up_bias))
+            join = LONG_SKIPS[long_skips[i]](style, risen, fine, skip_dropout)
+            self.joins.append(join)
+            self.fuses.append(stage(style, decoder[i], join.channels, fine, kernels[i]))
+        supervised = levels if deep_supervision else levels[:1]
+        self.heads = nn.ModuleList(CONV[style.dims](channels[i], out_channels, 1) for i in supervised)
 
-    def forward(self, x: Float[Tensor, "b c_in *space"]) -> Float[Tensor, "b c_out *space"]:
-        """Logits of the same space as the image."""
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"] | list[Float[Tensor, "b k *_"]]:
+        """Logits of the same space as the image; under deep supervision in training a list of them, finest first."""
         x = self.stem(x)
         skips = []
         for down in self.downs:
             skips.append(x)
             x = down(x)
+        decoded = []
         for up, join, fuse in reversed(list(zip(self.ups, self.joins, self.fuses, strict=True))):
             x = fuse(join(up(x), skips.pop()))
-        return self.head(x)
-
-
-def _stage(
-    dims: int, in_channels: int, channels: int, kernel: Sequence[int], stride: Sequence[int] | int = 1
-) -> nn.Sequential:
-    """Two convolutions, each normalised (instance norm, Ulyanov 2016) and rectified; the first one may stride."""
-    layers: list[nn.Module] = []
-    for i in range(2):
-        inside, step = (in_channels, stride) if i == 0 else (channels, 1)
-        padding = [size // 2 for size in kernel]
-        layers.append(CONV[dims](inside, channels, tuple(kernel), step, padding, bias=False))
-        layers += [NORM[dims](channels, affine=True), nn.LeakyReLU(0.01, inplace=True)]
-    return nn.Sequential(*layers)
+            decoded.append(x)
+        if self.training and len(self.heads) > 1:
+            return [head(level) for head, level in zip(self.heads, reversed(decoded), strict=True)]
+        return self.heads[0](x)

@@ -1,0 +1,198 @@
+"""The operator table for 2D and 3D, and what a stage is made of: convolutions with or without short skips."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Size = int | Sequence[int]
+
+CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
+INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How every convolution of a network is dressed.
+
+    Attributes:
+        dims: 2 for images, 3 for volumes.
+        norm: instance (Ulyanov 2016), batch (Ioffe 2015), group (Wu 2018) with 8 channels a group, or none.
+        activation: leaky_relu (slope 0.01), relu, prelu or elu.
+        order: post: convolution, norm, activation; pre: norm, activation, convolution (He 2016b).
+        dropout: share of channels that is dropped after a convolution in training.
+        bias: whether convolutions have a bias where a norm follows, which takes it away again.
+    """
+
+    dims: int
+    norm: Literal["instance", "batch", "group", "none"] = "instance"
+    activation: Literal["leaky_relu", "relu", "prelu", "elu"] = "leaky_relu"
+    order: Literal["post", "pre"] = "post"
+    dropout: float = 0.0
+    bias: bool = False
+
+    def conv(self, inside: int, outside: int, kernel: Size, stride: Size = 1) -> nn.Module:
+        """A convolution that keeps the size but for its stride."""
+        padding = [size // 2 for size in self.per_axis(kernel)]
+        bias = self.bias or self.norm == "none" or self.order == "pre"
+        return CONV[self.dims](inside, outside, self.per_axis(kernel), self.per_axis(stride), padding, bias=bias)
+
+    def unit(self, inside: int, outside: int, kernel: Size, stride: Size = 1, activate: bool = True) -> nn.Sequential:
+        """A convolution with norm, activation and dropout; `activate=False` leaves the activation to a later sum."""
+        conv = self.conv(inside, outside, kernel, stride)
+        drop = [DROPOUT[self.dims](self.dropout)] if self.dropout else []
+        if self.order == "pre":
+            return nn.Sequential(self.make_norm(inside), self.make_activation(), conv, *drop)
+        act = [self.make_activation()] if activate else []
+        return nn.Sequential(conv, self.make_norm(outside), *act, *drop)
+
+    def make_norm(self, channels: int) -> nn.Module:
+        """The norm, with a learnt scale and shift per channel."""
+        if self.norm == "group":
+            return nn.GroupNorm(max(1, channels // 8) if channels % 8 == 0 else 1, channels)
+        if self.norm == "none":
+            return nn.Identity()
+        return (INSTANCE_NORM if self.norm == "instance" else BATCH_NORM)[self.dims](channels, affine=True)
+
+    def make_activation(self) -> nn.Module:
+        """The activation; before a convolution without a norm it spares its input, which a skip may carry on."""
+        inplace = self.order == "post" or self.norm != "none"
+        makers: dict[str, Callable[[], nn.Module]] = {
+            "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace),
+            "relu": lambda: nn.ReLU(inplace),
+            "prelu": nn.PReLU,
+            "elu": lambda: nn.ELU(inplace=inplace),
+        }
+        return makers[self.activation]()
+
+    def per_axis(self, size: Size) -> tuple[int, ...]:
+        """One number per axis."""
+        return (size,) * self.dims if isinstance(size, int) else tuple(size)
+
+
+class Residual(nn.Module):
+    """Adds a short skip to some layers: the input, projected where its shape changes (He 2016)."""
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module, after: nn.Module) -> None:
+        super().__init__()
+        self.body, self.shortcut, self.after = body, shortcut, after
+
+    def forward(self, x: Float[Tensor, "b c_in *space"]) -> Float[Tensor, "b c *less"]:
+        """The sum, activated where the order is post."""
+        return self.after(self.body(x) + self.shortcut(x))
+
+
+class Dense(nn.Module):
+    """Every layer sees all earlier ones, side by side; a transition compresses them (Huang 2017)."""
+
+    def __init__(self, layers: Sequence[nn.Module], transition: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.transition = nn.ModuleList(layers), transition
+
+    def forward(self, x: Float[Tensor, "b c_in *space"]) -> Float[Tensor, "b c *space"]:
+        """The transition of everything."""
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], 1)
+        return self.transition(x)
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """What a stage is made of.
+
+    Attributes:
+        block: plain: convolutions of the stage's kernel; bottleneck: 1, kernel, 1, a quarter inside.
+        blocks: how often the block is repeated.
+        convs: convolutions in a plain block; layers in a dense stage.
+        short_skips: none, residual (a sum around each block) or dense.
+        growth: channels that each dense layer adds.
+        first: share of the stage's channels that the first convolution of a plain block has; the others have all.
+    """
+
+    block: Literal["plain", "bottleneck"] = "plain"
+    blocks: int = 1
+    convs: int = 2
+    short_skips: Literal["none", "residual", "dense"] = "none"
+    growth: int = 16
+    first: float = 1.0
+
+
+def stage(
+    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size = 1
+) -> nn.Sequential:
+    """A stage from `inside` to `outside` channels, whose first convolution may stride."""
+    if options.short_skips == "dense":
+        return _dense_stage(style, options, inside, outside, kernel, stride)
+    blocks: list[nn.Module] = []
+    for number in range(options.blocks):
+        entering, step = (inside, stride) if number == 0 else (outside, 1)
+        summed = options.short_skips == "residual"
+        body = _block(style, options, entering, outside, kernel, step, activate_last=not summed)
+        blocks.append(_residual(style, body, entering, outside, step) if summed else body)
+    return nn.Sequential(*blocks)
+
+
+def _block(
+    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size, activate_last: bool
+) -> nn.Sequential:
+    if options.block == "bottleneck":
+        inner = max(1, outside // 4)
+        shapes = [(inside, inner, 1, stride), (inner, inner, kernel, 1), (inner, outside, 1, 1)]
+    else:
+        widths = [inside, *[max(1, round(options.first * outside))] * min(1, options.convs - 1)]
+        widths += [outside] * (options.convs + 1 - len(widths))
+        shapes = [(widths[i], widths[i + 1], kernel, stride if i == 0 else 1) for i in range(options.convs)]
+    last = len(shapes) - 1
+    return nn.Sequential(*[style.unit(*shape, activate=activate_last or i < last) for i, shape in enumerate(shapes)])
+
+
+def _residual(style: Style, body: nn.Module, inside: int, outside: int, stride: Size) -> Residual:
+    same = inside == outside and set(style.per_axis(stride)) == {1}
+    after = nn.Identity() if style.order == "pre" else style.make_activation()
+    if same:
+        return Residual(body, nn.Identity(), after)
+    projection = style.conv(inside, outside, 1, stride)
+    shortcut = projection if style.order == "pre" else nn.Sequential(projection, style.make_norm(outside))
+    return Residual(body, shortcut, after)
+
+
+def _dense_stage(
+    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size
+) -> nn.Sequential:
+    entry = style.unit(inside, outside, kernel, stride)
+    layers = [style.unit(outside + i * options.growth, options.growth, kernel) for i in range(options.convs)]
+    transition = style.unit(outside + options.convs * options.growth, outside, 1)
+    return nn.Sequential(entry, Dense(layers, transition))
+
+
+def downsampling(style: Style, how: Literal["stride", "maxpool"], stride: Size) -> tuple[nn.Module, Size]:
+    """What stands before a stage to halve its input, and the stride that the stage's first convolution is left with."""
+    if how == "maxpool":
+        return MAX_POOL[style.dims](style.per_axis(stride)), 1
+    return nn.Identity(), stride
+
+
+def upsampling(
+    style: Style,
+    how: Literal["transposed", "nearest", "linear"],
+    inside: int,
+    outside: int,
+    kernel: Size,
+    stride: Size,
+    bias: bool,
+) -> nn.Module:
+    """A transposed convolution, or interpolation and a convolution (Odena 2016)."""
+    steps = style.per_axis(stride)
+    if how == "transposed":
+        return TRANSPOSED[style.dims](inside, outside, steps, steps, bias=bias)
+    mode, corners = ("nearest", None) if how == "nearest" else (LINEAR[style.dims], False)
+    resize = nn.Upsample(scale_factor=tuple(float(step) for step in steps), mode=mode, align_corners=corners)
+    return nn.Sequential(resize, CONV[style.dims](inside, outside, style.per_axis(kernel), padding="same", bias=bias))

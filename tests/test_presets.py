@@ -1,0 +1,56 @@
+"""The networks of the literature: their numbers, and that each is a config file and nothing else."""
+
+import pytest
+import torch
+from monai.networks.nets.dynunet import DynUNet
+from test_config import composed
+from torch import nn
+
+from segpipe.config.compose import CONF
+from segpipe.nets import build
+
+PRESETS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
+
+
+def preset(name: str, in_channels: int, labels: int, *overrides: str) -> nn.Module:
+    model = composed(f"model={name}", *overrides).model
+    levels = len(model.channels)
+    return build(model, in_channels, labels, [[2] * model.dims] * (levels - 1), [[3] * model.dims] * levels)
+
+
+def parameters(net: nn.Module, norms: bool = True) -> int:
+    parts = [part for part in net.modules() if norms or not isinstance(part, NORMS)]
+    return sum(weight.numel() for part in parts for weight in part.parameters(recurse=False))
+
+
+def test_unet2d_2015_has_ronnebergers_parameters() -> None:
+    assert parameters(preset("unet2d_2015", 1, 2)) == 31_030_658
+    assert parameters(preset("unet2d_2015", 1, 2, "model.long_skips=none")) == 27_897_218
+
+
+def test_unet3d_2016_has_ciceks_parameters() -> None:
+    """As the paper counts: biases of convolutions, but not the scale and shift of batch norm."""
+    assert parameters(preset("unet3d_2016", 3, 3), norms=False) == 19_069_955
+    assert parameters(preset("unet3d_2016", 3, 3, "model.long_skips=none"), norms=False) == 16_747_523
+
+
+def test_nnunet_has_the_parameters_of_monais() -> None:
+    """An independent network of the same plan; MONAI's has no biases, and supervises all but the two coarsest levels."""
+    ours = preset("nnunet", 1, 3, "model.conv_bias=false", "model.up_bias=false", "model.deep_supervision=false")
+    theirs = DynUNet(3, 1, 3, [3] * 6, [1, 2, 2, 2, 2, 2], [2] * 5, [32, 64, 128, 256, 320, 320])
+    assert parameters(ours) == parameters(theirs)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_gives_a_mask_of_the_images_size(name: str) -> None:
+    model = composed(f"model={name}").model
+    narrow = [max(2, channels // 16) for channels in model.channels]
+    net = preset(name, 2, 3, f"model.channels={narrow}".replace(" ", "")).eval()
+    size = 2 ** (len(narrow) - 1) * 2
+    assert net(torch.randn(1, 2, *[size] * model.dims)).shape == (1, 3, *[size] * model.dims)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_says_where_it_is_from(name: str) -> None:
+    assert (CONF / "model" / f"{name}.yaml").read_text().startswith("# ")
