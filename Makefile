@@ -18,7 +18,7 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 $(if $(REAL_DATA),--real-data $(REAL_DATA))
+	$(BIN)/python -m pytest -n 2 tests $(if $(REAL_DATA),--real-data $(REAL_DATA))
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def real_data(pytestconfig: pytest.Config) -> Path:
     folder = pytestconfig.getoption("--real-data")
     if folder is None:
-        pytest.skip("needs real scans: pytest --real-data DIR")
+        pytest.skip("needs real scans: pytest tests --real-data DIR")
     if not folder.is_dir():
         pytest.fail(f"--real-data {folder}: no such folder")
     return folder.resolve()
