@@ -2,13 +2,14 @@
 
 A label that neither mask holds is not counted (NaN). A label that only one of them holds is a miss or a false alarm:
 its Dice, IoU and NSD are 0 and its distances are the diagonal of the field of view, so that a network which finds
-nothing never looks better than one that finds something.
+nothing never looks better than one that finds something. (MONAI's HD95 of a miss is NaN, which its means leave out.)
+Means are over the cases in which either mask has the label, and then over the labels.
 """
 
 import csv
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -18,10 +19,9 @@ from jaxtyping import Float, Integer
 from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.surface_dice import compute_surface_dice
 from monai.metrics.surface_distance import compute_average_surface_distance
+from scipy.ndimage import find_objects
 
 from segpipe.files import write_text
-
-TOLERANCE_MM = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Score:
         iou: |A n B| / |A u B| (Jaccard 1912).
         hd95_mm: the larger of the two directed 95th percentiles of surface distances (Huttenlocher 1993).
         assd_mm: mean surface distance, both ways.
-        nsd: share of both surfaces within 1 mm of the other (Nikolov 2018).
+        nsd: share of both surfaces within the tolerance, 1 mm unless asked otherwise, of the other (Nikolov 2018).
         volume_ml: of the prediction.
         truth_ml: of the truth.
     """
@@ -56,7 +56,7 @@ class Summary:
     """One label over all cases; means leave out cases that neither mask has the label in.
 
     Attributes:
-        label: the label's name, or `mean` of all.
+        label: the label's name, or `mean`: the mean of the labels' lines, misses and false alarms summed.
         dice: mean.
         hd95_mm: mean.
         nsd: mean.
@@ -73,18 +73,22 @@ class Summary:
 
 
 def dice_per_label(
-    prediction: Integer[np.ndarray, "x y z"], truth: Integer[np.ndarray, "x y z"], labels: int
+    prediction: Integer[np.ndarray, "*space"], truth: Integer[np.ndarray, "*space"], labels: int
 ) -> Float[np.ndarray, " foreground"]:
-    """Dice of labels 1 to `labels - 1` in one pass; NaN where neither mask has the label."""
-    pairs = np.bincount(truth.ravel().astype(np.int64) * labels + prediction.ravel(), minlength=labels**2)
-    table = pairs.reshape(labels, labels).astype(float)
-    both = table.sum(0) + table.sum(1)
-    with np.errstate(invalid="ignore"):
-        return (2 * table.diagonal() / both)[1:]
+    """Dice of labels 1 to `labels - 1` in one pass; NaN where neither mask has the label.
+
+    Raises:
+        ValueError: if the shapes differ or an id is not in 0 .. `labels - 1`.
+    """
+    return _dice(_count(prediction, truth, labels))
 
 
 def mean_dice(cases: Float[np.ndarray, "cases foreground"]) -> Float[np.ndarray, " foreground"]:
-    """Per label the mean over the cases that have it; NaN where none does."""
+    """Per label the mean over the cases that have it; NaN where none does.
+
+    The mean Dice of a data set, here and everywhere, is the mean of these over the labels: a label counts as much as
+    another even if fewer cases have it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a label that no case has is NaN, as promised
         return np.nanmean(cases, axis=0)
@@ -96,6 +100,7 @@ def score_case(
     truth: Integer[np.ndarray, "x y z"],
     spacing_mm: Sequence[float] | np.ndarray,
     names: Sequence[str],
+    nsd_tolerance_mm: float = 1.0,
 ) -> list[Score]:
     """All scores of a case, one per label.
 
@@ -105,48 +110,78 @@ def score_case(
         truth: likewise; a 2D image has one slice, and its distances are those within it.
         spacing_mm: voxel size along the three axes.
         names: of the labels 1, 2 ...
+        nsd_tolerance_mm: surfaces this close count as one.
+
+    Raises:
+        ValueError: if the shapes differ or an id is not in 0 .. `len(names)`.
     """
-    spacing = np.asarray(spacing_mm, dtype=float)
-    voxel_ml = float(spacing.prod()) / 1000
-    dice = dice_per_label(prediction, truth, len(names) + 1)
-    scores = []
-    for number, name in enumerate(names, 1):
-        found, real = prediction == number, truth == number
-        overlap = float(dice[number - 1])
-        hd95, assd, nsd = _distances(found, real, spacing)
-        volumes = float(found.sum()) * voxel_ml, float(real.sum()) * voxel_ml
-        scores.append(Score(case, name, overlap, overlap / (2 - overlap), hd95, assd, nsd, *volumes))
-    return scores
+    table = _count(prediction, truth, len(names) + 1)
+    volumes_ml = np.stack([table.sum(0), table.sum(1)], axis=1)[1:] * float(np.prod(spacing_mm)) / 1000
+    flat = [axis for axis, size in enumerate(truth.shape) if size == 1][-1:]  # else all of a slice is surface to MONAI
+    mm = np.delete(np.asarray(spacing_mm, dtype=float), flat)
+    pair = prediction.squeeze(tuple(flat)), truth.squeeze(tuple(flat))
+    distances = _distances(*pair, mm, len(names), nsd_tolerance_mm)
+    columns = zip(names, _dice(table), distances, volumes_ml, strict=True)
+    return [
+        Score(case, name, float(dice), float(dice / (2 - dice)), *apart, float(found), float(real))
+        for name, dice, apart, (found, real) in columns
+    ]
 
 
-def _distances(found: np.ndarray, real: np.ndarray, spacing: np.ndarray) -> tuple[float, float, float]:
-    """HD95 and mean surface distance in mm, and NSD."""
-    if not found.any() and not real.any():
-        return np.nan, np.nan, np.nan
-    if not found.any() or not real.any():
-        flat = np.array(found.shape) == 1
-        diagonal = float(np.linalg.norm(np.where(flat, 0, found.shape) * spacing))
-        return diagonal, diagonal, 0.0
-    where = np.nonzero(found | real)
-    box = tuple(slice(int(along.min()), int(along.max()) + 1) for along in where)
-    pair = tuple(_one_hot(mask[box], np.array(mask.shape) == 1) for mask in (found, real))
-    mm = [float(edge) for edge, size in zip(spacing, found.shape, strict=True) if size > 1]
+def _count(prediction: np.ndarray, truth: np.ndarray, labels: int) -> Float[np.ndarray, "truth prediction"]:
+    """Voxels per pair of ids; those that are background in both are not counted."""
+    if prediction.shape != truth.shape:
+        raise ValueError(f"the prediction is {prediction.shape} and the truth {truth.shape}; they must be alike")
+    somewhere = (prediction != 0) | (truth != 0)  # elsewhere would only cost memory: 8 bytes a voxel
+    found, real = (ids[somewhere].astype(np.int64) for ids in (prediction, truth))
+    for mask, ids in (("prediction", found), ("truth", real)):
+        if ids.size and not 0 <= ids.min() <= ids.max() < labels:  # else it would be counted as another pair
+            raise ValueError(f"ids must lie in 0..{labels - 1}; the {mask} has {ids.min()}..{ids.max()}")
+    return np.bincount(real * labels + found, minlength=labels**2).reshape(labels, labels).astype(float)
+
+
+def _dice(table: Float[np.ndarray, "truth prediction"]) -> Float[np.ndarray, " foreground"]:
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing to find, nothing found
+        return (2 * table.diagonal() / (table.sum(0) + table.sum(1)))[1:]
+
+
+def _distances(
+    prediction: np.ndarray, truth: np.ndarray, spacing_mm: np.ndarray, labels: int, tolerance_mm: float
+) -> Iterator[tuple[float, float, float]]:
+    """HD95 and mean surface distance in mm, and NSD, of each label in 2D or 3D."""
+    diagonal = float(np.linalg.norm(truth.shape * spacing_mm))
+    boxes = zip(find_objects(prediction, labels), find_objects(truth, labels), strict=True)
+    for label, (found, real) in enumerate(boxes, 1):
+        if found is None and real is None:
+            yield np.nan, np.nan, np.nan
+        elif found is None or real is None:
+            yield diagonal, diagonal, 0.0
+        else:
+            both = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(found, real, strict=True))
+            yield _surfaces_apart(prediction[both] == label, truth[both] == label, spacing_mm, tolerance_mm)
+
+
+def _surfaces_apart(
+    found: np.ndarray, real: np.ndarray, spacing_mm: np.ndarray, tolerance_mm: float
+) -> tuple[float, float, float]:
+    """HD95, mean surface distance and NSD of two masks, neither of which is empty."""
+    first, second, mm = _one_hot(found), _one_hot(real), spacing_mm.tolist()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)  # MONAI calls itself so
-        hd95 = compute_hausdorff_distance(pair[0], pair[1], percentile=95, spacing=mm)
-        assd = compute_average_surface_distance(pair[0], pair[1], symmetric=True, spacing=mm)
-        nsd = compute_surface_dice(pair[0], pair[1], [TOLERANCE_MM], spacing=mm, use_subvoxels=True)
+        hd95 = compute_hausdorff_distance(first, second, percentile=95, spacing=mm)
+        assd = compute_average_surface_distance(first, second, symmetric=True, spacing=mm)
+        nsd = compute_surface_dice(first, second, [tolerance_mm], spacing=mm, use_subvoxels=True)
     return float(hd95), float(assd), float(nsd)
 
 
-def _one_hot(mask: np.ndarray, flat: np.ndarray) -> torch.Tensor:
+def _one_hot(mask: np.ndarray) -> torch.Tensor:
     """Background and foreground as MONAI wants them, `(1, 2, *space)`, with a rim so that its edge is a surface."""
-    padded = np.pad(mask, [(0, 0) if along else (1, 1) for along in flat])
-    return torch.from_numpy(np.stack([~padded, padded]).squeeze(tuple(np.flatnonzero(flat) + 1))[None]).float()
+    padded = np.pad(mask, 1)
+    return torch.from_numpy(np.stack([~padded, padded])[None]).float()
 
 
 def summarise(scores: Sequence[Score]) -> list[Summary]:
-    """A line per label, and the mean of those lines."""
+    """A line per label, and the mean of those lines; a label that no case has is NaN and not in the mean."""
     lines = []
     for label in dict.fromkeys(score.label for score in scores):
         own = [score for score in scores if score.label == label]

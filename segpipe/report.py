@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
+from matplotlib.patches import Patch
+from matplotlib.transforms import ScaledTranslation
+from scipy.ndimage import gaussian_filter1d
 
 # Okabe and Ito 2008: told apart by colour-blind people too
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+DASHES = ("-", "--", ":", "-.")
 OPACITY = 0.35
-READABLE = [withStroke(linewidth=2, foreground="black")]  # letters on bright and on dark anatomy
+TRUTH_DASHES = (0, (4, 2))
+AIR_HU, SOFT_TISSUE_HU = -500, (-160, 240)  # no other modality goes as low as a CT's air
+DPI = 110
+NOTHING = np.empty((2, 0))
 VIEWS = ("sagittal", "coronal", "axial")
 # letters at the left, right, bottom and top edge of the view across each axis; the patient's right is on the left, as
 # radiologists have it
@@ -28,34 +35,63 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     """Draws loss, learning rate and Dice per label against the step.
 
     Args:
-        metrics: a run's `metrics.csv`, a row per epoch; cells are empty where nothing was measured.
+        metrics: a run's `metrics.csv`: the columns `step`, `loss`, `lr`, `dice/LABEL` and `dice/mean`, each of the last
+            four possibly missing; cells are empty where nothing was measured.
         picture: PNG to write.
     """
-    with metrics.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-
-    def column(name: str) -> tuple[list[float], list[float]]:
-        found = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
-        return [step for step, _ in found], [value for _, value in found]
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(*column("loss"), color="black", marker="." if len(rows) < 20 else "")
-    left.set(title="training loss (mean of an epoch)", xlabel="step", ylabel="Dice + cross-entropy")
-    rate = left.twinx()
-    rate.plot(*column("lr"), color="0.7", linestyle=":")
-    rate.set_ylabel("learning rate (dotted)", color="0.5")
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    labels = [name for name in rows[0] | {k: v for row in rows for k, v in row.items()} if name.startswith("dice/")]
-    for place, name in enumerate(label for label in labels if label != "dice/mean"):
-        right.plot(*column(name), marker=".", label=name.removeprefix("dice/"), color=COLOURS[place % len(COLOURS)])
-    if "dice/mean" in labels:
-        right.plot(*column("dice/mean"), marker=".", color="black", linewidth=2.5, label="mean")
-        right.legend(loc="lower right")
-    right.set(title="Dice of whole validation scans", xlabel="step", ylim=(0, 1.0), yticks=np.arange(0, 1.01, 0.1))
+    columns = _read_columns(metrics)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    _draw_loss(left, columns.get("loss", NOTHING), columns.get("lr", NOTHING))
+    _draw_dice(
+        right, {name.removeprefix("dice/"): found for name, found in columns.items() if name.startswith("dice/")}
+    )
     for axes in (left, right):
+        axes.set_xlabel("step")
         axes.grid(alpha=0.3)
     _save(figure, picture)
+
+
+def _read_columns(metrics: Path) -> dict[str, np.ndarray]:
+    """Per column the steps at which it was measured, and its values there, `(2, rows)`."""
+    with metrics.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    return {
+        name: np.array([(float(row["step"]), float(row[name])) for row in rows if row[name]]).reshape(-1, 2).T
+        for name in reader.fieldnames or []
+    }
+
+
+def _draw_loss(axes: Axes, loss: np.ndarray, rate: np.ndarray) -> None:
+    step, value = loss[:, np.isfinite(loss[1])]
+    if len(value) < 20:
+        axes.plot(step, value, color="black", marker=".")
+    else:
+        axes.plot(step, value, color="0.6", linewidth=0.8)
+        axes.plot(step, gaussian_filter1d(value, len(value) / 40, mode="nearest"), color="black", linewidth=1.8)
+    axes.set(title="training loss (mean of an epoch)", ylabel="Dice + cross-entropy")
+    beside = axes.twinx()
+    beside.plot(*rate, color="0.55", linestyle=":", marker="" if rate.shape[1] > 1 else ".")
+    beside.set_ylabel("learning rate (dotted)", color="0.4")
+    beside.set_ylim(bottom=0)
+    beside.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+
+
+def _draw_dice(axes: Axes, columns: dict[str, np.ndarray]) -> None:
+    axes.set(title="Dice of whole validation scans", ylim=(-0.02, 1.02), yticks=np.arange(0, 1.01, 0.1))
+    mean = columns.pop("mean", NOTHING)
+    for place, (label, found) in enumerate(columns.items()):
+        dashes = DASHES[place // len(COLOURS) % len(DASHES)]
+        axes.plot(*found, marker=".", label=label, color=_colour(place), linestyle=dashes)
+    axes.plot(*mean, marker=".", color="black", linewidth=2.2, label="mean")
+    if np.isfinite(mean[1]).any():
+        step, best = mean[:, np.nanargmax(mean[1])]
+        axes.set_title(f"Dice of whole validation scans (best mean {best:.3f}, step {step:.0f})")
+    if mean.size or columns:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=1 + len(columns) // 18)
+    else:
+        axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color="0.4")
 
 
 def draw_overlay(
@@ -67,9 +103,10 @@ def draw_overlay(
     title: str,
     picture: Path,
 ) -> None:
-    """Draws a mask over its scan in three slices through its largest cross-sections.
+    """Draws a mask over its scan in the sagittal, coronal and axial slice that holds most of it.
 
-    The prediction is filled, the truth, where it is known, is a white outline.
+    The prediction is filled; the truth, where it is known, is a dashed outline. An image of one slice has one view, and
+    one that is also without a physical size (1 mm, as pixels of a photograph have it) has neither sides nor mm.
 
     Args:
         image: the scan in RAS+ axes.
@@ -80,34 +117,60 @@ def draw_overlay(
         title: stands above the picture.
         picture: PNG to write.
     """
-    views = [2] if image.shape[2] == 1 else [0, 1, 2]
-    shown = (prediction > 0) | ((truth > 0) if truth is not None else False)
-    low, high = np.percentile(image, [0.5, 99.5])
-    figure = Figure(figsize=(4.2 * len(views), 4.8), layout="constrained", facecolor="black")
-    for axes, axis in zip(np.ravel(figure.subplots(1, len(views))), views, strict=True):
-        across = tuple(other for other in range(3) if other != axis)
-        counts = shown.sum(axis=across)
-        place = int(counts.argmax()) if counts.any() else image.shape[axis] // 2
-        slices = [None if volume is None else _flat(volume, axis, place) for volume in (image, prediction, truth)]
-        _draw_slice(axes, slices, (low, max(high, low + 1e-6)), [spacing_mm[other] for other in across])
-        axes.set_title(f"{VIEWS[axis]}, slice {place}" if len(views) > 1 else "", color="white", fontsize=9)
-        # a photograph has pixels and no anatomical sides
-        _draw_scale_bar(axes, axes.get_xlim()[1], axes.get_ylim()[0], "mm" if len(views) > 1 else "px")
-        if len(views) > 1:
-            _draw_edges(axes, EDGES[axis])
-    handles = [Line2D([], [], color=_colour(place), linewidth=6, label=name) for place, name in enumerate(names)]
-    if truth is not None:
-        handles.append(Line2D([], [], color="white", linewidth=1, label="truth"))
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=min(8, len(handles)),
-        labelcolor="white",
-        facecolor="black",
-        edgecolor="0.3",
-    )
-    figure.suptitle(title, color="white", fontsize=11)
+    views = [axis for axis in (2, 1, 0) if image.shape[axis] == 1][:1] or [0, 1, 2]
+    anatomical = len(views) > 1 or tuple(spacing_mm) != (1, 1, 1)
+    labelled = prediction > 0 if truth is None else (prediction > 0) | (truth > 0)
+    handles = _legend(names, prediction[labelled], None if truth is None else truth[labelled])
+    figure, panels = _panels(np.multiply(image.shape, spacing_mm), views, 1 + len(handles) // 4)
+    grey = _window(image, labelled)
+    for axes, axis in zip(panels, views, strict=True):
+        place = _fullest(labelled, axis)
+        slices = [None if volume is None else _flat(volume, axis, place) for volume in (grey, prediction, truth)]
+        _draw_slice(axes, slices, _across(spacing_mm, axis))
+        _draw_scale_bar(axes, "mm" if anatomical else "px")
+        if anatomical:
+            _draw_sides(axes, EDGES[axis], f"{VIEWS[axis]}, slice {place + 1} of {image.shape[axis]}")
+    _draw_legend(figure, handles)
+    note = "\nradiological view: the patient's right is on the left" if anatomical and views != [0] else ""
+    figure.suptitle(textwrap.fill(title, int(10 * figure.get_figwidth())) + note, color="white", fontsize=10)
     _save(figure, picture)
+
+
+def _panels(size_mm: np.ndarray, views: Sequence[int], legend_lines: int) -> tuple[Figure, list[Axes]]:
+    """A black figure with a panel per view, all at one scale where they are not too thin for it."""
+    widths, heights = (np.array([_across(size_mm, axis)[side] for axis in views]) for side in (0, 1))
+    widths = np.maximum(widths, 0.3 * widths.max())  # a thin slab of slices is still to be seen
+    across_in = 12.6 if len(views) > 1 else 6.3
+    down_in = float(np.clip(across_in * heights.max() / widths.sum(), 2.5, 9))
+    figure = Figure(figsize=(across_in, down_in + 1 + 0.2 * legend_lines), layout="constrained", facecolor="black")
+    return figure, list(np.ravel(figure.subplots(1, len(views), width_ratios=widths.tolist())))
+
+
+def _across(of_axes: Sequence[float] | np.ndarray, axis: int) -> tuple[float, float]:
+    """What belongs to the two axes that a view across this one shows: width, height."""
+    width, height = (float(value) for other, value in enumerate(of_axes) if other != axis)
+    return width, height
+
+
+def _window(image: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Grey values 0 to 1 between the 0.5th and 99.5th percentiles; of a CT, whose air would hide the rest, soft tissue.
+
+    The window of soft tissue, -160 to 240 HU, is widened to the labelled voxels (of lung or bone) where they need it.
+    """
+    known = image[np.isfinite(image)].astype(float)
+    low, high = np.percentile(known[:: 1 + known.size // 1_000_000], [0.5, 99.5]) if known.size else (0.0, 1.0)
+    if low == high and known.size:  # nearly all one value: whatever differs is all there is to see
+        low, high = known.min(), known.max()
+    if low < AIR_HU:
+        inside = np.percentile(image[labelled], [5, 95]) if labelled.any() else SOFT_TISSUE_HU
+        low, high = min(SOFT_TISSUE_HU[0], inside[0]), max(SOFT_TISSUE_HU[1], inside[1])
+    return np.clip((np.nan_to_num(image, nan=low) - low) / ((high - low) or 1), 0, 1)
+
+
+def _fullest(labelled: np.ndarray, axis: int) -> int:
+    """The slice across an axis that has most labelled voxels; the middle one if none has any."""
+    counts = labelled.sum(axis=tuple(other for other in range(3) if other != axis))
+    return int(counts.argmax()) if counts.any() else len(counts) // 2
 
 
 def _flat(volume: np.ndarray, axis: int, place: int) -> np.ndarray:
@@ -115,53 +178,97 @@ def _flat(volume: np.ndarray, axis: int, place: int) -> np.ndarray:
     return np.take(volume, place, axis).T[::-1, ::-1]
 
 
-def _colour(place: int) -> str:
-    return COLOURS[place % len(COLOURS)]
+def _colour(place: int) -> tuple[float, float, float]:
+    """One of the palette; after the palette, each again mixed with white, then with black."""
+    turn, place = divmod(place, len(COLOURS))
+    share = (0.0, 0.4, 0.4)[turn % 3]  # the first 21 differ well; test_report measures it
+    red, green, blue = ((1 - share) * part + share * (turn % 3 == 1) for part in to_rgb(COLOURS[place]))
+    return red, green, blue
 
 
-def _draw_slice(
-    axes: Axes, slices: Sequence[np.ndarray | None], window: tuple[float, float], spacing: Sequence[float]
-) -> None:
-    image, prediction, truth = slices
-    assert image is not None
+def _draw_slice(axes: Axes, slices: Sequence[np.ndarray | None], spacing: tuple[float, float]) -> None:
+    grey, prediction, truth = slices
+    assert grey is not None
     assert prediction is not None
-    grey = np.clip((image - window[0]) / (window[1] - window[0]), 0, 1)
     picture = np.repeat(grey[..., None], 3, axis=-1)
     for label in np.unique(prediction[prediction > 0]):
         where = prediction == label
-        picture[where] = (1 - OPACITY) * picture[where] + OPACITY * np.array(to_rgb(_colour(int(label) - 1)))
+        picture[where] = (1 - OPACITY) * picture[where] + OPACITY * np.array(_colour(int(label) - 1))
     rows, columns = grey.shape
-    extent = (0.0, columns * spacing[0], rows * spacing[1], 0.0)  # millimetres
-    axes.imshow(picture, extent=extent, interpolation="nearest")
-    across, down = (np.arange(columns) + 0.5) * spacing[0], (np.arange(rows) + 0.5) * spacing[1]
-    for labels, colour, width in ((prediction, None, 1.2), (truth, "white", 0.8)):
-        for label in [] if labels is None or min(grey.shape) < 2 else np.unique(labels[labels > 0]):
-            drawn = colour or _colour(int(label) - 1)
-            axes.contour(across, down, labels == label, [0.5], colors=[drawn], linewidths=width)
+    edges = (0.0, columns * spacing[0], rows * spacing[1], 0.0)  # millimetres
+    # "auto" keeps enlarged voxels sharp and averages those that share a pixel of the screen
+    axes.imshow(picture, extent=edges, interpolation="auto")
+    for label in np.unique(prediction[prediction > 0]):
+        _outline(axes, prediction == label, spacing, _colour(int(label) - 1), 2.0, "-")
+    for label in [] if truth is None else np.unique(truth[truth > 0]):
+        _outline(axes, truth == label, spacing, "black", 0.9, "-")  # seen on bright anatomy between the dashes
+        _outline(axes, truth == label, spacing, "white", 0.9, TRUTH_DASHES)
+    axes.set(xlim=edges[:2], ylim=edges[2:])
     axes.set_axis_off()
 
 
-def _draw_scale_bar(axes: Axes, width: float, height: float, unit: str) -> None:
-    length = next(size for size in (200, 100, 50, 20, 10, 5, 2, 1, 0.5) if size <= width / 3 or size == 0.5)
-    x, y = 0.04 * width, 0.96 * height
-    axes.plot([x, x + length], [y, y], color="white", linewidth=2, solid_capstyle="butt", path_effects=READABLE)
-    _write(axes, x + length / 2, y - 0.015 * height, f"{length:g} {unit}", "white", va="bottom")
+def _outline(
+    axes: Axes,
+    mask: np.ndarray,
+    spacing: tuple[float, float],
+    colour: str | tuple[float, float, float],
+    width: float,
+    dashes: str | tuple[int, tuple[int, ...]],
+) -> None:
+    """Along the voxels' edges: a contour between their centres would cut corners by half a voxel."""
+    parts = int(np.clip(1024 // max(mask.shape), 1, 8))
+    fine = np.pad(mask.repeat(parts, 0).repeat(parts, 1), 1)
+    down, across = ((np.arange(size) - 0.5) / parts for size in fine.shape)
+    axes.contour(
+        across * spacing[0], down * spacing[1], fine, [0.5], colors=[colour], linewidths=width, linestyles=[dashes]
+    )
 
 
-def _draw_edges(axes: Axes, letters: Sequence[str]) -> None:
-    left, right = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    for letter, x, y in zip(letters, (0.03, 0.97, 0.5, 0.5), (0.5, 0.5, 0.03, 0.97), strict=True):
-        _write(axes, left + x * (right - left), bottom + y * (top - bottom), letter, "#F0E442", va="center")
+def _draw_scale_bar(axes: Axes, unit: str) -> None:
+    """Below the slice, so that it covers none of it."""
+    width = axes.get_xlim()[1]
+    length = next(size for size in (200, 100, 50, 20, 10, 5, 2, 1, 0.5, 0.1) if size <= width / 3 or size == 0.1)
+    below = axes.get_xaxis_transform() + ScaledTranslation(0, -7 / 72, axes.figure.dpi_scale_trans)  # 7 points
+    style = {"color": "white", "transform": below, "clip_on": False}
+    axes.plot([0, length], [0, 0], linewidth=2.5, solid_capstyle="butt", **style)
+    axes.annotate(f"{length:g} {unit}", (0, 0), (0, -4), below, "offset points", color="white", fontsize=8, va="top")
 
 
-def _write(axes: Axes, x: float, y: float, text: str, colour: str, va: str) -> None:
-    axes.text(x, y, text, color=colour, fontsize=8, ha="center", va=va, path_effects=READABLE)
+def _draw_sides(axes: Axes, letters: Sequence[str], view: str) -> None:
+    """Beside the slice, so that they cover none of it."""
+    axes.set_title(view, color="white", fontsize=9, pad=16)
+    places = (((0, 0.5), (-4, 0), "right", "center"), ((1, 0.5), (4, 0), "left", "center"))
+    places += (((0.5, 0), (0, -5), "center", "top"), ((0.5, 1), (0, 3), "center", "bottom"))
+    style = {"color": "white", "fontsize": 10, "fontweight": "bold"}
+    for letter, (edge, points, ha, va) in zip(letters, places, strict=True):
+        axes.annotate(letter, edge, points, "axes fraction", "offset points", ha=ha, va=va, **style)
+
+
+def _legend(names: Sequence[str], prediction: np.ndarray, truth: np.ndarray | None) -> list[Patch | Line2D]:
+    """A box for each label that is in either mask, and the outline of the truth."""
+    present = set(np.unique(prediction).tolist()) | set(np.unique([] if truth is None else truth).tolist())
+    handles: list[Patch | Line2D] = [
+        Patch(facecolor=(*_colour(place), 0.6), edgecolor=_colour(place), linewidth=1.5, label=name)
+        for place, name in enumerate(names)
+        if place + 1 in present
+    ]
+    if truth is not None:
+        handles.append(Line2D([], [], color="white", linewidth=1.2, linestyle=TRUTH_DASHES, label="truth"))
+    return handles
+
+
+def _draw_legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
+    if not handles:
+        return
+    letters = 6 + max(len(str(handle.get_label())) for handle in handles)
+    columns = int(np.clip(figure.get_figwidth() * 11 // letters, 1, len(handles)))
+    style = {"labelcolor": "white", "facecolor": "black", "edgecolor": "black", "fontsize": 9}
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, **style)
 
 
 def _save(figure: Figure, picture: Path) -> None:
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110, facecolor=figure.get_facecolor())
+    figure.savefig(content, format="png", dpi=DPI, facecolor=figure.get_facecolor())
     picture.parent.mkdir(parents=True, exist_ok=True)
     part = picture.with_name(f".part-{os.getpid()}-{picture.name}")
     part.write_bytes(content.getvalue())

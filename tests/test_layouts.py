@@ -1,12 +1,14 @@
 """Datasets as they lie on disk, whole and broken."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from segpipe.data.layouts import read_dataset
-from segpipe.errors import ConfigError, DataError
+from segpipe.errors import ConfigError, DataError, SegpipeError
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -156,20 +158,20 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
     ("how", "kind", "says"),
     [
         ("missing file", DataError, "dataset.json: 1 of 4 named files are not there, as "),
-        ("two backgrounds", DataError, "two labels share a name"),
-        ("no background", DataError, "have no background; one of them must have the id 0"),
+        ("two backgrounds", DataError, "two labels share a name in {'0': 'background', '1': 'background'}"),
+        ("no background", DataError, "{'atrium': 1, 'wall': 2} must be a background of id 0 and others"),
         ("not json", DataError, "dataset.json: cannot be read as JSON"),
-        ("odd labels", DataError, "is not as the Decathlon writes it"),
+        ("odd labels", DataError, "'labels' must be as {\"0\": \"background\", ...}, got ['background']"),
         ("wrong layout", ConfigError, "has no 'modality', so it is not data=decathlon; this looks like data=nnunet"),
-        ("channel", DataError, "case b lacks b_0001.nii.gz of 2 channels"),
-        ("region", DataError, "label whole is a region"),
-        ("ignore", DataError, "an ignore label (2) is not supported"),
+        ("channel", DataError, "case b lacks _0001: here a case has _0000, _0001; found b_0000.nii.gz"),
+        ("region", DataError, "label whole: [1, 2]: regions and ignore labels are not supported; name plain ids"),
+        ("ignore", DataError, "label ignore: 2: regions and ignore labels"),
         ("unmatched", DataError, "1 of 2 images have no label of their name"),
-        ("unmatched", DataError, "as scan2; closest: scan_2, scan1"),
+        ("unmatched", DataError, "as scan2.nii; closest: scan_2, scan1"),
         ("left over", DataError, "1 of 2 labels have no image of their name"),
         ("no folder", ConfigError, "has no folder images; closest: image"),
         ("no images", ConfigError, "no file matches *.nii.gz, *.nii, *.png"),
-        ("no images", ConfigError, "there are 1 other entries, as notes.txt"),
+        ("no images", ConfigError, "; found notes.txt"),
         ("column", DataError, "has a column images; did you mean image?"),
         ("row", DataError, "row 2 has no label"),
         ("split", DataError, "row 2 has the split 'test'; it must be train, val or empty"),
@@ -197,6 +199,168 @@ def test_another_layout_is_recognised(tmp_path: Path) -> None:
         ConfigError, match="has no dataset.json, so it is not data=decathlon; this looks like data=folder"
     ):
         read_dataset("decathlon", touch(tmp_path, "images/a.nii", "labels/a.nii"))
+
+
+def refusal(layout: Any, root: Path, **options: Any) -> str:
+    """What a dataset is refused with, the temporary folder cut out of it."""
+    with pytest.raises(SegpipeError) as caught:
+        read_dataset(layout, root, **options)
+    return str(caught.value).replace(str(root), "DIR")
+
+
+def test_a_training_case_needs_a_label_and_never_takes_a_test_one(tmp_path: Path) -> None:
+    touch(decathlon(tmp_path, training=[{"image": "imagesTr/a.nii.gz"}]), "labelsTs/a.nii.gz")
+    assert refusal("decathlon", tmp_path) == (
+        "DIR/dataset.json: each case of 'training' must name an image and a label, got {'image': 'imagesTr/a.nii.gz'}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"training": []}, "DIR/dataset.json: 'training' lists no case; each is an object with image and label"),
+        ({"training": 3}, "DIR/dataset.json: 'training' must be a list of cases, got 3"),
+        ({"test": [7]}, "DIR/dataset.json: each case of 'test' must name an image, got 7"),
+        (
+            {"test": ["imagesTs/z.nii.gz"]},
+            "DIR/dataset.json: 1 of 1 named files are not there, as DIR/imagesTs/z.nii.gz",
+        ),
+        ({"test": ["imagesTs/c.nii.gz"] * 2}, "DIR: the test case name c stands 2 times; each must stand once"),
+        (
+            {"test": ["imagesTr/a.nii.gz"]},
+            "DIR: the image DIR/imagesTr/a.nii.gz stands 2 times; each must stand once",
+        ),
+        ({"modality": ["CT"]}, "DIR/dataset.json: 'modality' must be as {\"0\": \"MRI\", ...}, got ['CT']"),
+    ],
+)
+def test_a_broken_decathlon(tmp_path: Path, changes: dict[str, object], says: str) -> None:
+    assert refusal("decathlon", decathlon(tmp_path, **changes)) == says
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"labels": None}, "'labels' must be as {\"background\": 0, ...}, got None"),
+        ({"labels": {"background": 0, "a": "x"}}, "'labels' must be as {\"background\": 0, ...}, got {'a': 'x',"),
+        ({"channel_names": ["T1"]}, "'channel_names' must be as {\"0\": \"T1\", ...}, got ['T1']"),
+        ({"file_ending": ".mha"}, "no file matches imagesTr/*_0000.mha; found a_0000.nii.gz, a_0001.nii.gz,"),
+    ],
+)
+def test_a_broken_nnunet(tmp_path: Path, changes: dict[str, object], says: str) -> None:
+    assert says in refusal("nnunet", nnunet(tmp_path, **changes))
+
+
+def test_nnunet_drops_no_case_whose_first_channel_is_missing(tmp_path: Path) -> None:
+    (nnunet(tmp_path) / "imagesTr/b_0000.nii.gz").unlink()
+    assert refusal("nnunet", tmp_path) == (
+        "DIR/imagesTr: case b lacks _0000: here a case has _0000, _0001; found b_0001.nii.gz"
+    )
+
+
+def test_nnunet_refuses_a_channel_too_many(tmp_path: Path) -> None:
+    touch(nnunet(tmp_path), "imagesTr/b_0002.nii.gz")
+    assert "case b has too many channels: here a case has _0000, _0001" in refusal("nnunet", tmp_path)
+
+
+def test_nnunet_refuses_a_label_without_an_image(tmp_path: Path) -> None:
+    touch(nnunet(tmp_path), "labelsTr/c.nii.gz")
+    assert refusal("nnunet", tmp_path) == "DIR/labelsTr: 1 labels have no image in imagesTr, as c.nii.gz"
+
+
+def test_nnunet_test_part_and_hidden_files(tmp_path: Path) -> None:
+    touch(nnunet(tmp_path), "imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz", "labelsTs/t.nii.gz")
+    touch(tmp_path, "imagesTr/._a_0000.nii.gz", "labelsTr/._a.nii.gz")
+    dataset = read_dataset("nnunet", tmp_path)
+    assert [case.name for case in dataset.cases] == ["a", "b"]
+    assert [(case.name, len(case.images), case.label) for case in dataset.test] == [
+        ("t", 2, tmp_path / "labelsTs/t.nii.gz")
+    ]
+
+
+def test_nnunet_takes_one_png_for_red_green_and_blue(tmp_path: Path) -> None:
+    nnunet(tmp_path, file_ending=".png", channel_names={"0": "R", "1": "G", "2": "B"})
+    touch(tmp_path, "imagesTr/p_0000.png", "labelsTr/p.png")
+    assert read_dataset("nnunet", tmp_path).cases[0].images == (tmp_path / "imagesTr/p_0000.png",)
+
+
+def test_declared_labels_stand_in_for_regions(tmp_path: Path) -> None:
+    nnunet(tmp_path, labels={"background": 0, "whole": [1, 2]})
+    declared = {"background": 0, "edema": 1, "core": 2}
+    assert read_dataset("nnunet", tmp_path, declared=declared).labels == declared
+
+
+def test_declared_labels_need_a_background(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="data.labels: the labels {'a': 1} must be a background of id 0"):
+        read_dataset("decathlon", decathlon(tmp_path), declared={"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("images/x.nii images/x.png labels/x.nii", "DIR/images: x.nii and x.png have the same name, x; keep one"),
+        ("images/x.nii labels/x.nii labels/x.png", "DIR/labels: x.nii and x.png have the same name, x; keep one"),
+        (
+            "images/x.nii labels/x.nii labels/x_seg.nii",
+            "DIR/labels: 1 of 2 labels have no image of their name in DIR/images, as x_seg.nii",
+        ),
+        (
+            "images/x_0000.nii images/x_0001.nii labels/x.nii images/y_0000.nii labels/y.nii",
+            "DIR/images: case y lacks _0001: here a case has _0000, _0001; found y_0000.nii",
+        ),
+        (
+            "images/x_0000.nii images/x_0002.nii labels/x.nii",
+            "DIR/images: case x lacks _0001: here a case has _0000, _0001; found x_0000.nii, x_0002.nii",
+        ),
+        (
+            "images/img_0001.png images/img_0002.png images/img_0003.png labels/img_0001.png labels/img_0003.png",
+            "DIR/images: 1 of 3 images have no label of their name in DIR/labels, as img_0002.png; "
+            "closest: img_0003, img_0001",
+        ),
+        (
+            "images/x.nii labels/x.nii test/labels/t.nii",
+            "DIR/test/images: no file matches *.nii.gz, *.nii, *.png, *.tiff, *.tif, *.jpeg, *.jpg; "
+            "the folder is empty or missing",
+        ),
+    ],
+)
+def test_a_broken_folder(tmp_path: Path, names: str, says: str) -> None:
+    assert refusal("folder", touch(tmp_path, *names.split())) == says
+
+
+def test_numbered_cases_are_not_channels(tmp_path: Path) -> None:
+    touch(tmp_path, "images/img_0000.png", "images/img_0001.png", "labels/img_0000.png", "labels/img_0001_mask.png")
+    touch(tmp_path, "test/images/img_0000.png", "test/images/img_0001.png")
+    dataset = read_dataset("folder", tmp_path)
+    assert [case.name for case in dataset.cases] == ["img_0000", "img_0001"]
+    assert [(case.name, case.label) for case in dataset.test] == [("img_0000", None), ("img_0001", None)]
+
+
+def test_a_folders_test_part_has_the_channels_of_its_training_part(tmp_path: Path) -> None:
+    touch(tmp_path, "images/x_0000.nii", "images/x_0001.nii", "labels/x.nii")
+    touch(tmp_path, "test/images/t_0000.nii", "test/images/t_0001.nii")
+    (unlabelled,) = read_dataset("folder", tmp_path).test
+    assert (unlabelled.name, len(unlabelled.images), unlabelled.label) == ("t", 2, None)
+    touch(tmp_path, "test/labels/t_seg.nii")
+    assert read_dataset("folder", tmp_path).test[0].label == tmp_path / "test/labels/t_seg.nii"
+
+
+@pytest.mark.parametrize("layout", ["decathlon", "nnunet", "folder"])
+def test_a_file_is_no_root(tmp_path: Path, layout: str) -> None:
+    file = decathlon(tmp_path) / "dataset.json"
+    says = f"data.root={file}: is a file; data={layout} needs the folder, as in data.root={tmp_path}"
+    assert refusal(layout, file) == says.replace(str(file), "DIR")
+
+
+@pytest.mark.parametrize(("make", "other"), [(decathlon, "decathlon"), (nnunet, "nnunet")])
+def test_a_table_that_is_another_layout(tmp_path: Path, make: Callable[[Path], Path], other: str) -> None:
+    says = f"data.root=DIR: holds no table, so it is not data=table; this looks like data={other}"
+    assert refusal("table", make(tmp_path)) == says
+
+
+def test_a_folder_that_is_another_layout(tmp_path: Path) -> None:
+    assert refusal("folder", decathlon(tmp_path)).endswith("; this looks like data=decathlon")
+    (tmp_path / "dataset.json").write_text("3")
+    assert refusal("folder", tmp_path) == "data.root=DIR: has no folder images; closest: imagesTs, imagesTr, labelsTr"
 
 
 def test_real_datasets(real_data: Path) -> None:

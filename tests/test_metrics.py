@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
-from segpipe.metrics import Score, dice_per_label, score_case, summarise, write_scores
+from segpipe.metrics import Score, _count, dice_per_label, mean_dice, score_case, summarise, write_scores
 
 SPACING = (1.0, 1.0, 1.0)
 
@@ -100,10 +101,101 @@ def test_the_summary_counts_misses_and_leaves_out_what_is_nowhere() -> None:
     assert (mean.label, mean.dice, mean.misses) == ("mean", a.dice, 1)
 
 
+def distances_by_hand(first: np.ndarray, second: np.ndarray, mm: np.ndarray) -> tuple[float, float]:
+    """HD95 and mean surface distance from distance maps: voxels with a neighbour outside are the surface."""
+    surfaces = [mask & ~binary_erosion(mask) for mask in (first, second)]
+    there, back = (distance_transform_edt(~to, sampling=mm)[of] for of, to in (surfaces, surfaces[::-1]))
+    return max(np.quantile(there, 0.95), np.quantile(back, 0.95)), float(np.concatenate([there, back]).mean())
+
+
+@pytest.mark.parametrize("shape", [(13, 11, 9), (13, 11, 1), (1, 11, 13)])
+@pytest.mark.parametrize("seed", range(3))
+def test_distances_are_those_of_a_distance_map(shape: tuple[int, int, int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = (gaussian_filter(rng.normal(size=shape), 1.5) > 0 for _ in range(2))  # with an inside
+    spacing = (0.7, 1.3, 2.9)
+    flat = [axis for axis in range(3) if shape[axis] == 1]
+    hd95, assd = distances_by_hand(first.squeeze(), second.squeeze(), np.delete(spacing, flat))
+    score = one(first.astype(np.int16), second.astype(np.int16), spacing)
+    assert score.hd95_mm == pytest.approx(hd95, rel=1e-5)
+    assert score.assd_mm == pytest.approx(assd, rel=1e-5)
+
+
+def test_neither_the_order_of_masks_nor_of_axes_nor_of_labels_matters() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 3, (7, 6, 5)) for _ in range(2))
+    spacing = np.array([1.0, 2.0, 0.5])
+    expected = score_case("case", first, second, spacing, ["a", "b"])
+    assert len({score.dice for score in expected}) == 2
+
+    def same(scores: list[Score], wanted: list[Score]) -> None:
+        for score, other in zip(scores, wanted, strict=True):
+            found = [score.dice, score.iou, score.hd95_mm, score.assd_mm, score.nsd]
+            assert found == pytest.approx([other.dice, other.iou, other.hd95_mm, other.assd_mm, other.nsd], rel=1e-5)
+
+    swapped = score_case("case", second, first, spacing, ["a", "b"])
+    same(swapped, expected)
+    assert [score.truth_ml for score in swapped] == [score.volume_ml for score in expected]
+    for axes in ((1, 2, 0), (2, 1, 0)):
+        same(
+            score_case("case", first.transpose(axes)[::-1], second.transpose(axes)[::-1], spacing[[*axes]], "ab"),
+            expected,
+        )
+    other = np.array([0, 2, 1])
+    same(score_case("case", other[first], other[second], spacing, ["b", "a"]), expected[::-1])
+
+
+def test_where_a_mask_lies_in_a_large_image_does_not_matter() -> None:
+    rng = np.random.default_rng(1)
+    first, second = (rng.integers(0, 2, (5, 5, 5)) for _ in range(2))
+    alone = one(first, second)
+    moved = one(np.pad(first, ((0, 30), (20, 0), (7, 9))), np.pad(second, ((0, 30), (20, 0), (7, 9))))
+    assert moved == alone
+
+
+@pytest.mark.parametrize("shape", [(9, 1, 1), (1, 9, 1), (1, 1, 9)])
+def test_a_row_of_voxels_has_distances(shape: tuple[int, int, int]) -> None:
+    first, second = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    first.flat[1] = second.flat[4] = 1
+    assert one(first, second, (2.0, 2.0, 2.0)).hd95_mm == pytest.approx(6)
+
+
+def test_the_tolerance_of_the_nsd_is_in_millimetres() -> None:
+    first, second = np.zeros((20, 8, 8), np.uint8), np.zeros((20, 8, 8), np.uint8)
+    first[4:8], second[6:10] = 1, 1  # slabs moved by 2 voxels of 1.5 mm
+    nsd = [score_case("case", first, second, (1.5, 1.0, 1.0), ["x"], mm)[0].nsd for mm in (2.9, 3.0)]
+    assert nsd[0] < 0.9
+    assert nsd[1] == 1
+
+
+def test_what_cannot_be_compared_is_refused_with_the_numbers() -> None:
+    masks = np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)
+    masks[0][0], masks[1][0] = 3, 1  # 3 beside 1 in a table of 3 labels would be read as 0 beside 2
+    with pytest.raises(ValueError, match=r"0\.\.2; the prediction has 3\.\.3"):
+        dice_per_label(*masks, labels=3)
+    with pytest.raises(ValueError, match=r"0\.\.2; the truth has 3\.\.3"):
+        dice_per_label(*masks[::-1], labels=3)
+    with pytest.raises(ValueError, match=r"\(4, 4, 4\).*\(2, 8, 4\)"):
+        _count(masks[0], masks[1].reshape(2, 8, 4), 4)  # above it, jaxtyping's hook would be the first to see this
+
+
+def test_a_label_counts_as_much_as_one_that_more_cases_have() -> None:
+    cases = np.array([[0.9, 0.5], [0.7, np.nan], [0.8, np.nan]])
+    assert mean_dice(cases) == pytest.approx([0.8, 0.5])
+    nothing = [0.0] * 6
+    scores = [
+        Score(str(case), label, dice, *nothing)
+        for case, row in enumerate(cases)
+        for label, dice in zip("ab", row, strict=True)
+    ]
+    assert summarise(scores)[-1].dice == pytest.approx(0.65)
+
+
 labels = st.lists(st.integers(0, 3), min_size=24, max_size=24).map(lambda values: np.array(values).reshape(4, 3, 2))
 
 
 @given(prediction=labels, truth=labels)
+@settings(deadline=None)
 def test_dice_is_the_textbooks(prediction: np.ndarray, truth: np.ndarray) -> None:
     dice = dice_per_label(prediction, truth, 4)
     for label in (1, 2, 3):
@@ -113,6 +205,12 @@ def test_dice_is_the_textbooks(prediction: np.ndarray, truth: np.ndarray) -> Non
         else:
             assert math.isnan(dice[label - 1])
     assert np.array_equal(dice, dice_per_label(truth, prediction, 4), equal_nan=True)
+    assert ((dice >= 0) & (dice <= 1) | np.isnan(dice)).all()
+    itself = dice_per_label(truth, truth, 4)
+    assert (itself[~np.isnan(itself)] == 1).all()
+    assert np.array_equal(
+        dice, dice_per_label(np.asfortranarray(prediction), truth.astype(np.uint8), 4), equal_nan=True
+    )
 
 
 def test_scores_are_written_whole(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
-from segpipe.report import COLOURS, OPACITY, draw_curves, draw_overlay
+from segpipe.report import COLOURS, OPACITY, _colour, _window, draw_curves, draw_overlay
 
 NAMES = ["liver", "kidney"]
 
@@ -37,8 +39,8 @@ def test_an_overlay_shows_every_label_and_the_truth(tmp_path: Path, shape: tuple
         on_black = OPACITY * np.array(to_rgb(COLOURS[place]))
         assert shows(picture, tuple(on_black)) > 500, NAMES[place]
     with Image.open(picture) as drawn:
-        assert 300 < drawn.width < 2000
-        assert 300 < drawn.height < 1000
+        assert 600 < drawn.width < 1600
+        assert 300 < drawn.height < 1200
     assert [path.name for path in picture.parent.iterdir()] == ["case.png"]
 
 
@@ -54,9 +56,9 @@ def test_an_overlay_of_nothing_is_still_a_picture(tmp_path: Path, empty: str) ->
 
 
 def test_the_patients_right_is_on_the_left(tmp_path: Path) -> None:
-    """A label at the patient's right (low x of RAS+) and front (high y) lies at the top left of the axial view."""
+    """RAS+: x grows to the patient's right, y to the front. Right and front is the top left of the axial view."""
     image, labels = np.zeros((20, 20, 1)), np.zeros((20, 20, 1), np.uint8)
-    labels[16:19, 16:19] = 1  # left and front
+    labels[16:19, 16:19] = 1  # right and front
     draw_overlay(image, labels, None, (1.0, 1.0, 1.0), ["x"], "", tmp_path / "case.png")
     drawn = np.asarray(Image.open(tmp_path / "case.png").convert("RGB")).astype(int)
     fill = np.round(255 * OPACITY * np.array(to_rgb(COLOURS[0])))
@@ -65,12 +67,146 @@ def test_the_patients_right_is_on_the_left(tmp_path: Path) -> None:
     assert columns.mean() < drawn.shape[1] * 0.4
 
 
+@pytest.mark.parametrize(("shape", "panels"), [((14, 12, 10), 3), ((14, 12, 1), 1), ((1, 14, 12), 1), ((9, 1, 1), 1)])
+def test_a_view_per_direction_that_has_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int], panels: int
+) -> None:
+    drawn = texts(monkeypatch)
+    labels = np.ones(shape, np.uint8)
+    draw_overlay(np.zeros(shape), labels, None, (0.5, 0.5, 2.0), ["x"], "case", tmp_path / "case.png")
+    assert sum("slice" in text for text in drawn) == panels
+
+
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Fills with all that the next picture says."""
+    said: list[str] = []
+    save = Figure.savefig
+
+    def listen(figure: Figure, *args: object, **kwargs: object) -> None:
+        said.extend(text.get_text() for axes in figure.axes for text in [axes.title, *axes.texts])
+        said.extend(text.get_text() for legend in figure.legends for text in legend.get_texts())
+        said.extend([figure.get_suptitle()])
+        save(figure, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Figure, "savefig", listen)
+    return said
+
+
+def test_a_picture_says_where_the_sides_are_how_long_a_millimetre_is_and_what_is_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = texts(monkeypatch)
+    labels = labelled((14, 12, 10))
+    draw_overlay(
+        np.zeros(labels.shape), labels, labels, (3.0, 3.0, 3.0), [*NAMES, "spleen"], "case 7", tmp_path / "a.png"
+    )
+    assert {"R", "L", "A", "P", "S", "I", "10 mm", *NAMES, "truth"} <= set(said)
+    assert "spleen" not in said, "is in neither mask"
+    assert "case 7\nradiological view: the patient's right is on the left" in said
+
+
+def test_a_photograph_has_pixels_and_no_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = texts(monkeypatch)
+    labels = labelled((14, 12, 1))
+    draw_overlay(np.zeros(labels.shape), labels, None, (1.0, 1.0, 1.0), NAMES, "case", tmp_path / "a.png")
+    assert "2 px" in said
+    assert not {"R", "L", "A", "P"} & set(said)
+    assert "case" in said
+
+
+def test_an_outline_follows_the_edges_of_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label of 2 x 3 voxels of 1 x 2 mm at the lower corner: its outline's corners are where the voxels' are."""
+    outlines = []
+    contour = Axes.contour
+
+    def keep(axes: Axes, *args: object, **kwargs: object) -> object:
+        drawn = contour(axes, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+        outlines.append(drawn.get_paths()[0].vertices)
+        return drawn
+
+    monkeypatch.setattr(Axes, "contour", keep)
+    labels = np.zeros((20, 20, 1), np.uint8)
+    labels[4:6, 7:10] = 1
+    draw_overlay(np.zeros(labels.shape), labels, None, (1.0, 2.0, 1.0), ["x"], "", tmp_path / "a.png")
+    (outline,) = outlines
+    assert outline.min(0) == pytest.approx([20 - 6, 40 - 20], abs=0.15)
+    assert outline.max(0) == pytest.approx([20 - 4, 40 - 14], abs=0.15)
+    for corner in ((14, 20), (16, 20), (14, 26), (16, 26)):
+        assert np.linalg.norm(outline - corner, axis=1).min() < 0.3, "half a voxel's diagonal would be 1.1"
+
+
+def test_the_grey_window_is_robust_and_shows_the_soft_tissue_of_a_ct() -> None:
+    rng = np.random.default_rng(0)
+    scan, nowhere = rng.normal(100, 10, (20, 20, 20)), np.zeros((20, 20, 20), bool)
+    scan[0, 0, 0] = 1e6
+    assert np.median(_window(scan, nowhere)) == pytest.approx(0.5, abs=0.1)
+    body, organ = np.full((20, 20, 20), -1000.0), nowhere.copy()
+    body[5:15, 5:15, 5:15], organ[5:8, 5:8, 5:8] = 40, True
+    assert _window(body, nowhere)[9, 9, 9] == pytest.approx(0.5)
+    body[organ] = -800  # a label in the lung
+    seen = _window(body, organ)
+    assert seen[0, 0, 0] == 0
+    assert 0 < _window(np.where(organ, rng.normal(-800, 50, body.shape), body), organ)[organ].mean() < seen[9, 9, 9]
+    speck = np.zeros((20, 20, 20))
+    speck[3, 3, 3] = 0.01
+    assert (_window(speck, nowhere).min(), _window(speck, nowhere).max()) == (0, 1)
+    assert np.isfinite(_window(np.full((4, 4, 4), np.nan), np.zeros((4, 4, 4), bool))).all()
+    speck[4, 4, 4] = np.nan
+    assert np.isfinite(_window(speck, nowhere)).all()
+
+
+def test_colours_of_many_labels_differ() -> None:
+    colours = np.array([_colour(place) for place in range(21)])
+    apart = np.abs(colours[:, None] - colours[None]).sum(axis=2) + 9 * np.eye(21)
+    assert apart.min() > 0.15
+    assert ((colours >= 0) & (colours <= 1)).all()
+
+
+def curves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[float], list[float]]]:
+    """Fills with the name, steps and values of each curve that is drawn next."""
+    drawn: list[tuple[str, list[float], list[float]]] = []
+    plot = Axes.plot
+
+    def keep(axes: Axes, *args: np.ndarray, **kwargs: object) -> object:
+        drawn.append((str(kwargs.get("label", "")), *(np.asarray(values).tolist() for values in args)))
+        return plot(axes, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Axes, "plot", keep)
+    return drawn
+
+
+def test_curves_show_what_was_measured_when_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, said = curves(monkeypatch), texts(monkeypatch)
+    (tmp_path / "metrics.csv").write_text(
+        "epoch,step,loss,lr,dice/liver,dice/mean\n0,50,1.2,0.2,,\n1,100,0.8,0.1,0.7,0.6\n2,150,,,0.5,0.4\n"
+    )
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert [values for name, *values in drawn if not name] == [[[50, 100], [1.2, 0.8]], [[50, 100], [0.2, 0.1]]]
+    assert ("liver", [100, 150], [0.7, 0.5]) in drawn
+    assert ("mean", [100, 150], [0.6, 0.4]) in drawn
+    assert any("best mean 0.600, step 100" in text for text in said)
+
+
+def test_a_long_training_has_a_smooth_curve_over_the_raw_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = curves(monkeypatch)
+    noise = np.random.default_rng(0).normal(0, 0.1, 200)
+    rows = "".join(f"{epoch},{epoch * 50},{1 + noise[epoch]},0.001\n" for epoch in range(200))
+    (tmp_path / "metrics.csv").write_text(f"epoch,step,loss,lr\n{rows}")
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    raw, smooth = (np.array(values) for _, _, values in drawn[:2])
+    assert raw == pytest.approx(1 + noise)
+    assert smooth.std() < raw.std() / 2
+    assert smooth.mean() == pytest.approx(raw.mean(), abs=0.01)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "epoch,step,loss,lr,dice/liver,dice/mean\n0,50,1.2,0.001,,\n1,100,0.8,0.001,0.5,0.5\n2,150,0.7,0.0005,0.6,0.6\n",
         "epoch,step,loss,lr\n0,50,1.2,0.001\n",
         "epoch,step\n0,50\n",
+        "epoch,step,loss,lr\n",
+        "epoch,step,loss,lr,dice/liver,dice/mean\n0,50,nan,0.1,nan,nan\n1,60,inf,0.1,nan,nan\n",
     ],
 )
 def test_curves_can_be_drawn_from_the_first_epoch_on(tmp_path: Path, text: str) -> None:

@@ -60,6 +60,8 @@ def test_a_list_of_splits_is_picked_by_the_fold(tmp_path: Path) -> None:
     assert split_cases(cases(2), **given_ | {"fold": 1}) == Split(("case_001",), ("case_000",))
     with pytest.raises(ConfigError, match="holds 2 splits; pick one by data.fold=0 to 1"):
         split_cases(cases(2), **given_)
+    with pytest.raises(ConfigError, match="holds 2 splits; pick one by data.fold=0 to 1"):
+        split_cases(cases(2), **given_ | {"fold": -1})
 
 
 def test_a_tables_own_split_is_taken() -> None:
@@ -75,9 +77,13 @@ def test_a_tables_own_split_is_taken() -> None:
         ({"folds": 5}, "data.folds and data.fold go together"),
         ({"fold": 0}, "data.folds and data.fold go together"),
         ({"folds": 5, "fold": 5}, "data.fold is 5; with data.folds=5 it must be from 0 to 4"),
+        ({"folds": 5, "fold": -1}, "data.fold is -1; with data.folds=5 it must be from 0 to 4"),
         ({"folds": 11, "fold": 0}, "data.folds is 11; for 10 cases or groups it must be from 2 to 10"),
         ({"folds": 1, "fold": 0}, "data.folds is 1; for 10 cases or groups it must be from 2 to 10"),
-        ({"fraction": 1.0}, "the split leaves no case to train among 10"),
+        (
+            {"fraction": 1.0},
+            "^data.fraction=1.0: leaves no case to train of 10 cases in 10 groups; each side needs one or more$",
+        ),
     ],
 )
 def test_an_impossible_split_says_why(changes: dict[str, object], says: str) -> None:
@@ -89,10 +95,17 @@ def test_an_impossible_split_says_why(changes: dict[str, object], says: str) -> 
     ("content", "says"),
     [
         ('{"train": ["case_000"], "val": ["case_01"]}', "no case is called case_01; did you mean case_001?"),
-        ('{"train": ["case_000"], "val": ["case_000"]}', "has case_000 on both sides"),
-        ('{"train": ["case_000"], "val": []}', "leaves no case to val"),
+        ('{"train": ["case_000"], "val": ["case_000"]}', "split.json: has case_000 on both sides"),
+        ('{"train": ["case_000"], "val": []}', "split.json: leaves no case to val"),
         ('{"train": ["case_000"]}', "must be {"),
         ("[", "cannot be read as JSON"),
+        ("[]", "holds no split"),
+        ('{"train": null, "val": ["case_000"]}', "must be {"),
+        ('{"train": "case_001", "val": ["case_000"]}', "must be {"),
+        (
+            '{"train": ["case_001", "case_001"], "val": ["case_000"]}',
+            "names case_001 2 times; each case must stand once",
+        ),
     ],
 )
 def test_a_wrong_split_file_says_why(tmp_path: Path, content: str, says: str) -> None:
@@ -105,3 +118,46 @@ def test_a_patient_on_both_sides_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text('{"train": ["case_000"], "val": ["case_002"]}')
     with pytest.raises(ConfigError, match="has p0 on both sides"):
         split_cases(cases(4, patients=2), **NOTHING | {"file": tmp_path / "split.json"})
+
+
+def test_a_split_file_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"split=.*none.json: no such file$"):
+        split_cases(cases(4), **NOTHING | {"file": tmp_path / "none.json"})
+
+
+def test_a_split_file_comes_before_a_tables_split_and_may_leave_cases_out(tmp_path: Path) -> None:
+    own = [Case(name, (Path(name),), Path("l"), None, "train") for name in "abc"]
+    (tmp_path / "split.json").write_text('{"train": ["c"], "val": ["a"]}')
+    assert split_cases(own, **NOTHING | {"file": tmp_path / "split.json"}) == Split(("c",), ("a",))
+
+
+def test_a_tables_split_trains_on_no_test_case() -> None:
+    sides = {"a": "train", "b": "val", "c": "test", "d": None}
+    own = [Case(name, (Path(name),), Path("l"), None, side) for name, side in sides.items()]
+    assert split_cases(own, **NOTHING) == Split(("a", "d"), ("b",))
+
+
+def test_a_patient_on_both_sides_of_a_table_is_refused() -> None:
+    own = [Case(side, (Path(side),), Path("l"), "ann", side) for side in ("train", "val")]
+    with pytest.raises(ConfigError, match="^the table's split column: has ann on both sides; each case or group"):
+        split_cases(own, **NOTHING)
+
+
+@given(count=st.integers(2, 40), patients=st.integers(2, 12), folds=st.integers(2, 6))
+def test_folds_part_the_cases_by_patient_as_scikit_learn_parts_the_patients(
+    count: int, patients: int, folds: int
+) -> None:
+    grouped = cases(count, patients)
+    names = sorted({str(case.group) for case in grouped})
+    folds = min(folds, len(names))
+    splits = [split_cases(grouped, **NOTHING | {"folds": folds, "fold": fold}) for fold in range(folds)]
+    assert sorted(name for split in splits for name in split.val) == sorted(case.name for case in grouped)
+    for split, (_, val) in zip(splits, KFold(folds, shuffle=True, random_state=12345).split(names), strict=True):
+        assert {case.group for case in grouped if case.name in split.val} == {names[place] for place in val}
+
+
+def test_written_splits_keep_names_of_any_script(tmp_path: Path) -> None:
+    split = Split(("Zoë", "b"), ("患者",))
+    own = [Case(name, (Path(name),), Path("l")) for name in (*split.train, *split.val)]
+    write_split(split, tmp_path / "split.json")
+    assert split_cases(own, **NOTHING | {"file": tmp_path / "split.json"}) == split

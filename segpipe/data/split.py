@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ def split_cases(
     """The split that a file gives, else the cases' own, else the folds', else a random one.
 
     Folds are those of nnU-Net: scikit-learn's `KFold(folds, shuffle=True, random_state=12345)` over the sorted case
-    names, or over the sorted groups where cases have them. Cases that a split file names on neither side are left out.
+    names, or over the sorted groups where cases have them. Cases that a split file names on neither side are left out;
+    those that a table's split column leaves empty train.
 
     Args:
         cases: cases with labels.
@@ -44,14 +46,16 @@ def split_cases(
         ConfigError: if the split cannot be made, or a case or a group would stand on both sides.
     """
     if file is not None:
-        split = _from_file(file, fold, [case.name for case in cases])
+        source, split = f"data.split={file}", _from_file(file, fold, [case.name for case in cases])
     elif any(case.split for case in cases):
         if fold is not None or folds is not None:
             raise ConfigError("data.folds: the table has a split column; take away either")
-        split = _named(cases, {case.name for case in cases if case.split == "val"})
+        given = [case for case in cases if case.split != "test"]
+        source, split = "the table's split column", _named(given, {case.name for case in given if case.split == "val"})
     else:
+        source = f"data.fraction={fraction}" if folds is None else f"data.folds={folds}"
         split = _drawn(cases, folds, fold, fraction, seed)
-    _check(split, cases)
+    _check(source, split, cases)
     return split
 
 
@@ -69,7 +73,7 @@ def _drawn(cases: Sequence[Case], folds: int | None, fold: int | None, fraction:
             raise ConfigError(
                 f"data.folds is {folds}; for {len(groups)} cases or groups it must be from 2 to {len(groups)}"
             )
-        if fold >= folds:
+        if not 0 <= fold < folds:
             raise ConfigError(f"data.fold is {fold}; with data.folds={folds} it must be from 0 to {folds - 1}")
         order = np.arange(len(groups))
         np.random.RandomState(NNUNET_SEED).shuffle(order)  # as KFold shuffles
@@ -87,37 +91,48 @@ def _named(cases: Sequence[Case], val: set[str]) -> Split:
 
 
 def _from_file(file: Path, fold: int | None, names: Sequence[str]) -> Split:
-    try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"data.split={file}: cannot be read as JSON ({error})") from None
-    if isinstance(content, list):
-        if fold is None or fold >= len(content):
-            raise ConfigError(
-                f"data.split={file}: holds {len(content)} splits; pick one by data.fold=0 to {len(content) - 1}"
-            )
-        content = content[fold]
-    if not isinstance(content, dict) or not {"train", "val"} <= content.keys():
+    content = _chosen(file, fold)
+    sides = [content.get(side) if isinstance(content, dict) else None for side in ("train", "val")]
+    if not all(isinstance(side, list) for side in sides):
         raise ConfigError(f'data.split={file}: must be {{"train": [...], "val": [...]}} or a list of such')
-    split = Split(tuple(map(str, content["train"])), tuple(map(str, content["val"])))
+    split = Split(*(tuple(str(name) for name in side or ()) for side in sides))
+    known = set(names)
     for name in (*split.train, *split.val):
-        if name not in names:
+        if name not in known:
             near = difflib.get_close_matches(name, names, 1, 0.3)
-            raise ConfigError(
-                f"data.split={file}: no case is called {name}{f'; did you mean {near[0]}?' if near else ''}"
-            )
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"data.split={file}: no case is called {name}{hint}")
+    for side in (split.train, split.val):
+        name, count = Counter(side).most_common(1)[0] if side else ("", 0)
+        if count > 1:
+            raise ConfigError(f"data.split={file}: names {name} {count} times; each case must stand once")
     return split
 
 
-def _check(split: Split, cases: Sequence[Case]) -> None:
+def _chosen(file: Path, fold: int | None) -> Any:
+    """The content of a split file; of a list, the entry that `fold` picks."""
+    if not file.is_file():
+        raise ConfigError(f"data.split={file}: no such file")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data.split={file}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, list):
+        return content
+    if not content:
+        raise ConfigError(f"data.split={file}: holds no split")
+    if fold is None or not 0 <= fold < len(content):
+        which = f"holds {len(content)} splits; pick one by data.fold=0 to {len(content) - 1}"
+        raise ConfigError(f"data.split={file}: {which}")
+    return content[fold]
+
+
+def _check(source: str, split: Split, cases: Sequence[Case]) -> None:
     group = {case.name: case.group or case.name for case in cases}
-    for side in ("train", "val"):
-        if not getattr(split, side):
-            raise ConfigError(
-                f"the split leaves no case to {side} among {len(cases)}: change data.fraction or the folds"
-            )
-    both = {group[name] for name in split.train} & {group[name] for name in split.val}
+    for side, names in asdict(split).items():
+        if not names:
+            among = f"{len(cases)} cases in {len(set(group.values()))} groups"
+            raise ConfigError(f"{source}: leaves no case to {side} of {among}; each side needs one or more")
+    both = sorted({group[name] for name in split.train} & {group[name] for name in split.val})
     if both:
-        raise ConfigError(
-            f"the split has {', '.join(sorted(both)[:3])} on both sides; each case or group must be on one"
-        )
+        raise ConfigError(f"{source}: has {', '.join(both[:3])} on both sides; each case or group must be on one")
