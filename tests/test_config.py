@@ -31,7 +31,8 @@ GROUPS = [
 
 @pytest.mark.parametrize("choice", GROUPS)
 def test_every_file_in_conf_composes(choice: str) -> None:
-    composed(choice, *(["data.root=."] if choice.startswith("data=") else []))
+    config = composed(choice, *(["data.root=."] if choice.startswith("data=") else []))
+    assert config.name
 
 
 @pytest.mark.parametrize(

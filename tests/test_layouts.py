@@ -80,17 +80,43 @@ def test_folder_groups_channels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delimiter", [",", "\t"])
 def test_table(tmp_path: Path, delimiter: str) -> None:
-    touch(tmp_path, "t1.nii", "t2.nii", "a.nii", "b.nii", "b1.nii")
+    touch(tmp_path, "t1.nii", "t2.nii", "a.nii", "b.nii", "b1.nii", "b2.nii", "c1.nii", "c2.nii")
     rows = [
         ("case", "image", "label", "split", "group"),
         ("A", "t1.nii;t2.nii", "a.nii", "train", "p1"),
-        ("B", "b1.nii", "b.nii", "val", "p2"),
+        ("B", "b1.nii;b2.nii", "b.nii", "val", "p2"),
+        ("C", "c1.nii;c2.nii", "", "test", "p3"),
     ]
     (tmp_path / "cases.csv").write_text("\n".join(delimiter.join(row) for row in rows))
     for root in (tmp_path, tmp_path / "cases.csv"):
-        first, second = read_dataset("table", root).cases
+        dataset = read_dataset("table", root)
+        first, second = dataset.cases
         assert (first.name, first.group, first.split, len(first.images)) == ("A", "p1", "train", 2)
         assert (second.name, second.label) == ("B", tmp_path / "b.nii")
+        assert [(case.name, case.label) for case in dataset.test] == [("C", None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.csv", b"case,image,label\n\xe4,a.nii,b.nii\n", "is not UTF-8 text"),
+        ("t.csv", b"case,image,label\nA,a.nii,b.nii,more\n", "row 2 has not the 3 fields of the header"),
+        ("t.csv", b"case,image,label\nA,a.nii\n", "row 2 has not the 3 fields of the header"),
+        ("t.csv", b"", "has no rows"),
+        ("t.csv", b"case,image,label,split\nA,a.nii,b.nii,test\n", "all 1 rows have the split test"),
+        ("t.csv", b"case,image,label\nA,a.nii;c.nii,b.nii\nB,d.nii,b.nii\n", "1 in B, 2 in A"),
+        ("t.json", b'{"image": "a.nii"}', "must be a list of objects"),
+        ("t.json", b'[{"image": 3, "label": "b.nii"}]', "image and label must be file names"),
+        ("t.json", b'[{"image": ["a.nii", 1], "label": "b.nii"}]', "image and label must be file names"),
+        ("t.json", b'[{"image": "a.nii", "label": ["b.nii"]}]', "image and label must be file names"),
+    ],
+)
+def test_a_broken_table_is_named_in_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (touch(tmp_path, "a.nii", "b.nii", "c.nii", "d.nii") / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_dataset("table", tmp_path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_json_table(tmp_path: Path) -> None:
@@ -143,7 +169,7 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
         return "table", root
     elif how == "split":
         touch(root, "a.nii", "b.nii")
-        (root / "t.csv").write_text("case,image,label,split\nA,a.nii,b.nii,test\n")
+        (root / "t.csv").write_text("case,image,label,split\nA,a.nii,b.nii,tset\n")
         return "table", root
     elif how == "twice":
         touch(root, "a.nii", "b.nii", "c.nii")
@@ -174,7 +200,7 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
         ("no images", ConfigError, "; found notes.txt"),
         ("column", DataError, "has a column images; did you mean image?"),
         ("row", DataError, "row 2 has no label"),
-        ("split", DataError, "row 2 has the split 'test'; it must be train, val or empty"),
+        ("split", DataError, "row 2 has the split 'tset'; it must be train, val, test or empty"),
         ("twice", DataError, "the case name A stands 2 times"),
         ("two tables", ConfigError, "holds 2 tables"),
     ],

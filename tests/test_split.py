@@ -131,8 +131,8 @@ def test_a_split_file_comes_before_a_tables_split_and_may_leave_cases_out(tmp_pa
     assert split_cases(own, **NOTHING | {"file": tmp_path / "split.json"}) == Split(("c",), ("a",))
 
 
-def test_a_tables_split_trains_on_no_test_case() -> None:
-    sides = {"a": "train", "b": "val", "c": "test", "d": None}
+def test_a_tables_split_trains_on_what_does_not_validate() -> None:
+    sides = {"a": "train", "b": "val", "d": None}
     own = [Case(name, (Path(name),), Path("l"), None, side) for name, side in sides.items()]
     assert split_cases(own, **NOTHING) == Split(("a", "d"), ("b",))
 

@@ -50,8 +50,7 @@ def split_cases(
     elif any(case.split for case in cases):
         if fold is not None or folds is not None:
             raise ConfigError("data.folds: the table has a split column; take away either")
-        given = [case for case in cases if case.split != "test"]
-        source, split = "the table's split column", _named(given, {case.name for case in given if case.split == "val"})
+        source, split = "the table's split column", _named(cases, {case.name for case in cases if case.split == "val"})
     else:
         source = f"data.fraction={fraction}" if folds is None else f"data.folds={folds}"
         split = _drawn(cases, folds, fold, fraction, seed)

@@ -3,6 +3,7 @@
 import csv
 import difflib
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from segpipe.data.cases import Case, Dataset, check_files, read_json, stem
 from segpipe.errors import ConfigError, DataError
 
 COLUMNS = ("case", "image", "label", "split", "group")
+SPLITS = ("train", "val", "test")
+
+Row = dict[str, Any]
 
 
 def read_table(root: Path) -> Dataset:
@@ -19,14 +23,7 @@ def read_table(root: Path) -> Dataset:
         ConfigError: if there is no such file, or more than one.
         DataError: if the table is not in order.
     """
-    tables = (
-        [root]
-        if root.is_file()
-        else sorted(path for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".json"))
-    )
-    if len(tables) != 1:
-        raise ConfigError(f"data.root={root}: holds {len(tables)} tables (*.csv, *.tsv, *.json); name the one to use")
-    file = tables[0]
+    file = _only_table(root)
     rows = _json_rows(file) if file.suffix == ".json" else _csv_rows(file)
     if not rows:
         raise DataError(f"{file}: has no rows")
@@ -34,37 +31,68 @@ def read_table(root: Path) -> Dataset:
         near = difflib.get_close_matches(column.lower(), COLUMNS, 1, 0.75)
         if near and column not in COLUMNS:
             raise DataError(f"{file}: has a column {column}; did you mean {near[0]}?")
-    cases = [_table_case(file, number, row) for number, row in enumerate(rows, 2)]
-    check_files(file, cases)
-    return Dataset(file.stem, tuple(sorted(cases, key=lambda one: one.name)), (), None, ("image",))
+    named = [(_split(file, number, row), _table_case(file, number, row)) for number, row in enumerate(rows, 2)]
+    check_files(file, [case for _, case in named])
+    cases = sorted((case for split, case in named if split != "test"), key=lambda case: case.name)
+    test = sorted((case for split, case in named if split == "test"), key=lambda case: case.name)
+    if not cases:
+        raise DataError(f"{file}: all {len(rows)} rows have the split test; there is nothing to train on")
+    counts = {len(case.images): case.name for case in (*cases, *test)}
+    if len(counts) > 1:
+        found = ", ".join(f"{count} in {name}" for count, name in sorted(counts.items()))
+        raise DataError(f"{file}: the cases have different numbers of images: {found}; each needs the same channels")
+    return Dataset(file.stem, tuple(cases), tuple(test), None, ("image",))
 
 
-def _table_case(file: Path, line: int, row: dict[str, Any]) -> Case:
-    numbered = [row[column] for column in sorted(row) if re.fullmatch(r"image_\d+", column or "") and row[column]]
-    images = row.get("image") or numbered
-    paths = images.split(";") if isinstance(images, str) else list(images or [])
-    if not paths or not row.get("label"):
-        raise DataError(
-            f"{file}: row {line} has no {'label' if paths else 'image'}; each row needs an image and a label"
-        )
+def _only_table(root: Path) -> Path:
+    if root.is_file():
+        return root
+    endings = (".csv", ".tsv", ".json")
+    tables = sorted(path for path in root.iterdir() if path.suffix in endings and path.name[0] != ".")
+    if len(tables) != 1:
+        raise ConfigError(f"data.root={root}: holds {len(tables)} tables (*.csv, *.tsv, *.json); name the one to use")
+    return tables[0]
+
+
+def _split(file: Path, line: int, row: Row) -> str | None:
     split = row.get("split") or None
-    if split not in (None, "train", "val"):
-        raise DataError(f"{file}: row {line} has the split {split!r}; it must be train, val or empty")
-    images_ = tuple(file.parent / str(path).strip() for path in paths)
-    name = str(row.get("case") or re.sub(r"_\d{4}$", "", stem(images_[0])))
-    return Case(
-        name, images_, file.parent / str(row["label"]).strip(), str(row["group"]) if row.get("group") else None, split
-    )
+    if split is not None and split not in SPLITS:
+        raise DataError(f"{file}: row {line} has the split {split!r}; it must be {', '.join(SPLITS)} or empty")
+    return split
 
 
-def _csv_rows(file: Path) -> list[dict[str, Any]]:
-    text = file.read_text(encoding="utf-8-sig")
+def _table_case(file: Path, line: int, row: Row) -> Case:
+    split, label = _split(file, line, row), row.get("label") or None
+    numbered = [row[column] for column in sorted(row) if re.fullmatch(r"image_\d+", column) and row[column]]
+    images = row.get("image") or numbered
+    paths = images.split(";") if isinstance(images, str) else images
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in (*paths, label or "")):
+        raise DataError(f"{file}: row {line}: image and label must be file names, got {reprlib.repr(row)}")
+    if not paths or not (label or split == "test"):
+        lacks = "label" if paths else "image"
+        raise DataError(f"{file}: row {line} has no {lacks}; each row needs an image and a label")
+    files = tuple(file.parent / path.strip() for path in paths)
+    name = str(row.get("case") or re.sub(r"_\d{4}$", "", stem(files[0])))
+    group = str(row["group"]) if row.get("group") not in (None, "") else None
+    return Case(name, files, file.parent / label.strip() if label else None, group, None if split == "test" else split)
+
+
+def _csv_rows(file: Path) -> list[Row]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is not UTF-8 text ({error}); save it as CSV in UTF-8") from None
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
-    return [dict(row) for row in csv.DictReader(text.splitlines(), delimiter=delimiter)]
+    rows: list[Row] = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            wanted = header.count(delimiter) + 1
+            raise DataError(f"{file}: row {number} has not the {wanted} fields of the header: {reprlib.repr(row)}")
+    return rows
 
 
-def _json_rows(file: Path) -> list[dict[str, Any]]:
+def _json_rows(file: Path) -> list[Row]:
     rows = read_json(file)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{file}: must be a list of objects, each with image and label")
