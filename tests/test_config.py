@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from segpipe.config.compose import CONF, check, keys, nearest, validate
 from segpipe.config.help import page
+from segpipe.config.model import per_level
 from segpipe.config.predict import Predict
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
@@ -83,7 +84,7 @@ def test_one_skip_stands_for_every_level() -> None:
     values = [
         composed("model.channels=[4,8,16]", f"model.long_skips={skip}").model for skip in ("add", "[add]", "[add,add]")
     ]
-    assert [model.skips_per_level for model in values] == [["add", "add"]] * 3
+    assert [per_level(model.long_skips, 2) for model in values] == [["add", "add"]] * 3
 
 
 def test_the_config_survives_its_own_yaml() -> None:

@@ -19,8 +19,8 @@ from segpipe.nets.unet import UNet
 CHANNELS = [3, 4, 5]
 LONG = ["none", "add", "concat", "gate"]
 SHORT = [("none", "both"), *itertools.product(["residual", "dense"], ["encoder", "decoder", "both"])]
-DOWN, UP = ["stride", "maxpool"], ["transposed", "nearest", "linear"]
-COMBINATIONS = list(itertools.product([2, 3], LONG, SHORT, DOWN, UP))  # 336
+DOWN, UP = ["stride", "maxpool", "transition"], ["transposed", "nearest", "linear"]
+COMBINATIONS = list(itertools.product([2, 3], LONG, SHORT, DOWN, UP))  # 504
 
 
 def network(
@@ -40,8 +40,10 @@ def network(
     )  # type: ignore[arg-type, call-overload]
     off = replace(on, short_skips="none")
     encoder, decoder = (on if short[1] in (part, "both") else off for part in ("encoder", "decoder"))
-    net = UNet(2, 3, CHANNELS, more.pop("strides", [2, 2]), kernels or [3, 3, 3], long, style or Style(dims),  # type: ignore[arg-type]
-               [encoder] * 3, [decoder] * 2, down=down, up=up, **more)  # type: ignore[arg-type]  # fmt: skip
+    kernels = kernels or [3, 3, 3]
+    up_kernels = [0, 0] if up == "transposed" else kernels[:2]
+    net = UNet(2, 3, CHANNELS, CHANNELS[:2], more.pop("strides", [2, 2]), kernels, long, style or Style(dims),  # type: ignore[arg-type]
+               [encoder] * 3, [decoder] * 2, down=[down] * 2, up=up, up_kernels=up_kernels, **more)  # type: ignore[arg-type]  # fmt: skip
     return net.double()
 
 
@@ -130,10 +132,23 @@ def test_a_residual_block_with_no_weights_is_the_identity() -> None:
 
 
 def test_a_dense_layer_sees_all_earlier_ones() -> None:
-    dense = stage(Style(2), StageOptions(short_skips="dense", convs=4, growth=5), 3, 8, 3)[1]
-    assert [layer[0].in_channels for layer in dense.layers] == [8, 13, 18, 23]
-    assert dense.transition[0].in_channels == 28
-    assert dense.transition[0].out_channels == 8
+    options = StageOptions(short_skips="dense", convs=4, growth=5)
+    dense, transition = stage(Style(2), options, 3, 8, 3)
+    assert [layer[0].in_channels for layer in dense.layers] == [3, 8, 13, 18]
+    assert (transition[0].in_channels, transition[0].out_channels) == (23, 8)
+    x = torch.randn(2, 3, 6, 6)
+    everything, new = (stage(Style(2), options, 3, outside, 3) for outside in (23, 20))
+    assert torch.equal(everything(x)[:, :3], x)
+    new.load_state_dict(everything.state_dict())
+    assert torch.equal(new(x), everything(x)[:, 3:])
+
+
+def test_a_dense_stage_is_entered_by_a_convolution_where_it_must_be() -> None:
+    options = StageOptions(short_skips="dense", convs=2, growth=5, first=0.5)
+    for stride, stem, entering in ((1, False, 3), (2, False, 4), (1, True, 4)):
+        steps = stage(Style(2), options, 3, 8, 3, stride, stem)
+        assert len(steps) == 2 + (entering != 3)
+        assert [layer[0].in_channels for layer in steps[-2].layers] == [entering, entering + 5]
 
 
 def parameters(net: nn.Module) -> int:
@@ -205,7 +220,8 @@ def test_upsampling_may_keep_the_coarser_levels_channels() -> None:
         net = network(2, (skip, skip), up_keeps_channels=True)
         assert net(image(2)).shape == (2, 3, 8, 12)
         assert [up.out_channels for up in net.ups] == CHANNELS[1:]
-    assert isinstance(network(2, ("add", "add"), up_keeps_channels=True).joins[0].project, nn.Conv2d)
+    project = network(2, ("add", "add"), up_keeps_channels=True).joins[0].project
+    assert (project.in_channels, project.out_channels) == (4, 3)  # to the skip's, which goes across as it is
 
 
 def test_deep_supervision_gives_each_level_in_training_only() -> None:
@@ -230,6 +246,41 @@ def test_a_config_becomes_its_network() -> None:
     assert parameters(net) == parameters(network(3, ("add", "gate"), ("dense", "both")))
 
 
+def test_what_is_given_per_level_stands_at_its_level() -> None:
+    model = composed(
+        "model.channels=[4,8,8]", "model.decoder_channels=[6,8]", "model.down=[maxpool,stride]", "model.convs=[1,2,1]",
+        "model.short_skips=[none,residual,residual]", "model.block=[plain,plain,bottleneck]", "model.decoder_convs=[2,1]",
+    ).model  # fmt: skip
+    net = build(model, 1, 2, [[2, 2, 2]] * 2, [[3, 3, 3]] * 3).eval()
+    assert [type(down[0]).__name__ for down in net.downs] == ["MaxPool3d", "Identity"]
+    assert [type(one[0]).__name__ for one in (net.stem, net.downs[0][1], net.fuses[0], net.fuses[1])] == [
+        "Sequential", "Residual", "Sequential", "Residual",
+    ]  # fmt: skip
+    assert [len(net.downs[0][1][0].body), len(net.downs[1][1][0].body), len(net.fuses[0][0])] == [2, 3, 2]
+    assert net.heads[0].in_channels == 6
+    assert net(torch.randn(1, 1, 8, 8, 8)).shape == (1, 2, 8, 8, 8)
+
+
+@pytest.mark.parametrize("up", UP)
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_upsampling_keeps_its_size_whatever_its_kernel(up: str, kernel: int) -> None:
+    model = composed("model.channels=[4,8]", f"model.up={up}", f"model.up_kernel={kernel}").model
+    net = build(model, 1, 2, [[2, 2, 1]], [[3, 3, 1]] * 2)
+    assert net(torch.randn(1, 1, 6, 8, 5)).shape == (1, 2, 6, 8, 5)
+    width = max(kernel, 2) if up == "transposed" else kernel
+    assert (net.ups[0] if up == "transposed" else net.ups[0][1]).kernel_size == (width, width, 1)
+
+
+def test_the_image_meets_a_convolution_first() -> None:
+    """Else pre-activation would cut away all that is darker than the mean (He 2016b)."""
+    for block, short in itertools.product(("plain", "bottleneck"), ("none", "residual", "dense")):
+        if (block, short) == ("bottleneck", "dense"):
+            continue
+        net = network(2, short=(short, "both"), style=Style(2, order="pre"), block=block)
+        first = next(module for module in net.stem.modules() if not list(module.children()))
+        assert isinstance(first, nn.Conv2d)
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -246,6 +297,17 @@ def test_a_config_becomes_its_network() -> None:
             ["model.short_skips=dense", "model.growth_rate=8", "model.blocks=2"],
             "model.short_skips=dense has layers, not blocks",
         ),
+        (
+            ["model.up=nearest", "model.up_kernel=0"],
+            "model.up_kernel=0 leaves no convolution that could change channels",
+        ),
+        (["model.up=nearest", "model.up_kernel=4"], "model.up_kernel: 4 has no middle voxel: use 5"),
+        (
+            ["model.decoder_channels=[8]"],
+            "model.decoder_channels has 1 entries; model.channels has 4 levels, so give 3",
+        ),
+        (["model.short_skips=[none,dense]"], "model.short_skips has 2 entries; model.channels has 4 levels, so give 4"),
+        (["model.short_skips=[none,dense,none,none]"], "model.short_skips=dense needs model.growth_rate"),
         (["model.convs=[1,2]"], "model.convs has 2 entries; model.channels has 4 levels, so give 4 (finest first)"),
         (["model.kernel=4"], "model.kernel: 4 has no middle voxel: use 3 or 5"),
     ],

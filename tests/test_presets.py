@@ -35,6 +35,27 @@ def test_unet3d_2016_has_ciceks_parameters() -> None:
     assert parameters(preset("unet3d_2016", 3, 3, "model.long_skips=none"), norms=False) == 16_747_523
 
 
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        ([], 11_470_369),
+        (["model.long_skips=none"], 11_586_017),
+        (["model.short_skips=none"], 10_776_225),
+        (["model.long_skips=none", "model.short_skips=none"], 10_198_721),
+    ],
+)
+def test_resunet_2016_has_drozdzals_parameters(overrides: list[str], count: int) -> None:
+    """With long and short skips, either, or none: by the switches alone."""
+    assert parameters(preset("resunet_2016", 1, 1, *overrides)) == count
+
+
+def test_tiramisu103_2017_has_jegous_parameters() -> None:
+    """About 9.4 million for 11 labels, which is so if the running statistics of batch norm are counted too."""
+    net = preset("tiramisu103_2017", 3, 11)
+    statistics = sum(buffer.numel() for buffer in net.buffers() if buffer.ndim)
+    assert (parameters(net), parameters(net) + statistics) == (9_322_091, 9_425_163)
+
+
 def test_nnunet_has_the_parameters_of_monais() -> None:
     """An independent network of the same plan; MONAI's has no biases, and supervises all but the two coarsest levels."""
     ours = preset("nnunet", 1, 3, "model.conv_bias=false", "model.up_bias=false", "model.deep_supervision=false")
@@ -45,9 +66,9 @@ def test_nnunet_has_the_parameters_of_monais() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_gives_a_mask_of_the_images_size(name: str) -> None:
     model = composed(f"model={name}").model
-    narrow = [max(2, channels // 16) for channels in model.channels]
-    net = preset(name, 2, 3, f"model.channels={narrow}".replace(" ", "")).eval()
-    size = 2 ** (len(narrow) - 1) * 2
+    narrow = f"{[max(2, channels // 16) for channels in model.channels]}".replace(" ", "")
+    net = preset(name, 2, 3, *([] if name.startswith("tiramisu") else [f"model.channels={narrow}"])).eval()
+    size = 2 ** (len(model.channels) - 1) * 2
     assert net(torch.randn(1, 2, *[size] * model.dims)).shape == (1, 3, *[size] * model.dims)
 
 

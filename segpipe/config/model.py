@@ -1,12 +1,22 @@
 """The network's options; `conf/model/*.yaml` holds their values."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from segpipe.config.section import Section
 
 LongSkip = Literal["none", "add", "concat", "gate"]
+ShortSkip = Literal["none", "residual", "dense"]
+Block = Literal["plain", "bottleneck"]
+Down = Literal["stride", "maxpool", "transition"]
+T = TypeVar("T")
+
+
+def per_level(value: T | list[T], levels: int) -> list[T]:
+    """One value for each level, finest first; a single one, or a list of one, stands for all."""
+    values = value if isinstance(value, list) else [value]
+    return values * levels if len(values) == 1 else values
 
 
 class Model(Section):
@@ -16,27 +26,32 @@ class Model(Section):
     channels: list[PositiveInt] = Field(
         min_length=2, description="channels per level; its length is the number of levels"
     )
+    decoder_channels: list[PositiveInt] | None = Field(
+        description="likewise of the decoder, for each level but the coarsest; null = the encoder's"
+    )
     long_skips: LongSkip | list[LongSkip] = Field(
         description="encoder-to-decoder joins: one value for all levels, or one per level but the coarsest; "
         "gate = attention gate before a concatenation"
     )
     skip_dropout: float = Field(ge=0, lt=1, description="chance that a long skip is dropped whole in training")
-    short_skips: Literal["none", "residual", "dense"] = Field(
-        description="skips inside a stage: a sum around each block, or every layer concatenated to all later ones"
+    short_skips: ShortSkip | list[ShortSkip] = Field(
+        description="skips inside a stage: a sum around each block, or every layer concatenated to all later ones; "
+        "one value for all levels, or one per level"
     )
     short_skips_in: Literal["encoder", "decoder", "both"] = Field(description="where the short skips are")
     growth_rate: PositiveInt | None = Field(description="channels that each layer of a dense stage adds")
-    block: Literal["plain", "bottleneck"] = Field(
-        description="plain: convolutions of the stage's kernel; bottleneck: 1, kernel, 1 with a quarter inside"
+    block: Block | list[Block] = Field(
+        description="plain: convolutions of the stage's kernel; bottleneck: 1, kernel, 1 with a quarter inside; "
+        "one value, or one per level"
     )
     blocks: PositiveInt | list[PositiveInt] = Field(description="blocks per stage: one number, or one per level")
     convs: PositiveInt | list[PositiveInt] = Field(
         description="convolutions in a plain block, layers in a dense stage: one number, or one per level"
     )
     first_conv: float = Field(
-        gt=0, le=1, description="share of a stage's channels that the first convolution of an encoder's block has"
+        gt=0, le=1, description="share of a stage's channels that the first convolution of an encoder's stage has"
     )
-    decoder_block: Literal["plain", "bottleneck"] | None = Field(description="as block; null = as the encoder")
+    decoder_block: Block | list[Block] | None = Field(description="as block; null = as the encoder")
     decoder_blocks: PositiveInt | list[PositiveInt] | None = Field(description="as blocks; null = as the encoder")
     decoder_convs: PositiveInt | list[PositiveInt] | None = Field(description="as convs; null = as the encoder")
     kernel: PositiveInt = Field(
@@ -48,9 +63,16 @@ class Model(Section):
         description="post: convolution, norm, activation; pre: norm, activation, convolution"
     )
     dropout: float = Field(ge=0, lt=1, description="share of channels dropped after each convolution in training")
-    down: Literal["stride", "maxpool"] = Field(description="strided convolution, or max pooling")
+    down: Down | list[Down] = Field(
+        description="strided convolution, max pooling, or transition: a 1-wide convolution and max pooling; one value, "
+        "or one per level but the coarsest"
+    )
     up: Literal["transposed", "nearest", "linear"] = Field(
         description="transposed convolution, or interpolation and a convolution"
+    )
+    up_kernel: NonNegativeInt | None = Field(
+        description="kernel of upsampling's convolution; null = the stride if transposed, else model.kernel; "
+        "0 = interpolation alone"
     )
     up_keeps_channels: bool = Field(
         description="upsampling keeps the coarser level's channels; false = the finer level's"
@@ -61,15 +83,6 @@ class Model(Section):
         description="a loss at every level of the decoder but the coarsest, halved each time"
     )
 
-    @model_validator(mode="after")
-    def _one_skip_per_level(self) -> "Model":
-        if len(self.skips_per_level) != (levels := len(self.channels) - 1):
-            raise ValueError(
-                f"model.long_skips has {len(self.long_skips)} entries; model.channels has {len(self.channels)} levels, "
-                f"so give {levels} (finest first, the coarsest has none) or one for all"
-            )
-        return self
-
     @field_validator("kernel")
     @classmethod
     def _is_odd(cls, kernel: int) -> int:
@@ -78,31 +91,44 @@ class Model(Section):
         return kernel
 
     @model_validator(mode="after")
-    def _one_number_per_level(self) -> "Model":
+    def _one_value_per_level(self) -> "Model":
         levels = len(self.channels)
-        needed = {"blocks": levels, "convs": levels, "decoder_blocks": levels - 1, "decoder_convs": levels - 1}
-        for key, count in needed.items():
+        encoder, decoder = ("blocks", "convs", "block", "short_skips"), ("long_skips", "down", "decoder_channels")
+        both = {**dict.fromkeys(encoder, levels), **dict.fromkeys(decoder, levels - 1)}
+        both |= {f"decoder_{key}": levels - 1 for key in ("blocks", "convs", "block")}
+        for key, count in both.items():
             given = getattr(self, key)
-            if isinstance(given, list) and len(given) < count:
+            one_for_all = key != "decoder_channels" and isinstance(given, list) and len(given) == 1
+            if isinstance(given, list) and len(given) != count and not one_for_all:
+                coarsest = "" if count == levels else ", the coarsest has none"
                 raise ValueError(
                     f"model.{key} has {len(given)} entries; model.channels has {levels} levels, so give {count} "
-                    "(finest first) or one number for all"
+                    f"(finest first{coarsest}){'' if key == 'decoder_channels' else ' or one for all'}"
                 )
         return self
 
     @model_validator(mode="after")
     def _dense_stages_have_layers(self) -> "Model":
-        if self.short_skips == "dense":
+        levels = len(self.channels)
+        for level, skip in enumerate(per_level(self.short_skips, levels)):
+            if skip != "dense":
+                continue
             if self.growth_rate is None:
                 raise ValueError("model.short_skips=dense needs model.growth_rate, the channels that each layer adds")
-            if self.block == "bottleneck":
+            if per_level(self.block, levels)[level] == "bottleneck":
                 raise ValueError("model.short_skips=dense has layers, not bottlenecks: use model.block=plain")
-            if self.blocks != 1:
+            if per_level(self.blocks, levels)[level] != 1:
                 raise ValueError("model.short_skips=dense has layers, not blocks: use model.convs, with model.blocks=1")
         return self
 
-    @property
-    def skips_per_level(self) -> list[LongSkip]:
-        """One long skip per level but the coarsest; a single value, or a list of one, stands for all."""
-        skips: list[LongSkip] = self.long_skips if isinstance(self.long_skips, list) else [self.long_skips]
-        return [*skips] * (len(self.channels) - 1) if len(skips) == 1 else skips
+    @model_validator(mode="after")
+    def _upsampling_can_be_built(self) -> "Model":
+        if self.up_kernel is None or self.up == "transposed":
+            return self
+        if self.up_kernel == 0 and not self.up_keeps_channels:
+            raise ValueError(
+                "model.up_kernel=0 leaves no convolution that could change channels: use model.up_keeps_channels=true"
+            )
+        if self.up_kernel % 2 == 0 and self.up_kernel:
+            raise ValueError(f"model.up_kernel: {self.up_kernel} has no middle voxel: use {self.up_kernel + 1}")
+        return self

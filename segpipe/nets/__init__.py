@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from segpipe.config.model import Model
+from segpipe.config.model import Model, per_level
 from segpipe.nets.blocks import StageOptions, Style
 from segpipe.nets.unet import UNet
 
@@ -26,19 +26,24 @@ def build(
         strides: per downsampling, along each axis.
         kernels: per level, along each axis; an axis that is not 1 gets `model.kernel`.
     """
+    levels = len(model.channels)
+    sizes = [[model.kernel if size > 1 else 1 for size in kernel] for kernel in kernels]
+    up_kernel = model.up_kernel if model.up_kernel is not None else 0 if model.up == "transposed" else model.kernel
     return UNet(
         in_channels,
         out_channels,
         model.channels,
+        model.decoder_channels or model.channels[:-1],
         strides,
-        [[model.kernel if size > 1 else 1 for size in kernel] for kernel in kernels],
-        model.skips_per_level,
+        sizes,
+        per_level(model.long_skips, levels - 1),
         Style(model.dims, model.norm, model.activation, model.order, model.dropout, model.conv_bias),
-        [_stage(model, "encoder", level) for level in range(len(model.channels))],
-        [_stage(model, "decoder", level) for level in range(len(model.channels) - 1)],
+        [_stage(model, "encoder", level) for level in range(levels)],
+        [_stage(model, "decoder", level) for level in range(levels - 1)],
         skip_dropout=model.skip_dropout,
-        down=model.down,
+        down=per_level(model.down, levels - 1),
         up=model.up,
+        up_kernels=[[up_kernel if size > 1 else min(up_kernel, 1) for size in kernel] for kernel in kernels[:-1]],
         up_keeps_channels=model.up_keeps_channels,
         up_bias=model.up_bias,
         deep_supervision=model.deep_supervision,
@@ -46,14 +51,15 @@ def build(
 
 
 def _stage(model: Model, part: Literal["encoder", "decoder"], level: int) -> StageOptions:
-    inside = part == "encoder"
-    blocks = model.blocks if inside or model.decoder_blocks is None else model.decoder_blocks
-    convs = model.convs if inside or model.decoder_convs is None else model.decoder_convs
+    inside, levels = part == "encoder", len(model.channels)
+    skips = per_level(model.short_skips, levels)
     return StageOptions(
-        block=model.block if inside or model.decoder_block is None else model.decoder_block,
-        blocks=blocks if isinstance(blocks, int) else blocks[level],
-        convs=convs if isinstance(convs, int) else convs[level],
-        short_skips=model.short_skips if model.short_skips_in in (part, "both") else "none",
+        block=per_level(model.block if inside or model.decoder_block is None else model.decoder_block, levels)[level],
+        blocks=per_level(model.blocks if inside or model.decoder_blocks is None else model.decoder_blocks, levels)[
+            level
+        ],
+        convs=per_level(model.convs if inside or model.decoder_convs is None else model.decoder_convs, levels)[level],
+        short_skips=skips[level] if model.short_skips_in in (part, "both") else "none",
         growth=model.growth_rate or 0,
         first=model.first_conv if inside else 1.0,
     )

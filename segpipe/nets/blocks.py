@@ -1,7 +1,7 @@
 """The operator table for 2D and 3D, and what a stage is made of: convolutions with or without short skips."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -45,12 +45,18 @@ class Style:
         bias = self.bias or self.norm == "none" or self.order == "pre"
         return CONV[self.dims](inside, outside, self.per_axis(kernel), self.per_axis(stride), padding, bias=bias)
 
-    def unit(self, inside: int, outside: int, kernel: Size, stride: Size = 1, activate: bool = True) -> nn.Sequential:
-        """A convolution with norm, activation and dropout; `activate=False` leaves the activation to a later sum."""
+    def unit(
+        self, inside: int, outside: int, kernel: Size, stride: Size = 1, activate: bool = True, bare: bool = False
+    ) -> nn.Sequential:
+        """A convolution with norm, activation and dropout.
+
+        `activate=False` leaves the activation to a later sum; `bare` leaves out what comes before the convolution.
+        """
         conv = self.conv(inside, outside, kernel, stride)
         drop = [DROPOUT[self.dims](self.dropout)] if self.dropout else []
         if self.order == "pre":
-            return nn.Sequential(self.make_norm(inside), self.make_activation(), conv, *drop)
+            before = [] if bare else [self.make_norm(inside), self.make_activation()]
+            return nn.Sequential(*before, conv, *drop)
         act = [self.make_activation()] if activate else []
         return nn.Sequential(conv, self.make_norm(outside), *act, *drop)
 
@@ -91,17 +97,22 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """Every layer sees all earlier ones, side by side; a transition compresses them (Huang 2017)."""
+    """Every layer sees all earlier ones, side by side (Huang 2017).
 
-    def __init__(self, layers: Sequence[nn.Module], transition: nn.Module) -> None:
+    Args:
+        layers: each makes some new channels of everything before it.
+        given: leading channels that are not handed on: 0, or those that the first layer is given (Jegou 2017).
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], given: int) -> None:
         super().__init__()
-        self.layers, self.transition = nn.ModuleList(layers), transition
+        self.layers, self.given = nn.ModuleList(layers), given
 
     def forward(self, x: Float[Tensor, "b c_in *space"]) -> Float[Tensor, "b c *space"]:
-        """The transition of everything."""
+        """What was given and what the layers made, or the latter alone."""
         for layer in self.layers:
             x = torch.cat([x, layer(x)], 1)
-        return self.transition(x)
+        return x[:, self.given :]
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ class StageOptions:
         convs: convolutions in a plain block; layers in a dense stage.
         short_skips: none, residual (a sum around each block) or dense.
         growth: channels that each dense layer adds.
-        first: share of the stage's channels that the first convolution of a plain block has; the others have all.
+        first: share of the stage's channels that the first convolution has; the others have all.
     """
 
     block: Literal["plain", "bottleneck"] = "plain"
@@ -126,32 +137,41 @@ class StageOptions:
 
 
 def stage(
-    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size = 1
+    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size = 1, stem: bool = False
 ) -> nn.Sequential:
-    """A stage from `inside` to `outside` channels, whose first convolution may stride."""
+    """A stage from `inside` to `outside` channels, whose first convolution may stride.
+
+    In a `stem`, which is given the image, the first convolution comes before any norm or activation.
+    """
     if options.short_skips == "dense":
-        return _dense_stage(style, options, inside, outside, kernel, stride)
+        return _dense_stage(style, options, inside, outside, kernel, stride, stem)
     blocks: list[nn.Module] = []
     for number in range(options.blocks):
         entering, step = (inside, stride) if number == 0 else (outside, 1)
         summed = options.short_skips == "residual"
-        body = _block(style, options, entering, outside, kernel, step, activate_last=not summed)
+        body = _block(style, options, entering, outside, kernel, step, summed, stem and number == 0)
         blocks.append(_residual(style, body, entering, outside, step) if summed else body)
     return nn.Sequential(*blocks)
 
 
 def _block(
-    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size, activate_last: bool
+    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size, summed: bool, stem: bool
 ) -> nn.Sequential:
+    inner = replace(style, dropout=0.0)
     if options.block == "bottleneck":
-        inner = max(1, outside // 4)
-        shapes = [(inside, inner, 1, stride), (inner, inner, kernel, 1), (inner, outside, 1, 1)]
+        quarter = max(1, outside // 4)
+        shapes = [(inside, quarter, 1, stride), (quarter, quarter, kernel, 1), (quarter, outside, 1, 1)]
+        styles = [inner, inner, style]  # dropped once, from what it adds
     else:
         widths = [inside, *[max(1, round(options.first * outside))] * min(1, options.convs - 1)]
         widths += [outside] * (options.convs + 1 - len(widths))
         shapes = [(widths[i], widths[i + 1], kernel, stride if i == 0 else 1) for i in range(options.convs)]
-    last = len(shapes) - 1
-    return nn.Sequential(*[style.unit(*shape, activate=activate_last or i < last) for i, shape in enumerate(shapes)])
+        styles = [style] * options.convs
+    units = [
+        one.unit(*shape, activate=not summed or i < len(shapes) - 1, bare=stem and i == 0)
+        for i, (one, shape) in enumerate(zip(styles, shapes, strict=True))
+    ]
+    return nn.Sequential(*units)
 
 
 def _residual(style: Style, body: nn.Module, inside: int, outside: int, stride: Size) -> Residual:
@@ -165,19 +185,32 @@ def _residual(style: Style, body: nn.Module, inside: int, outside: int, stride: 
 
 
 def _dense_stage(
-    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size
+    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size, stem: bool
 ) -> nn.Sequential:
-    entry = style.unit(inside, outside, kernel, stride)
-    layers = [style.unit(outside + i * options.growth, options.growth, kernel) for i in range(options.convs)]
-    transition = style.unit(outside + options.convs * options.growth, outside, 1)
-    return nn.Sequential(entry, Dense(layers, transition))
+    """Dense layers; a convolution enters them where it must stride or is given the image, and a transition leaves them.
+
+    There is no transition where `outside` is just what the layers make, with or without what they are given.
+    """
+    steps: list[nn.Module] = []
+    if stem or set(style.per_axis(stride)) != {1}:
+        entering = max(1, round(options.first * outside))
+        steps, inside = [style.unit(inside, entering, kernel, stride, bare=stem)], entering
+    made = options.convs * options.growth
+    layers = [style.unit(inside + i * options.growth, options.growth, kernel) for i in range(options.convs)]
+    steps.append(Dense(layers, given=inside if outside == made else 0))
+    if outside not in (made, inside + made):
+        steps.append(style.unit(inside + made, outside, 1))
+    return nn.Sequential(*steps)
 
 
-def downsampling(style: Style, how: Literal["stride", "maxpool"], stride: Size) -> tuple[nn.Module, Size]:
+def downsampling(
+    style: Style, how: Literal["stride", "maxpool", "transition"], channels: int, stride: Size
+) -> tuple[nn.Module, Size]:
     """What stands before a stage to halve its input, and the stride that the stage's first convolution is left with."""
-    if how == "maxpool":
-        return MAX_POOL[style.dims](style.per_axis(stride)), 1
-    return nn.Identity(), stride
+    if how == "stride":
+        return nn.Identity(), stride
+    pool = MAX_POOL[style.dims](style.per_axis(stride))
+    return (pool if how == "maxpool" else nn.Sequential(style.unit(channels, channels, 1), pool)), 1
 
 
 def upsampling(
@@ -189,10 +222,16 @@ def upsampling(
     stride: Size,
     bias: bool,
 ) -> nn.Module:
-    """A transposed convolution, or interpolation and a convolution (Odena 2016)."""
-    steps = style.per_axis(stride)
+    """A transposed convolution, or interpolation and a convolution (Odena 2016); of kernel 0, interpolation alone."""
+    steps, sizes = style.per_axis(stride), style.per_axis(kernel)
     if how == "transposed":
-        return TRANSPOSED[style.dims](inside, outside, steps, steps, bias=bias)
+        # wider than its stride, the kernel overlaps itself and the rim is cut off
+        pairs = [(max(size, step) - step, step) for size, step in zip(sizes, steps, strict=True)]
+        rim, left = [(more + 1) // 2 for more, _ in pairs], [more % 2 for more, _ in pairs]
+        kernels = [more + step for more, step in pairs]
+        return TRANSPOSED[style.dims](inside, outside, kernels, steps, rim, left, bias=bias)
     mode, corners = ("nearest", None) if how == "nearest" else (LINEAR[style.dims], False)
     resize = nn.Upsample(scale_factor=tuple(float(step) for step in steps), mode=mode, align_corners=corners)
-    return nn.Sequential(resize, CONV[style.dims](inside, outside, style.per_axis(kernel), padding="same", bias=bias))
+    if set(sizes) == {0}:
+        return resize
+    return nn.Sequential(resize, CONV[style.dims](inside, outside, sizes, padding="same", bias=bias))

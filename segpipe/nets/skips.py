@@ -38,15 +38,19 @@ class NoSkip(nn.Module):
 
 
 class AddSkip(NoSkip):
-    """The sum of both, as in ResNet (He 2016) and LinkNet (Chaurasia 2017); projected only where channels differ."""
+    """The sum of both, as in ResNet (He 2016) and LinkNet (Chaurasia 2017).
+
+    Where channels differ, what comes from below is projected to the skip's, which goes across as it is (Drozdzal 2016).
+    """
 
     def __init__(self, style: Style, up: int, skip: int, drop: float) -> None:
         super().__init__(style, up, skip, drop)
-        self.project = nn.Identity() if up == skip else CONV[style.dims](skip, up, 1)
+        self.channels = skip
+        self.project = nn.Identity() if up == skip else CONV[style.dims](up, skip, 1)
 
     def join(self, up: Tensor, skip: Tensor) -> Tensor:
         """The sum."""
-        return up + self.project(skip)
+        return self.project(up) + skip
 
 
 class ConcatSkip(NoSkip):

@@ -20,7 +20,8 @@ class UNet(nn.Module):
     Args:
         in_channels: image channels.
         out_channels: labels, the background included.
-        channels: channels per level, finest first.
+        channels: channels per level of the encoder, finest first.
+        decoder_channels: likewise of the decoder, for each level but the coarsest.
         strides: per downsampling, for all axes or along each.
         kernels: per level, likewise.
         long_skips: `none`, `add`, `concat` or `gate` per level but the coarsest, finest first.
@@ -28,8 +29,9 @@ class UNet(nn.Module):
         style: how every convolution is dressed, and whether it is 2D or 3D.
         encoder: what each level's stage is made of on the way down.
         decoder: likewise on the way up, for each level but the coarsest.
-        down: strided convolution, or max pooling.
+        down: per downsampling: strided convolution, max pooling, or a 1-wide convolution and max pooling.
         up: transposed convolution, or interpolation and a convolution.
+        up_kernels: per level but the coarsest, of upsampling; 0 is the stride, or no convolution.
         up_keeps_channels: upsampling keeps the coarser level's channels; else it goes to the finer level's.
         up_bias: whether upsampling has a bias.
         deep_supervision: in training, give logits at every level but the coarsest.
@@ -40,6 +42,7 @@ class UNet(nn.Module):
         in_channels: int,
         out_channels: int,
         channels: Sequence[int],
+        decoder_channels: Sequence[int],
         strides: Sequence[Size],
         kernels: Sequence[Size],
         long_skips: Sequence[str],
@@ -48,28 +51,29 @@ class UNet(nn.Module):
         decoder: Sequence[StageOptions],
         *,
         skip_dropout: float = 0.0,
-        down: Literal["stride", "maxpool"] = "stride",
-        up: Literal["transposed", "nearest", "linear"] = "transposed",
+        down: Sequence[Literal["stride", "maxpool", "transition"]],
+        up: Literal["transposed", "nearest", "linear"],
+        up_kernels: Sequence[Size],
         up_keeps_channels: bool = False,
         up_bias: bool = True,
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         levels = range(len(channels) - 1)
-        self.stem = stage(style, encoder[0], in_channels, channels[0], kernels[0])
+        self.stem = stage(style, encoder[0], in_channels, channels[0], kernels[0], stem=True)
         self.downs, self.ups, self.joins, self.fuses = (nn.ModuleList() for _ in range(4))
+        wide = [*decoder_channels, channels[-1]]
         for i in levels:
-            pool, stride = downsampling(style, down, strides[i])
-            fine, coarse = channels[i], channels[i + 1]
-            risen = coarse if up_keeps_channels else fine
-            down_stage = stage(style, encoder[i + 1], fine, coarse, kernels[i + 1], stride)
+            pool, stride = downsampling(style, down[i], channels[i], strides[i])
+            down_stage = stage(style, encoder[i + 1], channels[i], channels[i + 1], kernels[i + 1], stride)
             self.downs.append(nn.Sequential(pool, down_stage))
-            self.ups.append(upsampling(style, up, coarse, risen, kernels[i], strides[i], up_bias))
-            join = LONG_SKIPS[long_skips[i]](style, risen, fine, skip_dropout)
+            risen = wide[i + 1] if up_keeps_channels else wide[i]
+            self.ups.append(upsampling(style, up, wide[i + 1], risen, up_kernels[i], strides[i], up_bias))
+            join = LONG_SKIPS[long_skips[i]](style, risen, channels[i], skip_dropout)
             self.joins.append(join)
-            self.fuses.append(stage(style, decoder[i], join.channels, fine, kernels[i]))
+            self.fuses.append(stage(style, decoder[i], join.channels, wide[i], kernels[i]))
         supervised = levels if deep_supervision else levels[:1]
-        self.heads = nn.ModuleList(CONV[style.dims](channels[i], out_channels, 1) for i in supervised)
+        self.heads = nn.ModuleList(CONV[style.dims](wide[i], out_channels, 1) for i in supervised)
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"] | list[Float[Tensor, "b k *_"]]:
         """Logits of the same space as the image; under deep supervision in training a list of them, finest first."""
