@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 import segpipe
-from segpipe.config.model import Model
+from segpipe.config.model import ModelChoice
 from segpipe.errors import ConfigError
 from segpipe.nets import build
 from segpipe.plan import Plan
@@ -78,7 +78,7 @@ def load(path: Path) -> Trained:
     known = stored[KEY]
     try:
         plan = Plan.model_validate(known["plan"])
-        model = Model.model_validate(known["config"]["model"])
+        model = TypeAdapter(ModelChoice).validate_python(known["config"]["model"])
     except (ValidationError, KeyError) as error:
         raise ConfigError(
             f"{file}: was written by segpipe {known.get('version')} and does not fit this one ({error})"

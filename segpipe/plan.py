@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from segpipe.config.model import MonaiModel
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 
@@ -71,7 +72,7 @@ def make_plan(
     Raises:
         ConfigError: if the given patch cannot be halved as often as the network has levels.
     """
-    dims, levels, given = options.model.dims, len(options.model.channels), options.plan
+    dims, levels, given = options.model.dims, options.model.levels, options.plan
     spacing, why_spacing = _spacing(fingerprint)
     slice_axis, why_slices = _slice_axis(options, spacing, fingerprint)
     target: list[float | None] = [float(mm) for mm in given.spacing or spacing]
@@ -81,6 +82,8 @@ def make_plan(
     median = _median_shape(fingerprint, target)
     size = list(given.patch or _fit([median[axis] for axis in axes], PATCH_VOXELS[device, dims]))
     strides, kernels = _levels(size, [float(target[axis] or spacing[axis]) for axis in axes], levels)
+    if isinstance(options.model, MonaiModel):  # it halves as it was made to, whatever the data
+        strides, kernels = [[2] * dims] * (levels - 1), [[3] * dims] * levels
     patch = _patch(size, axes, np.prod(strides, axis=0), given=given.patch is not None)
     voxels_a_step = BATCH_VOXELS[device, dims]
     batch = given.batch or int(np.clip(voxels_a_step // np.prod(patch), *BATCH))
@@ -178,7 +181,7 @@ def _patch(size: list[int], axes: list[int], steps: np.ndarray, given: bool) -> 
         if given and above != voxels:
             raise ConfigError(
                 f"plan.patch entry {place} is {voxels}, which the network's levels cannot halve to whole voxels (it "
-                f"needs a multiple of {step}): use {max(step, above - step)} or {above}, or fewer model.channels"
+                f"needs a multiple of {step}): use {max(step, above - step)} or {above}, or fewer levels"
             )
         patch[axis] = above
     return patch

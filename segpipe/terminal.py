@@ -51,4 +51,6 @@ def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = rich.get_console()
-    console.print(table, width=None if console.is_terminal else max(console.width, 160), crop=False)
+    if not console.is_terminal:
+        console = Console(width=200)  # a file has no width that a column would have to be cut to
+    console.print(table)

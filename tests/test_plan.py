@@ -75,7 +75,7 @@ def test_every_entry_can_be_given() -> None:
 
 
 def test_a_patch_that_cannot_be_halved_says_what_can() -> None:
-    says = r"plan.patch entry 1 is 50, .* \(it needs a multiple of 4\): use 48 or 52, or fewer model.channels"
+    says = r"plan.patch entry 1 is 50, .* \(it needs a multiple of 4\): use 48 or 52, or fewer levels"
     with pytest.raises(ConfigError, match=says):
         plan((1.0, 1.0, 1.0), (64, 64, 64), "plan.patch=[48,50,48]", "model.channels=[4,8,16]")
 

@@ -1,6 +1,7 @@
 """From a command line to checked options, or to one clear line; the one door to Hydra and OmegaConf."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -19,12 +20,23 @@ CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if 
 
 
 def keys(schema: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every leaf of the schema as its dotted key, with its type and help."""
+    """Every leaf of the schema as its dotted key, with its type and help; of a section of several kinds, of each."""
     for name, field in schema.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from keys(field.annotation, f"{prefix}{name}.")
+        if sections := list(_sections(field.annotation)):
+            leaves: dict[str, FieldInfo] = {}
+            for section in sections:
+                leaves = dict(keys(section, f"{prefix}{name}.")) | leaves
+            yield from leaves.items()
         else:
             yield prefix + name, field
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """The sections that a key may hold: itself, or the members of its union."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for member in get_args(annotation):
+        yield from _sections(member)
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -66,10 +78,10 @@ def _one_line(error: ValidationError, known: list[str]) -> str:
         text = str(details.get("ctx", {}).get("error", details["msg"]))
         return text if text.split(" ")[0] in known or not key or key not in known else f"{key}: {text}"
     if details["type"] == "extra_forbidden":
-        key = ".".join(str(part) for part in details["loc"])
-        return f"{key} is not a key.{nearest(key, known)}"
+        key = ".".join(_place(details))
+        return f"{key} is not a key.{nearest(key, known)}" if key not in known else _elsewhere(key)
     if details["type"] == "missing":
-        return f"{'.'.join(str(part) for part in details['loc'])} has no value: add it to the config"
+        return f"{'.'.join(_place(details))} has no value: add it to the config"
     entry = next((f" entry {part}" for part in reversed(details["loc"]) if isinstance(part, int)), "")
     value = details["input"]
     if details["type"] == "literal_error":
@@ -79,9 +91,18 @@ def _one_line(error: ValidationError, known: list[str]) -> str:
     return f"{key}{entry} is {value!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
+def _elsewhere(key: str) -> str:
+    group = key.split(".")[0]
+    return f"{key} is a key, but not of the chosen {group}: take it away, or choose another {group}"
+
+
+def _place(details: ErrorDetails) -> list[str]:
+    return [str(part) for part in details["loc"] if not str(part).startswith("(")]  # without the kind of a section
+
+
 def _key(details: ErrorDetails, known: list[str]) -> str:
     """The longest known key that the error's place begins with; a union's place ends with its member's name."""
-    parts = [str(part) for part in details["loc"]]
+    parts = _place(details)
     for length in range(len(parts), 0, -1):
         if (key := ".".join(parts[:length])) in known:
             return key
@@ -114,6 +135,9 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
                 options = compose(given.config_name or program, overrides=[*extra, *job])
                 validate(schema, OmegaConf.to_container(options, resolve=True))  # type: ignore[arg-type]
     except (HydraException, OmegaConfBaseException) as error:
+        refused = re.match(r"Could not override '([\w.]+)'", str(error))
+        if refused and refused[1] in dict(keys(schema)):
+            raise ConfigError(_elsewhere(refused[1])) from None
         text = str(error).split("Config search path")[0].split("See https")[0]
         raise ConfigError(" ".join(text.split())) from None
 

@@ -47,6 +47,8 @@ def _choices(group: Any) -> list[str]:
 
 def _shown(values: Any, key: str) -> str:
     for part in key.split("."):
+        if part not in values:
+            return "(model=monai)"
         values = values[part]
     written = {None: "null", True: "true", False: "false"}
     return (
@@ -61,10 +63,18 @@ def _type(annotation: Any) -> str:
     if origin is list:
         return f"list of {_type(members[0])}"
     if origin is dict:
-        return "map of name to id"
+        return f"map of text to {_type(members[1])}"
     if origin is Annotated:
         return _type(members[0])
     if members:
         return " or ".join("null" if member is NoneType else _type(member) for member in members)
-    words = {str: "text", int: "integer", float: "number", bool: "true|false", Path: "path", timedelta: "duration"}
+    words = {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true|false",
+        Path: "path",
+        timedelta: "duration",
+        Any: "anything",
+    }
     return words[annotation]

@@ -1,8 +1,8 @@
 """The network's options; `conf/model/*.yaml` holds their values."""
 
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, field_validator, model_validator
 
 from segpipe.config.section import Section
 
@@ -22,6 +22,7 @@ def per_level(value: T | list[T], levels: int) -> list[T]:
 class Model(Section):
     """A U-Net. Level 0 is the finest; a list is read finest first."""
 
+    network: Literal["unet"] = Field(description="unet; with model=monai the name of a class of monai.networks.nets")
     dims: Literal[2, 3] = Field(description="space that the network sees: 2 (slices or images) or 3 (volumes)")
     channels: list[PositiveInt] = Field(
         min_length=2, description="channels per level; its length is the number of levels"
@@ -83,6 +84,16 @@ class Model(Section):
         description="a loss at every level of the decoder but the coarsest, halved each time"
     )
 
+    match: Literal["none", "params", "flops"] = Field(
+        description="scale channels until parameters or multiply-adds are within 1 % of this network with all skips on"
+    )
+    describe: bool = Field(description="print the network stage by stage, draw it, and stop before training")
+
+    @property
+    def levels(self) -> int:
+        """Sizes that the network works at."""
+        return len(self.channels)
+
     @field_validator("kernel")
     @classmethod
     def _is_odd(cls, kernel: int) -> int:
@@ -132,3 +143,25 @@ class Model(Section):
         if self.up_kernel % 2 == 0 and self.up_kernel:
             raise ValueError(f"model.up_kernel: {self.up_kernel} has no middle voxel: use {self.up_kernel + 1}")
         return self
+
+
+class MonaiModel(Section):
+    """A network of MONAI, as a baseline; its skips are as MONAI made them."""
+
+    network: str = Field(description="name of a class of monai.networks.nets")
+    dims: Literal[2, 3] = Field(description="space that the network sees: 2 (slices or images) or 3 (volumes)")
+    arguments: dict[str, Any] | None = Field(
+        description="what its constructor is given beside the space, the image channels and the labels; "
+        "null = nothing more"
+    )
+    levels: PositiveInt = Field(description="sizes that it works at: a patch can be halved one time less")
+    describe: bool = Field(description="print the network part by part and stop before training")
+
+
+def _kind(values: Any) -> str:
+    network = values.get("network", "unet") if isinstance(values, dict) else values.network
+    return "(unet)" if network == "unet" else "(monai)"
+
+
+AnyModel = Model | MonaiModel
+ModelChoice = Annotated[Annotated[Model, Tag("(unet)")] | Annotated[MonaiModel, Tag("(monai)")], Discriminator(_kind)]

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from segpipe.config.model import Model
+from segpipe.config.model import ModelChoice
 from segpipe.config.section import Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -168,7 +168,7 @@ class Train(Section):
     resume: Path | None = Field(description="folder of a run to go on with, where it stopped")
     data: Data
     plan: Plan
-    model: Model
+    model: ModelChoice
     augment: Augment
     optim: Optim
     trainer: TrainerOptions

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import nn
 
-from segpipe.config.model import Model, per_level
+from segpipe.config.model import AnyModel, Model, MonaiModel, per_level
 from segpipe.nets.blocks import StageOptions, Style
 from segpipe.nets.unet import UNet
 
 
 def build(
-    model: Model,
+    model: AnyModel,
     in_channels: int,
     out_channels: int,
     strides: Sequence[Sequence[int]],
@@ -25,7 +26,14 @@ def build(
         out_channels: labels, the background included.
         strides: per downsampling, along each axis.
         kernels: per level, along each axis; an axis that is not 1 gets `model.kernel`.
+
+    Raises:
+        ConfigError: if it is a network of MONAI that cannot be built so.
     """
+    if isinstance(model, MonaiModel):
+        from segpipe.nets.monai import build_monai  # MONAI's networks take long to import
+
+        return build_monai(model, in_channels, out_channels)
     levels = len(model.channels)
     sizes = [[model.kernel if size > 1 else 1 for size in kernel] for kernel in kernels]
     up_kernel = model.up_kernel if model.up_kernel is not None else 0 if model.up == "transposed" else model.kernel
@@ -48,6 +56,29 @@ def build(
         up_bias=model.up_bias,
         deep_supervision=model.deep_supervision,
     )
+
+
+def sketch(
+    model: AnyModel,
+    in_channels: int,
+    out_channels: int,
+    strides: Sequence[Sequence[int]],
+    kernels: Sequence[Sequence[int]],
+) -> nn.Module:
+    """The network that `build` makes, on the `meta` device: all of it but its numbers."""
+    if isinstance(model, MonaiModel):  # some look at numbers while they are built
+        return build(model, in_channels, out_channels, strides, kernels).to("meta")
+    with torch.device("meta"):
+        return build(model, in_channels, out_channels, strides, kernels)
+
+
+def check(model: AnyModel) -> None:
+    """Refuses what cannot be built, before any data is read.
+
+    Raises:
+        ConfigError: for a network that MONAI has not, or that does not take its arguments.
+    """
+    sketch(model, 1, 2, [[2] * model.dims] * (model.levels - 1), [[3] * model.dims] * model.levels)
 
 
 def _stage(model: Model, part: Literal["encoder", "decoder"], level: int) -> StageOptions:

@@ -33,6 +33,7 @@ from segpipe.report import draw_curves
 from segpipe.terminal import progress_bar
 from segpipe.training.budget import Budget
 from segpipe.training.history import History
+from segpipe.training.network import make_network, show_network
 from segpipe.training.progress import RunProgress
 from segpipe.training.provenance import environment
 from segpipe.training.task import SegmentationTask
@@ -54,21 +55,18 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     """
     device = choose_device(options.trainer.device)
     number_format = choose_format(options.trainer.precision, device)
+    nets.check(options.model)
     _quieten_libraries()
     pl.seed_everything(options.seed, verbose=False)
 
     dataset = open_dataset(options.data)
     train, val = _split(dataset, options, folder)
     plan = _plan(dataset, train, val, options, device)
+    options, network = make_network(options, plan, folder)
+    if options.model.describe:
+        return show_network(folder / "network.json", plan)
     _record(folder, options, plan, overrides)
-
-    network = nets.build(options.model, len(plan.channels), len(plan.labels), plan.strides, plan.kernels)
-    log.info(
-        "network: %s parameters, on %s in %s",
-        f"{sum(w.numel() for w in network.parameters()):,}",
-        device,
-        number_format,
-    )
+    log.info("training on %s in %s", device, number_format)
     task = SegmentationTask(network, plan, options, Budget.of(options.trainer), number_format)
     trainer = _trainer(options, task.budget, folder, device, number_format)
     resume = folder / "checkpoints" / "last.ckpt" if options.resume else None
