@@ -83,7 +83,7 @@ def load(path: Path) -> Trained:
         raise ConfigError(
             f"{file}: was written by segpipe {known.get('version')} and does not fit this one ({error})"
         ) from None
-    network = build(model, len(plan.channels), len(plan.labels), plan.strides, plan.kernels)
+    network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
     weights = {
         name.removeprefix(NETWORK): weight for name, weight in stored["state_dict"].items() if name.startswith(NETWORK)
     }

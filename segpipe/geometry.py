@@ -5,6 +5,7 @@ Space is always three-dimensional: a 2D image is a volume of one slice. A volume
 Model space has the axes of RAS+ and a spacing of its own. Its grid covers the same field of view, edge to edge.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +118,15 @@ class ModelSpace:
             candidate = _resize(probabilities[label : label + 1], shape, "trilinear")
             labels[candidate > best] = label
             best = torch.maximum(best, candidate)
+        return grid.from_ras(labels)
+
+    def leave_regions(
+        self, probabilities: Float[Tensor, "k x y z"], ids: Sequence[int], grid: Grid
+    ) -> Integer[Tensor, "1 i j k_"]:
+        """Regions that are more likely than not on the scan's own grid, each painted with its id over those before."""
+        labels = torch.zeros((1, *grid.ras_shape), dtype=torch.uint8, device=probabilities.device)
+        for region, number in enumerate(ids):
+            labels[_resize(probabilities[region : region + 1], grid.ras_shape, "trilinear") > 0.5] = number
         return grid.from_ras(labels)
 
 

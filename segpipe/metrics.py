@@ -1,15 +1,16 @@
 """Dice, IoU, HD95, mean surface distance and NSD of two label arrays, in mm; one policy for empty masks.
 
-A label that neither mask holds is not counted (NaN). A label that only one of them holds is a miss or a false alarm:
-its Dice, IoU and NSD are 0 and its distances are the diagonal of the field of view, so that a network which finds
-nothing never looks better than one that finds something. (MONAI's HD95 of a miss is NaN, which its means leave out.)
-Means are over the cases in which either mask has the label, and then over the labels.
+What is scored is a target: a label, or a region that unites several. A target that neither mask holds is not counted
+(NaN). One that only one of them holds is a miss or a false alarm: its Dice, IoU and NSD are 0 and its distances are the
+diagonal of the field of view, so that a network which finds nothing never looks better than one that finds something.
+(MONAI's HD95 of a miss is NaN, which its means leave out.) Means are over the cases in which either mask has the
+target, and then over the targets.
 """
 
 import csv
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -23,14 +24,16 @@ from scipy.ndimage import find_objects
 
 from segpipe.files import write_text
 
+Targets = Mapping[str, Sequence[int]]  # what is scored: name -> the ids that it unites
+
 
 @dataclass(frozen=True)
 class Score:
-    """How well one label of one case was found.
+    """How well one target of one case was found.
 
     Attributes:
         case: the case's name.
-        label: the label's name.
+        label: the target's name.
         dice: 2 |A n B| / (|A| + |B|) (Dice 1945).
         iou: |A n B| / |A u B| (Jaccard 1912).
         hd95_mm: the larger of the two directed 95th percentiles of surface distances (Huttenlocher 1993).
@@ -53,10 +56,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Summary:
-    """One label over all cases; means leave out cases that neither mask has the label in.
+    """One target over all cases; means leave out cases that neither mask has it in.
 
     Attributes:
-        label: the label's name, or `mean`: the mean of the labels' lines, misses and false alarms summed.
+        label: the target's name, or `mean`: the mean of the targets' lines, misses and false alarms summed.
         dice: mean.
         hd95_mm: mean.
         nsd: mean.
@@ -72,25 +75,25 @@ class Summary:
     false_alarms: int
 
 
-def dice_per_label(
-    prediction: Integer[np.ndarray, "*space"], truth: Integer[np.ndarray, "*space"], labels: int
-) -> Float[np.ndarray, " foreground"]:
-    """Dice of labels 1 to `labels - 1` in one pass; NaN where neither mask has the label.
+def dice_per_target(
+    prediction: Integer[np.ndarray, "*space"], truth: Integer[np.ndarray, "*space"], targets: Targets
+) -> Float[np.ndarray, " targets"]:
+    """Dice of each target in one pass; NaN where neither mask has it.
 
     Raises:
-        ValueError: if the shapes differ or an id is not in 0 .. `labels - 1`.
+        ValueError: if the shapes differ or an id is neither 0 nor of a target.
     """
-    return _dice(_count(prediction, truth, labels))
+    return _dice(_count(prediction, truth, targets), targets)
 
 
-def mean_dice(cases: Float[np.ndarray, "cases foreground"]) -> Float[np.ndarray, " foreground"]:
-    """Per label the mean over the cases that have it; NaN where none does.
+def mean_dice(cases: Float[np.ndarray, "cases targets"]) -> Float[np.ndarray, " targets"]:
+    """Per target the mean over the cases that have it; NaN where none does.
 
-    The mean Dice of a data set, here and everywhere, is the mean of these over the labels: a label counts as much as
+    The mean Dice of a data set, here and everywhere, is the mean of these over the targets: one counts as much as
     another even if fewer cases have it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a label that no case has is NaN, as promised
+        warnings.simplefilter("ignore", RuntimeWarning)  # a target that no case has is NaN, as promised
         return np.nanmean(cases, axis=0)
 
 
@@ -99,39 +102,40 @@ def score_case(
     prediction: Integer[np.ndarray, "x y z"],
     truth: Integer[np.ndarray, "x y z"],
     spacing_mm: Sequence[float] | np.ndarray,
-    names: Sequence[str],
+    targets: Targets,
     nsd_tolerance_mm: float = 1.0,
 ) -> list[Score]:
-    """All scores of a case, one per label.
+    """All scores of a case, one per target.
 
     Args:
         case: the case's name.
-        prediction: ids 0 .. `len(names)`.
+        prediction: ids, 0 and those of the targets.
         truth: likewise; a 2D image has one slice, and its distances are those within it.
         spacing_mm: voxel size along the three axes.
-        names: of the labels 1, 2 ...
+        targets: what is scored: name -> the ids that it unites.
         nsd_tolerance_mm: surfaces this close count as one.
 
     Raises:
-        ValueError: if the shapes differ or an id is not in 0 .. `len(names)`.
+        ValueError: if the shapes differ or an id is neither 0 nor of a target.
     """
-    table = _count(prediction, truth, len(names) + 1)
-    volumes_ml = np.stack([table.sum(0), table.sum(1)], axis=1)[1:] * float(np.prod(spacing_mm)) / 1000
+    table = _count(prediction, truth, targets)
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
     flat = [axis for axis, size in enumerate(truth.shape) if size == 1][-1:]  # else all of a slice is surface to MONAI
     mm = np.delete(np.asarray(spacing_mm, dtype=float), flat)
     pair = prediction.squeeze(tuple(flat)), truth.squeeze(tuple(flat))
-    distances = _distances(*pair, mm, len(names), nsd_tolerance_mm)
-    columns = zip(names, _dice(table), distances, volumes_ml, strict=True)
-    return [
-        Score(case, name, float(dice), float(dice / (2 - dice)), *apart, float(found), float(real))
-        for name, dice, apart, (found, real) in columns
-    ]
+    distances = _distances(*pair, mm, targets, nsd_tolerance_mm)
+    scores = []
+    for (name, ids), dice, apart in zip(targets.items(), _dice(table, targets), distances, strict=True):
+        found_ml, real_ml = (float(table.take(ids, axis).sum()) * voxel_ml for axis in (1, 0))
+        scores.append(Score(case, name, float(dice), float(dice / (2 - dice)), *apart, found_ml, real_ml))
+    return scores
 
 
-def _count(prediction: np.ndarray, truth: np.ndarray, labels: int) -> Float[np.ndarray, "truth prediction"]:
+def _count(prediction: np.ndarray, truth: np.ndarray, targets: Targets) -> Float[np.ndarray, "truth prediction"]:
     """Voxels per pair of ids; those that are background in both are not counted."""
     if prediction.shape != truth.shape:
         raise ValueError(f"the prediction is {prediction.shape} and the truth {truth.shape}; they must be alike")
+    labels = 1 + max(max(ids) for ids in targets.values())
     somewhere = (prediction != 0) | (truth != 0)  # elsewhere would only cost memory: 8 bytes a voxel
     found, real = (ids[somewhere].astype(np.int64) for ids in (prediction, truth))
     for mask, ids in (("prediction", found), ("truth", real)):
@@ -140,25 +144,29 @@ def _count(prediction: np.ndarray, truth: np.ndarray, labels: int) -> Float[np.n
     return np.bincount(real * labels + found, minlength=labels**2).reshape(labels, labels).astype(float)
 
 
-def _dice(table: Float[np.ndarray, "truth prediction"]) -> Float[np.ndarray, " foreground"]:
+def _dice(table: Float[np.ndarray, "truth prediction"], targets: Targets) -> Float[np.ndarray, " targets"]:
+    both = np.array([table[np.ix_(ids, ids)].sum() for ids in targets.values()])
+    sizes = np.array([table[list(ids)].sum() + table[:, list(ids)].sum() for ids in targets.values()])
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing to find, nothing found
-        return (2 * table.diagonal() / (table.sum(0) + table.sum(1)))[1:]
+        return 2 * both / sizes
 
 
 def _distances(
-    prediction: np.ndarray, truth: np.ndarray, spacing_mm: np.ndarray, labels: int, tolerance_mm: float
+    prediction: np.ndarray, truth: np.ndarray, spacing_mm: np.ndarray, targets: Targets, tolerance_mm: float
 ) -> Iterator[tuple[float, float, float]]:
-    """HD95 and mean surface distance in mm, and NSD, of each label in 2D or 3D."""
+    """HD95 and mean surface distance in mm, and NSD, of each target in 2D or 3D."""
     diagonal = float(np.linalg.norm(truth.shape * spacing_mm))
-    boxes = zip(find_objects(prediction, labels), find_objects(truth, labels), strict=True)
-    for label, (found, real) in enumerate(boxes, 1):
-        if found is None and real is None:
+    found, real = find_objects(prediction), find_objects(truth)
+    for ids in targets.values():
+        boxes = [[at[number - 1] for number in ids if number <= len(at) and at[number - 1]] for at in (found, real)]
+        if not any(boxes):
             yield np.nan, np.nan, np.nan
-        elif found is None or real is None:
+        elif not all(boxes):
             yield diagonal, diagonal, 0.0
         else:
-            both = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(found, real, strict=True))
-            yield _surfaces_apart(prediction[both] == label, truth[both] == label, spacing_mm, tolerance_mm)
+            edges = zip(*[box for of_one in boxes for box in of_one], strict=True)
+            both = tuple(slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in edges)
+            yield _surfaces_apart(np.isin(prediction[both], ids), np.isin(truth[both], ids), spacing_mm, tolerance_mm)
 
 
 def _surfaces_apart(
@@ -181,7 +189,7 @@ def _one_hot(mask: np.ndarray) -> torch.Tensor:
 
 
 def summarise(scores: Sequence[Score]) -> list[Summary]:
-    """A line per label, and the mean of those lines; a label that no case has is NaN and not in the mean."""
+    """A line per target, and the mean of those lines; one that no case has is NaN and not in the mean."""
     lines = []
     for label in dict.fromkeys(score.label for score in scores):
         own = [score for score in scores if score.label == label]
@@ -198,7 +206,7 @@ def summarise(scores: Sequence[Score]) -> list[Summary]:
 
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:
-    """Writes a CSV with a line per case and label."""
+    """Writes a CSV with a line per case and target."""
     text = io.StringIO()
     table = csv.DictWriter(text, [field.name for field in fields(Score)], lineterminator="\n")
     table.writeheader()

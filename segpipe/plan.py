@@ -47,6 +47,7 @@ class Plan(BaseModel):
     channels: list[str]
     labels: dict[str, int]  # name -> id on disk; the place in this order is the id inside
     spacing_mm: list[float | None]  # None keeps the scan's own
+    regions: dict[str, list[int]] | None  # name -> ids inside, outermost first; None: labels exclude one another
     patch: list[int]  # three axes, 1 along slice_axis
     batch: int
     slice_axis: Literal[0, 1, 2] | None  # None: the network sees volumes
@@ -55,6 +56,23 @@ class Plan(BaseModel):
     normalise: Literal["zscore", "ct", "none"]
     foreground: list[tuple[float, float, float, float]]  # as in Fingerprint
     reasons: list[str]
+
+    @property
+    def outputs(self) -> int:
+        """Logits that the network gives per voxel: one per label, background included, or one per region."""
+        return len(self.regions or self.labels)
+
+    @property
+    def targets(self) -> dict[str, list[int]]:
+        """What is scored: the regions, or else the labels but the background; name -> ids inside."""
+        return self.regions or {name: [place] for place, name in enumerate(self.labels) if place}
+
+
+def own_id(regions: dict[str, list[int]], name: str) -> int:
+    """The id that stands for a region in a mask: the one that no later region has."""
+    later = list(regions)[list(regions).index(name) + 1 :]
+    (own,) = set(regions[name]).difference(*(regions[region] for region in later))
+    return own
 
 
 def make_plan(
@@ -95,6 +113,7 @@ def make_plan(
     return Plan(
         channels=channels,
         labels=labels,
+        regions=_regions(options.data.regions, labels),
         spacing_mm=target,
         patch=patch,
         batch=batch,
@@ -111,6 +130,31 @@ def make_plan(
             f"intensities {normalise}: {why(given.normalise, 'channels are ' + ', '.join(channels))}",
         ],
     )
+
+
+def _regions(given: dict[str, list[int]] | None, labels: dict[str, int]) -> dict[str, list[int]] | None:
+    """Regions with ids inside.
+
+    Raises:
+        ConfigError: if one has an id that is no label, a label is in none, or a mask could not show them all.
+    """
+    if given is None:
+        return None
+    places = {number: place for place, number in enumerate(labels.values())}
+    known = ", ".join(f"{number} {name}" for name, number in labels.items())
+    for name, ids in given.items():
+        if strange := [number for number in ids if number not in places or number == 0]:
+            raise ConfigError(f"data.regions.{name} has the id {strange[0]}, but the labels to unite are {known}")
+    if left := [name for name, number in labels.items() if number and not any(number in ids for ids in given.values())]:
+        raise ConfigError(f"data.regions leaves out the label {left[0]}: put its id {labels[left[0]]} into a region")
+    for place, (name, ids) in enumerate(given.items()):
+        own = sorted(set(ids).difference(*list(given.values())[place + 1 :]))
+        if len(own) != 1:
+            raise ConfigError(
+                f"data.regions.{name} must have just one id that no region after it has, by which a mask shows it; "
+                f"it has {own or 'none'}: order them from the outermost to the innermost"
+            )
+    return {name: sorted(places[number] for number in ids) for name, ids in given.items()}
 
 
 def _spacing(fingerprint: Fingerprint) -> tuple[np.ndarray, str]:

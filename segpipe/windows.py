@@ -29,6 +29,7 @@ def predict_volume(
     slice_axis: int | None,
     overlap: float,
     windows: int,
+    exclusive: bool = True,
 ) -> Float[Tensor, "k x y z"]:
     """Probabilities of a whole volume from overlapping windows, blended with Gaussian weights (Isensee 2021).
 
@@ -39,6 +40,7 @@ def predict_volume(
         slice_axis: the axis that a 2D network does not see; None for a 3D network.
         overlap: share of a window that its neighbour sees too, below 1.
         windows: how many windows are computed at once.
+        exclusive: whether a voxel has just one label (softmax), or may lie in several regions (sigmoid).
     """
 
     def logits(batch: Tensor) -> Tensor:
@@ -46,4 +48,4 @@ def predict_volume(
 
     blended = sliding_window_inference(volume[None], patch, windows, logits, overlap, mode="gaussian")
     assert isinstance(blended, Tensor)
-    return torch.softmax(blended[0], 0)
+    return torch.softmax(blended[0], 0) if exclusive else torch.sigmoid(blended[0])

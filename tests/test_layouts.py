@@ -190,7 +190,7 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
         ("odd labels", DataError, "'labels' must be as {\"0\": \"background\", ...}, got ['background']"),
         ("wrong layout", ConfigError, "has no 'modality', so it is not data=decathlon; this looks like data=nnunet"),
         ("channel", DataError, "case b lacks _0001: here a case has _0000, _0001; found b_0000.nii.gz"),
-        ("region", DataError, "label whole: [1, 2]: regions and ignore labels are not supported; name plain ids"),
+        ("region", DataError, "label whole: [1, 2]: regions and ignore labels are not read from here; give plain ids"),
         ("ignore", DataError, "label ignore: 2: regions and ignore labels"),
         ("unmatched", DataError, "1 of 2 images have no label of their name"),
         ("unmatched", DataError, "as scan2.nii; closest: scan_2, scan1"),

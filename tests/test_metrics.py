@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
-from segpipe.metrics import Score, _count, dice_per_label, mean_dice, score_case, summarise, write_scores
+from segpipe.metrics import Score, _count, dice_per_target, mean_dice, score_case, summarise, write_scores
 
 SPACING = (1.0, 1.0, 1.0)
+AB = {"a": [1], "b": [2]}
+ABC = AB | {"c": [3]}
 
 
 def ball(radius: float, spacing: tuple[float, float, float], shift_mm: float = 0.0) -> np.ndarray:
@@ -23,8 +25,15 @@ def ball(radius: float, spacing: tuple[float, float, float], shift_mm: float = 0
 
 
 def one(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Score:
-    (score,) = score_case("case", prediction, truth, spacing, ["organ"])
+    (score,) = score_case("case", prediction, truth, spacing, {"organ": [1]})
     return score
+
+
+def same(scores: list[Score], wanted: list[Score]) -> None:
+    for score, other in zip(scores, wanted, strict=True):
+        found = [score.dice, score.iou, score.hd95_mm, score.assd_mm, score.nsd]
+        expected = [other.dice, other.iou, other.hd95_mm, other.assd_mm, other.nsd]
+        assert found == pytest.approx(expected, rel=1e-5, nan_ok=True)
 
 
 def test_two_voxels_two_millimetres_apart() -> None:
@@ -92,9 +101,7 @@ def test_a_miss_and_a_false_alarm_are_the_worst_there_is() -> None:
 def test_the_summary_counts_misses_and_leaves_out_what_is_nowhere() -> None:
     empty, full = np.zeros((10, 10, 10), np.uint8), ball(9, (4.0, 4.0, 4.0))
     pairs = [(full, full), (empty, full), (full, empty), (empty, empty)]
-    scores = [
-        score for number, (p, t) in enumerate(pairs) for score in score_case(str(number), p, t, SPACING, ["a", "b"])
-    ]
+    scores = [score for number, (p, t) in enumerate(pairs) for score in score_case(str(number), p, t, SPACING, AB)]
     a, b, mean = summarise(scores)
     assert (a.dice, a.misses, a.false_alarms) == (pytest.approx(1 / 3), 1, 1)
     assert math.isnan(b.dice)
@@ -125,24 +132,19 @@ def test_neither_the_order_of_masks_nor_of_axes_nor_of_labels_matters() -> None:
     rng = np.random.default_rng(0)
     first, second = (rng.integers(0, 3, (7, 6, 5)) for _ in range(2))
     spacing = np.array([1.0, 2.0, 0.5])
-    expected = score_case("case", first, second, spacing, ["a", "b"])
+    expected = score_case("case", first, second, spacing, AB)
     assert len({score.dice for score in expected}) == 2
 
-    def same(scores: list[Score], wanted: list[Score]) -> None:
-        for score, other in zip(scores, wanted, strict=True):
-            found = [score.dice, score.iou, score.hd95_mm, score.assd_mm, score.nsd]
-            assert found == pytest.approx([other.dice, other.iou, other.hd95_mm, other.assd_mm, other.nsd], rel=1e-5)
-
-    swapped = score_case("case", second, first, spacing, ["a", "b"])
+    swapped = score_case("case", second, first, spacing, AB)
     same(swapped, expected)
     assert [score.truth_ml for score in swapped] == [score.volume_ml for score in expected]
     for axes in ((1, 2, 0), (2, 1, 0)):
         same(
-            score_case("case", first.transpose(axes)[::-1], second.transpose(axes)[::-1], spacing[[*axes]], "ab"),
+            score_case("case", first.transpose(axes)[::-1], second.transpose(axes)[::-1], spacing[[*axes]], AB),
             expected,
         )
     other = np.array([0, 2, 1])
-    same(score_case("case", other[first], other[second], spacing, ["b", "a"]), expected[::-1])
+    same(score_case("case", other[first], other[second], spacing, {"b": [1], "a": [2]}), expected[::-1])
 
 
 def test_where_a_mask_lies_in_a_large_image_does_not_matter() -> None:
@@ -163,7 +165,7 @@ def test_a_row_of_voxels_has_distances(shape: tuple[int, int, int]) -> None:
 def test_the_tolerance_of_the_nsd_is_in_millimetres() -> None:
     first, second = np.zeros((20, 8, 8), np.uint8), np.zeros((20, 8, 8), np.uint8)
     first[4:8], second[6:10] = 1, 1  # slabs moved by 2 voxels of 1.5 mm
-    nsd = [score_case("case", first, second, (1.5, 1.0, 1.0), ["x"], mm)[0].nsd for mm in (2.9, 3.0)]
+    nsd = [score_case("case", first, second, (1.5, 1.0, 1.0), {"x": [1]}, mm)[0].nsd for mm in (2.9, 3.0)]
     assert nsd[0] < 0.9
     assert nsd[1] == 1
 
@@ -172,11 +174,11 @@ def test_what_cannot_be_compared_is_refused_with_the_numbers() -> None:
     masks = np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)
     masks[0][0], masks[1][0] = 3, 1  # 3 beside 1 in a table of 3 labels would be read as 0 beside 2
     with pytest.raises(ValueError, match=r"0\.\.2; the prediction has 3\.\.3"):
-        dice_per_label(*masks, labels=3)
+        dice_per_target(*masks, AB)
     with pytest.raises(ValueError, match=r"0\.\.2; the truth has 3\.\.3"):
-        dice_per_label(*masks[::-1], labels=3)
+        dice_per_target(*masks[::-1], AB)
     with pytest.raises(ValueError, match=r"\(4, 4, 4\).*\(2, 8, 4\)"):
-        _count(masks[0], masks[1].reshape(2, 8, 4), 4)  # above it, jaxtyping's hook would be the first to see this
+        _count(masks[0], masks[1].reshape(2, 8, 4), ABC)  # above it, jaxtyping's hook would be the first to see this
 
 
 def test_a_label_counts_as_much_as_one_that_more_cases_have() -> None:
@@ -197,20 +199,32 @@ labels = st.lists(st.integers(0, 3), min_size=24, max_size=24).map(lambda values
 @given(prediction=labels, truth=labels)
 @settings(deadline=None)
 def test_dice_is_the_textbooks(prediction: np.ndarray, truth: np.ndarray) -> None:
-    dice = dice_per_label(prediction, truth, 4)
+    dice = dice_per_target(prediction, truth, ABC)
     for label in (1, 2, 3):
         found, real = prediction == label, truth == label
         if found.any() or real.any():
             assert dice[label - 1] == pytest.approx(2 * (found & real).sum() / (found.sum() + real.sum()))
         else:
             assert math.isnan(dice[label - 1])
-    assert np.array_equal(dice, dice_per_label(truth, prediction, 4), equal_nan=True)
+    assert np.array_equal(dice, dice_per_target(truth, prediction, ABC), equal_nan=True)
     assert ((dice >= 0) & (dice <= 1) | np.isnan(dice)).all()
-    itself = dice_per_label(truth, truth, 4)
+    itself = dice_per_target(truth, truth, ABC)
     assert (itself[~np.isnan(itself)] == 1).all()
     assert np.array_equal(
-        dice, dice_per_label(np.asfortranarray(prediction), truth.astype(np.uint8), 4), equal_nan=True
+        dice, dice_per_target(np.asfortranarray(prediction), truth.astype(np.uint8), ABC), equal_nan=True
     )
+
+
+@given(prediction=labels, truth=labels)
+@settings(deadline=None, max_examples=30)
+def test_a_region_is_scored_as_the_label_that_its_union_would_be(prediction: np.ndarray, truth: np.ndarray) -> None:
+    regions = {"whole": [1, 2, 3], "core": [1, 3], "inner": [3]}
+    found = score_case("case", prediction, truth, (1.0, 2.0, 0.5), regions)
+    for name, score in zip(regions, found, strict=True):
+        masks = (np.isin(one, regions[name]).astype(np.uint8) for one in (prediction, truth))
+        (alone,) = score_case("case", *masks, (1.0, 2.0, 0.5), {name: [1]})
+        same([score], [alone])
+    assert np.array_equal(dice_per_target(prediction, truth, regions), [score.dice for score in found], equal_nan=True)
 
 
 def test_scores_are_written_whole(tmp_path: Path) -> None:

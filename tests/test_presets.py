@@ -9,7 +9,7 @@ from torch import nn
 from segpipe.config.compose import CONF
 from segpipe.nets import build
 
-PRESETS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+PRESETS = sorted(file.stem for file in (CONF / "model").glob("*.yaml") if file.stem != "monai")
 NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
 
 

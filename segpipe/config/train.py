@@ -66,6 +66,10 @@ class Data(Section):
     labels: dict[str, NonNegativeInt] | None = Field(
         description="label ids on disk, as {background:0,liver:1}; null = what the dataset declares or holds"
     )
+    regions: dict[str, list[PositiveInt]] | None = Field(
+        description="overlapping regions to learn in place of the labels, each a union of label ids, outermost first, "
+        "as {whole:[1,2,3],core:[2,3]}: one sigmoid each; null = labels exclude one another (softmax)"
+    )
     split: Path | None = Field(description="JSON file {train: [...], val: [...]} of case names, or a list of such")
     folds: PositiveInt | None = Field(description="number of cross-validation folds; null = use data.fraction")
     fold: NonNegativeInt | None = Field(description="the fold that validates, from 0")

@@ -124,8 +124,8 @@ def _nnunet_labels(file: Path, facts: dict[str, Any]) -> dict[str, int]:
     labels = facts.get("labels")
     for name, number in labels.items() if isinstance(labels, dict) else ():
         if isinstance(number, list) or name == "ignore":
-            mend = "name plain ids, as in data.labels={background:0,edema:1}"
-            raise DataError(f"{file}: label {name}: {number}: regions and ignore labels are not supported; {mend}")
+            mend = "give plain ids by data.labels={background:0,edema:1}, and regions by data.regions"
+            raise DataError(f"{file}: label {name}: {number}: regions and ignore labels are not read from here; {mend}")
     pairs = _numbered(file, facts, "labels", '{"background": 0, ...}', number_first=False)
     return _background_first({name: number for number, name in pairs}, file)
 

@@ -101,7 +101,7 @@ def _measure(
     expected = None
     if truth is not None:
         expected = read_labels(Case(scan.name, scan.images, truth), labels, grid).numpy()[0]
-        outcome.scores = score_case(scan.name, prediction.labels, expected, grid.spacing_mm, names)
+        outcome.scores = score_case(scan.name, prediction.labels, expected, grid.spacing_mm, predictor.plan.targets)
     if options.overlays:
         draw_prediction(prediction, expected, names, scan.name, options.output / "overlays" / f"{scan.name}.png")
 

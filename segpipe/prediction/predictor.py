@@ -15,7 +15,7 @@ from segpipe import checkpoint
 from segpipe.data.prepare import PreparedScan, model_space, outside_ids, prepare_scan
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
 from segpipe.geometry import Grid
-from segpipe.plan import Plan
+from segpipe.plan import Plan, own_id
 from segpipe.windows import predict_volume
 
 
@@ -87,7 +87,7 @@ class Predictor:
         with timed(seconds, "network"):
             probabilities = self._probabilities(scan)
         with timed(seconds, "resample"):
-            labels = model_space(self.plan).leave(probabilities, scan.grid)[0].cpu().numpy()
+            labels = self._labels(probabilities, scan.grid)
         return Prediction(labels, scan, seconds)
 
     @torch.inference_mode()
@@ -95,7 +95,22 @@ class Predictor:
         x, y, z = self.plan.patch
         image = scan.image.to(self.device)
         with computing_in(self.number_format, self.device):
-            return predict_volume(self.network, image, (x, y, z), self.plan.slice_axis, self.overlap, self.windows)
+            return predict_volume(
+                self.network,
+                image,
+                (x, y, z),
+                self.plan.slice_axis,
+                self.overlap,
+                self.windows,
+                exclusive=self.plan.regions is None,
+            )
+
+    def _labels(self, probabilities: torch.Tensor, grid: Grid) -> np.ndarray:
+        space, regions = model_space(self.plan), self.plan.regions
+        if regions is None:
+            return space.leave(probabilities, grid)[0].cpu().numpy()
+        ids = [own_id(regions, name) for name in regions]
+        return space.leave_regions(probabilities, ids, grid)[0].cpu().numpy()
 
     def mask(self, prediction: Prediction) -> np.ndarray:
         """The dataset's own label ids, in the one integer type that all masks of its label set share."""

@@ -181,14 +181,14 @@ def score(folder: Path, cases: Sequence[Case], device: torch.device, number_form
     """
     trained = checkpoint.load(folder)
     predictor = Predictor(trained.network.to(device), trained.plan, device, number_format)
-    names = list(trained.plan.labels)[1:]
+    names, targets = list(trained.plan.labels)[1:], trained.plan.targets
     scores: list[Score] = []
     with progress_bar() as bar:
         scoring = bar.add_task("scoring", total=len(cases), note="")
         for case in cases:
             prediction = predictor(case.images)
             truth = read_labels(case, trained.plan.labels, prediction.grid).numpy()[0]
-            scores += score_case(case.name, prediction.labels, truth, prediction.grid.spacing_mm, names)
+            scores += score_case(case.name, prediction.labels, truth, prediction.grid.spacing_mm, targets)
             bar.advance(scoring)
     write_scores(scores, folder / "validation.csv")
     draw_curves(folder / "metrics.csv", folder / "curves.png")

@@ -33,7 +33,7 @@ def make_network(options: Train, plan: Plan, folder: Path) -> tuple[Train, nn.Mo
         ConfigError: if it cannot be built, or not be matched.
     """
     patch = [voxels for axis, voxels in enumerate(plan.patch) if axis != plan.slice_axis]
-    shape = len(plan.channels), len(plan.labels), plan.strides, plan.kernels
+    shape = len(plan.channels), plan.outputs, plan.strides, plan.kernels
     matched = None
     if isinstance(options.model, Model) and options.model.match != "none":
         matched = match(options.model, *shape, patch)

@@ -4,11 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
-from monai.losses.dice import DiceCELoss
 from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from torch.optim import Optimizer
 
 from segpipe.checkpoint import KEY, contents
@@ -16,10 +13,11 @@ from segpipe.config.train import Train
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
 from segpipe.device import NumberFormat
-from segpipe.metrics import dice_per_label, mean_dice
+from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
 from segpipe.training.budget import Budget
+from segpipe.training.loss import SegmentationLoss
 from segpipe.training.optim import learning_rate, make_optimizer
 from segpipe.windows import to_network
 
@@ -41,15 +39,8 @@ class SegmentationTask(pl.LightningModule):
         super().__init__()
         self.network, self.plan, self.options, self.budget = network, plan, options, budget
         self.number_format: NumberFormat = number_format
-        self.loss = DiceCELoss(
-            include_background=False,
-            to_onehot_y=True,
-            softmax=True,
-            batch=True,
-            lambda_dice=options.optim.dice,
-            lambda_ce=options.optim.cross_entropy,
-        )
-        self.dice: list[np.ndarray] = []  # a row per validated case, a column per label
+        self.loss = SegmentationLoss(plan, options.optim)
+        self.dice: list[np.ndarray] = []  # a row per validated case, a column per target
 
     def configure_optimizers(self) -> Optimizer:
         """The optimiser; its learning rate is set before every step."""
@@ -75,40 +66,25 @@ class SegmentationTask(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Dice and cross-entropy of a batch of patches."""
         logits = self.network(to_network(batch["image"], self.plan.slice_axis))
-        loss = self._loss(logits, to_network(batch["label"], self.plan.slice_axis))
+        loss = self.loss(logits, to_network(batch["label"], self.plan.slice_axis))
         self.log("loss", loss, on_step=False, on_epoch=True)
         return loss
-
-    def _loss(self, logits: Tensor | list[Tensor], label: Tensor) -> Tensor:
-        """The loss; with deep supervision each coarser output weighs half of the finer one (Isensee 2021)."""
-        outputs = [logits] if isinstance(logits, Tensor) else logits
-        weights = [0.5**level for level in range(len(outputs))]
-        terms = []
-        for output, weight in zip(outputs, weights, strict=True):
-            target = (
-                label
-                if output.shape[2:] == label.shape[2:]
-                else interpolate(label, output.shape[2:], mode="nearest-exact")
-            )
-            terms.append(weight / sum(weights) * self.loss(output.float(), target))
-        return torch.stack(terms).sum()
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last validation."""
         self.dice = []
 
     def validation_step(self, case: Case, batch_idx: int) -> None:
-        """Dice per label of a whole scan, on its own grid, through the code that `predict.py` uses."""
+        """Dice per target of a whole scan, on its own grid, through the code that `predict.py` uses."""
         predictor = Predictor(self.network, self.plan, self.device, self.number_format)
         prediction = predictor(case.images)
         truth = read_labels(case, self.plan.labels, prediction.grid).numpy()[0]
-        self.dice.append(dice_per_label(prediction.labels, truth, len(self.plan.labels)))
+        self.dice.append(dice_per_target(prediction.labels, truth, self.plan.targets))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the mean over cases per label, and the mean of those over labels."""
+        """Logs the mean over cases per target, and the mean of those over targets."""
         means = mean_dice(np.array(self.dice))
-        names = list(self.plan.labels)[1:]
-        self.log_dict({f"dice/{name}": float(value) for name, value in zip(names, means, strict=True)})
+        self.log_dict({f"dice/{name}": float(value) for name, value in zip(self.plan.targets, means, strict=True)})
         self.log("dice/mean", float(np.nanmean(means)), prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
