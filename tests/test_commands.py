@@ -38,11 +38,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def point_back(trained: Path) -> None:
+    """Lets `runs/latest` be the run of the fixture again."""
+    (trained / "runs/latest").unlink()
+    (trained / "runs/latest").symlink_to(min((trained / "runs/segpipe").iterdir()).relative_to(trained / "runs"))
+
+
 def test_a_run_leaves_all_that_it_should(trained: Path) -> None:
     run = trained / "runs" / "latest"
     written = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     expected = {"config.yaml", "plan.yaml", "split.json", "environment.json", "metrics.csv", "validation.csv"}
-    expected |= {"curves.png", "train.log", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    expected |= {
+        "network.json",
+        "network.png",
+        "curves.png",
+        "train.log",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
     assert expected <= written
     assert any(name.startswith("overlays/") for name in written)
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -50,6 +63,54 @@ def test_a_run_leaves_all_that_it_should(trained: Path) -> None:
     assert json.loads((run / "environment.json").read_text())["overrides"] == TINY
     with (run / "metrics.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6"]
+
+
+def test_regions_are_learnt_scored_and_shown(trained: Path) -> None:
+    """Overlapping regions through training, the checkpoint, and a mask with the dataset's own ids."""
+    regions = "data.regions={organs:[1,2],kidneys:[2],vessel:[3]}"
+    done = command("train.py", "name=regions", *TINY, regions, "hydra.run.dir=runs/regions/one", folder=trained)
+    assert done.returncode == 0, done.stderr
+    with (trained / "runs/regions/one/validation.csv").open() as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {"organs", "kidneys", "vessel"}
+    arguments = ["input=data/phantom/imagesTs", "truth=data/phantom/labelsTs", "output=regions"]
+    done = command("predict.py", "checkpoint=runs/regions/one", *arguments, folder=trained)
+    assert done.returncode == 0, done.stderr
+    with (trained / "regions/scores.csv").open() as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {"organs", "kidneys", "vessel"}
+    assert checkpoint.load(trained / "runs/regions/one").network.heads[0].out_channels == 3
+    point_back(trained)
+
+
+def test_a_network_is_described_without_training(trained: Path) -> None:
+    wanted = [
+        "model.describe=true",
+        "model.long_skips=none",
+        "model.match=params",
+        *TINY[1:3],
+        "hydra.run.dir=runs/described",
+    ]
+    done = command("train.py", *wanted, folder=trained)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((trained / "runs/described/network.json").read_text())
+    assert abs(facts["match"]["reached"] / facts["match"]["reference"] - 1) <= 0.01
+    assert facts["match"]["reached"] == facts["parameters"] == sum(stage["parameters"] for stage in facts["stages"])
+    for words in ("encoder 3", "decoder 0", "sees mm", "75x75x75", "matched params: channels 16, 32, 64, 144"):
+        assert words in done.stdout
+    assert {path.name for path in (trained / "runs/described").iterdir()} <= {
+        "network.json", "network.png", "train.log", "split.json",
+    }  # fmt: skip
+    assert (trained / "runs/latest").resolve().parent.name == "segpipe"
+
+
+def test_a_network_of_monai_trains_and_predicts(trained: Path) -> None:
+    tiny = [option for option in TINY if "channels" not in option]
+    done = command(
+        "train.py", "model=monai", "model.arguments={init_filters:8}", *tiny, "hydra.run.dir=runs/m", folder=trained
+    )
+    assert done.returncode == 0, done.stderr
+    done = command("predict.py", "checkpoint=runs/m", "input=data/phantom/imagesTs", "output=m", folder=trained)
+    assert done.returncode == 0, done.stderr
+    point_back(trained)
 
 
 def test_a_checkpoint_is_plain_and_enough(trained: Path) -> None:

@@ -38,7 +38,7 @@ class RunProgress(pl.Callback):
         """Writes a line with the Dice of whole scans."""
         assert isinstance(pl_module, SegmentationTask)
         measured = trainer.callback_metrics
-        labels = "  ".join(f"{name} {measured[f'dice/{name}']:.4f}" for name in list(pl_module.plan.labels)[1:])
+        labels = "  ".join(f"{name} {measured[f'dice/{name}']:.4f}" for name in pl_module.plan.targets)
         log.info(
             "%3.0f %%  step %d  %s  (%s)",
             100 * pl_module.spent(),
