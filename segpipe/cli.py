@@ -35,7 +35,11 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
     from segpipe.config.resume import resumed
 
     options = validate(Train, resumed(values, overrides))
-    from segpipe.training.fit import fit  # torch, MONAI and Lightning take seconds: only after the check
+    if options.mode == "doctor":  # torch, MONAI and Lightning take seconds to import: only after the check
+        from segpipe.training.cases import diagnose
+
+        return diagnose(options, folder)
+    from segpipe.training.fit import fit
 
     fit(options, folder, overrides)
     return 0

@@ -147,7 +147,12 @@ def check_same_grid(path: Path, grid: Grid, other_path: Path, other: Grid) -> No
         raise DataError(
             f"{other_path}: has the shape {other.shape}, but {path.name} has {grid.shape}; they must be equal"
         )
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in grid.shape], [1], indexing="ij")).reshape(4, -1)
-    apart = float(np.abs((grid.affine - other.affine) @ corners).max())
+    apart = corners_apart_mm(grid, other)
     if apart > grid.spacing_mm.min() / 2:
         raise DataError(f"{other_path}: lies up to {apart:.2f} mm from {path.name}; their affines must agree")
+
+
+def corners_apart_mm(grid: Grid, other: Grid) -> float:
+    """How far two fields of view of one shape lie apart, along the worst axis at the worst corner."""
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in grid.shape], [1], indexing="ij")).reshape(4, -1)
+    return float(np.abs((grid.affine - other.affine) @ corners).max())

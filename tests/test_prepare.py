@@ -13,7 +13,9 @@ from test_plan import fingerprint
 
 from segpipe.data.augment import patches
 from segpipe.data.cases import Case
-from segpipe.data.fingerprint import look
+from segpipe.data.doctor import examine
+from segpipe.data.fingerprint import fingerprint as look
+from segpipe.data.fingerprint import label_ids
 from segpipe.data.module import Patches, prepare_case
 from segpipe.data.prepare import inside_ids, mask_dtype, normalise, outside_ids, prepare_scan
 from segpipe.errors import DataError
@@ -146,20 +148,14 @@ def test_slices_are_turned_in_their_plane_only() -> None:
         assert len(set(patch["label"].unique().tolist()) - {0}) <= 1
 
 
-def test_the_first_look_finds_labels_and_faults(tmp_path: Path) -> None:
+def test_the_fingerprint_is_of_the_training_cases_alone(tmp_path: Path) -> None:
     cases = [case(tmp_path, seed) for seed in range(3)]
-    seen: list[int] = []
-    found, labels = look(cases[:2], cases[2:], None, lambda: seen.append(1))
-    assert labels == {"background": 0, "label 1": 1, "label 2": 2, "label 4": 4}
+    done: list[int] = []
+    seen = examine(cases[:2], cases[2:], None, None, lambda: done.append(1))
+    found = look(seen[:2])
     assert found.shapes.tolist() == [[20, 16, 12]] * 2
-    assert len(seen) == 3
-    assert look(cases, [], LABELS, lambda: None)[1] == LABELS
-    with pytest.raises(DataError, match=r"label0.nii: holds 4 \(\d+ voxels\), but the dataset declares only"):
-        look([], cases, {"background": 0, "core": 1, "edema": 2}, lambda: None)
-    with pytest.raises(DataError, match="which are not label ids"):
-        look([Case("odd", cases[0].images, cases[0].images[0])], [], None, lambda: None)
-    empty = case(tmp_path, 9, ids=(0,))
+    assert (found.channels, len(done)) == (1, 3)
+    assert label_ids(seen, None) == {"background": 0, "label 1": 1, "label 2": 2, "label 4": 4}
+    assert label_ids(seen, LABELS) == LABELS
     with pytest.raises(DataError, match="no voxel of any of the 1 label maps is labelled"):
-        look([empty], [], None, lambda: None)
-    with pytest.raises(DataError, match=r"has the shape \(5, 16, 12\), but image0.nii has \(20, 16, 12\)"):
-        look([Case("odd", cases[0].images, case(tmp_path, 8, (5, 16, 12)).label)], [], None, lambda: None)
+        label_ids(examine([case(tmp_path, 9, ids=(0,))], [], None, None, lambda: None), None)

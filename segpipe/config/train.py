@@ -169,6 +169,10 @@ class Train(Section):
 
     name: str = Field(pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME")
     seed: NonNegativeInt = Field(description="seed of weights, split, patches and augmentation")
+    mode: Literal["train", "doctor"] = Field(
+        description="doctor = only look through the dataset and say what is wrong with each case"
+    )
+    fix: Path | None = Field(description="mode=doctor: new folder for a corrected copy of the dataset")
     resume: Path | None = Field(description="folder of a run to go on with, where it stopped")
     data: Data
     plan: Plan
@@ -185,6 +189,12 @@ class Train(Section):
         if folder is not None and not (folder / "checkpoints" / "last.ckpt").is_file():
             raise ValueError(f"{folder} stopped before its first epoch ended: it holds no checkpoints/last.ckpt")
         return folder
+
+    @model_validator(mode="after")
+    def _doctor_fixes(self) -> "Train":
+        if self.fix is not None and self.mode != "doctor":
+            raise ValueError("fix needs mode=doctor: a training never changes a dataset")
+        return self
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> "Train":

@@ -15,14 +15,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from segpipe import checkpoint, nets
-from segpipe.config.train import Data, Train
+from segpipe.config.train import Train
 from segpipe.data.cases import Case, Dataset
-from segpipe.data.fingerprint import look
-from segpipe.data.layouts import read_dataset
+from segpipe.data.doctor import Examined
+from segpipe.data.fingerprint import fingerprint, label_ids
 from segpipe.data.module import CaseData
-from segpipe.data.phantom import write_phantom
 from segpipe.data.prepare import read_labels
-from segpipe.data.split import split_cases, write_split
 from segpipe.device import NumberFormat, choose_device, choose_format
 from segpipe.files import write_text
 from segpipe.metrics import Score, score_case, write_scores
@@ -32,6 +30,7 @@ from segpipe.prediction.show import draw_prediction, show_scores
 from segpipe.report import draw_curves
 from segpipe.terminal import progress_bar
 from segpipe.training.budget import Budget
+from segpipe.training.cases import examine_dataset, open_dataset, refuse_errors, split_dataset
 from segpipe.training.history import History
 from segpipe.training.network import make_network, show_network
 from segpipe.training.progress import RunProgress
@@ -60,8 +59,10 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     pl.seed_everything(options.seed, verbose=False)
 
     dataset = open_dataset(options.data)
-    train, val = _split(dataset, options, folder)
-    plan = _plan(dataset, train, val, options, device)
+    train, val = split_dataset(dataset, options, folder)
+    cases = examine_dataset(dataset, train, val, options.data, folder)
+    refuse_errors(cases)
+    plan = _plan(dataset, cases, train, options, device)
     options, network = make_network(options, plan, folder)
     if options.model.describe:
         return show_network(folder / "network.json", plan)
@@ -81,50 +82,19 @@ def _quieten_libraries() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
 
 
-def open_dataset(data: Data) -> Dataset:
-    """The dataset that the options name; the phantom is written first where it is not there.
-
-    Raises:
-        SegpipeError: if it is not there or not in order.
-    """
-    assert data.root is not None
-    if data.layout == "phantom":
-        drawn = data.phantom
-        write_phantom(data.root, dims=drawn.dims, train=drawn.train, test=drawn.test, seed=drawn.seed)
-        return read_dataset("decathlon", data.root)
-    return read_dataset(
-        data.layout, data.root, images=data.image_folder, labels=data.label_folder, declared=data.labels
-    )
-
-
-def _split(dataset: Dataset, options: Train, folder: Path) -> tuple[list[Case], list[Case]]:
-    data = options.data
-    split = split_cases(
-        dataset.cases,
-        file=data.split,
-        folds=data.folds,
-        fold=data.fold,
-        fraction=data.fraction,
-        seed=options.seed,
-    )
-    write_split(split, folder / "split.json")
-    named = {case.name: case for case in dataset.cases}
-    return [named[name] for name in split.train], [named[name] for name in split.val]
-
-
-def _plan(dataset: Dataset, train: list[Case], val: list[Case], options: Train, device: torch.device) -> Plan:
-    with progress_bar() as bar:
-        looking = bar.add_task("reading cases", total=len(train) + len(val), note="")
-        fingerprint, labels = look(train, val, dataset.labels, lambda: bar.advance(looking))
+def _plan(
+    dataset: Dataset, cases: Sequence[Examined], train: Sequence[Case], options: Train, device: torch.device
+) -> Plan:
+    labels, seen = label_ids(cases, dataset.labels), fingerprint(cases[: len(train)])
     names = dataset.channels
-    if len(names) != fingerprint.channels:
-        names = tuple(f"{names[0]} {place}" for place in range(fingerprint.channels))
-    plan = make_plan(options, fingerprint, list(names), labels, device.type)
+    if len(names) != seen.channels:
+        names = tuple(f"{names[0]} {place}" for place in range(seen.channels))
+    plan = make_plan(options, seen, list(names), labels, device.type)
     log.info(
         "%s: %d cases train, %d validate; labels %s",
         dataset.name,
         len(train),
-        len(val),
+        len(cases) - len(train),
         ", ".join(list(labels)[1:]),
     )
     for reason in plan.reasons:
