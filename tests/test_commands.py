@@ -86,6 +86,7 @@ def test_a_network_is_described_without_training(trained: Path) -> None:
         "model.describe=true",
         "model.long_skips=none",
         "model.match=params",
+        "plan.patch=[40,40,40]",
         *TINY[1:3],
         "hydra.run.dir=runs/described",
     ]
@@ -97,7 +98,7 @@ def test_a_network_is_described_without_training(trained: Path) -> None:
     for words in ("encoder 3", "decoder 0", "sees mm", "75x75x75", "matched params: channels 16, 32, 64, 144"):
         assert words in done.stdout
     assert {path.name for path in (trained / "runs/described").iterdir()} <= {
-        "network.json", "network.png", "train.log", "split.json",
+        "network.json", "network.png", "train.log", "split.json", "doctor.csv",
     }  # fmt: skip
     assert (trained / "runs/latest").resolve().parent.name == "segpipe"
 

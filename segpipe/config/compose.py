@@ -45,8 +45,9 @@ def nearest(word: str, known: list[str]) -> str:
     siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
     anywhere = {name.rpartition(".")[2]: name for name in known}
     for names, alike in ((siblings, 0.6), (anywhere, 0.75)):
-        if close := difflib.get_close_matches(leaf, names, 1, alike):
-            return f" Did you mean '{names[close[0]]}'?"
+        if close := difflib.get_close_matches(leaf, names, 3, alike):
+            swapped = [name for name in close if sorted(name) == sorted(leaf)]  # two letters in the wrong order
+            return f" Did you mean '{names[(swapped or close)[0]]}'?"
     return ""
 
 
