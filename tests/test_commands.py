@@ -95,7 +95,7 @@ def test_a_network_is_described_without_training(trained: Path) -> None:
     facts = json.loads((trained / "runs/described/network.json").read_text())
     assert abs(facts["match"]["reached"] / facts["match"]["reference"] - 1) <= 0.01
     assert facts["match"]["reached"] == facts["parameters"] == sum(stage["parameters"] for stage in facts["stages"])
-    for words in ("encoder 3", "decoder 0", "sees mm", "75x75x75", "matched params: channels 16, 32, 64, 144"):
+    for words in ("encoder 3", "decoder 0", "sees mm", "79x79x79", "matched params: channels 16, 32, 64, 144"):
         assert words in done.stdout
     assert {path.name for path in (trained / "runs/described").iterdir()} <= {
         "network.json", "network.png", "train.log", "split.json", "doctor.csv",
