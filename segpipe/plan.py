@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from segpipe.config.model import MonaiModel
+from segpipe.config.model import AnyModel, MonaiModel
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 
@@ -90,7 +90,7 @@ def make_plan(
     Raises:
         ConfigError: if the given patch cannot be halved as often as the network has levels.
     """
-    dims, levels, given = options.model.dims, options.model.levels, options.plan
+    dims, given = options.model.dims, options.plan
     spacing, why_spacing = _spacing(fingerprint)
     slice_axis, why_slices = _slice_axis(options, spacing, fingerprint)
     target: list[float | None] = [float(mm) for mm in given.spacing or spacing]
@@ -99,9 +99,7 @@ def make_plan(
     axes = [axis for axis in range(3) if axis != slice_axis]
     median = _median_shape(fingerprint, target)
     size = list(given.patch or _fit([median[axis] for axis in axes], PATCH_VOXELS[device, dims]))
-    strides, kernels = _levels(size, [float(target[axis] or spacing[axis]) for axis in axes], levels)
-    if isinstance(options.model, MonaiModel):  # it halves as it was made to, whatever the data
-        strides, kernels = [[2] * dims] * (levels - 1), [[3] * dims] * levels
+    strides, kernels = _levels(size, [float(target[axis] or spacing[axis]) for axis in axes], options.model)
     patch = _patch(size, axes, np.prod(strides, axis=0), given=given.patch is not None)
     voxels_a_step = BATCH_VOXELS[device, dims]
     batch = given.batch or int(np.clip(voxels_a_step // np.prod(patch), *BATCH))
@@ -204,8 +202,14 @@ def _fit(shape: list[int], voxels: int) -> list[int]:
     return [max(1, round(float(axis))) for axis in size]
 
 
-def _levels(size: list[int], spacing: list[float], levels: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Strides and kernels per level: an axis is halved only while its voxels are not twice as large as the finest."""
+def _levels(size: list[int], spacing: list[float], model: AnyModel) -> tuple[list[list[int]], list[list[int]]]:
+    """Strides and kernels per level: an axis is halved only while its voxels are not twice as large as the finest.
+
+    A network of MONAI halves as it was made to, whatever the data.
+    """
+    levels = model.levels
+    if isinstance(model, MonaiModel):
+        return [[2] * model.dims] * (levels - 1), [[3] * model.dims] * levels
     now, mm = np.array(size), np.array(spacing)
     strides, kernels = [], []
     for level in range(levels):
