@@ -146,7 +146,19 @@ def test_there_are_twenty_and_every_kind_is_among_them(tmp_path: Path) -> None:
     save(dataset(tmp_path) / "images/case3.nii.gz", image_of(0))
     (leak,) = findings(tmp_path, val=1)
     assert "and one trains while the other validates" in leak.problem
-    assert {kind for _, kind, _ in BROKEN.values()} | {leak.kind} == SEVERITY.keys()
+    assert {kind for _, kind, _ in BROKEN.values()} | {leak.kind, "blank"} == SEVERITY.keys()
+
+
+def test_one_blank_channel_of_several_stops_nobody(tmp_path: Path) -> None:
+    for number in range(2):
+        first = save(tmp_path / f"images/case{number}_0000.nii.gz", image_of(number))
+        second = save(tmp_path / f"images/case{number}_0001.nii.gz", image_of(9 + number) * number)
+        labels = save(tmp_path / f"labels/case{number}.nii.gz", label_of())
+        seen = examine_case(Case("one", (first, second), labels), LABELS)
+        assert seen.usable
+        assert [found.problem for found in seen.findings] == (
+            [] if number else [f"{first}: every voxel of channel 1 is 0"]
+        )
 
 
 def test_what_is_not_wrong_is_not_named(tmp_path: Path) -> None:

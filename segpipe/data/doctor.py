@@ -39,6 +39,7 @@ SEVERITY: dict[str, Literal["error", "warning"]] = {
     "picture": "error",
     "leak": "error",
     "affine": "warning",
+    "blank": "warning",
     "spacing": "warning",
     "shear": "warning",
     "unlabelled": "warning",
@@ -149,10 +150,12 @@ def examine_case(case: Case, labels: dict[str, int] | None) -> Examined:
 def _check_image(seen: Examined, voxels: np.ndarray) -> None:
     assert seen.grid is not None
     name, spacing = seen.case.images[0], seen.grid.spacing_mm
-    for number, channel in enumerate(voxels):
-        if channel.min() == channel.max():
-            where = f"channel {number}" if len(voxels) > 1 else "image"
-            seen.add("constant", f"{name}: every voxel of the {where} is {channel.flat[0]:g}", "leave out the case")
+    blank = [number for number, channel in enumerate(voxels) if channel.min() == channel.max()]
+    if len(blank) == len(voxels):
+        seen.add("constant", f"{name}: every voxel of the image is {voxels.flat[0]:g}", "leave out the case")
+    for number in blank if len(blank) < len(voxels) else []:
+        problem = f"{name}: every voxel of channel {number} is {voxels[number].flat[0]:g}"
+        seen.add("blank", problem, "a missing sequence? the network will learn that it may be missing")
     if spacing.min() < SPACING_MM[0] or spacing.max() > SPACING_MM[1]:
         sizes = "x".join(f"{mm:.3g}" for mm in spacing)
         seen.add("spacing", f"{name}: has voxels of {sizes} mm", "check the unit of the header's spacing")
