@@ -15,3 +15,7 @@ class ConfigError(SegpipeError):
 
 class DataError(SegpipeError):
     """A file that cannot be used: unreadable, inconsistent, or not what its dataset declares."""
+
+
+class DivergedError(SegpipeError):
+    """A training whose loss is no number any more."""

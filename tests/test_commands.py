@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -258,6 +259,19 @@ def test_bad_data_is_a_line_per_file(tmp_path: Path, arguments: list[str], line:
         assert len(said) == 4  # a line per file and the last
     assert done.returncode == (1 if line.startswith("error") else 2)
     assert "Traceback" not in done.stderr
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_its_cases(trained: Path) -> None:
+    broken = ["optim.lr=1e30", "optim.clip=null", "trainer.precision=float32", "hydra.run.dir=runs/diverged/one"]
+    done = command("train.py", *TINY, *broken, folder=trained)
+    point_back(trained)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert re.match(
+        r"segpipe-train: step \d: the loss is \S+ \(Dice \S+, cross-entropy \S+\) on patches of phantom_\d+; lower optim.lr",
+        line,
+    ), line
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_the_loss_of_labels_is_the_textbooks() -> None:
     dice = [2 * (p[:, k] * truth[:, k]).sum() / (p[:, k].sum() + truth[:, k].sum()) for k in (1, 2, 3)]
     expected = float(entropy + 0.5 * (1 - torch.stack(dice).mean()))
     assert float(loss(logits, label)) == pytest.approx(expected, abs=1e-5)
+    assert float(loss.terms(logits, label)["cross-entropy"]) == pytest.approx(float(entropy), abs=1e-5)
 
 
 @pytest.mark.parametrize("regions", [REGIONS, None])

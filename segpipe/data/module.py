@@ -52,7 +52,7 @@ def prepare_case(case: Case, plan: Plan) -> PreparedCase:
     return PreparedCase(scan.image, label, list(indices))
 
 
-class Patches(Dataset[dict[str, Tensor]]):
+class Patches(Dataset[dict[str, Any]]):
     """Item `i` is the `i`-th patch of the run: the same whatever the workers, and after a resume.
 
     Its case, place and augmentation are drawn from the seed and `i` alone. Cases come in shuffled rounds.
@@ -73,8 +73,8 @@ class Patches(Dataset[dict[str, Tensor]]):
             kept[place] = case
         return kept
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """`image` `(c, *patch)` float32 and `label` `(1, *patch)` uint8."""
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`image` `(c, *patch)` float32, `label` `(1, *patch)` uint8, and the name of the `case`."""
         turn, place = divmod(index, len(self.cases))
         place = int(np.random.default_rng([self.seed, turn]).permutation(len(self.cases))[place])
         case = self.kept.get(place) or prepare_case(self.cases[place], self.plan)
@@ -85,7 +85,7 @@ class Patches(Dataset[dict[str, Tensor]]):
             patch: Any = self.transform(given)[0]
         finally:
             set_track_meta(True)
-        return {"image": patch["image"], "label": patch["label"]}
+        return {"image": patch["image"], "label": patch["label"], "case": self.cases[place].name}
 
 
 class Onwards(Sampler[int]):
@@ -117,7 +117,7 @@ class CaseData(pl.LightningDataModule):
         if stage == "fit" and self.patches is None:
             self.patches = Patches(self.train_cases, self.plan, self.options)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of patches, an epoch of `trainer.steps_per_epoch` steps at a time."""
         assert self.patches is not None
         assert self.trainer is not None

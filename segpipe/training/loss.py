@@ -35,7 +35,13 @@ class SegmentationLoss(nn.Module):
     def forward(
         self, logits: Float[Tensor, "b k *space"] | list[Float[Tensor, "b k *_"]], label: Tensor
     ) -> Float[Tensor, ""]:
-        """Of logits of one size or, under deep supervision, of several: each weighs half of the next finer one.
+        """The sum of the terms."""
+        return torch.stack(list(self.terms(logits, label).values())).sum()
+
+    def terms(self, logits: Tensor | list[Tensor], label: Tensor) -> dict[str, Tensor]:
+        """Each term, weighted, of logits of one size or, under deep supervision, of several.
+
+        Of several sizes each weighs half of the next finer one.
 
         Args:
             logits: one per label or region, or a list of such, finest first.
@@ -43,20 +49,23 @@ class SegmentationLoss(nn.Module):
         """
         outputs = [logits] if isinstance(logits, Tensor) else logits
         weights = [0.5**level for level in range(len(outputs))]
-        terms = [
-            weight / sum(weights) * self._of_one_size(output.float(), _resized(label, output))
-            for output, weight in zip(outputs, weights, strict=True)
-        ]
-        return torch.stack(terms).sum()
+        sizes = [self._of_one_size(output.float(), _resized(label, output)) for output in outputs]
+        return {
+            name: torch.stack(
+                [weight / sum(weights) * of[name] for weight, of in zip(weights, sizes, strict=True)]
+            ).sum()
+            for name in sizes[0]
+        }
 
-    def _of_one_size(self, logits: Tensor, label: Tensor) -> Tensor:
+    def _of_one_size(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         if self.regions is None:
             entropy, truth = cross_entropy(logits, label[:, 0].long()), label
         else:
             inside = [torch.isin(label, torch.tensor(ids, device=label.device)) for ids in self.regions.values()]
             truth = torch.cat(inside, 1).float()
             entropy = binary_cross_entropy_with_logits(logits, truth)
-        return self.options.dice * self.dice(logits, truth) + self.options.cross_entropy * entropy
+        dice, weight = self.dice(logits, truth), self.options
+        return {"Dice": weight.dice * dice, "cross-entropy": weight.cross_entropy * entropy}
 
 
 def _resized(label: Tensor, like: Tensor) -> Tensor:

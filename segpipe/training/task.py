@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,6 +14,7 @@ from segpipe.config.train import Train
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
 from segpipe.device import NumberFormat
+from segpipe.errors import DivergedError
 from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
@@ -63,10 +65,21 @@ class SegmentationTask(pl.LightningModule):
         if self.spent() >= 1:
             self.trainer.should_stop = True
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Dice and cross-entropy of a batch of patches."""
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Dice and cross-entropy of a batch of patches.
+
+        Raises:
+            DivergedError: if the loss is no number any more.
+        """
         logits = self.network(to_network(batch["image"], self.plan.slice_axis))
-        loss = self.loss(logits, to_network(batch["label"], self.plan.slice_axis))
+        terms = self.loss.terms(logits, to_network(batch["label"], self.plan.slice_axis))
+        loss = torch.stack(list(terms.values())).sum()
+        if not loss.isfinite():
+            parts = ", ".join(f"{name} {float(term):g}" for name, term in terms.items())
+            raise DivergedError(
+                f"step {self.trainer.global_step}: the loss is {float(loss):g} ({parts}) on patches of "
+                f"{', '.join(batch['case'])}; lower optim.lr, or look at these cases with mode=doctor"
+            )
         self.log("loss", loss, on_step=False, on_epoch=True)
         return loss
 
