@@ -307,7 +307,7 @@ def test_the_image_meets_a_convolution_first() -> None:
             "model.decoder_channels has 1 entries; model.channels has 4 levels, so give 3",
         ),
         (["model.short_skips=[none,dense]"], "model.short_skips has 2 entries; model.channels has 4 levels, so give 4"),
-        (["model.short_skips=[none,dense,none,none]"], "model.short_skips=dense needs model.growth_rate"),
+        (["model.short_skips=[none,dense,none,none]"], "model.short_skips=dense (level 1) needs model.growth_rate"),
         (["model.convs=[1,2]"], "model.convs has 2 entries; model.channels has 4 levels, so give 4 (finest first)"),
         (["model.kernel=4"], "model.kernel: 4 has no middle voxel: use 3 or 5"),
     ],

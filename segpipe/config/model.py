@@ -124,12 +124,13 @@ class Model(Section):
         for level, skip in enumerate(per_level(self.short_skips, levels)):
             if skip != "dense":
                 continue
+            dense = "model.short_skips=dense" + (f" (level {level})" if isinstance(self.short_skips, list) else "")
             if self.growth_rate is None:
-                raise ValueError("model.short_skips=dense needs model.growth_rate, the channels that each layer adds")
+                raise ValueError(f"{dense} needs model.growth_rate, the channels that each layer adds")
             if per_level(self.block, levels)[level] == "bottleneck":
-                raise ValueError("model.short_skips=dense has layers, not bottlenecks: use model.block=plain")
+                raise ValueError(f"{dense} has layers, not bottlenecks: use model.block=plain")
             if per_level(self.blocks, levels)[level] != 1:
-                raise ValueError("model.short_skips=dense has layers, not blocks: use model.convs, with model.blocks=1")
+                raise ValueError(f"{dense} has layers, not blocks: use model.convs, with model.blocks=1")
         return self
 
     @model_validator(mode="after")
