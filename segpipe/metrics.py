@@ -4,7 +4,7 @@ What is scored is a target: a label, or a region that unites several. A target t
 (NaN). One that only one of them holds is a miss or a false alarm: its Dice, IoU and NSD are 0 and its distances are the
 diagonal of the field of view, so that a network which finds nothing never looks better than one that finds something.
 (MONAI's HD95 of a miss is NaN, which its means leave out.) Means are over the cases in which either mask has the
-target, and then over the targets.
+target, and then over the targets. Voxels that the truth leaves open (`IGNORED`) are background in both.
 """
 
 import csv
@@ -24,6 +24,7 @@ from scipy.ndimage import find_objects
 
 from segpipe.files import write_text
 
+IGNORED = 255  # in a truth: nobody has looked here, so it is not scored
 Targets = Mapping[str, Sequence[int]]  # what is scored: name -> the ids that it unites
 
 
@@ -83,7 +84,7 @@ def dice_per_target(
     Raises:
         ValueError: if the shapes differ or an id is neither 0 nor of a target.
     """
-    return _dice(_count(prediction, truth, targets), targets)
+    return _dice(_count(*_annotated(prediction, truth), targets), targets)
 
 
 def mean_dice(cases: Float[np.ndarray, "cases targets"]) -> Float[np.ndarray, " targets"]:
@@ -118,6 +119,7 @@ def score_case(
     Raises:
         ValueError: if the shapes differ or an id is neither 0 nor of a target.
     """
+    prediction, truth = _annotated(prediction, truth)
     table = _count(prediction, truth, targets)
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     flat = [axis for axis, size in enumerate(truth.shape) if size == 1][-1:]  # else all of a slice is surface to MONAI
@@ -129,6 +131,14 @@ def score_case(
         found_ml, real_ml = (float(table.take(ids, axis).sum()) * voxel_ml for axis in (1, 0))
         scores.append(Score(case, name, float(dice), float(dice / (2 - dice)), *apart, found_ml, real_ml))
     return scores
+
+
+def _annotated(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both masks as background where nobody has looked."""
+    unknown = truth == IGNORED
+    if not unknown.any() or prediction.shape != truth.shape:
+        return prediction, truth
+    return np.where(unknown, 0, prediction), np.where(unknown, 0, truth)
 
 
 def _count(prediction: np.ndarray, truth: np.ndarray, targets: Targets) -> Float[np.ndarray, "truth prediction"]:

@@ -48,6 +48,7 @@ class Plan(BaseModel):
     labels: dict[str, int]  # name -> id on disk; the place in this order is the id inside
     spacing_mm: list[float | None]  # None keeps the scan's own
     regions: dict[str, list[int]] | None  # name -> ids inside, outermost first; None: labels exclude one another
+    ignore: int | None  # id on disk of voxels that nobody has looked at
     patch: list[int]  # three axes, 1 along slice_axis
     batch: int
     slice_axis: Literal[0, 1, 2] | None  # None: the network sees volumes
@@ -112,6 +113,7 @@ def make_plan(
         channels=channels,
         labels=labels,
         regions=_regions(options.data.regions, labels),
+        ignore=options.data.ignore_label,
         spacing_mm=target,
         patch=patch,
         batch=batch,

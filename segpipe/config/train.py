@@ -70,6 +70,9 @@ class Data(Section):
         description="overlapping regions to learn in place of the labels, each a union of label ids, outermost first, "
         "as {whole:[1,2,3],core:[2,3]}: one sigmoid each; null = labels exclude one another (softmax)"
     )
+    ignore_label: PositiveInt | None = Field(
+        description="id on disk of voxels that nobody has annotated: neither learnt nor scored; null = there are none"
+    )
     split: Path | None = Field(description="JSON file {train: [...], val: [...]} of case names, or a list of such")
     folds: PositiveInt | None = Field(description="number of cross-validation folds; null = use data.fraction")
     fold: NonNegativeInt | None = Field(description="the fold that validates, from 0")

@@ -105,6 +105,7 @@ def examine(
     labels: dict[str, int] | None,
     channels: int | None,
     done: Callable[[], None],
+    ignore: int | None = None,
 ) -> list[Examined]:
     """Reads every case once, in parallel.
 
@@ -114,10 +115,11 @@ def examine(
         labels: the declared label ids; None where the dataset declares none.
         channels: the declared number of image channels; None: what most cases have.
         done: called after each case.
+        ignore: id on disk of voxels that nobody has annotated.
     """
 
     def one(case: Case) -> Examined:
-        seen = examine_case(case, labels)
+        seen = examine_case(case, labels, ignore)
         done()
         return seen
 
@@ -128,7 +130,7 @@ def examine(
     return cases
 
 
-def examine_case(case: Case, labels: dict[str, int] | None) -> Examined:
+def examine_case(case: Case, labels: dict[str, int] | None, ignore: int | None = None) -> Examined:
     """Everything that can be seen of one case alone."""
     seen = Examined(case)
     try:
@@ -141,7 +143,7 @@ def examine_case(case: Case, labels: dict[str, int] | None) -> Examined:
     seen.content = hashlib.sha256(repr(voxels.shape).encode() + voxels.tobytes()).hexdigest()
     seen.foreground = np.empty((len(voxels), 0), np.float32)
     _check_image(seen, voxels)
-    if case.label is not None and (label := _read_label(seen, case.label, labels)) is not None:
+    if case.label is not None and (label := _read_label(seen, case.label, labels, ignore)) is not None:
         inside = voxels[:, label > 0]
         seen.foreground = inside[:, :: max(1, inside.shape[1] // SAMPLE)].astype(np.float32)
     return seen
@@ -170,7 +172,7 @@ def _check_image(seen: Examined, voxels: np.ndarray) -> None:
         )
 
 
-def _read_label(seen: Examined, path: Path, labels: dict[str, int] | None) -> np.ndarray | None:
+def _read_label(seen: Examined, path: Path, labels: dict[str, int] | None, ignore: int | None) -> np.ndarray | None:
     """The label map, where it fits its image and could be one."""
     assert seen.grid is not None
     try:
@@ -189,6 +191,8 @@ def _read_label(seen: Examined, path: Path, labels: dict[str, int] | None) -> np
         return None
     if (apart := corners_apart_mm(seen.grid, grid)) > SAME_PLACE_MM:
         seen.add("affine", f"{path}: lies up to {apart:.3g} mm from its image", "copy the image's affine")
+    if ignore is not None:
+        label = np.where(label == ignore, 0, label)
     seen.ids = np.unique(label)
     if problem := _label_problem(path, label, seen.ids, labels):
         seen.add(*problem)

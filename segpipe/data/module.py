@@ -47,7 +47,7 @@ def prepare_case(case: Case, plan: Plan) -> PreparedCase:
         DataError: if a file cannot be used.
     """
     scan = prepare_scan(case.images, plan)
-    label = model_space(plan).enter_labels(read_labels(case, plan.labels, scan.grid))
+    label = model_space(plan).enter_labels(read_labels(case, plan, scan.grid))
     indices = map_classes_to_indices(label, len(plan.labels), max_samples_per_class=LARGEST_INDEX)
     return PreparedCase(scan.image, label, list(indices))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from segpipe.data.cases import Case
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, ModelSpace, check_same_grid
+from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 from segpipe.volumes import read
 
@@ -72,8 +73,10 @@ def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x
     return (image.clamp(low, high) - mean) / deviation.clamp(min=1e-6)
 
 
-def read_labels(case: Case, labels: dict[str, int], grid: Grid) -> MetaTensor:
+def read_labels(case: Case, plan: Plan, grid: Grid) -> MetaTensor:
     """The case's label map with ids inside (0, 1, 2 ...) for the dataset's ids on disk, on the scan's grid.
+
+    Voxels that nobody has annotated are `IGNORED`.
 
     Raises:
         DataError: if it cannot be read, does not lie on the scan's grid, or holds an id that is not declared.
@@ -83,7 +86,10 @@ def read_labels(case: Case, labels: dict[str, int], grid: Grid) -> MetaTensor:
     if len(volume) != 1:
         raise DataError(f"{case.label}: has {len(volume)} channels; a label map has one")
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
-    inside = inside_ids(volume.numpy(), labels, case.label)
+    ids = volume.numpy()
+    inside = inside_ids(ids if plan.ignore is None else np.where(ids == plan.ignore, 0, ids), plan.labels, case.label)
+    if plan.ignore is not None:
+        inside[ids == plan.ignore] = IGNORED
     return MetaTensor(torch.from_numpy(inside), volume.affine)
 
 

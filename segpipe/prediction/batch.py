@@ -100,7 +100,7 @@ def _measure(
     outcome.volumes_ml = [count * grid.voxel_ml for count in outcome.voxels]
     expected = None
     if truth is not None:
-        expected = read_labels(Case(scan.name, scan.images, truth), labels, grid).numpy()[0]
+        expected = read_labels(Case(scan.name, scan.images, truth), predictor.plan, grid).numpy()[0]
         outcome.scores = score_case(scan.name, prediction.labels, expected, grid.spacing_mm, predictor.plan.targets)
     if options.overlays:
         draw_prediction(prediction, expected, names, scan.name, options.output / "overlays" / f"{scan.name}.png")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segpipe.metrics import Score, summarise
+from segpipe.metrics import IGNORED, Score, summarise
 from segpipe.prediction.predictor import Prediction
 from segpipe.report import draw_overlay
 from segpipe.terminal import show_table
@@ -25,7 +25,7 @@ def draw_prediction(
     draw_overlay(
         in_ras(image),
         in_ras(prediction.labels),
-        None if truth is None else in_ras(truth),
+        None if truth is None else in_ras(np.where(truth == IGNORED, 0, truth)),
         grid.ras_spacing_mm,
         list(names),
         title,

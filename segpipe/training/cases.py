@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segpipe.config.train import Data, Train
@@ -30,8 +31,13 @@ def open_dataset(data: Data) -> Dataset:
         drawn = data.phantom
         write_phantom(data.root, dims=drawn.dims, train=drawn.train, test=drawn.test, seed=drawn.seed)
         return read_dataset("decathlon", data.root)
-    return read_dataset(
+    dataset = read_dataset(
         data.layout, data.root, images=data.image_folder, labels=data.label_folder, declared=data.labels
+    )
+    if dataset.labels is None or data.ignore_label is None:
+        return dataset
+    return replace(
+        dataset, labels={name: number for name, number in dataset.labels.items() if number != data.ignore_label}
     )
 
 
@@ -60,7 +66,7 @@ def examine_dataset(dataset: Dataset, train: list[Case], val: list[Case], data: 
     declared = len(dataset.channels) if data.layout in ("decathlon", "nnunet") else None
     with progress_bar() as bar:
         reading = bar.add_task("reading cases", total=len(train) + len(val), note="")
-        cases = examine(train, val, dataset.labels, declared, lambda: bar.advance(reading))
+        cases = examine(train, val, dataset.labels, declared, lambda: bar.advance(reading), data.ignore_label)
     findings = [finding for seen in cases for finding in seen.findings]
     write_findings(findings, folder / "doctor.csv")
     for finding in findings:

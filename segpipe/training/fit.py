@@ -157,14 +157,14 @@ def score(folder: Path, cases: Sequence[Case], device: torch.device, number_form
         scoring = bar.add_task("scoring", total=len(cases), note="")
         for case in cases:
             prediction = predictor(case.images)
-            truth = read_labels(case, trained.plan.labels, prediction.grid).numpy()[0]
+            truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]
             scores += score_case(case.name, prediction.labels, truth, prediction.grid.spacing_mm, targets)
             bar.advance(scoring)
     write_scores(scores, folder / "validation.csv")
     draw_curves(folder / "metrics.csv", folder / "curves.png")
     for case in _worst_and_best(cases, scores):
         prediction = predictor(case.images)
-        truth = read_labels(case, trained.plan.labels, prediction.grid).numpy()[0]
+        truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]
         draw_prediction(prediction, truth, names, case.name, folder / "overlays" / f"{case.name}.png")
     show_scores(scores, f"{len(cases)} validation cases")
     log.info("run: %s (curves.png, overlays/, validation.csv, checkpoints/best.ckpt)", folder)

@@ -3,17 +3,20 @@
 import torch
 from jaxtyping import Float
 from monai.losses.dice import DiceLoss
+from monai.networks.utils import one_hot
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
 
 from segpipe.config.train import Optim
+from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 
 
 class SegmentationLoss(nn.Module):
     """Soft Dice over the whole batch (Milletari 2016; the background left out) plus cross-entropy, each weighted.
 
-    Labels that exclude one another are compared by softmax, overlapping regions each by its own sigmoid.
+    Voxels that nobody has annotated count in neither (Cicek 2016). Labels that exclude one another are compared by
+    softmax, overlapping regions each by its own sigmoid.
 
     Args:
         plan: which labels or regions there are.
@@ -22,15 +25,8 @@ class SegmentationLoss(nn.Module):
 
     def __init__(self, plan: Plan, options: Optim) -> None:
         super().__init__()
-        self.regions, self.options = plan.regions, options
-        exclusive = self.regions is None
-        self.dice = DiceLoss(
-            include_background=not exclusive,
-            to_onehot_y=exclusive,
-            softmax=exclusive,
-            sigmoid=not exclusive,
-            batch=True,
-        )
+        self.regions, self.ignores, self.options = plan.regions, plan.ignore is not None, options
+        self.dice = DiceLoss(include_background=self.regions is not None, batch=True)
 
     def forward(
         self, logits: Float[Tensor, "b k *space"] | list[Float[Tensor, "b k *_"]], label: Tensor
@@ -58,13 +54,21 @@ class SegmentationLoss(nn.Module):
         }
 
     def _of_one_size(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        known = label != IGNORED
+        label = label * known if self.ignores else label
         if self.regions is None:
-            entropy, truth = cross_entropy(logits, label[:, 0].long()), label
+            probable, truth = torch.softmax(logits, 1), one_hot(label, logits.shape[1])
+            entropies = cross_entropy(logits, label[:, 0].long(), reduction="none")[:, None]
         else:
             inside = [torch.isin(label, torch.tensor(ids, device=label.device)) for ids in self.regions.values()]
-            truth = torch.cat(inside, 1).float()
-            entropy = binary_cross_entropy_with_logits(logits, truth)
-        dice, weight = self.dice(logits, truth), self.options
+            probable, truth = torch.sigmoid(logits), torch.cat(inside, 1).float()
+            entropies = binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        if self.ignores:
+            probable, truth = probable * known, truth * known
+            entropy = (entropies * known).sum() / (known.expand_as(entropies).sum().clamp(min=1))
+        else:
+            entropy = entropies.mean()
+        dice, weight = self.dice(probable, truth), self.options
         return {"Dice": weight.dice * dice, "cross-entropy": weight.cross_entropy * entropy}
 
 

@@ -91,7 +91,7 @@ class SegmentationTask(pl.LightningModule):
         """Dice per target of a whole scan, on its own grid, through the code that `predict.py` uses."""
         predictor = Predictor(self.network, self.plan, self.device, self.number_format)
         prediction = predictor(case.images)
-        truth = read_labels(case, self.plan.labels, prediction.grid).numpy()[0]
+        truth = read_labels(case, self.plan, prediction.grid).numpy()[0]
         self.dice.append(dice_per_target(prediction.labels, truth, self.plan.targets))
 
     def on_validation_epoch_end(self) -> None:
