@@ -141,6 +141,10 @@ class Optim(Section):
     schedule: Literal["cosine", "poly", "constant"] = Field(description="course of the learning rate over the budget")
     warmup: float = Field(ge=0, lt=1, description="share of the budget in which the learning rate rises to lr")
     clip: PositiveFloat | None = Field(description="gradients are scaled down to this norm; null = never")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        description="decay per step of a running mean of the weights, which is what is validated and kept; "
+        "null = the weights themselves"
+    )
     dice: NonNegativeFloat = Field(description="weight of the Dice term")
     cross_entropy: NonNegativeFloat = Field(description="weight of the cross-entropy term")
 

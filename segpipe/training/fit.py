@@ -11,7 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from segpipe import checkpoint, nets
@@ -118,8 +118,10 @@ def _trainer(
     checks: Any = options.trainer.validations
     interval = max(1, budget.steps // checks) if budget.steps else budget.time and budget.time / checks
     keep: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
+    mean = [] if options.optim.ema is None else [EMAWeightAveraging(decay=options.optim.ema)]
     callbacks = [
         Timer(),
+        *mean,
         RunProgress(),
         History(folder / "metrics.csv"),
         ModelCheckpoint(filename="best", monitor="dice/mean", mode="max", save_on_train_epoch_end=False, **keep),

@@ -58,7 +58,7 @@ class SegmentationTask(pl.LightningModule):
         rate = learning_rate(self.spent(), self.options.optim)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
-        self.log("lr", rate)
+        self.log("lr", rate, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Ends training when the budget is spent; Lightning validates once more then."""
@@ -80,7 +80,7 @@ class SegmentationTask(pl.LightningModule):
                 f"step {self.trainer.global_step}: the loss is {float(loss):g} ({parts}) on patches of "
                 f"{', '.join(batch['case'])}; lower optim.lr, or look at these cases with mode=doctor"
             )
-        self.log("loss", loss, on_step=False, on_epoch=True)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["case"]))
         return loss
 
     def on_validation_epoch_start(self) -> None:
