@@ -5,6 +5,7 @@ wrong one without an error. The file is Lightning's, so that training resumes fr
 it under `segpipe`, as plain values that `torch.load(weights_only=True)` reads.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import segpipe
 from segpipe.config.model import ModelChoice
 from segpipe.errors import ConfigError
 from segpipe.nets import build
+from segpipe.nets.ensemble import Ensemble
 from segpipe.plan import Plan
 
 KEY = "segpipe"
@@ -59,6 +61,33 @@ def find(path: Path) -> Path:
     if not path.is_file():
         raise ConfigError(f"{path}: no such checkpoint")
     return path
+
+
+def load_ensemble(paths: Sequence[Path]) -> Trained:
+    """Opens several checkpoints as one network, which gives the mean of their probabilities.
+
+    Raises:
+        ConfigError: if one is not a checkpoint, or sees scans in another way than the first.
+    """
+    members = [load(path) for path in paths]
+    if len(members) == 1:
+        return members[0]
+    first = _way_of_seeing(members[0].plan)
+    for path, member in zip(paths, members, strict=True):
+        for key, value in _way_of_seeing(member.plan).items():
+            if value != first[key]:
+                raise ConfigError(
+                    f"checkpoint: {path} was trained with {key} {value}, but {paths[0]} with {first[key]}; those that "
+                    "are averaged must share it: train them as folds of one split (data.fold), or set plan.* alike"
+                )
+    network = Ensemble([member.network for member in members], exclusive=members[0].plan.regions is None)
+    return Trained(network.eval(), members[0].plan, members[0].config)
+
+
+def _way_of_seeing(plan: Plan) -> dict[str, Any]:
+    """What of a plan all members of an ensemble must share."""
+    own = {"batch", "strides", "kernels", "ignore", "reasons", *(() if plan.normalise == "ct" else ("foreground",))}
+    return plan.model_dump(exclude=own)
 
 
 def load(path: Path) -> Trained:

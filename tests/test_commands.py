@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,14 +20,22 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from segpipe import checkpoint
+from segpipe.prediction.predictor import Predictor
 
 TINY = ["model.channels=[4,8]", "data.phantom.train=6", "data.phantom.test=2", "plan.batch=1", "plan.patch=[32,32,32]",
         "trainer.max_steps=6", "trainer.steps_per_epoch=3", "trainer.validations=2", "trainer.workers=0"]  # fmt: skip
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # tests run beside each other
+
 
 def command(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(REPOSITORY / script), *arguments], cwd=folder, capture_output=True, text=True, timeout=300
+        [sys.executable, str(REPOSITORY / script), *arguments],
+        cwd=folder,
+        env=os.environ | ONE_THREAD,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -274,24 +283,44 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_cases(trained: Pat
     ), line
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    arguments = [*TINY, "trainer.max_steps=1000", "trainer.validations=500"]
-    with subprocess.Popen([sys.executable, str(REPOSITORY / "train.py"), *arguments], cwd=tmp_path) as process:
-        last = tmp_path / "runs/latest/checkpoints/last.ckpt"
-        for _ in range(600):
-            if last.is_file() or process.poll() is not None:
-                break
-            time.sleep(0.2)
+def same(one: Any, other: Any) -> bool:
+    """Whether two parts of a checkpoint are equal, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """Weights, their running mean and the optimiser; with dropout, whose chance must go on where it was."""
+    arguments = [*TINY, "trainer.max_steps=60", "trainer.steps_per_epoch=10", "trainer.validations=2", "augment=standard", "model.dropout=0.1",
+                 "model.skip_dropout=0.1", "seed=3"]  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), *arguments, "hydra.run.dir=killed"],
+        cwd=tmp_path,
+        env=os.environ | ONE_THREAD,
+    ) as process:
+        last = tmp_path / "killed/checkpoints/last.ckpt"
+        while not last.is_file():
+            assert process.poll() is None
+            time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
-    run = (tmp_path / "runs/latest").resolve()
-    before = torch.load(last, weights_only=True)["global_step"]
-    done = command("train.py", f"resume={run}", f"trainer.max_steps={before + 6}", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert torch.load(last, weights_only=True)["global_step"] == before + 6
-    with (run / "metrics.csv").open() as file:
-        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(3, before + 7, 3))
-    assert (tmp_path / "runs/latest").resolve() == run
-    assert command("train.py", f"resume={run}", "seed=1", folder=tmp_path).stderr.startswith(
+    assert 10 <= torch.load(last, weights_only=True)["global_step"] < 60
+    assert command("train.py", "resume=killed", folder=tmp_path).returncode == 0
+    assert command("train.py", *arguments, "hydra.run.dir=whole", folder=tmp_path).returncode == 0
+    killed, whole = (
+        torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("killed", "whole")
+    )
+    assert killed["global_step"] == whole["global_step"] == 60
+    for part in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "random_states"):
+        assert same(killed[part], whole[part]), part
+    tables = [(tmp_path / run / "metrics.csv").read_text() for run in ("killed", "whole")]
+    assert tables[0] == tables[1]
+    assert (tmp_path / "killed/validation.csv").read_text() == (tmp_path / "whole/validation.csv").read_text()
+    assert command("train.py", "resume=killed", "seed=1", folder=tmp_path).stderr.startswith(
         "segpipe-train: seed: a resumed run keeps its config; only trainer.* can be changed with resume="
     )
 
@@ -344,3 +373,39 @@ def test_images_in_masks_out(tmp_path: Path) -> None:
     mask = np.asarray(Image.open(tmp_path / "m/a.png"))
     assert mask.shape == (40, 56)
     assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_folds_are_averaged(tmp_path: Path) -> None:
+    folds = [*TINY, "data.folds=3", "data.fold=0,1,2", "plan.normalise=ct", "hydra.sweep.dir=cv"]
+    done = command("train.py", "-m", *folds, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plans = [yaml.safe_load((tmp_path / f"cv/{fold}/plan.yaml").read_text()) for fold in range(3)]
+    assert plans[0] == plans[1] == plans[2]
+    validated = [json.loads((tmp_path / f"cv/{fold}/split.json").read_text())["val"] for fold in range(3)]
+    assert sorted(name for names in validated for name in names) == sorted(
+        path.name[:-7] for path in (tmp_path / "data/phantom/imagesTr").iterdir()
+    )
+    arguments = ["input=data/phantom/imagesTs", "overlays=false"]
+    done = command("predict.py", "checkpoint=[cv/0,cv/1,cv/2]", *arguments, "output=mean", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scan = next((tmp_path / "data/phantom/imagesTs").iterdir())
+    predictor = Predictor.load(*(tmp_path / f"cv/{fold}" for fold in range(3)))
+    singles = [Predictor.load(tmp_path / f"cv/{fold}") for fold in range(3)]
+    x = torch.randn(1, 1, *predictor.plan.patch)
+    with torch.inference_mode():
+        mean = torch.softmax(predictor.network(x), 1)
+        expected = torch.stack([torch.softmax(single.network(x), 1) for single in singles]).mean(0)
+    assert torch.allclose(mean, expected, atol=1e-6)
+    mask = np.asarray(nib.load(tmp_path / "mean" / scan.name).dataobj)
+    assert np.array_equal(mask, predictor.mask(predictor([scan])))
+
+
+def test_an_ensemble_shares_its_way_of_seeing(tmp_path: Path, trained: Path) -> None:
+    spaced = [*TINY, "plan.spacing=[3,3,3]", "trainer.max_steps=3", "hydra.run.dir=runs/coarse"]
+    assert command("train.py", *spaced, folder=trained).returncode == 0
+    point_back(trained)
+    both = "checkpoint=[runs/latest,runs/coarse]"
+    done = command("predict.py", both, "input=data/phantom/imagesTs", f"output={tmp_path / 'm'}", folder=trained)
+    assert done.returncode == 2
+    assert "runs/coarse was trained with spacing_mm [3.0, 3.0, 3.0], but runs/latest with" in done.stderr
+    assert not (tmp_path / "m").exists()

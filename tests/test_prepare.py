@@ -1,6 +1,7 @@
 """Case -> network-ready volume -> patches."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_config import composed
 from test_plan import fingerprint
+from torch.utils.data import default_collate
 
-from segpipe.data.augment import patches
+from segpipe.config.train import Augment
+from segpipe.data.augment import changing, cutting
 from segpipe.data.cases import Case
 from segpipe.data.doctor import examine
 from segpipe.data.fingerprint import fingerprint as look
 from segpipe.data.fingerprint import label_ids
-from segpipe.data.module import Patches, prepare_case
+from segpipe.data.patches import Patches, change_batch, prepare_case
 from segpipe.data.prepare import inside_ids, mask_dtype, normalise, outside_ids, prepare_scan
 from segpipe.errors import DataError
 from segpipe.plan import Plan, make_plan
@@ -27,6 +30,17 @@ LABELS = {"background": 0, "core": 1, "edema": 2, "rim": 4}
 def plan(*overrides: str, shape: tuple[int, int, int] = (20, 16, 12), labels: dict[str, int] | None = None) -> Plan:
     options = composed("model.channels=[4,8]", *overrides)
     return make_plan(options, fingerprint((1.0, 1.0, 1.0), shape), ["MRI"], labels or LABELS, "cpu")
+
+
+def where(label: torch.Tensor, labels: int) -> list[torch.Tensor]:
+    return [(label.flatten() == number).nonzero().flatten() for number in range(labels)]
+
+
+def cut_and_change(
+    made: Plan, foreground: float, augment: Augment, given_: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    patch = cutting(made, foreground, augment).set_random_state(seed=seed)(given_)[0]
+    return changing(made, augment).set_random_state(seed=seed)({"image": patch["image"], "label": patch["label"]})
 
 
 def case(
@@ -98,10 +112,9 @@ def test_image_and_label_move_together(tmp_path: Path, choice: str) -> None:
     label = torch.zeros(1, 40, 40, 40, dtype=torch.uint8)
     label[:, 8:30, 10:26, 12:34] = 1
     made = plan("plan.patch=[24,24,24]", labels={"background": 0, "organ": 1})
-    cut = patches(made, 0.5, options.augment)
-    indices = [(label.flatten() == number).nonzero().flatten() for number in range(2)]
+    given_ = {"image": label.float(), "label": label, "indices": where(label, 2)}
     for seed in range(8):
-        patch = cut.set_random_state(seed=seed)({"image": label.float(), "label": label, "indices": indices})[0]
+        patch = cut_and_change(made, 0.5, options.augment, given_, seed)
         assert patch["image"].shape == patch["label"].shape == (1, 24, 24, 24)
         agree = ((patch["image"] > 0.5) == (patch["label"] > 0)).float().mean()
         assert agree > (0.999 if choice == "none" else 0.97)
@@ -112,25 +125,45 @@ def test_patches_are_centred_on_labels_as_often_as_asked(foreground: float, shar
     label = torch.zeros(1, 40, 40, 40, dtype=torch.uint8)
     label[:, 20, 20, 20] = 1
     made = plan("plan.patch=[4,4,4]", labels={"background": 0, "organ": 1})
-    cut = patches(made, foreground, composed("augment=none").augment)
-    indices = [(label.flatten() == number).nonzero().flatten() for number in range(2)]
-    given_ = {"image": label.float(), "label": label, "indices": indices}
-    hits = [cut.set_random_state(seed=seed)(given_)[0]["label"].any() for seed in range(200)]
+    given_ = {"image": label.float(), "label": label, "indices": where(label, 2)}
+    still = composed("augment=none").augment
+    hits = [cut_and_change(made, foreground, still, given_, seed)["label"].any() for seed in range(200)]
     assert np.mean(hits) == pytest.approx(share, abs=0.12)
 
 
 def test_a_patch_depends_on_its_number_alone(tmp_path: Path) -> None:
-    options = composed("model.channels=[4,8]", "augment=strong", "data.cache_gib=0")
+    options = composed("model.channels=[4,8]", "augment=strong", f"data.cache={tmp_path / 'cache'}")
     cases = [case(tmp_path, seed) for seed in range(3)]
-    kept = Patches(
-        cases, plan(), options.model_copy(update={"data": options.data.model_copy(update={"cache_gib": 1.0})})
-    )
-    read_anew = Patches(cases, plan(), options)
-    assert (len(kept.kept), len(read_anew.kept)) == (3, 0)
-    first = [kept[number]["image"] for number in range(6)]
+    first = [Patches(cases, plan(), options)[number]["image"] for number in range(6)]
+    again = Patches(cases, plan(), options)
     for number in (5, 0, 3):
-        assert torch.equal(read_anew[number]["image"], first[number])
+        assert torch.equal(again[number]["image"], first[number])
     assert not torch.equal(first[0], first[3])
+
+
+def test_a_batch_augmented_where_the_network_is_equals_one_that_the_workers_made(tmp_path: Path) -> None:
+    options = composed("model.channels=[4,8]", "augment=strong", f"data.cache={tmp_path / 'cache'}")
+    cases, made = [case(tmp_path, seed) for seed in range(2)], plan("plan.patch=[8,8,8]")
+    ready, cut = Patches(cases, made, options), Patches(cases, made, options, change=False)
+    batch = default_collate([cut[number] for number in range(4)])
+    assert batch["image"].shape[2:] == (10, 10, 10)  # with a margin, to be turned
+    changed = change_batch(changing(made, options.augment), batch)
+    for number in range(4):
+        assert torch.equal(changed["image"][number], ready[number]["image"])
+        assert torch.equal(changed["label"][number], ready[number]["label"])
+
+
+def test_coarse_slices_are_turned_in_their_plane_only() -> None:
+    """As for a 2D network: a slice that holds its own number still holds nothing else after rotation."""
+    options = composed("model.channels=[4,8]", "augment=strong", "augment.elastic=0", "augment.affine=1")
+    label = torch.arange(8, dtype=torch.uint8)[None, None, None, :].expand(1, 32, 32, 8).contiguous()
+    names = {f"label {number}": number for number in range(8)}
+    made = make_plan(options, fingerprint((1.0, 1.0, 5.0), (32, 32, 8)), ["MRI"], names, "cpu")
+    given_ = {"image": label.float(), "label": label, "indices": where(label, 8)}
+    for seed in range(10):
+        patch = cut_and_change(made, 0.5, options.augment, given_, seed)["label"]
+        for z in range(patch.shape[3]):
+            assert len(set(patch[..., z].unique().tolist()) - {0}) <= 1
 
 
 def test_slices_are_turned_in_their_plane_only() -> None:
@@ -140,10 +173,9 @@ def test_slices_are_turned_in_their_plane_only() -> None:
     names = {f"label {number}": number for number in range(10)}
     made = make_plan(options, fingerprint((1.0, 5.0, 1.0), (30, 10, 30)), ["MRI"], names, "cpu")
     assert made.slice_axis == 1
-    cut = patches(made, 0.5, options.augment)
-    indices = [(label.flatten() == number).nonzero().flatten() for number in range(10)]
+    given_ = {"image": label.float(), "label": label, "indices": where(label, 10)}
     for seed in range(20):
-        patch = cut.set_random_state(seed=seed)({"image": label.float(), "label": label, "indices": indices})[0]
+        patch = cut_and_change(made, 0.5, options.augment, given_, seed)
         assert patch["label"].shape == (1, made.patch[0], 1, made.patch[2])
         assert len(set(patch["label"].unique().tolist()) - {0}) <= 1
 

@@ -12,7 +12,7 @@ from segpipe.data.cases import Case
 from segpipe.data.split import Split, split_cases, write_split
 from segpipe.errors import ConfigError
 
-NOTHING = {"file": None, "folds": None, "fold": None, "fraction": 0.2, "seed": 0}
+NOTHING = {"file": None, "folds": 5, "fold": None, "fraction": 0.2, "seed": 0}
 
 
 def cases(count: int, patients: int | None = None) -> list[Case]:
@@ -74,8 +74,6 @@ def test_a_tables_own_split_is_taken() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"folds": 5}, "data.folds and data.fold go together"),
-        ({"fold": 0}, "data.folds and data.fold go together"),
         ({"folds": 5, "fold": 5}, "data.fold is 5; with data.folds=5 it must be from 0 to 4"),
         ({"folds": 5, "fold": -1}, "data.fold is -1; with data.folds=5 it must be from 0 to 4"),
         ({"folds": 11, "fold": 0}, "data.folds is 11; for 10 cases or groups it must be from 2 to 10"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from segpipe.config.section import Section
 from segpipe.config.train import Precision
@@ -12,7 +12,11 @@ from segpipe.config.train import Precision
 class Predict(Section):
     """Everything that `predict.py` can be told."""
 
-    checkpoint: Path | None = Field(description="a run's folder (its best checkpoint) or a checkpoint file")
+    checkpoint: list[Path] | None = Field(
+        min_length=1,
+        description="a run's folder (its best checkpoint) or a checkpoint file; of several, [RUN,RUN], the mean of "
+        "their probabilities",
+    )
     input: str | None = Field(description="a scan, a folder of scans, or a glob such as 'scans/*_T1.nii.gz'")
     output: Path | None = Field(description="folder for the masks, made if it is not there")
     truth: Path | None = Field(
@@ -23,6 +27,11 @@ class Predict(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(description="auto = as in training: bf16 where the device computes it faster")
     overlays: bool = Field(description="draw a picture of each mask over its scan")
+
+    @field_validator("checkpoint", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        return [given] if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _says_what(self) -> "Predict":

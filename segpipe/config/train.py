@@ -74,15 +74,18 @@ class Data(Section):
         description="id on disk of voxels that nobody has annotated: neither learnt nor scored; null = there are none"
     )
     split: Path | None = Field(description="JSON file {train: [...], val: [...]} of case names, or a list of such")
-    folds: PositiveInt | None = Field(description="number of cross-validation folds; null = use data.fraction")
-    fold: NonNegativeInt | None = Field(description="the fold that validates, from 0")
-    fraction: Probability = Field(description="share of the cases that validates where there are no folds and no split")
+    folds: int = Field(ge=2, description="number of cross-validation folds")
+    fold: NonNegativeInt | None = Field(
+        description="the fold that validates, from 0, or the entry of data.split; the plan is then made of all cases, "
+        "so that predict.py can average the folds; null = data.fraction"
+    )
+    fraction: Probability = Field(description="share of the cases that validates where there is no fold and no split")
     slice_axis: Literal[0, 1, 2] | None = Field(
         description="2D networks: axis of the volume that is cut into slices (0 left-right, 1 back-front, "
         "2 foot-head); null = the largest spacing"
     )
-    cache_gib: NonNegativeFloat = Field(
-        description="prepared cases kept in memory, at most this many GiB; the rest is read anew"
+    cache: Path = Field(
+        description="folder for what is prepared once and shared by all runs; it may be deleted when none is running"
     )
     phantom: Phantom
 

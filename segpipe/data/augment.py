@@ -24,40 +24,63 @@ from monai.transforms.spatial.dictionary import (
 from monai.transforms.transform import MapTransform
 
 from segpipe.config.train import Augment
-from segpipe.plan import Plan
+from segpipe.plan import ANISOTROPIC, Plan
 
 BOTH = ("image", "label")
 NEAREST = ("bilinear", "nearest")
 MARGIN = 1.15  # a patch is cut this much larger before it is rotated, so that its corners are anatomy
 
 
-def patches(plan: Plan, foreground: float, augment: Augment) -> Compose:
-    """Prepared case -> one augmented patch.
+def cutting(plan: Plan, foreground: float, augment: Augment) -> Compose:
+    """Prepared case -> patch, a little larger than the plan's where `changing` will move it.
 
     Takes a dict with `image` `(c, x, y, z)`, `label` `(1, x, y, z)` and `indices` (per label the flat places of its
-    voxels, as MONAI's `ClassesToIndices` makes them); gives `image` and `label` with the plan's patch as space.
+    voxels, as MONAI's `ClassesToIndices` makes them); gives a list of one such dict.
     A share `foreground` of the patches is centred on a labelled voxel, every label equally often.
     """
-    moved = augment.affine > 0 or augment.elastic > 0
-    cut = [voxels if voxels == 1 or not moved else math.ceil(voxels * MARGIN) for voxels in plan.patch]
+    flat = _in_plane(plan)
+    grown = [math.ceil(voxels * MARGIN) if axis in flat else voxels for axis, voxels in enumerate(plan.patch)]
+    cut = grown if _moves(augment) else plan.patch
     labels = len(plan.labels) - 1
     ratios = [1 - foreground] + [foreground / labels] * labels
     crop = RandCropByLabelClassesd(
         BOTH, "label", cut, list(ratios), labels + 1, indices_key="indices", allow_smaller=True, warn=False
     )
-    steps: list[MapTransform] = [crop, SpatialPadd(BOTH, cut)]
-    if moved:
+    return Compose([crop, SpatialPadd(BOTH, cut)])
+
+
+def changing(plan: Plan, augment: Augment) -> Compose:
+    """What was cut -> augmented patch: `image` `(c, *patch)` and `label` `(1, *patch)`, on their own device."""
+    steps: list[MapTransform] = []
+    if _moves(augment):
         steps += [*_spatial(plan, augment), CenterSpatialCropd(BOTH, plan.patch)]
     steps += [RandFlipd(BOTH, 0.5, axis) for axis in augment.mirror_axes if plan.patch[axis] > 1]
     return Compose([*steps, *_intensity(augment)])
 
 
+def _moves(augment: Augment) -> bool:
+    return augment.affine > 0 or augment.elastic > 0
+
+
+def _in_plane(plan: Plan) -> list[int]:
+    """The axes along which a patch may be turned and scaled: not across slices, nor along a coarse axis.
+
+    A turn out of the plane of voxels of 1x1x5 mm would mix what lies 5 mm apart with what lies 1 mm apart.
+    """
+    finest = min((mm for mm in plan.spacing_mm if mm is not None), default=1.0)
+    return [
+        axis
+        for axis, (voxels, mm) in enumerate(zip(plan.patch, plan.spacing_mm, strict=True))
+        if voxels > 1 and (mm or finest) <= ANISOTROPIC * finest
+    ]
+
+
 def _spatial(plan: Plan, augment: Augment) -> list[MapTransform]:
-    flat = [axis for axis, voxels in enumerate(plan.patch) if voxels == 1]
-    # a slice may only be turned within its own plane, that is about the axis that is cut
+    plane = _in_plane(plan)
     angle = math.radians(augment.rotate_deg)
-    turns = [angle if not flat or axis in flat else 0.0 for axis in range(3)]
-    sizes = [0.0 if axis in flat else augment.scale for axis in range(3)]
+    # what has a plane is only turned within it, that is about the axis that is not in it
+    turns = [angle if len(plane) == 3 or (len(plane) == 2 and axis not in plane) else 0.0 for axis in range(3)]
+    sizes = [augment.scale if axis in plane else 0.0 for axis in range(3)]
     steps: list[MapTransform] = []
     if augment.affine > 0:
         steps.append(

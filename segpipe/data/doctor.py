@@ -6,6 +6,7 @@ An error makes a case unusable; a warning is something that a person should look
 import csv
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from segpipe.data import cache
 from segpipe.data.cases import Case
 from segpipe.data.prepare import inside_ids
 from segpipe.errors import DataError
@@ -94,6 +96,25 @@ class Examined:
         """Whether there is no error."""
         return all(finding.severity != "error" for finding in self.findings)
 
+    def pack(self) -> dict[str, np.ndarray]:
+        """All but the case, as arrays."""
+        grid = self.grid and [self.grid.shape, self.grid.affine.tolist()]
+        about = json.dumps([[[one.kind, one.problem, one.mend] for one in self.findings], grid, self.content])
+        return {"about": np.frombuffer(about.encode(), np.uint8), "ids": self.ids, "foreground": self.foreground}
+
+    @classmethod
+    def unpack(cls, case: Case, arrays: dict[str, np.ndarray]) -> "Examined":
+        """Undoes `pack`."""
+        findings, grid, content = json.loads(arrays["about"].tobytes())
+        return cls(
+            case,
+            [Finding(case.name, *one) for one in findings],
+            grid and Grid(tuple(grid[0]), np.array(grid[1])),
+            np.array(arrays["ids"]),
+            np.array(arrays["foreground"]),
+            content,
+        )
+
     def add(self, kind: str, problem: str, mend: str) -> None:
         """Notes a finding."""
         self.findings.append(Finding(self.case.name, kind, problem, mend))
@@ -106,6 +127,7 @@ def examine(
     channels: int | None,
     done: Callable[[], None],
     ignore: int | None = None,
+    kept_in: Path | None = None,
 ) -> list[Examined]:
     """Reads every case once, in parallel.
 
@@ -116,10 +138,11 @@ def examine(
         channels: the declared number of image channels; None: what most cases have.
         done: called after each case.
         ignore: id on disk of voxels that nobody has annotated.
+        kept_in: the cache; a case that lies there since an earlier run, unchanged, is not read again.
     """
 
     def one(case: Case) -> Examined:
-        seen = examine_case(case, labels, ignore)
+        seen = examine_case(case, labels, ignore) if kept_in is None else _examine_once(case, labels, ignore, kept_in)
         done()
         return seen
 
@@ -128,6 +151,20 @@ def examine(
     _check_channels(cases, channels)
     _check_copies(cases, {case.name for case in val})
     return cases
+
+
+def _examine_once(case: Case, labels: dict[str, int] | None, ignore: int | None, folder: Path) -> Examined:
+    files = [*case.images, *([case.label] if case.label else [])]
+    try:
+        place = cache.entry(folder, files, "examined", [str(file) for file in files], labels, ignore)
+    except DataError:
+        return examine_case(case, labels, ignore)  # which notes what cannot be read
+    arrays = cache.kept(place)
+    if arrays is None:
+        seen = examine_case(case, labels, ignore)
+        cache.keep(place, seen.pack())
+        return seen
+    return Examined.unpack(case, arrays)
 
 
 def examine_case(case: Case, labels: dict[str, int] | None, ignore: int | None = None) -> Examined:

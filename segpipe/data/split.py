@@ -26,7 +26,7 @@ class Split:
 
 
 def split_cases(
-    cases: Sequence[Case], *, file: Path | None, folds: int | None, fold: int | None, fraction: float, seed: int
+    cases: Sequence[Case], *, file: Path | None, folds: int, fold: int | None, fraction: float, seed: int
 ) -> Split:
     """The split that a file gives, else the cases' own, else the folds', else a random one.
 
@@ -39,7 +39,7 @@ def split_cases(
         file: JSON of `{"train": [...], "val": [...]}`, or a list of such of which `fold` picks one.
         folds: number of folds.
         fold: the fold that validates, from 0.
-        fraction: share of the cases, or of the groups, that validates where there are no folds.
+        fraction: share of the cases, or of the groups, that validates where no fold is given.
         seed: of the random split.
 
     Raises:
@@ -48,11 +48,11 @@ def split_cases(
     if file is not None:
         source, split = f"data.split={file}", _from_file(file, fold, [case.name for case in cases])
     elif any(case.split for case in cases):
-        if fold is not None or folds is not None:
-            raise ConfigError("data.folds: the table has a split column; take away either")
+        if fold is not None:
+            raise ConfigError("data.fold: the table has a split column; take away either")
         source, split = "the table's split column", _named(cases, {case.name for case in cases if case.split == "val"})
     else:
-        source = f"data.fraction={fraction}" if folds is None else f"data.folds={folds}"
+        source = f"data.fraction={fraction}" if fold is None else f"data.folds={folds}"
         split = _drawn(cases, folds, fold, fraction, seed)
     _check(source, split, cases)
     return split
@@ -63,11 +63,9 @@ def write_split(split: Split, path: Path) -> None:
     write_text(path, json.dumps(asdict(split), indent=1) + "\n")
 
 
-def _drawn(cases: Sequence[Case], folds: int | None, fold: int | None, fraction: float, seed: int) -> Split:
-    if (fold is None) != (folds is None):
-        raise ConfigError("data.folds and data.fold go together, as in data.folds=5 data.fold=0")
+def _drawn(cases: Sequence[Case], folds: int, fold: int | None, fraction: float, seed: int) -> Split:
     groups = sorted({case.group or case.name for case in cases})
-    if folds is not None and fold is not None:
+    if fold is not None:
         if not 2 <= folds <= len(groups):
             raise ConfigError(
                 f"data.folds is {folds}; for {len(groups)} cases or groups it must be from 2 to {len(groups)}"

@@ -37,7 +37,7 @@ def build(
     if isinstance(model, MonaiModel):
         from segpipe.nets.monai import build_monai  # MONAI's networks take long to import
 
-        return build_monai(model, in_channels, out_channels).to(memory_format=CHANNELS_LAST[model.dims])
+        return build_monai(model, in_channels, out_channels).to(memory_format=CHANNELS_LAST[model.dims])  # type: ignore[call-overload]
     levels = len(model.channels)
     sizes = [[model.kernel if size > 1 else 1 for size in kernel] for kernel in kernels]
     up_kernel = model.up_kernel if model.up_kernel is not None else 0 if model.up == "transposed" else model.kernel
@@ -60,7 +60,7 @@ def build(
         up_bias=model.up_bias,
         deep_supervision=model.deep_supervision,
     )
-    return network.to(memory_format=CHANNELS_LAST[model.dims])
+    return network.to(memory_format=CHANNELS_LAST[model.dims])  # type: ignore[call-overload]
 
 
 def sketch(

@@ -51,7 +51,7 @@ def predict_batch(options: Predict) -> int:
     assert options.checkpoint is not None
     assert options.input is not None
     assert options.output is not None
-    trained, device = checkpoint.load(options.checkpoint), choose_device(options.device)
+    trained, device = checkpoint.load_ensemble(options.checkpoint), choose_device(options.device)
     number_format = choose_format(options.precision, device)
     predictor = Predictor(
         trained.network.to(device), trained.plan, device, number_format, options.overlap, options.windows

@@ -65,13 +65,13 @@ class Predictor:
         self.overlap, self.windows = overlap, windows
 
     @classmethod
-    def load(cls, path: Path | str, overlap: float = 0.5, windows: int = 4) -> "Predictor":
-        """The predictor of a run's folder or checkpoint file, on the best device here.
+    def load(cls, *paths: Path | str, overlap: float = 0.5, windows: int = 4) -> "Predictor":
+        """The predictor of a run's folder or checkpoint file, on the best device here; of several, their mean.
 
         Raises:
-            ConfigError: if `path` is not a checkpoint.
+            ConfigError: if one is not a checkpoint, or they do not go together.
         """
-        trained, device = checkpoint.load(Path(path)), choose_device("auto")
+        trained, device = checkpoint.load_ensemble([Path(path) for path in paths]), choose_device("auto")
         network = trained.network.to(device)
         return cls(network, trained.plan, device, choose_format("auto", device), overlap, windows)
 

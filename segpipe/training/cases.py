@@ -66,7 +66,9 @@ def examine_dataset(dataset: Dataset, train: list[Case], val: list[Case], data: 
     declared = len(dataset.channels) if data.layout in ("decathlon", "nnunet") else None
     with progress_bar() as bar:
         reading = bar.add_task("reading cases", total=len(train) + len(val), note="")
-        cases = examine(train, val, dataset.labels, declared, lambda: bar.advance(reading), data.ignore_label)
+        cases = examine(
+            train, val, dataset.labels, declared, lambda: bar.advance(reading), data.ignore_label, data.cache
+        )
     findings = [finding for seen in cases for finding in seen.findings]
     write_findings(findings, folder / "doctor.csv")
     for finding in findings:

@@ -71,7 +71,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     task = SegmentationTask(network, plan, options, Budget.of(options.trainer), number_format)
     trainer = _trainer(options, task.budget, folder, device, number_format)
     resume = folder / "checkpoints" / "last.ckpt" if options.resume else None
-    trainer.fit(task, CaseData(train, val, plan, options), ckpt_path=resume, weights_only=True)
+    trainer.fit(task, CaseData(train, val, plan, options, device), ckpt_path=resume, weights_only=True)
 
     score(folder, val, device, number_format)
 
@@ -85,7 +85,9 @@ def _quieten_libraries() -> None:
 def _plan(
     dataset: Dataset, cases: Sequence[Examined], train: Sequence[Case], options: Train, device: torch.device
 ) -> Plan:
-    labels, seen = label_ids(cases, dataset.labels), fingerprint(cases[: len(train)])
+    # the folds of a cross-validation share one plan, without which their networks could not be averaged
+    planned = cases[: len(train)] if options.data.fold is None else cases
+    labels, seen = label_ids(cases, dataset.labels), fingerprint(planned)
     names = dataset.channels
     if len(names) != seen.channels:
         names = tuple(f"{names[0]} {place}" for place in range(seen.channels))

@@ -23,6 +23,8 @@ from segpipe.training.loss import SegmentationLoss
 from segpipe.training.optim import learning_rate, make_optimizer
 from segpipe.windows import to_network
 
+CHANCE = "random_states"
+
 
 class SegmentationTask(pl.LightningModule):
     """Trains a network on patches.
@@ -103,3 +105,9 @@ class SegmentationTask(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts beside the weights what is needed to predict with them."""
         checkpoint[KEY] = contents(self.options.model_dump(mode="json"), self.plan)
+        checkpoint[CHANCE] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lets chance, which dropout draws from, go on where it was."""
+        torch.set_rng_state(checkpoint[CHANCE][0].cpu())
+        torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint[CHANCE][1:]])

@@ -1,0 +1,193 @@
+"""Training cases in model space, prepared once and kept on disk, and the patches that are cut from them."""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_obj import set_track_meta
+from monai.transforms.compose import Compose
+from monai.transforms.utils import map_classes_to_indices
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from segpipe.config.train import Train
+from segpipe.data import cache
+from segpipe.data.augment import changing, cutting
+from segpipe.data.cases import Case
+from segpipe.data.prepare import model_space, prepare_scan, read_labels
+from segpipe.errors import DataError
+from segpipe.plan import Plan
+from segpipe.terminal import progress_bar
+from segpipe.volumes import read_grid
+
+log = logging.getLogger("segpipe")
+LARGEST_INDEX = 100_000  # voxels remembered per label: enough to centre patches on, bounded in size
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A training case in model space.
+
+    Attributes:
+        image: shape `(c, x, y, z)`, normalised, float32.
+        label: shape `(1, x, y, z)`, ids inside, uint8.
+        indices: per label the flat places of (at most 100,000 of) its voxels.
+    """
+
+    image: Tensor
+    label: Tensor
+    indices: list[np.ndarray]
+
+    def save(self, place: Path) -> None:
+        """Keeps it in the cache."""
+        ends = np.cumsum([len(places) for places in self.indices])
+        arrays = {"image": self.image.numpy(), "label": self.label.numpy(), "ends": ends}
+        cache.keep(place, arrays | {"indices": np.concatenate(self.indices)})
+
+    @classmethod
+    def load(cls, place: Path) -> "PreparedCase":
+        """Undoes `save`; what is not looked at is not read.
+
+        Raises:
+            DataError: if it is not there any more.
+        """
+        arrays = cache.kept(place)
+        if arrays is None:
+            raise DataError(f"{place}: this prepared case is gone; go on with resume=RUN, which prepares it again")
+        indices = np.split(arrays["indices"], arrays["ends"][:-1])
+        return cls(torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["label"]), indices)
+
+
+def prepare_case(case: Case, plan: Plan) -> PreparedCase:
+    """Reads a training case and brings it before the network.
+
+    Raises:
+        DataError: if a file cannot be used.
+    """
+    scan = prepare_scan(case.images, plan)
+    label = model_space(plan).enter_labels(read_labels(case, plan, scan.grid))
+    indices = map_classes_to_indices(label, len(plan.labels), max_samples_per_class=LARGEST_INDEX)
+    return PreparedCase(scan.image, label, [np.asarray(places) for places in indices])
+
+
+def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
+    """Each case's place in the cache `folder`, prepared where it was not yet.
+
+    Raises:
+        DataError: if a case cannot be used, or the disk has no room for what is to be prepared.
+    """
+    cache.tidy(folder)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        places = list(threads.map(partial(_place, plan=plan, folder=folder), cases))
+        missing = [(case, place) for case, place in zip(cases, places, strict=True) if cache.kept(place) is None]
+        if missing:
+            _check_room([case for case, _ in missing], len(cases), plan, folder)
+        with progress_bar() as bar:
+            preparing = bar.add_task("preparing cases", total=len(missing), note="")
+            for _ in threads.map(lambda new: prepare_case(new[0], plan).save(new[1]), missing):
+                bar.advance(preparing)
+    return places
+
+
+def _place(case: Case, plan: Plan, folder: Path) -> Path:
+    assert case.label is not None
+    foreground = plan.foreground if plan.normalise == "ct" else None
+    settings = ["prepared", plan.spacing_mm, plan.normalise, foreground, list(plan.labels.values()), plan.ignore]
+    return cache.entry(folder, [*case.images, case.label], *settings)
+
+
+def _check_room(cases: Sequence[Case], of: int, plan: Plan, folder: Path) -> None:
+    voxels = sum(float(np.prod(model_space(plan).shape(read_grid(case.images[0])))) for case in cases)
+    needed = voxels * (4 * len(plan.channels) + 1) / MIB
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / MIB
+    log.info("cache: %d of %d cases to prepare, %.0f MiB in %s", len(cases), of, needed, folder)
+    if needed > free:
+        raise DataError(
+            f"{folder}: the prepared cases need {needed:.0f} MiB, but only {free:.0f} MiB are free: make room, name "
+            "another folder by data.cache, or give a coarser plan.spacing"
+        )
+
+
+class Patches(Dataset[dict[str, Any]]):
+    """Item `i` is the `i`-th patch of the run: the same whatever the workers, and after a resume.
+
+    Its case, place and augmentation are drawn from the seed and `i` alone. Cases come in shuffled rounds.
+
+    Args:
+        cases: that train.
+        plan: of the run.
+        options: of the run.
+        change: whether to augment the patches; else `change_batch` does it where the network is.
+    """
+
+    def __init__(self, cases: Sequence[Case], plan: Plan, options: Train, change: bool = True) -> None:
+        self.cases, self.seed = cases, options.seed
+        self.cut = cutting(plan, options.plan.foreground, options.augment)
+        self.change = changing(plan, options.augment) if change else None
+        self.places = prepare_all(cases, plan, options.data.cache)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`image` `(c, *patch)` float32, `label` `(1, *patch)` uint8, the `case`'s name and the patch's `seed`."""
+        turn, place = divmod(index, len(self.cases))
+        place = int(np.random.default_rng([self.seed, turn]).permutation(len(self.cases))[place])
+        case = PreparedCase.load(self.places[place])
+        seeds = np.random.default_rng([self.seed, index]).integers(2**31, size=2)
+        self.cut.set_random_state(seed=int(seeds[0]))
+        given: dict[str, Any] = {"image": case.image, "label": case.label, "indices": case.indices}
+        patch = _without_meta(self.cut, given)[0]
+        patch = {"image": patch["image"], "label": patch["label"]}
+        if self.change is not None:
+            patch = change_patch(self.change, patch, int(seeds[1]))
+        # a copy, so that the case's files are not held open by its patch
+        patch = {name: torch.empty(voxels.shape, dtype=voxels.dtype).copy_(voxels) for name, voxels in patch.items()}
+        return {**patch, "case": self.cases[place].name, "seed": int(seeds[1])}
+
+
+def change_patch(change: Compose, patch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """`image` and `label` of a patch, augmented on the device where they are."""
+    change.set_random_state(seed=seed)
+    changed: Any = _without_meta(change, patch)
+    return {"image": changed["image"], "label": changed["label"]}
+
+
+def change_batch(change: Compose, batch: dict[str, Any]) -> dict[str, Any]:
+    """Augments the patches of a batch that was only cut, each by its own seed."""
+    patches = [
+        change_patch(change, {"image": image, "label": label}, int(seed))
+        for image, label, seed in zip(batch["image"], batch["label"], batch["seed"], strict=True)
+    ]
+    return batch | {name: torch.stack([patch[name] for patch in patches]) for name in ("image", "label")}
+
+
+def _without_meta(transform: Compose, given: dict[str, Any]) -> Any:
+    set_track_meta(False)  # a patch needs no affine, and keeping one costs as much as the augmentation
+    try:
+        return transform(given)
+    finally:
+        set_track_meta(True)
+
+
+class Onwards(Sampler[int]):
+    """The numbers of an epoch's patches: each epoch goes on where the last one ended."""
+
+    def __init__(self, first: int, size: int) -> None:
+        self.first, self.size = first, size
+
+    def __iter__(self) -> Iterator[int]:
+        """The patch numbers of the next epoch."""
+        first, self.first = self.first, self.first + self.size
+        return iter(range(first, first + self.size))
+
+    def __len__(self) -> int:
+        """Patches in an epoch."""
+        return self.size
