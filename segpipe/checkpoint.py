@@ -86,7 +86,7 @@ def load_ensemble(paths: Sequence[Path]) -> Trained:
 
 def _way_of_seeing(plan: Plan) -> dict[str, Any]:
     """What of a plan all members of an ensemble must share."""
-    own = {"batch", "strides", "kernels", "ignore", "reasons", *(() if plan.normalise == "ct" else ("foreground",))}
+    own = {"batch", "strides", "kernels", "ignore", "reasons", *(() if "ct" in plan.normalise else ("foreground",))}
     return plan.model_dump(exclude=own)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from segpipe.config.model import AnyModel, MonaiModel
+from segpipe.config.model import MonaiModel
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 
@@ -23,6 +23,23 @@ SMALLEST_LEVEL = 4  # voxels along an axis below which it is no longer halved
 
 
 @dataclass(frozen=True)
+class LabelSize:
+    """How large a label is, over the cases that have it.
+
+    Attributes:
+        cases: that have it.
+        share: of all their voxels.
+        parts: connected parts in a case, the median.
+        part_ml: size of a case's largest part, the median, in mL.
+    """
+
+    cases: int
+    share: float
+    parts: float
+    part_ml: float
+
+
+@dataclass(frozen=True)
 class Fingerprint:
     """What the training cases have in common.
 
@@ -31,12 +48,14 @@ class Fingerprint:
         shapes: (cases, 3) voxels along the same axes.
         channels: number of image channels.
         foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of labelled voxels.
+        labels: id on disk -> how the label looks; without the background.
     """
 
     spacings_mm: np.ndarray
     shapes: np.ndarray
     channels: int
     foreground: list[tuple[float, float, float, float]]
+    labels: dict[int, LabelSize]
 
 
 class Plan(BaseModel):
@@ -54,7 +73,7 @@ class Plan(BaseModel):
     slice_axis: Literal[0, 1, 2] | None  # None: the network sees volumes
     strides: list[list[int]]  # per downsampling, the network's axes
     kernels: list[list[int]]  # per level, the network's axes
-    normalise: Literal["zscore", "ct", "none"]
+    normalise: list[Literal["zscore", "ct", "none"]]  # per channel
     foreground: list[tuple[float, float, float, float]]  # as in Fingerprint
     reasons: list[str]
 
@@ -77,7 +96,12 @@ def own_id(regions: dict[str, list[int]], name: str) -> int:
 
 
 def make_plan(
-    options: Train, fingerprint: Fingerprint, channels: list[str], labels: dict[str, int], device: str
+    options: Train,
+    fingerprint: Fingerprint,
+    channels: list[str],
+    labels: dict[str, int],
+    device: str,
+    share: float = 1.0,
 ) -> Plan:
     """The plan for these cases, with the values of `options.plan` where they are given.
 
@@ -87,9 +111,10 @@ def make_plan(
         channels: names of the image channels.
         labels: name -> id on disk, background first.
         device: `cpu` or `cuda`.
+        share: of the usual voxels a step, where memory is short.
 
     Raises:
-        ConfigError: if the given patch cannot be halved as often as the network has levels.
+        ConfigError: if the given entries do not go together.
     """
     dims, given = options.model.dims, options.plan
     spacing, why_spacing = _spacing(fingerprint)
@@ -99,12 +124,12 @@ def make_plan(
         target[slice_axis] = None
     axes = [axis for axis in range(3) if axis != slice_axis]
     median = _median_shape(fingerprint, target)
-    size = list(given.patch or _fit([median[axis] for axis in axes], PATCH_VOXELS[device, dims]))
-    strides, kernels = _levels(size, [float(target[axis] or spacing[axis]) for axis in axes], options.model)
+    size = list(given.patch or _fit([median[axis] for axis in axes], share * PATCH_VOXELS[device, dims]))
+    strides, kernels, why_levels = _levels(size, [float(target[axis] or spacing[axis]) for axis in axes], options)
     patch = _patch(size, axes, np.prod(strides, axis=0), given=given.patch is not None)
-    voxels_a_step = BATCH_VOXELS[device, dims]
+    voxels_a_step = int(share * BATCH_VOXELS[device, dims])
     batch = given.batch or int(np.clip(voxels_a_step // np.prod(patch), *BATCH))
-    normalise = given.normalise or ("ct" if channels[0].upper() in ("CT", "HU") else "zscore")
+    normalise, why_normalise = _normalise(options, channels)
 
     def why(value: object, derived: str) -> str:
         return "given" if value is not None else derived
@@ -127,9 +152,35 @@ def make_plan(
             *([why_slices] if why_slices else []),
             f"patch {_times(patch)}: {why(given.patch, f'of a median case of {_times(median)} voxels, for {device}')}",
             f"batch {batch}: {why(given.batch, f'about {voxels_a_step} voxels a step, for {device}')}",
-            f"intensities {normalise}: {why(given.normalise, 'channels are ' + ', '.join(channels))}",
+            f"strides {', '.join(map(_times, strides))}; kernels {', '.join(map(_times, kernels))}: {why_levels}",
+            f"intensities {', '.join(normalise)}: {why_normalise}",
+            *_sizes(fingerprint, labels, given.foreground),
         ],
     )
+
+
+def _normalise(options: Train, channels: list[str]) -> tuple[list[Literal["zscore", "ct", "none"]], str]:
+    """Per channel how its intensities are brought on a common scale, and why."""
+    given = options.plan.normalise
+    if given is None:
+        known = [channel.split(" ")[0].upper() in ("CT", "HU") for channel in channels]
+        return ["ct" if ct else "zscore" for ct in known], f"channels are {', '.join(channels)}"
+    if len(given) not in (1, len(channels)):
+        raise ConfigError(
+            f"plan.normalise has {len(given)} entries, but there are {len(channels)} channels: give each one"
+        )
+    return given * (len(channels) if len(given) == 1 else 1), "given"
+
+
+def _sizes(fingerprint: Fingerprint, labels: dict[str, int], foreground: float) -> list[str]:
+    """A line per label: how much there is of it, which is why patches are centred on labels."""
+    lines = [
+        f"{name}: {100 * size.share:.2g} % of the voxels of {size.cases} cases, mostly in {size.parts:.3g} parts, the "
+        f"largest of {size.part_ml:.3g} mL"
+        for name, number in labels.items()
+        if (size := fingerprint.labels.get(number))
+    ]
+    return [*lines, f"foreground {foreground:g}: this share of patches is centred on a label, each equally often"]
 
 
 def _regions(given: dict[str, list[int]] | None, labels: dict[str, int]) -> dict[str, list[int]] | None:
@@ -168,7 +219,7 @@ def _spacing(fingerprint: Fingerprint) -> tuple[np.ndarray, str]:
     if spacing[coarse] > ANISOTROPIC * spacing[others].max() and thin:
         tenth = float(np.percentile(fingerprint.spacings_mm[:, coarse], 10))
         spacing[coarse] = max(tenth, float(spacing[others].max()))
-        return spacing, f"median, but the 10th percentile along the coarse axis {coarse} (anisotropic)"
+        return spacing, (f"anisotropic, so along the coarse axis {coarse} the 10th percentile, else the median")
     return spacing, "median of the training cases"
 
 
@@ -193,7 +244,7 @@ def _median_shape(fingerprint: Fingerprint, target: list[float | None]) -> list[
     return [max(1, int(size)) for size in np.median(np.round(fingerprint.shapes * scale), axis=0)]
 
 
-def _fit(shape: list[int], voxels: int) -> list[int]:
+def _fit(shape: list[int], voxels: float) -> list[int]:
     """`shape`, its longest axes shortened until it holds at most `voxels`."""
     size = np.array(shape, dtype=float)
     while size.prod() > voxels:
@@ -204,14 +255,26 @@ def _fit(shape: list[int], voxels: int) -> list[int]:
     return [max(1, round(float(axis))) for axis in size]
 
 
-def _levels(size: list[int], spacing: list[float], model: AnyModel) -> tuple[list[list[int]], list[list[int]]]:
-    """Strides and kernels per level: an axis is halved only while its voxels are not twice as large as the finest.
+def _levels(size: list[int], spacing: list[float], options: Train) -> tuple[list[list[int]], list[list[int]], str]:
+    """Strides and kernels per level, and why: an axis is halved only while its voxels are the finest, or nearly so.
 
     A network of MONAI halves as it was made to, whatever the data.
+
+    Raises:
+        ConfigError: if what is given has not an entry for each level and axis.
     """
+    model, given = options.model, options.plan
     levels = model.levels
     if isinstance(model, MonaiModel):
-        return [[2] * model.dims] * (levels - 1), [[3] * model.dims] * levels
+        if given.strides or given.kernels:
+            raise ConfigError("plan.strides and plan.kernels are for network=unet: give model.arguments instead")
+        return [[2] * model.dims] * (levels - 1), [[3] * model.dims] * levels, "as the network has them"
+    for key, rows, needed in (("strides", given.strides, levels - 1), ("kernels", given.kernels, levels)):
+        if rows is not None and [len(row) for row in rows] != [model.dims] * needed:
+            raise ConfigError(
+                f"plan.{key} must have {needed} entries of {model.dims}, since model.channels has {levels} levels and "
+                f"model.dims is {model.dims}; it is {rows}"
+            )
     now, mm = np.array(size), np.array(spacing)
     strides, kernels = [], []
     for level in range(levels):
@@ -219,8 +282,16 @@ def _levels(size: list[int], spacing: list[float], model: AnyModel) -> tuple[lis
         if level < levels - 1:
             halve = (mm < 2 * mm.min()) & (now >= 2 * SMALLEST_LEVEL)
             strides.append([2 if yes else 1 for yes in halve])
+            if given.strides is not None:
+                halve = np.array(given.strides[level]) == 2
             now, mm = np.where(halve, -(-now // 2), now), np.where(halve, 2 * mm, mm)
-    return strides, kernels
+    whose = [key for key in ("strides", "kernels") if getattr(given, key) is not None]
+    why = f"{levels} levels, coarse axes later" if spacing != [spacing[0]] * len(spacing) else f"{levels} levels"
+    return (
+        [list(row) for row in given.strides or strides],
+        [list(row) for row in given.kernels or kernels],
+        f"{' and '.join(whose)} given" if whose else why,
+    )
 
 
 def _patch(size: list[int], axes: list[int], steps: np.ndarray, given: bool) -> list[int]:

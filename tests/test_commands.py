@@ -297,7 +297,7 @@ def same(one: Any, other: Any) -> bool:
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     """Weights, their running mean and the optimiser; with dropout, whose chance must go on where it was."""
     arguments = [*TINY, "trainer.max_steps=60", "trainer.steps_per_epoch=10", "trainer.validations=2", "augment=standard", "model.dropout=0.1",
-                 "model.skip_dropout=0.1", "seed=3"]  # fmt: skip
+                 "model.skip_dropout=0.1", "seed=3", "optim.ema=0.9"]  # fmt: skip
     with subprocess.Popen(
         [sys.executable, str(REPOSITORY / "train.py"), *arguments, "hydra.run.dir=killed"],
         cwd=tmp_path,

@@ -1,17 +1,23 @@
 """What training derives from the data."""
 
+import re
+
 import numpy as np
 import pytest
+import torch
 from test_config import composed
 
 from segpipe.errors import ConfigError
-from segpipe.plan import Fingerprint, Plan, make_plan
+from segpipe.plan import Fingerprint, LabelSize, Plan, make_plan
+from segpipe.training.memory import fitting_plan, step_mib
 
 LABELS = {"background": 0, "organ": 1}
 
 
 def fingerprint(spacing: tuple[float, ...], shape: tuple[int, ...]) -> Fingerprint:
-    return Fingerprint(np.tile(spacing, (5, 1)), np.tile(shape, (5, 1)), 1, [(0.0, 1.0, 0.5, 0.2)])
+    return Fingerprint(
+        np.tile(spacing, (5, 1)), np.tile(shape, (5, 1)), 1, [(0.0, 1.0, 0.5, 0.2)], {1: LabelSize(5, 0.02, 1.0, 3.4)}
+    )
 
 
 def plan(
@@ -63,8 +69,8 @@ def test_equal_spacings_are_cut_into_axial_slices() -> None:
 
 @pytest.mark.parametrize(("channel", "rule"), [("CT", "ct"), ("MRI", "zscore"), ("image", "zscore")])
 def test_intensities_follow_the_modality(channel: str, rule: str) -> None:
-    assert plan((1.0, 1.0, 1.0), (64, 64, 64), channel=channel).normalise == rule
-    assert plan((1.0, 1.0, 1.0), (64, 64, 64), "plan.normalise=none", channel=channel).normalise == "none"
+    assert plan((1.0, 1.0, 1.0), (64, 64, 64), channel=channel).normalise == [rule]
+    assert plan((1.0, 1.0, 1.0), (64, 64, 64), "plan.normalise=none", channel=channel).normalise == ["none"]
 
 
 def test_every_entry_can_be_given() -> None:
@@ -88,3 +94,52 @@ def test_a_slice_axis_is_for_2d_networks() -> None:
 def test_a_plan_survives_its_own_yaml() -> None:
     made = plan((0.8, 0.8, 5.0), (256, 256, 24))
     assert Plan.model_validate(made.model_dump(mode="json")) == made
+
+
+def test_what_was_found_of_the_labels_is_told() -> None:
+    assert (
+        "organ: 2 % of the voxels of 5 cases, mostly in 1 parts, the largest of 3.4 mL"
+        in plan((1.0, 1.0, 1.0), (64, 64, 64)).reasons
+    )
+
+
+def test_strides_and_kernels_can_be_given() -> None:
+    both = ["plan.strides=[[2,2,1],[2,2,2]]", "plan.kernels=[[3,3,1],[3,3,3],[3,3,3]]", "model.channels=[4,8,16]"]
+    made = plan((1.0, 1.0, 1.0), (64, 64, 64), *both)
+    assert (made.strides, made.kernels) == ([[2, 2, 1], [2, 2, 2]], [[3, 3, 1], [3, 3, 3], [3, 3, 3]])
+    with pytest.raises(ConfigError, match=r"plan.strides must have 3 entries of 3, since model.channels has 4 levels"):
+        plan((1.0, 1.0, 1.0), (64, 64, 64), "plan.strides=[[2,2,1]]")
+
+
+def test_each_channel_has_its_own_scale() -> None:
+    seen = fingerprint((1.0, 1.0, 1.0), (64, 64, 64))
+    two = Fingerprint(seen.spacings_mm, seen.shapes, 2, seen.foreground * 2, seen.labels)
+    made = [
+        make_plan(composed(*more), two, ["CT", "PET"], LABELS, "cpu").normalise
+        for more in ([], ["plan.normalise=[none,ct]"], ["plan.normalise=none"])
+    ]
+    assert made == [["ct", "zscore"], ["none", "ct"], ["none", "none"]]
+    with pytest.raises(ConfigError, match="plan.normalise has 3 entries, but there are 2 channels"):
+        make_plan(composed("plan.normalise=[none,ct,ct]"), two, ["CT", "PET"], LABELS, "cpu")
+
+
+def fitting(*overrides: str, device: str = "cpu") -> Plan:
+    options, seen = composed(*overrides), fingerprint((1.0, 1.0, 1.0), (512, 512, 300))
+    return fitting_plan(
+        lambda share: make_plan(options, seen, ["MRI"], LABELS, device, share), options, "float32", torch.device("cpu")
+    )
+
+
+def test_a_plan_is_made_smaller_until_its_step_fits() -> None:
+    usual, small = fitting(device="cuda"), fitting("plan.memory_gib=2", device="cuda")
+    assert usual.patch == [128, 128, 128]
+    assert np.prod(small.patch) * small.batch < np.prod(usual.patch) * usual.batch
+    assert 0.5 * 2048 < step_mib(small, composed(), "float32") <= 2048
+    assert re.match(r"memory about \d+ of 2048 MiB: plan.memory_gib, for which patch or batch", small.reasons[-1])
+
+
+def test_a_given_patch_that_does_not_fit_is_refused() -> None:
+    says = r"plan: a step of 2 patches of 128x128x128 needs about \d+ MiB, but 512 MiB may be used: give a smaller"
+    with pytest.raises(ConfigError, match=says):
+        fitting("plan.memory_gib=0.5", "plan.patch=[128,128,128]", "plan.batch=2")
+    assert fitting("plan.memory_gib=0.5", "plan.batch=2").patch[0] < 128

@@ -78,7 +78,8 @@ def test_an_undeclared_label_is_named_with_its_voxels(value: float) -> None:
 
 def test_zscore_is_per_scan_and_channel() -> None:
     image = torch.stack([torch.randn(9, 8, 7) * 1e5 + 3e5, torch.randn(9, 8, 7)])
-    for channel in normalise(image, plan("plan.normalise=zscore")):
+    two = plan().model_copy(update={"normalise": ["zscore"] * 2, "foreground": plan().foreground * 2})
+    for channel in normalise(image, two):
         assert channel.mean().item() == pytest.approx(0, abs=1e-4)
         assert channel.std(correction=0).item() == pytest.approx(1, abs=1e-4)
     assert torch.equal(normalise(torch.full((1, 4, 4, 4), 7.0), plan()), torch.zeros(1, 4, 4, 4))

@@ -49,9 +49,18 @@ class Phantom(Section):
     """The generated dataset."""
 
     dims: Literal[2, 3] = Field(description="3 for volumes (NIfTI), 2 for images (PNG)")
+    modality: Literal["MRI", "CT"] = Field(
+        description="CT: Hounsfield units, slices four times as thick as voxels are wide, label ids 0, 1, 2, 4"
+    )
     train: PositiveInt = Field(description="cases to train and validate on")
     test: NonNegativeInt = Field(description="cases kept for predict.py")
     seed: NonNegativeInt = Field(description="another seed, another anatomy")
+
+    @model_validator(mode="after")
+    def _ct_is_3d(self) -> "Phantom":
+        if self.modality == "CT" and self.dims == 2:
+            raise ValueError("data.phantom.modality=CT is drawn in 3D only: give data.phantom.dims=3")
+        return self
 
 
 class Data(Section):
@@ -110,11 +119,26 @@ class Plan(Section):
         description="patch size in voxels of model space (2D networks: two entries)",
     )
     batch: PositiveInt | None = Field(description="patches per step")
-    normalise: Literal["zscore", "ct", "none"] | None = Field(
-        description="intensities: zscore per scan and channel, ct (clip to the foreground's 0.5 and 99.5 "
-        "percentiles, its mean and deviation), none"
+    strides: list[list[Literal[1, 2]]] | None = Field(
+        description="per downsampling, finest first, 2 for each axis that is halved and 1 for each other, "
+        "as [[2,2,1],[2,2,2]]"
+    )
+    kernels: list[list[Literal[1, 3]]] | None = Field(
+        description="per level, finest first, 1 for each axis of the network along which its convolutions do not look"
+    )
+    normalise: list[Literal["zscore", "ct", "none"]] | None = Field(
+        description="intensities, for all channels or a list with one for each: zscore per scan, ct (clip to the "
+        "foreground's 0.5 and 99.5 percentiles, its mean and deviation), none"
+    )
+    memory_gib: PositiveFloat | None = Field(
+        description="what a training step may need; null = 90 % of the GPU's memory, or 70 % of the machine's"
     )
     foreground: Probability = Field(description="share of patches that are centred on a labelled voxel")
+
+    @field_validator("normalise", mode="before")
+    @classmethod
+    def _for_all_or_each(cls, given: object) -> object:
+        return [given] if isinstance(given, str) else given
 
 
 class Augment(Section):

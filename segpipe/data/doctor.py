@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from scipy.ndimage import find_objects
+from scipy.ndimage import label as components
 
 from segpipe.data import cache
 from segpipe.data.cases import Case
@@ -81,6 +83,7 @@ class Examined:
         grid: of its image; None where that cannot be read.
         ids: the values of its label map.
         foreground: `(channels, voxels)`, a sample of its labelled intensities.
+        sizes: a row per label that it has: id, voxels, connected parts, voxels of the largest part.
         content: a hash of its image's voxels.
     """
 
@@ -89,6 +92,7 @@ class Examined:
     grid: Grid | None = None
     ids: np.ndarray = field(default_factory=lambda: np.empty(0))
     foreground: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    sizes: np.ndarray = field(default_factory=lambda: np.empty((0, 4), np.int64))
     content: str = ""
 
     @property
@@ -100,7 +104,12 @@ class Examined:
         """All but the case, as arrays."""
         grid = self.grid and [self.grid.shape, self.grid.affine.tolist()]
         about = json.dumps([[[one.kind, one.problem, one.mend] for one in self.findings], grid, self.content])
-        return {"about": np.frombuffer(about.encode(), np.uint8), "ids": self.ids, "foreground": self.foreground}
+        return {
+            "about": np.frombuffer(about.encode(), np.uint8),
+            "ids": self.ids,
+            "foreground": self.foreground,
+            "sizes": self.sizes,
+        }
 
     @classmethod
     def unpack(cls, case: Case, arrays: dict[str, np.ndarray]) -> "Examined":
@@ -112,6 +121,7 @@ class Examined:
             grid and Grid(tuple(grid[0]), np.array(grid[1])),
             np.array(arrays["ids"]),
             np.array(arrays["foreground"]),
+            np.array(arrays["sizes"]),
             content,
         )
 
@@ -183,7 +193,19 @@ def examine_case(case: Case, labels: dict[str, int] | None, ignore: int | None =
     if case.label is not None and (label := _read_label(seen, case.label, labels, ignore)) is not None:
         inside = voxels[:, label > 0]
         seen.foreground = inside[:, :: max(1, inside.shape[1] // SAMPLE)].astype(np.float32)
+        seen.sizes = _sizes(label)
     return seen
+
+
+def _sizes(label: np.ndarray) -> np.ndarray:
+    """The rows of `Examined.sizes`; parts touch by a face, an edge or a corner."""
+    rows, boxes = [], find_objects(label.astype(np.int32))
+    for number, box in enumerate(boxes, start=1):
+        if box is not None:
+            parts: Any = components(label[box] == number, np.ones((3, 3, 3)))[0]  # type: ignore[index]
+            voxels = np.bincount(parts.ravel())[1:]
+            rows.append([number, voxels.sum(), len(voxels), voxels.max()])
+    return np.array(rows, np.int64).reshape(-1, 4)
 
 
 def _check_image(seen: Examined, voxels: np.ndarray) -> None:

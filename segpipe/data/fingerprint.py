@@ -6,7 +6,7 @@ import numpy as np
 
 from segpipe.data.doctor import Examined
 from segpipe.errors import DataError
-from segpipe.plan import Fingerprint
+from segpipe.plan import Fingerprint, LabelSize
 
 
 def fingerprint(train: Sequence[Examined]) -> Fingerprint:
@@ -18,7 +18,22 @@ def fingerprint(train: Sequence[Examined]) -> Fingerprint:
         shapes=np.array([grid.ras_shape for grid in grids]),
         channels=len(voxels),
         foreground=[_statistics(channel) for channel in voxels],
+        labels=_label_sizes(train),
     )
+
+
+def _label_sizes(cases: Sequence[Examined]) -> dict[int, LabelSize]:
+    found: dict[int, list[tuple[float, float, float]]] = {}
+    for seen in cases:
+        if seen.grid is None:
+            continue
+        for number, voxels, parts, largest in seen.sizes:
+            share = voxels / np.prod(seen.grid.shape)
+            found.setdefault(int(number), []).append((share, parts, largest * seen.grid.voxel_ml))
+    return {
+        number: LabelSize(len(rows), float(np.mean(rows, axis=0)[0]), *map(float, np.median(rows, axis=0)[1:]))
+        for number, rows in found.items()
+    }
 
 
 def label_ids(cases: Sequence[Examined], declared: dict[str, int] | None) -> dict[str, int]:

@@ -100,7 +100,7 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
 
 def _place(case: Case, plan: Plan, folder: Path) -> Path:
     assert case.label is not None
-    foreground = plan.foreground if plan.normalise == "ct" else None
+    foreground = plan.foreground if "ct" in plan.normalise else None
     settings = ["prepared", plan.spacing_mm, plan.normalise, foreground, list(plan.labels.values()), plan.ignore]
     return cache.entry(folder, [*case.images, case.label], *settings)
 

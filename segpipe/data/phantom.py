@@ -28,7 +28,14 @@ ORIENTATIONS = ("RAS", "LPS", "LAS", "PIR", "RAS", "LIP", "ASR")
 FORM_CODES = ((1, 1), (2, 0), (0, 1), (1, 0), (2, 1))  # (sform, qform): scanners set one of them at least
 TOWARDS = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
 
+# what CT shows of the tissues that MR shows in these signals, in Hounsfield units: air, gas, bile, liver, kidney, two
+# kinds of fat, and blood with contrast medium
+SIGNALS = (0.0, 0.03, 0.3, 0.52, 0.66, 0.86, 1.0, 1.2)
+HOUNSFIELD = (-1000, -950, 10, 110, 180, -90, -110, 260)
+IDS = {"MRI": (0, 1, 2, 3), "CT": (0, 1, 2, 4)}  # of LABELS, on disk; that they may have gaps is part of the trial
+
 Doubles = npt.NDArray[np.float64]
+Settings = dict[str, int | str]
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,15 @@ class Grid:
         return (points + origin[:, None, None, None]).astype(np.float32)
 
 
-def write_phantom(root: Path, *, dims: Literal[2, 3] = 3, train: int = 24, test: int = 6, seed: int = 0) -> Path:
+def write_phantom(
+    root: Path,
+    *,
+    dims: Literal[2, 3] = 3,
+    modality: Literal["MRI", "CT"] = "MRI",
+    train: int = 24,
+    test: int = 6,
+    seed: int = 0,
+) -> Path:
     """Write the phantom in the Decathlon layout to `root`, unless it is there already, and return `root`.
 
     The same settings give the same bytes, and more cases leave the earlier ones as they are. `root` appears
@@ -61,7 +76,8 @@ def write_phantom(root: Path, *, dims: Literal[2, 3] = 3, train: int = 24, test:
     Raises:
         DataError: `root` holds something else, or a phantom with other settings.
     """
-    settings = {"dims": dims, "train": train, "test": test, "seed": seed, "version": VERSION}
+    settings: Settings = {"dims": dims, "modality": modality, "train": train, "test": test, "seed": seed}
+    settings["version"] = VERSION
     if _present(root, settings):
         return root
     building = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
@@ -77,12 +93,12 @@ def write_phantom(root: Path, *, dims: Literal[2, 3] = 3, train: int = 24, test:
     return root
 
 
-def _present(root: Path, settings: dict[str, int]) -> bool:
+def _present(root: Path, settings: Settings) -> bool:
     """Whether `root` holds this very phantom; anything else there is the user's and is never overwritten."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found: dict[str, int] = {**json.loads((root / "dataset.json").read_text())["phantom"]}
+        found: Settings = {**json.loads((root / "dataset.json").read_text())["phantom"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"{root} exists and is not a phantom; remove the folder or choose another.") from None
     differ = [key for key in settings if found.get(key) != settings[key]]
@@ -93,23 +109,25 @@ def _present(root: Path, settings: dict[str, int]) -> bool:
     return True
 
 
-def _write_dataset(folder: Path, settings: dict[str, int]) -> None:
-    dims, ending = settings["dims"], ".png" if settings["dims"] == 2 else ".nii.gz"
+def _write_dataset(folder: Path, settings: Settings) -> None:
+    dims, modality = settings["dims"], str(settings["modality"])
+    ending = ".png" if dims == 2 else ".nii.gz"
+    write = {"MRI": _write_section if dims == 2 else _write_mr, "CT": _write_ct}[modality]
     names: dict[str, list[str]] = {}
-    for part, (suffix, count) in enumerate((("Tr", settings["train"]), ("Ts", settings["test"]))):
+    for part, (suffix, count) in enumerate((("Tr", int(settings["train"])), ("Ts", int(settings["test"])))):
         for kind in ("images", "labels"):
             (folder / f"{kind}{suffix}").mkdir()
         names[suffix] = [f"{'phantom' if part == 0 else 'unseen'}_{i:03d}{ending}" for i in range(count)]
         for index, name in enumerate(names[suffix]):
-            rng = np.random.default_rng([settings["seed"], part, index])
+            rng = np.random.default_rng([int(settings["seed"]), part, index])
             paths = folder / f"images{suffix}" / name, folder / f"labels{suffix}" / name
-            (_write_section if dims == 2 else _write_scan)(*paths, rng, index)
+            write(*paths, rng, index)
     about = {
         "name": "Phantom",
         "description": "Generated abdomens; labelsTs holds the labels of the test part.",
         "tensorImageSize": f"{dims}D",
-        "modality": {"0": "MRI"},
-        "labels": {str(label): name for label, name in LABELS.items()},
+        "modality": {"0": modality},
+        "labels": {str(number): name for number, name in zip(IDS[modality], LABELS.values(), strict=True)},
         "numTraining": settings["train"],
         "numTest": settings["test"],
         "training": [{"image": f"./imagesTr/{n}", "label": f"./labelsTr/{n}"} for n in names["Tr"]],
@@ -119,17 +137,28 @@ def _write_dataset(folder: Path, settings: dict[str, int]) -> None:
     (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
-def _write_scan(image_path: Path, label_path: Path, rng: np.random.Generator, index: int) -> None:
-    """One volume; what must vary within any few cases goes by index: axes, obliqueness, codes and type."""
+def _write_mr(image_path: Path, label_path: Path, rng: np.random.Generator, index: int) -> None:
+    """One MR volume; what must vary within any few cases goes by index: axes, obliqueness, codes and type."""
     spacing_mm, view_mm = rng.uniform((1.6, 2.4), (2.4, 3.0)), rng.uniform((116, 96, 120), (134, 112, 138))
     axis, angle_deg = rng.standard_normal(3), rng.uniform(5, 15) * (index % 3 == 1)
     turn = Rotation.from_rotvec(axis / np.linalg.norm(axis) * angle_deg, degrees=True)
     axes, codes = ORIENTATIONS[index % len(ORIENTATIONS)], FORM_CODES[index % len(FORM_CODES)]
     grid = _grid(axes, turn, spacing_mm, view_mm, ((48, 72),) * 3, rng)
     image, label = _scan(grid, rng)
+    image = _acquire(image, grid.points_mm(), rng)
     image *= rng.uniform(150, 1200)  # MR has no unit
     _write_nifti(image_path, np.rint(image).astype(np.int16) if index % 2 == 0 else image, grid, codes)
     _write_nifti(label_path, label, grid, codes)
+
+
+def _write_ct(image_path: Path, label_path: Path, rng: np.random.Generator, index: int) -> None:
+    """One CT volume in Hounsfield units: fine in its axial planes, with slices more than three times as thick."""
+    spacing_mm, view_mm = rng.uniform((1.1, 4.4), (1.3, 5.0)), rng.uniform((116, 96, 120), (134, 112, 138))
+    grid = _grid(("LPS", "RAS", "LAS")[index % 3], Rotation.identity(), spacing_mm, view_mm, ((24, 128),) * 3, rng)
+    image, label = _scan(grid, rng, ct=True)
+    image += rng.normal(0, rng.uniform(15, 25), grid.shape)
+    _write_nifti(image_path, np.rint(image.clip(-1024, 3071)).astype(np.int16), grid, (1, 1))
+    _write_nifti(label_path, np.array(IDS["CT"], np.uint8)[label], grid, (1, 1))
 
 
 def _write_nifti(path: Path, voxels: npt.NDArray[np.generic], grid: Grid, codes: tuple[int, int]) -> None:
@@ -144,7 +173,9 @@ def _write_section(image_path: Path, label_path: Path, rng: np.random.Generator,
     """One axial slice as a viewer shows it: rows go to the back, columns to the patient's left."""
     spacing_mm, view_mm = np.array((rng.uniform(0.72, 0.95), 3)), rng.uniform((116, 98, 3), (134, 112, 3))
     turn = Rotation.from_rotvec((0, 0, rng.uniform(-10, 10)), degrees=True)
-    image, label = _scan(_grid("PLS", turn, spacing_mm, view_mm, ((128, 160), (128, 192), (1, 1)), rng), rng)
+    grid = _grid("PLS", turn, spacing_mm, view_mm, ((128, 160), (128, 192), (1, 1)), rng)
+    image, label = _scan(grid, rng)
+    image = _acquire(image, grid.points_mm(), rng)
     grey = np.clip(np.rint(image[..., 0] * rng.uniform(130, 200)), 0, 255).astype(np.uint8)
     Image.fromarray(grey).save(image_path)
     Image.fromarray(label[..., 0]).save(label_path)
@@ -172,17 +203,20 @@ def _grid(
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine, centre_mm)
 
 
-def _scan(grid: Grid, rng: np.random.Generator) -> tuple[Floats, npt.NDArray[np.uint8]]:
-    """Image (fat is about 1) and label map of a new patient on `grid`."""
+def _scan(grid: Grid, rng: np.random.Generator, ct: bool = False) -> tuple[Floats, npt.NDArray[np.uint8]]:
+    """Image without noise (MR: fat is about 1; CT: Hounsfield units) and label map of a new patient on `grid`."""
     points = grid.points_mm()
     painted = tissues(points, rng)
     textures = [_texture(grid, length_mm, rng) for length_mm in TEXTURE_MM]
-    image, label = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
+    image = np.full(grid.shape, HOUNSFIELD[0] if ct else 0, np.float32)
+    label = np.zeros(grid.shape, np.uint8)
     for tissue in painted:
         share = np.clip(tissue.depth_mm / np.float32(grid.spacing_mm[0]) + 0.5, 0, 1)
-        image += share * (tissue.signal * (1 + tissue.mottle * textures[tissue.texture]) - image)
+        mottle = tissue.mottle * textures[tissue.texture]
+        shown = np.interp(tissue.signal, SIGNALS, HOUNSFIELD) + 200 * mottle if ct else tissue.signal * (1 + mottle)
+        image += share * (np.asarray(shown, np.float32) - image)
         label[share > 0.5] = tissue.label
-    return _acquire(image, points, rng), label
+    return image, label
 
 
 def _acquire(image: Floats, points: Floats, rng: np.random.Generator) -> Floats:

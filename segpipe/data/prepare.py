@@ -63,14 +63,18 @@ def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x
     cases' labelled voxels, then their mean and deviation (Isensee 2021), since Hounsfield units mean the same in
     every scan.
     """
-    if plan.normalise == "none":
-        return image
-    if plan.normalise == "zscore":
-        mean = image.mean((1, 2, 3), keepdim=True, dtype=torch.float64).float()
-        deviation = image.double().std((1, 2, 3), keepdim=True, correction=0).float()
-        return (image - mean) / deviation.clamp(min=1e-6 * (1 + float(mean.abs().max())))
-    low, high, mean, deviation = torch.tensor(plan.foreground, device=image.device).T[:, :, None, None, None]
-    return (image.clamp(low, high) - mean) / deviation.clamp(min=1e-6)
+    channels = zip(image, plan.normalise, plan.foreground, strict=True)
+    return torch.stack([_on_scale(channel, how, foreground) for channel, how, foreground in channels])
+
+
+def _on_scale(channel: Tensor, how: str, foreground: tuple[float, float, float, float]) -> Tensor:
+    if how == "none":
+        return channel
+    if how == "zscore":
+        mean, deviation = channel.mean(dtype=torch.float64).float(), channel.double().std(correction=0).float()
+        return (channel - mean) / deviation.clamp(min=1e-6 * (1 + float(mean.abs())))
+    low, high, mean, deviation = foreground
+    return (channel.clamp(low, high) - mean) / max(deviation, 1e-6)
 
 
 def read_labels(case: Case, plan: Plan, grid: Grid) -> MetaTensor:

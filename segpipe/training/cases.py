@@ -29,7 +29,7 @@ def open_dataset(data: Data) -> Dataset:
     assert data.root is not None
     if data.layout == "phantom":
         drawn = data.phantom
-        write_phantom(data.root, dims=drawn.dims, train=drawn.train, test=drawn.test, seed=drawn.seed)
+        write_phantom(data.root, **drawn.model_dump())
         return read_dataset("decathlon", data.root)
     dataset = read_dataset(
         data.layout, data.root, images=data.image_folder, labels=data.label_folder, declared=data.labels

@@ -32,6 +32,7 @@ from segpipe.terminal import progress_bar
 from segpipe.training.budget import Budget
 from segpipe.training.cases import examine_dataset, open_dataset, refuse_errors, split_dataset
 from segpipe.training.history import History
+from segpipe.training.memory import fitting_plan
 from segpipe.training.network import make_network, show_network
 from segpipe.training.progress import RunProgress
 from segpipe.training.provenance import environment
@@ -62,7 +63,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     train, val = split_dataset(dataset, options, folder)
     cases = examine_dataset(dataset, train, val, options.data, folder)
     refuse_errors(cases)
-    plan = _plan(dataset, cases, train, options, device)
+    plan = _plan(dataset, cases, train, options, device, number_format)
     options, network = make_network(options, plan, folder)
     if options.model.describe:
         return show_network(folder / "network.json", plan)
@@ -83,7 +84,12 @@ def _quieten_libraries() -> None:
 
 
 def _plan(
-    dataset: Dataset, cases: Sequence[Examined], train: Sequence[Case], options: Train, device: torch.device
+    dataset: Dataset,
+    cases: Sequence[Examined],
+    train: Sequence[Case],
+    options: Train,
+    device: torch.device,
+    number_format: NumberFormat,
 ) -> Plan:
     # the folds of a cross-validation share one plan, without which their networks could not be averaged
     planned = cases[: len(train)] if options.data.fold is None else cases
@@ -91,7 +97,9 @@ def _plan(
     names = dataset.channels
     if len(names) != seen.channels:
         names = tuple(f"{names[0]} {place}" for place in range(seen.channels))
-    plan = make_plan(options, seen, list(names), labels, device.type)
+    plan = fitting_plan(
+        lambda share: make_plan(options, seen, list(names), labels, device.type, share), options, number_format, device
+    )
     log.info(
         "%s: %d cases train, %d validate; labels %s",
         dataset.name,
