@@ -32,7 +32,7 @@ from segpipe.training.loss import SegmentationLoss
 from segpipe.training.optim import make_optimizer
 from segpipe.windows import to_network
 
-ROUNDS, STEPS = 8, 20
+ROUNDS, STEPS = 12, 20
 LABELS = {"background": 0, "liver": 1, "kidneys": 2, "vessel": 3}
 
 
@@ -108,7 +108,7 @@ def main() -> None:
         data = CaseData(cases, [], plan, options, device)
         data.setup("fit")
         assert data.patches is not None
-        workers = options.trainer.workers
+        workers = data.workers
         loader = iter(
             DataLoader(
                 data.patches,

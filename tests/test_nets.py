@@ -3,6 +3,7 @@
 import io
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from segpipe.config.compose import check
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
-from segpipe.nets import build
-from segpipe.nets.blocks import StageOptions, Style, stage
+from segpipe.nets import CHANNELS_LAST, build
+from segpipe.nets.blocks import INSTANCE_NORM, StageOptions, Style, stage
 from segpipe.nets.unet import UNet
 
 CHANNELS = [3, 4, 5]
@@ -316,3 +317,23 @@ def test_a_network_that_cannot_be_built_says_why(overrides: list[str], line: str
     with pytest.raises(ConfigError) as caught:
         check("train", Train, overrides)
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_instance_norm_is_pytorchs_and_leaves_channels_last(dims: int) -> None:
+    """Output and all gradients, in float64; the memory format that the next convolution is fast in stays."""
+    kinds: list[Any] = [INSTANCE_NORM[dims], {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dims]]
+    ours, theirs = (kind(5, affine=True).double() for kind in kinds)
+    with torch.no_grad():
+        for norm in (ours, theirs):
+            norm.weight.copy_(torch.linspace(-1, 2, 5))
+            norm.bias.copy_(torch.linspace(3, -1, 5))
+    x = torch.randn(3, 5, *(6, 4, 3)[:dims], dtype=torch.float64).to(memory_format=CHANNELS_LAST[dims])
+    found = []
+    for norm in (ours, theirs):
+        given = x.clone().requires_grad_()
+        out = norm(given)
+        out.square().sum().backward()
+        found.append([out, given.grad, norm.weight.grad, norm.bias.grad])
+    assert all(torch.allclose(*pair, atol=1e-12) for pair in zip(*found, strict=True))
+    assert found[0][0].is_contiguous(memory_format=CHANNELS_LAST[dims])

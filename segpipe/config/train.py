@@ -195,7 +195,10 @@ class TrainerOptions(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(description="auto = bf16 where the device computes it faster, else float32")
-    workers: NonNegativeInt = Field(description="processes that cut and augment patches; 0 = none beside the training")
+    workers: NonNegativeInt | None = Field(
+        description="processes that cut and augment patches; 0 = none beside the training; null = 0 on a CPU, which "
+        "they would take from the network, else one for each core but one, at most 8"
+    )
 
 
 class Train(Section):

@@ -6,7 +6,8 @@ Spatial changes move image and label together; intensity changes touch the image
 
 import math
 
-from monai.transforms.compose import Compose
+import numpy as np
+from monai.transforms.compose import Compose, OneOf
 from monai.transforms.croppad.dictionary import CenterSpatialCropd, RandCropByLabelClassesd, SpatialPadd
 from monai.transforms.intensity.dictionary import (
     RandAdjustContrastd,
@@ -21,7 +22,7 @@ from monai.transforms.spatial.dictionary import (
     RandGridDistortiond,
     RandSimulateLowResolutiond,
 )
-from monai.transforms.transform import MapTransform
+from monai.transforms.transform import MapTransform, Randomizable
 
 from segpipe.config.train import Augment
 from segpipe.plan import ANISOTROPIC, Plan
@@ -46,16 +47,25 @@ def cutting(plan: Plan, foreground: float, augment: Augment) -> Compose:
     crop = RandCropByLabelClassesd(
         BOTH, "label", cut, list(ratios), labels + 1, indices_key="indices", allow_smaller=True, warn=False
     )
-    return Compose([crop, SpatialPadd(BOTH, cut)])
+    return _of_one_stream(Compose([crop, SpatialPadd(BOTH, cut)]))
 
 
 def changing(plan: Plan, augment: Augment) -> Compose:
     """What was cut -> augmented patch: `image` `(c, *patch)` and `label` `(1, *patch)`, on their own device."""
-    steps: list[MapTransform] = []
-    if _moves(augment):
-        steps += [*_spatial(plan, augment), CenterSpatialCropd(BOTH, plan.patch)]
+    steps: list[MapTransform | OneOf] = _spatial(plan, augment) if _moves(augment) else []
     steps += [RandFlipd(BOTH, 0.5, axis) for axis in augment.mirror_axes if plan.patch[axis] > 1]
-    return Compose([*steps, *_intensity(augment)])
+    return _of_one_stream(Compose([*steps, *_intensity(augment)]))
+
+
+def _of_one_stream(transforms: Compose, stream: np.random.RandomState | None = None) -> Compose:
+    """Lets all of them draw from one stream of chance, `transforms.R`, so that a seed is set once for a patch."""
+    transforms.R = stream or np.random.RandomState(0)
+    for transform in transforms.transforms:
+        if isinstance(transform, Compose):
+            _of_one_stream(transform, transforms.R)
+        elif isinstance(transform, Randomizable):
+            transform.set_random_state(state=transforms.R)
+    return transforms
 
 
 def _moves(augment: Augment) -> bool:
@@ -75,34 +85,36 @@ def _in_plane(plan: Plan) -> list[int]:
     ]
 
 
-def _spatial(plan: Plan, augment: Augment) -> list[MapTransform]:
+def _spatial(plan: Plan, augment: Augment) -> list[MapTransform | OneOf]:
+    """What was cut larger -> a patch of the plan's size."""
     plane = _in_plane(plan)
     angle = math.radians(augment.rotate_deg)
     # what has a plane is only turned within it, that is about the axis that is not in it
     turns = [angle if len(plane) == 3 or (len(plane) == 2 and axis not in plane) else 0.0 for axis in range(3)]
     sizes = [augment.scale if axis in plane else 0.0 for axis in range(3)]
-    steps: list[MapTransform] = []
-    if augment.affine > 0:
-        steps.append(
-            RandAffined(
-                BOTH,
-                prob=augment.affine,
-                rotate_range=turns,
-                scale_range=sizes,
-                mode=NEAREST,
-                padding_mode="zeros",
-            )
-        )
+    turn = RandAffined(
+        BOTH,
+        plan.patch,
+        prob=1,
+        rotate_range=turns,
+        scale_range=sizes,
+        mode=NEAREST,
+        padding_mode="zeros",
+        cache_grid=True,
+    )
+    # what is not turned is not interpolated either
+    steps: list[MapTransform | OneOf] = [
+        OneOf([turn, CenterSpatialCropd(BOTH, plan.patch)], [augment.affine, 1 - augment.affine])
+    ]
     if augment.elastic > 0:
-        steps.append(
-            RandGridDistortiond(
-                BOTH,
-                prob=augment.elastic,
-                distort_limit=(-0.1, 0.1),
-                mode=NEAREST,  # type: ignore[arg-type]
-                padding_mode="zeros",
-            )
+        bend = RandGridDistortiond(
+            BOTH,
+            prob=augment.elastic,
+            distort_limit=(-0.1, 0.1),
+            mode=NEAREST,  # type: ignore[arg-type]
+            padding_mode="zeros",
         )
+        steps.insert(0, bend)
     return steps
 
 

@@ -1,5 +1,6 @@
 """The loaders of a run: patches that train, and cases that validate whole."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,11 +8,13 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from segpipe.config.train import Train
+from segpipe.config.train import Train, TrainerOptions
 from segpipe.data.augment import changing
 from segpipe.data.cases import Case
 from segpipe.data.patches import Onwards, Patches, change_batch
 from segpipe.plan import Plan
+
+MOST_WORKERS = 8
 
 
 class CaseData(pl.LightningDataModule):
@@ -33,6 +36,7 @@ class CaseData(pl.LightningDataModule):
         super().__init__()
         self.train_cases, self.val, self.plan, self.options = train, val, plan, options
         self.change = changing(plan, options.augment) if device.type == "cuda" else None
+        self.workers = count_workers(options.trainer, device)
         self.patches: Patches | None = None
 
     def setup(self, stage: str) -> None:
@@ -44,7 +48,7 @@ class CaseData(pl.LightningDataModule):
         """Batches of patches, an epoch of `trainer.steps_per_epoch` steps at a time."""
         assert self.patches is not None
         assert self.trainer is not None
-        batch, workers = self.plan.batch, self.options.trainer.workers
+        batch, workers = self.plan.batch, self.workers
         done = self.trainer.global_step * batch
         return DataLoader(
             self.patches,
@@ -68,6 +72,13 @@ class CaseData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Case]:
         """The validation cases, one at a time: they are read by the predictor, as a scan from outside would be."""
         return DataLoader(self.val, batch_size=None)  # type: ignore[arg-type]
+
+
+def count_workers(options: TrainerOptions, device: torch.device) -> int:
+    """How many processes cut patches; none where the network computes on the CPU, which they would take from it."""
+    if options.workers is not None:
+        return options.workers
+    return min((os.cpu_count() or 1) - 1, MOST_WORKERS) if device.type == "cuda" else 0
 
 
 def _one_thread(_worker: int) -> None:

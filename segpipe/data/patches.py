@@ -30,6 +30,7 @@ from segpipe.volumes import read_grid
 
 log = logging.getLogger("segpipe")
 LARGEST_INDEX = 100_000  # voxels remembered per label: enough to centre patches on, bounded in size
+HELD_MIB = 2048  # prepared cases up to this size together stay open; else each is opened for its patch and closed
 MIB = 2**20
 
 
@@ -135,29 +136,45 @@ class Patches(Dataset[dict[str, Any]]):
         self.cut = cutting(plan, options.plan.foreground, options.augment)
         self.change = changing(plan, options.augment) if change else None
         self.places = prepare_all(cases, plan, options.data.cache)
+        self.held: dict[Path, PreparedCase] | None = {} if _size_mib(self.places) <= HELD_MIB else None
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`image` `(c, *patch)` float32, `label` `(1, *patch)` uint8, the `case`'s name and the patch's `seed`."""
         turn, place = divmod(index, len(self.cases))
         place = int(np.random.default_rng([self.seed, turn]).permutation(len(self.cases))[place])
-        case = PreparedCase.load(self.places[place])
+        case = self._open(self.places[place])
         seeds = np.random.default_rng([self.seed, index]).integers(2**31, size=2)
-        self.cut.set_random_state(seed=int(seeds[0]))
+        self.cut.R.seed(int(seeds[0]))
         given: dict[str, Any] = {"image": case.image, "label": case.label, "indices": case.indices}
         patch = _without_meta(self.cut, given)[0]
         patch = {"image": patch["image"], "label": patch["label"]}
         if self.change is not None:
             patch = change_patch(self.change, patch, int(seeds[1]))
         # a copy, so that the case's files are not held open by its patch
-        patch = {name: torch.empty(voxels.shape, dtype=voxels.dtype).copy_(voxels) for name, voxels in patch.items()}
+        patch = {name: voxels.clone(memory_format=torch.contiguous_format) for name, voxels in patch.items()}
         return {**patch, "case": self.cases[place].name, "seed": int(seeds[1])}
+
+    def _open(self, place: Path) -> PreparedCase:
+        if self.held is None:
+            return PreparedCase.load(place)
+        if place not in self.held:
+            self.held[place] = PreparedCase.load(place)
+        return self.held[place]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves open files behind: a worker that is started afresh opens its own."""
+        return self.__dict__ | {"held": self.held and {}}
+
+
+def _size_mib(places: Sequence[Path]) -> float:
+    return sum(file.stat().st_size for place in places for file in place.iterdir()) / MIB
 
 
 def change_patch(change: Compose, patch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
     """`image` and `label` of a patch, augmented on the device where they are."""
-    change.set_random_state(seed=seed)
+    change.R.seed(seed)
     changed: Any = _without_meta(change, patch)
-    return {"image": changed["image"], "label": changed["label"]}
+    return {"image": changed["image"], "label": changed["label"].to(torch.uint8)}
 
 
 def change_batch(change: Compose, batch: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Size = int | Sequence[int]
 
@@ -14,9 +15,38 @@ CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
-INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 LINEAR = {2: "bilinear", 3: "trilinear"}
+
+
+def _instance_norm(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
+    """Instance norm; on a CPU sample by sample as batch norm, which leaves channels last in memory.
+
+    PyTorch's own reorders the whole tensor there, and the next convolution again (`benchmarks/step.py`).
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.instance_norm(x, None, None, norm.weight, norm.bias, eps=norm.eps)
+    samples = [F.batch_norm(one, None, None, norm.weight, norm.bias, True, 0.0, norm.eps) for one in x.split(1)]
+    return torch.cat(samples)
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Ulyanov 2016, of `(b, c, x, y)`."""
+
+    def forward(self, input: Float[Tensor, "b c x y"]) -> Float[Tensor, "b c x y"]:  # noqa: A002
+        """Each channel of each sample with mean 0 and deviation 1, then scaled and shifted."""
+        return _instance_norm(self, input)
+
+
+class InstanceNorm3d(nn.InstanceNorm3d):
+    """Ulyanov 2016, of `(b, c, x, y, z)`."""
+
+    def forward(self, input: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:  # noqa: A002
+        """Each channel of each sample with mean 0 and deviation 1, then scaled and shifted."""
+        return _instance_norm(self, input)
+
+
+INSTANCE_NORM: dict[int, type[nn.Module]] = {2: InstanceNorm2d, 3: InstanceNorm3d}
 
 
 @dataclass(frozen=True)
