@@ -50,7 +50,7 @@ def options_of(overrides: list[str]) -> Train:
 def plan_of(options: Train) -> Plan:
     """A plan for cases of 1 mm as large as the phantom's."""
     cases = np.ones((1, 3)), np.full((1, 3), 64)
-    return make_plan(options, Fingerprint(*cases, 1, [(0.0, 1.0, 0.5, 0.2)], {}), ["MRI"], LABELS, "cpu")
+    return make_plan(options, Fingerprint(*cases, cases[1], [0.0], [(0.0, 1.0, 0.5, 0.2)], {}), ["MRI"], LABELS, "cpu")
 
 
 def batch_of(plan: Plan) -> dict[str, torch.Tensor]:

@@ -12,13 +12,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from segpipe.config.model import MonaiModel
-from segpipe.config.train import Train
+from segpipe.config.train import Normalise, Train
 from segpipe.errors import ConfigError
+from segpipe.regions import inside_regions
 
 ANISOTROPIC = 3.0  # a volume whose spacings differ more than this is treated in-plane first
 PATCH_VOXELS = {("cpu", 2): 128**2, ("cpu", 3): 40**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
 BATCH_VOXELS = {("cpu", 2): 4 * 128**2, ("cpu", 3): 2 * 40**3, ("cuda", 2): 12 * 512**2, ("cuda", 3): 2 * 128**3}
 BATCH = (2, 16)
+VOID = 0.25  # a channel of which more than this is exactly 0 was cut out of its background, as brains are
 SMALLEST_LEVEL = 4  # voxels along an axis below which it is no longer halved
 
 
@@ -46,14 +48,16 @@ class Fingerprint:
     Attributes:
         spacings_mm: (cases, 3) voxel sizes along left-right, back-front, foot-head.
         shapes: (cases, 3) voxels along the same axes.
-        channels: number of image channels.
+        boxes: (cases, 3) of them those of the smallest box that holds all that is not 0.
+        void: per channel the share of voxels that are exactly 0, the median of the cases.
         foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of labelled voxels.
         labels: id on disk -> how the label looks; without the background.
     """
 
     spacings_mm: np.ndarray
     shapes: np.ndarray
-    channels: int
+    boxes: np.ndarray
+    void: list[float]
     foreground: list[tuple[float, float, float, float]]
     labels: dict[int, LabelSize]
 
@@ -73,7 +77,7 @@ class Plan(BaseModel):
     slice_axis: Literal[0, 1, 2] | None  # None: the network sees volumes
     strides: list[list[int]]  # per downsampling, the network's axes
     kernels: list[list[int]]  # per level, the network's axes
-    normalise: list[Literal["zscore", "ct", "none"]]  # per channel
+    normalise: list[Normalise]  # per channel
     foreground: list[tuple[float, float, float, float]]  # as in Fingerprint
     reasons: list[str]
 
@@ -86,13 +90,6 @@ class Plan(BaseModel):
     def targets(self) -> dict[str, list[int]]:
         """What is scored: the regions, or else the labels but the background; name -> ids inside."""
         return self.regions or {name: [place] for place, name in enumerate(self.labels) if place}
-
-
-def own_id(regions: dict[str, list[int]], name: str) -> int:
-    """The id that stands for a region in a mask: the one that no later region has."""
-    later = list(regions)[list(regions).index(name) + 1 :]
-    (own,) = set(regions[name]).difference(*(regions[region] for region in later))
-    return own
 
 
 def make_plan(
@@ -129,7 +126,7 @@ def make_plan(
     patch = _patch(size, axes, np.prod(strides, axis=0), given=given.patch is not None)
     voxels_a_step = int(share * BATCH_VOXELS[device, dims])
     batch = given.batch or int(np.clip(voxels_a_step // np.prod(patch), *BATCH))
-    normalise, why_normalise = _normalise(options, channels)
+    normalise, why_normalise = _normalise(options, channels, fingerprint.void)
 
     def why(value: object, derived: str) -> str:
         return "given" if value is not None else derived
@@ -137,7 +134,7 @@ def make_plan(
     return Plan(
         channels=channels,
         labels=labels,
-        regions=_regions(options.data.regions, labels),
+        regions=inside_regions(options.data.regions, labels),
         ignore=options.data.ignore_label,
         spacing_mm=target,
         patch=patch,
@@ -159,17 +156,24 @@ def make_plan(
     )
 
 
-def _normalise(options: Train, channels: list[str]) -> tuple[list[Literal["zscore", "ct", "none"]], str]:
+def _normalise(options: Train, channels: list[str], void: list[float]) -> tuple[list[Normalise], str]:
     """Per channel how its intensities are brought on a common scale, and why."""
     given = options.plan.normalise
     if given is None:
-        known = [channel.split(" ")[0].upper() in ("CT", "HU") for channel in channels]
-        return ["ct" if ct else "zscore" for ct in known], f"channels are {', '.join(channels)}"
+        rules: list[Normalise] = [_rule(channel, share) for channel, share in zip(channels, void, strict=True)]
+        shares = [f"{name} ({100 * share:.0f} % are 0)" for name, share in zip(channels, void, strict=True)]
+        return rules, f"channels are {', '.join(shares)}"
     if len(given) not in (1, len(channels)):
         raise ConfigError(
             f"plan.normalise has {len(given)} entries, but there are {len(channels)} channels: give each one"
         )
     return given * (len(channels) if len(given) == 1 else 1), "given"
+
+
+def _rule(channel: str, void: float) -> Normalise:
+    if channel.split(" ")[0].upper() in ("CT", "HU"):
+        return "ct"
+    return "zscore_nonzero" if void > VOID else "zscore"
 
 
 def _sizes(fingerprint: Fingerprint, labels: dict[str, int], foreground: float) -> list[str]:
@@ -181,31 +185,6 @@ def _sizes(fingerprint: Fingerprint, labels: dict[str, int], foreground: float) 
         if (size := fingerprint.labels.get(number))
     ]
     return [*lines, f"foreground {foreground:g}: this share of patches is centred on a label, each equally often"]
-
-
-def _regions(given: dict[str, list[int]] | None, labels: dict[str, int]) -> dict[str, list[int]] | None:
-    """Regions with ids inside.
-
-    Raises:
-        ConfigError: if one has an id that is no label, a label is in none, or a mask could not show them all.
-    """
-    if given is None:
-        return None
-    places = {number: place for place, number in enumerate(labels.values())}
-    known = ", ".join(f"{number} {name}" for name, number in labels.items())
-    for name, ids in given.items():
-        if strange := [number for number in ids if number not in places or number == 0]:
-            raise ConfigError(f"data.regions.{name} has the id {strange[0]}, but the labels to unite are {known}")
-    if left := [name for name, number in labels.items() if number and not any(number in ids for ids in given.values())]:
-        raise ConfigError(f"data.regions leaves out the label {left[0]}: put its id {labels[left[0]]} into a region")
-    for place, (name, ids) in enumerate(given.items()):
-        own = sorted(set(ids).difference(*list(given.values())[place + 1 :]))
-        if len(own) != 1:
-            raise ConfigError(
-                f"data.regions.{name} must have just one id that no region after it has, by which a mask shows it; "
-                f"it has {own or 'none'}: order them from the outermost to the innermost"
-            )
-    return {name: sorted(places[number] for number in ids) for name, ids in given.items()}
 
 
 def _spacing(fingerprint: Fingerprint) -> tuple[np.ndarray, str]:
@@ -241,7 +220,7 @@ def _slice_axis(options: Train, spacing: np.ndarray, fingerprint: Fingerprint) -
 def _median_shape(fingerprint: Fingerprint, target: list[float | None]) -> list[int]:
     goal = np.array([np.nan if mm is None else mm for mm in target])
     scale = np.where(np.isnan(goal), 1.0, fingerprint.spacings_mm / goal)
-    return [max(1, int(size)) for size in np.median(np.round(fingerprint.shapes * scale), axis=0)]
+    return [max(1, int(size)) for size in np.median(np.round(fingerprint.boxes * scale), axis=0)]
 
 
 def _fit(shape: list[int], voxels: float) -> list[int]:

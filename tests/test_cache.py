@@ -123,7 +123,7 @@ def test_a_full_disk_is_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_case_that_was_examined_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [case(tmp_path, seed, ids=(0, 1, 9)) for seed in range(2)]
     first = examine(cases, [], LABELS, None, lambda: None, kept_in=tmp_path / "cache")
-    monkeypatch.setattr("segpipe.data.doctor.read", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr("segpipe.data.examine.read", lambda _: pytest.fail("read again"))
     again = examine(cases, [], LABELS, None, lambda: None, kept_in=tmp_path / "cache")
     for before, after in zip(first, again, strict=True):
         assert after.findings == before.findings

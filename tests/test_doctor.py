@@ -13,7 +13,8 @@ import pytest
 from test_commands import command
 
 from segpipe.data.cases import Case
-from segpipe.data.doctor import SEVERITY, Finding, examine, examine_case
+from segpipe.data.doctor import examine
+from segpipe.data.examine import SEVERITY, Finding, examine_case
 from segpipe.data.layouts import read_dataset
 from segpipe.data.mend import write_mended
 from segpipe.errors import ConfigError
@@ -146,7 +147,7 @@ def test_there_are_twenty_and_every_kind_is_among_them(tmp_path: Path) -> None:
     save(dataset(tmp_path) / "images/case3.nii.gz", image_of(0))
     (leak,) = findings(tmp_path, val=1)
     assert "and one trains while the other validates" in leak.problem
-    assert {kind for _, kind, _ in BROKEN.values()} | {leak.kind, "blank"} == SEVERITY.keys()
+    assert {kind for _, kind, _ in BROKEN.values()} | {leak.kind, "blank", "mirrored"} == SEVERITY.keys()
 
 
 def test_one_blank_channel_of_several_stops_nobody(tmp_path: Path) -> None:
@@ -205,6 +206,32 @@ def test_a_mended_copy_has_nothing_wrong(tmp_path: Path) -> None:
         assert np.array_equal(written.affine, scan.affine)
     with pytest.raises(ConfigError, match="is not empty; name a new folder"):
         write_mended([], LABELS, tmp_path / "new")
+
+
+def test_what_is_cut_out_of_its_background_is_measured(tmp_path: Path) -> None:
+    array = np.zeros((10, 12, 8), np.int16)
+    array[2:5, 3:10, 1:7] = 100
+    array[3, 4, 2] = 200
+    seen = examine_case(Case("a", (save(tmp_path / "a.nii", array),), None), LABELS)
+    assert seen.box.tolist() == [3, 7, 6]
+    assert seen.void.tolist() == [pytest.approx(1 - 3 * 7 * 6 / 960)]
+
+
+def test_a_case_that_is_mirrored_among_the_others_is_named(tmp_path: Path) -> None:
+    """One of twelve is stored left-handed: a header that lost a sign mirrors the patient, and nothing else tells."""
+    dataset(tmp_path, cases=12)
+    both(np.diag([-1.0, 1.0, 2.0, 1.0]))(tmp_path)
+    (found,) = findings(tmp_path)
+    assert (found.case, found.kind, found.severity) == ("case1", "mirrored", "warning")
+    assert "case1.nii.gz: its axes are left-handed (LAS), but those of 11 of 12 cases are right-handed" in found.problem
+
+
+def test_cases_of_many_scanners_are_not_called_mirrored(tmp_path: Path) -> None:
+    dataset(tmp_path, cases=12)
+    for number in (1, 2):
+        for part, array in (("images", image_of(number)), ("labels", label_of())):
+            save(tmp_path / f"{part}/case{number}.nii.gz", array, np.diag([-1.0, 1.0, 2.0, 1.0]))
+    assert findings(tmp_path) == []
 
 
 def test_a_case_without_a_label_is_examined_too(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from test_config import composed
 from test_plan import fingerprint
 
 from segpipe.data.cases import Case
-from segpipe.data.doctor import examine_case
+from segpipe.data.examine import examine_case
 from segpipe.data.patches import prepare_case
 from segpipe.data.phantom import write_phantom
 from segpipe.data.prepare import read_labels

@@ -1,6 +1,7 @@
 """What training derives from the data."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,16 @@ from segpipe.training.memory import fitting_plan, step_mib
 LABELS = {"background": 0, "organ": 1}
 
 
-def fingerprint(spacing: tuple[float, ...], shape: tuple[int, ...]) -> Fingerprint:
+def fingerprint(
+    spacing: tuple[float, ...], shape: tuple[int, ...], box: tuple[int, ...] | None = None, void: float = 0.0
+) -> Fingerprint:
     return Fingerprint(
-        np.tile(spacing, (5, 1)), np.tile(shape, (5, 1)), 1, [(0.0, 1.0, 0.5, 0.2)], {1: LabelSize(5, 0.02, 1.0, 3.4)}
+        np.tile(spacing, (5, 1)),
+        np.tile(shape, (5, 1)),
+        np.tile(box or shape, (5, 1)),
+        [void],
+        [(0.0, 1.0, 0.5, 0.2)],
+        {1: LabelSize(5, 0.02, 1.0, 3.4)},
     )
 
 
@@ -113,7 +121,7 @@ def test_strides_and_kernels_can_be_given() -> None:
 
 def test_each_channel_has_its_own_scale() -> None:
     seen = fingerprint((1.0, 1.0, 1.0), (64, 64, 64))
-    two = Fingerprint(seen.spacings_mm, seen.shapes, 2, seen.foreground * 2, seen.labels)
+    two = replace(seen, foreground=seen.foreground * 2, void=seen.void * 2)
     made = [
         make_plan(composed(*more), two, ["CT", "PET"], LABELS, "cpu").normalise
         for more in ([], ["plan.normalise=[none,ct]"], ["plan.normalise=none"])
@@ -143,3 +151,13 @@ def test_a_given_patch_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match=says):
         fitting("plan.memory_gib=0.5", "plan.patch=[128,128,128]", "plan.batch=2")
     assert fitting("plan.memory_gib=0.5", "plan.batch=2").patch[0] < 128
+
+
+def test_what_was_cut_out_of_its_background_is_planned_by_what_is_left() -> None:
+    """A brain of 80 voxels in a volume of 160, the rest of which is 0: the patch is its size, and so is the scale."""
+    seen = fingerprint((1.0, 1.0, 1.0), (160, 160, 160), (80, 24, 40), void=0.9)
+    made = make_plan(composed("model.channels=[4,8,16]"), seen, ["MRI"], LABELS, "cuda")
+    assert made.patch == [80, 24, 40]
+    assert made.normalise == ["zscore_nonzero"]
+    assert "intensities zscore_nonzero: channels are MRI (90 % are 0)" in made.reasons
+    assert make_plan(composed(), seen, ["CT"], LABELS, "cuda").normalise == ["ct"]

@@ -76,6 +76,18 @@ def test_an_undeclared_label_is_named_with_its_voxels(value: float) -> None:
         inside_ids(ids, LABELS, Path("x.nii"))
 
 
+def test_zscore_nonzero_leaves_what_was_cut_away_alone() -> None:
+    image = torch.zeros(1, 9, 8, 7)
+    image[:, 2:5, 3:6, 1:4] = torch.randn(1, 3, 3, 3) * 50 + 900
+    found = normalise(image, plan("plan.normalise=zscore_nonzero"))
+    inside = found[image != 0]
+    assert (found[image == 0] == 0).all()
+    assert inside.mean().abs() < 1e-5
+    assert inside.std(correction=0) == pytest.approx(1, abs=1e-5)
+    blank = torch.zeros(1, 3, 3, 3)
+    assert torch.equal(normalise(blank, plan("plan.normalise=zscore_nonzero")), blank)
+
+
 def test_zscore_is_per_scan_and_channel() -> None:
     image = torch.stack([torch.randn(9, 8, 7) * 1e5 + 3e5, torch.randn(9, 8, 7)])
     two = plan().model_copy(update={"normalise": ["zscore"] * 2, "foreground": plan().foreground * 2})
@@ -187,7 +199,7 @@ def test_the_fingerprint_is_of_the_training_cases_alone(tmp_path: Path) -> None:
     seen = examine(cases[:2], cases[2:], None, None, lambda: done.append(1))
     found = look(seen[:2])
     assert found.shapes.tolist() == [[20, 16, 12]] * 2
-    assert (found.channels, len(done)) == (1, 3)
+    assert (len(found.void), len(found.foreground), len(done)) == (1, 1, 3)
     assert label_ids(seen, None) == {"background": 0, "label 1": 1, "label 2": 2, "label 4": 4}
     assert label_ids(seen, LABELS) == LABELS
     with pytest.raises(DataError, match="no voxel of any of the 1 label maps is labelled"):

@@ -11,7 +11,8 @@ from test_plan import fingerprint
 
 from segpipe.errors import ConfigError
 from segpipe.geometry import Grid, ModelSpace
-from segpipe.plan import Plan, make_plan, own_id
+from segpipe.plan import Plan, make_plan
+from segpipe.regions import own_id
 from segpipe.training.loss import SegmentationLoss
 
 LABELS = {"background": 0, "oedema": 2, "core": 1, "enhancing": 4}  # BraTS

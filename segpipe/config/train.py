@@ -22,6 +22,7 @@ from segpipe.config.section import Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
+Normalise = Literal["zscore", "zscore_nonzero", "ct", "none"]
 
 
 def _duration(value: object) -> object:
@@ -126,9 +127,9 @@ class Plan(Section):
     kernels: list[list[Literal[1, 3]]] | None = Field(
         description="per level, finest first, 1 for each axis of the network along which its convolutions do not look"
     )
-    normalise: list[Literal["zscore", "ct", "none"]] | None = Field(
-        description="intensities, for all channels or a list with one for each: zscore per scan, ct (clip to the "
-        "foreground's 0.5 and 99.5 percentiles, its mean and deviation), none"
+    normalise: list[Normalise] | None = Field(
+        description="intensities, for all channels or a list with one for each: zscore per scan, zscore_nonzero over "
+        "what is not 0, ct (clip to the foreground's 0.5 and 99.5 percentiles, its mean and deviation), none"
     )
     memory_gib: PositiveFloat | None = Field(
         description="what a training step may need; null = 90 % of the GPU's memory, or 70 % of the machine's"

@@ -17,7 +17,7 @@ import numpy as np
 
 from segpipe.errors import DataError
 
-VERSION = 1  # raised whenever the same files and settings would give other arrays
+VERSION = 2  # raised whenever the same files and settings would give other arrays
 ABANDONED_SECONDS = 24 * 3600  # a half-made entry older than this was left by a run that was killed
 MAPPED_BYTES = 2**16  # smaller files are read: mapping them costs more
 

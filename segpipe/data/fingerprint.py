@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segpipe.data.doctor import Examined
+from segpipe.data.examine import Examined
 from segpipe.errors import DataError
 from segpipe.plan import Fingerprint, LabelSize
 
@@ -12,11 +12,13 @@ from segpipe.plan import Fingerprint, LabelSize
 def fingerprint(train: Sequence[Examined]) -> Fingerprint:
     """Grids and intensities of training cases without an error."""
     grids = [seen.grid for seen in train if seen.grid is not None]
+    boxes = [seen.box[list(seen.grid.axes[0])] for seen in train if seen.grid is not None]
     voxels = np.concatenate([seen.foreground for seen in train], axis=1)
     return Fingerprint(
         spacings_mm=np.array([grid.ras_spacing_mm for grid in grids]),
         shapes=np.array([grid.ras_shape for grid in grids]),
-        channels=len(voxels),
+        boxes=np.array(boxes),
+        void=[float(share) for share in np.median([seen.void for seen in train], axis=0)],
         foreground=[_statistics(channel) for channel in voxels],
         labels=_label_sizes(train),
     )

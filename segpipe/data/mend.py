@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.data.cases import stem
-from segpipe.data.doctor import Examined
+from segpipe.data.examine import Examined
 from segpipe.data.prepare import mask_dtype
 from segpipe.errors import ConfigError
 from segpipe.volumes import read, write_mask

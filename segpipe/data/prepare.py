@@ -59,7 +59,8 @@ def prepare_scan(images: Sequence[Path], plan: Plan) -> PreparedScan:
 def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x y z"]:
     """Intensities on a common scale, channel by channel.
 
-    `zscore`: mean 0 and deviation 1 over the scan. `ct`: clipped to the 0.5 and 99.5 percentiles of the training
+    `zscore`: mean 0 and deviation 1 over the scan. `zscore_nonzero`: over its voxels that are not 0, which stay 0, for
+    scans that were cut out of their background. `ct`: clipped to the 0.5 and 99.5 percentiles of the training
     cases' labelled voxels, then their mean and deviation (Isensee 2021), since Hounsfield units mean the same in
     every scan.
     """
@@ -71,10 +72,17 @@ def _on_scale(channel: Tensor, how: str, foreground: tuple[float, float, float, 
     if how == "none":
         return channel
     if how == "zscore":
-        mean, deviation = channel.mean(dtype=torch.float64).float(), channel.double().std(correction=0).float()
-        return (channel - mean) / deviation.clamp(min=1e-6 * (1 + float(mean.abs())))
+        return _zscore(channel)
+    if how == "zscore_nonzero":
+        inside = channel != 0
+        return channel.masked_scatter(inside, _zscore(channel[inside])) if inside.any() else channel
     low, high, mean, deviation = foreground
     return (channel.clamp(low, high) - mean) / max(deviation, 1e-6)
+
+
+def _zscore(voxels: Tensor) -> Tensor:
+    mean, deviation = voxels.mean(dtype=torch.float64).float(), voxels.double().std(correction=0).float()
+    return (voxels - mean) / deviation.clamp(min=1e-6 * (1 + float(mean.abs())))
 
 
 def read_labels(case: Case, plan: Plan, grid: Grid) -> MetaTensor:

@@ -15,7 +15,8 @@ from segpipe import checkpoint
 from segpipe.data.prepare import PreparedScan, model_space, outside_ids, prepare_scan
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
 from segpipe.geometry import Grid
-from segpipe.plan import Plan, own_id
+from segpipe.plan import Plan
+from segpipe.regions import own_id
 from segpipe.windows import predict_volume
 
 

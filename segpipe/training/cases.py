@@ -7,7 +7,8 @@ from pathlib import Path
 
 from segpipe.config.train import Data, Train
 from segpipe.data.cases import Case, Dataset
-from segpipe.data.doctor import Examined, examine, write_findings
+from segpipe.data.doctor import examine, write_findings
+from segpipe.data.examine import Examined
 from segpipe.data.fingerprint import label_ids
 from segpipe.data.layouts import read_dataset
 from segpipe.data.mend import write_mended

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from segpipe import checkpoint, nets
 from segpipe.config.train import Train
 from segpipe.data.cases import Case, Dataset
-from segpipe.data.doctor import Examined
+from segpipe.data.examine import Examined
 from segpipe.data.fingerprint import fingerprint, label_ids
 from segpipe.data.module import CaseData
 from segpipe.data.prepare import read_labels
@@ -95,8 +95,8 @@ def _plan(
     planned = cases[: len(train)] if options.data.fold is None else cases
     labels, seen = label_ids(cases, dataset.labels), fingerprint(planned)
     names = dataset.channels
-    if len(names) != seen.channels:
-        names = tuple(f"{names[0]} {place}" for place in range(seen.channels))
+    if len(names) != len(seen.void):
+        names = tuple(f"{names[0]} {place}" for place in range(len(seen.void)))
     plan = fitting_plan(
         lambda share: make_plan(options, seen, list(names), labels, device.type, share), options, number_format, device
     )
@@ -107,8 +107,10 @@ def _plan(
         len(cases) - len(train),
         ", ".join(list(labels)[1:]),
     )
-    for reason in plan.reasons:
-        log.info("  %s", reason)
+    entries = [reason.partition(": ") for reason in plan.reasons]
+    widest = max(len(entry) for entry, _, _ in entries)
+    for entry, _, why in entries:
+        log.info("  %s  %s", entry.ljust(widest), why)
     return plan
 
 
