@@ -1,10 +1,12 @@
 """The speed of a training step, as ratios measured in turns in one run.
 
-    python benchmarks/step.py [overrides]
+    python benchmarks/step.py                                      # the phantom enlarged to 256x256x160 at 0.8 mm
+    python benchmarks/step.py data=decathlon data.root=DIR         # any dataset, planned as in training
+    python benchmarks/step.py trainer.workers=1                    # and any other override
 
-1. `segpipe-train`'s whole step, with patches cut and augmented by its worker, against the same step on one batch that
-   is in memory already.
-2. That bare step against plain PyTorch: float32, channels first.
+1. The whole step, with patches that are cut and augmented as in training, against the same step on one batch that is in
+   memory already.
+2. That bare step against plain PyTorch: float32, channels first, its own instance norm.
 """
 
 import sys
@@ -12,18 +14,24 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import nibabel as nib
 import numpy as np
 import torch
+from scipy.ndimage import zoom
+from torch import nn
 from torch.utils.data import DataLoader
 
 from segpipe.config.compose import CONF, validate
 from segpipe.config.train import Train
+from segpipe.data.doctor import examine
+from segpipe.data.fingerprint import fingerprint, label_ids
 from segpipe.data.module import CaseData
 from segpipe.data.patches import Onwards
+from segpipe.data.phantom import write_phantom
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
 from segpipe.nets import build
 from segpipe.plan import Fingerprint, Plan, make_plan
@@ -55,8 +63,8 @@ def plan_of(options: Train) -> Plan:
 
 def batch_of(plan: Plan) -> dict[str, torch.Tensor]:
     """A batch of noise with random labels."""
-    image = torch.randn(plan.batch, 1, *plan.patch)
-    return {"image": image, "label": torch.randint(0, plan.outputs, image.shape, dtype=torch.uint8)}
+    image = torch.randn(plan.batch, len(plan.channels), *plan.patch)
+    return {"image": image, "label": torch.randint(0, plan.outputs, (plan.batch, 1, *plan.patch), dtype=torch.uint8)}
 
 
 def stepper(
@@ -64,9 +72,12 @@ def stepper(
 ) -> Callable[[dict[str, torch.Tensor]], None]:
     """A function that takes one training step; `plain`: as PyTorch does it when nothing is asked for."""
     torch.manual_seed(0)
-    network = build(options.model, 1, plan.outputs, plan.strides, plan.kernels).to(device)
+    network = build(options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels).to(device)
     if plain:
         network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        for module in network.modules():
+            if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d):
+                module.__class__ = type(module).__mro__[1]
     loss, optimizer = SegmentationLoss(plan, options.optim), make_optimizer(network, options.optim)
 
     def step(batch: dict[str, torch.Tensor]) -> None:
@@ -98,17 +109,42 @@ def seconds(step: Callable[[dict[str, torch.Tensor]], None], batches: Callable[[
     return (time.perf_counter() - start) / STEPS
 
 
+def enlarged(root: Path, shape: tuple[int, int, int] = (256, 256, 160), spacing_mm: float = 0.8) -> None:
+    """Writes six cases of the phantom with this many voxels."""
+    write_phantom(root, train=6, test=0)
+    affine = np.diag([spacing_mm] * 3 + [1])
+    for folder, order in (("imagesTr", 1), ("labelsTr", 0)):
+        for path in sorted((root / folder).iterdir()):
+            voxels: Any = np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+            factors = [wanted / found for wanted, found in zip(shape, voxels.shape, strict=True)]
+            nib.save(nib.Nifti1Image(zoom(voxels, factors, order=order), affine), path)  # type: ignore[attr-defined]
+
+
+def ready(options: Train, device: torch.device) -> CaseData:
+    """The loaders of a training on these options' dataset."""
+    dataset = open_dataset(options.data)
+    seen = examine(dataset.cases, [], dataset.labels, None, lambda: None)
+    labels, channels = label_ids(seen, dataset.labels), list(dataset.channels)
+    data = CaseData(
+        dataset.cases, [], make_plan(options, fingerprint(seen), channels, labels, device.type), options, device
+    )
+    data.setup("fit")
+    return data
+
+
 def main() -> None:
     """Prints the ratios."""
     with tempfile.TemporaryDirectory() as folder:
-        options = options_of([f"data.root={folder}/phantom", f"data.cache={folder}/cache", *sys.argv[1:]])
+        overrides = [f"data.cache={folder}/cache", *sys.argv[1:]]
+        if not any(override.startswith("data") for override in sys.argv[1:]):
+            enlarged(Path(folder) / "phantom")
+            overrides += ["data=decathlon", f"data.root={folder}/phantom"]
+        options = options_of(overrides)
         device = choose_device(options.trainer.device)
         number_format = choose_format(options.trainer.precision, device)
-        plan, cases = plan_of(options), open_dataset(options.data).cases
-        data = CaseData(cases, [], plan, options, device)
-        data.setup("fit")
+        data = ready(options, device)
         assert data.patches is not None
-        workers = data.workers
+        plan, workers = data.plan, data.workers
         loader = iter(
             DataLoader(
                 data.patches,
@@ -121,24 +157,18 @@ def main() -> None:
         )
         ours, plain = (stepper(options, plan, device, number_format, plain=which) for which in (False, True))
         fixed = batch_of(plan)
-        seconds(plain, lambda: fixed)
-        seconds(ours, lambda: data.on_after_batch_transfer(next(loader), 0))
-        times = np.array(
-            [
-                [
-                    seconds(ours, lambda: data.on_after_batch_transfer(next(loader), 0)),
-                    seconds(ours, lambda: fixed),
-                    seconds(plain, lambda: fixed),
-                ]
-                for _ in range(ROUNDS)
-            ]
-        )
-        whole, bare, usual = (median(column) for column in times.T.tolist())
-        print(
-            f"{device}, {number_format}, patch {plan.patch}, batch {plan.batch}, {workers} workers; medians of {ROUNDS}"
-        )
-        print(f"step with patches {whole:.4f} s, bare step {bare:.4f} s: ratio {whole / bare:.3f}")
-        print(f"bare step {bare:.4f} s, plain PyTorch {usual:.4f} s: ratio {bare / usual:.3f}")
+        ways = [
+            lambda: seconds(ours, lambda: data.on_after_batch_transfer(next(loader), 0)),
+            lambda: seconds(ours, lambda: fixed),
+            lambda: seconds(plain, lambda: fixed),
+        ]
+        times = np.array([[way() for way in ways] for _ in range(ROUNDS + 1)])[1:]  # the first warms up
+    whole, bare, usual = np.median(times, axis=0)
+    print(f"{device}, {number_format}, patch {plan.patch}, batch {plan.batch}, {workers} workers; medians of {ROUNDS}")
+    for name, over, under in (("with patches / bare", 0, 1), ("bare / plain PyTorch", 1, 2)):
+        low, middle, high = np.percentile(times[:, over] / times[:, under], [25, 50, 75])
+        print(f"{name}: {middle:.3f} (quartiles {low:.3f} to {high:.3f})")
+    print(f"seconds a step: with patches {whole:.4f}, bare {bare:.4f}, plain PyTorch {usual:.4f}")
 
 
 if __name__ == "__main__":
