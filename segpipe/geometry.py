@@ -5,7 +5,8 @@ Space is always three-dimensional: a 2D image is a volume of one slice. A volume
 Model space has the axes of RAS+ and a spacing of its own. Its grid covers the same field of view, edge to edge.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from torch import Tensor
 
 from segpipe.errors import DataError
+
+MOST_VOXELS = 2**24  # of the scan's grid that are decided at once: 64 MiB for each array
 
 
 @dataclass(frozen=True)
@@ -105,29 +108,72 @@ class ModelSpace:
         grid = Grid.of(labels)
         return _resize(grid.to_ras(labels.as_tensor()), self.shape(grid), "nearest-exact").to(torch.uint8).contiguous()
 
-    def leave(self, probabilities: Float[Tensor, "k x y z"], grid: Grid) -> Integer[Tensor, "1 i j k_"]:
-        """The most probable label on the scan's own grid.
-
-        Probabilities are interpolated, not logits or labels, class by class under a running maximum: there is never
-        an array of all classes on the scan's grid.
-        """
-        shape = grid.ras_shape
-        best = _resize(probabilities[:1], shape, "trilinear")
-        labels = torch.zeros_like(best, dtype=torch.uint8)
-        for label in range(1, len(probabilities)):
-            candidate = _resize(probabilities[label : label + 1], shape, "trilinear")
-            labels[candidate > best] = label
-            best = torch.maximum(best, candidate)
-        return grid.from_ras(labels)
-
-    def leave_regions(
-        self, probabilities: Float[Tensor, "k x y z"], ids: Sequence[int], grid: Grid
+    def leave(
+        self, slabs: Iterable[Float[Tensor, "k x y z"]], axis: int, grid: Grid, ids: Sequence[int] | None = None
     ) -> Integer[Tensor, "1 i j k_"]:
-        """Regions that are more likely than not on the scan's own grid, each painted with its id over those before."""
-        labels = torch.zeros((1, *grid.ras_shape), dtype=torch.uint8, device=probabilities.device)
-        for region, number in enumerate(ids):
-            labels[_resize(probabilities[region : region + 1], grid.ras_shape, "trilinear") > 0.5] = number
-        return grid.from_ras(labels)
+        """The most probable label on the scan's own grid, or regions that are more likely than not.
+
+        Probabilities are interpolated, not logits or labels, class by class under a running maximum, and of each slab
+        as soon as it comes: there is never an array of all classes on the scan's grid, nor on model space's.
+
+        Args:
+            slabs: probabilities in model space; they follow one another along `axis` and together make the volume.
+            axis: of RAS+.
+            grid: the scan's.
+            ids: of overlapping regions: what each paints, over those before it; None where labels exclude one another.
+        """
+        shape, sizes = grid.ras_shape, self.shape(grid)
+        lower, upper, share = _between(shape[axis], sizes[axis])
+        labels, rows, first, done = torch.empty(0), torch.empty(0), 0, 0
+        for slab in slabs:
+            if not labels.numel():
+                labels = torch.zeros(shape, dtype=torch.uint8, device=slab.device)
+                rows = slab.narrow(axis + 1, 0, 0)
+            rows = torch.cat([rows, slab], axis + 1)
+            known = first + rows.shape[axis + 1]
+            ready = int(torch.searchsorted(upper, known))
+            step = max(1, MOST_VOXELS * shape[axis] // math.prod(shape))
+            for begin in range(done, ready, step):
+                some = slice(begin, min(begin + step, ready))
+                piece = [some.stop - some.start if way == axis else size for way, size in enumerate(shape)]
+                between = (lower[some] - first, upper[some] - first, share[some])
+                decided = _decide((_rows(one, axis, *between, piece) for one in rows), ids)
+                labels.narrow(axis, some.start, some.stop - some.start).copy_(decided)
+            kept = min(int(lower[ready]), known) if ready < len(lower) else known
+            rows, first, done = rows.narrow(axis + 1, kept - first, known - kept), kept, ready
+        return grid.from_ras(labels[None])
+
+
+def _between(size: int, of: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For `size` voxels over the field of view of `of` others: the two that each lies between, and how far from one."""
+    place = ((torch.arange(size, dtype=torch.float64) + 0.5) * of / size - 0.5).clamp(0, of - 1)
+    lower = place.long()
+    return lower, (lower + 1).clamp(max=of - 1), (place - lower).float()
+
+
+def _rows(
+    volume: Float[Tensor, "x y z"], axis: int, lower: Tensor, upper: Tensor, share: Tensor, shape: Sequence[int]
+) -> Float[Tensor, "x_ y_ z_"]:
+    """One class, trilinearly interpolated: first along `axis`, then in the plane."""
+    device = volume.device
+    found = volume.index_select(axis, lower.to(device))
+    if share.any():
+        weights = share.to(device).reshape([-1 if way == axis else 1 for way in range(3)])
+        found = found.lerp(volume.index_select(axis, upper.to(device)), weights)
+    return _resize(found[None], (shape[0], shape[1], shape[2]), "trilinear")[0]
+
+
+def _decide(classes: Iterable[Float[Tensor, "x y z"]], ids: Sequence[int] | None) -> Integer[Tensor, "x y z"]:
+    labels, best = torch.empty(0), torch.empty(0)
+    for number, candidate in enumerate(classes):
+        if number == 0:
+            labels, best = torch.zeros_like(candidate, dtype=torch.uint8), candidate
+        if ids is not None:
+            labels[candidate > 0.5] = ids[number]
+        elif number > 0:
+            labels[candidate > best] = number
+            best = torch.maximum(best, candidate)
+    return labels
 
 
 def _resize(volume: Tensor, shape: tuple[int, int, int], mode: str) -> Tensor:

@@ -1,14 +1,15 @@
-"""Volume -> patches -> volume; the only place where 2D and 3D data differ.
+"""Volume -> windows -> volume, streamed; the only place where 2D and 3D data differ.
 
 A patch always has three axes; for a 2D network the slice axis has one voxel, which `to_network` takes away and
 `from_network` gives back.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
-from monai.inferers.utils import sliding_window_inference
+from monai.data.utils import compute_importance_map
 from torch import Tensor, nn
 
 
@@ -22,16 +23,24 @@ def from_network(logits: Float[Tensor, "b k *space"], slice_axis: int | None) ->
     return logits if slice_axis is None else logits.unsqueeze(slice_axis + 2)
 
 
-def predict_volume(
+def slab_axis(shape: Sequence[int], slice_axis: int | None) -> int:
+    """The axis along which a volume `(x, y, z)` is finished bit by bit: across slices, else the longest."""
+    return slice_axis if slice_axis is not None else max(range(3), key=lambda axis: shape[axis])
+
+
+def predict_slabs(
     network: nn.Module | Callable[[Tensor], Tensor],
     volume: Float[Tensor, "c x y z"],
-    patch: tuple[int, int, int],
+    patch: Sequence[int],
     slice_axis: int | None,
     overlap: float,
     windows: int,
     exclusive: bool = True,
-) -> Float[Tensor, "k x y z"]:
-    """Probabilities of a whole volume from overlapping windows, blended with Gaussian weights (Isensee 2021).
+) -> Iterator[Float[Tensor, "k x_ y_ z_"]]:
+    """Probabilities from overlapping windows, blended with Gaussian weights (Isensee 2021), slab by slab.
+
+    The slabs follow one another along `slab_axis` and together make the volume. One is given as soon as no later window
+    reaches into it, so that never more than what is still open lies in memory.
 
     Args:
         network: maps `(b, c, *space)` to logits `(b, k, *space)`.
@@ -42,10 +51,66 @@ def predict_volume(
         windows: how many windows are computed at once.
         exclusive: whether a voxel has just one label (softmax), or may lie in several regions (sigmoid).
     """
+    axis = slab_axis(volume.shape[1:], slice_axis)
+    before = [max(0, edge - size) // 2 for edge, size in zip(patch, volume.shape[1:], strict=True)]
+    padded = _padded(volume, patch, before)
+    starts = [_starts(size, edge, overlap) for size, edge in zip(padded.shape[1:], patch, strict=True)]
+    places = sorted(itertools.product(*starts), key=lambda place: place[axis])
+    weight = _blending(patch).to(volume.device)
+    still_open, first = (
+        torch.empty(0, device=volume.device),
+        0,
+    )  # sums of weighted logits and of weights, from this row on
+    for number in range(0, len(places), windows):
+        batch, later = places[number : number + windows], places[number + windows :]
+        patches = torch.stack([_window(padded, place, patch) for place in batch])
+        logits = from_network(network(to_network(patches, slice_axis)).float(), slice_axis)
+        rows = batch[-1][axis] + patch[axis] - first
+        if number == 0 or rows > still_open.shape[axis + 1]:
+            still_open = _grown(still_open, (logits.shape[1] + 1, *padded.shape[1:]), axis, rows)
+        for place, one in zip(batch, logits, strict=True):
+            inside = _window(still_open, [at - first * (way == axis) for way, at in enumerate(place)], patch)
+            inside += torch.cat([one * weight, weight])
+        ready = later[0][axis] if later else padded.shape[axis + 1]
+        finished, still_open = still_open.split([ready - first, still_open.shape[axis + 1] - ready + first], axis + 1)
+        finished, first = _cropped(finished, volume.shape[1:], before, axis, first), ready
+        if finished.numel():
+            blended = finished[:-1] / finished[-1:]
+            yield torch.softmax(blended, 0) if exclusive else torch.sigmoid(blended)
 
-    def logits(batch: Tensor) -> Tensor:
-        return from_network(network(to_network(batch, slice_axis)).float(), slice_axis)
 
-    blended = sliding_window_inference(volume[None], patch, windows, logits, overlap, mode="gaussian")
-    assert isinstance(blended, Tensor)
-    return torch.softmax(blended[0], 0) if exclusive else torch.sigmoid(blended[0])
+def _starts(size: int, edge: int, overlap: float) -> list[int]:
+    """Where windows begin along an axis: at equal steps, the last one at the end."""
+    return [*range(0, size - edge, max(1, int(edge * (1 - overlap)))), size - edge]
+
+
+def _blending(patch: Sequence[int]) -> Float[Tensor, "1 x y z"]:
+    weight = compute_importance_map(tuple(patch), "gaussian")
+    return weight.clamp(min=max(1e-3, float(weight[weight > 0].min())))[None]
+
+
+def _padded(volume: Tensor, patch: Sequence[int], before: Sequence[int]) -> Tensor:
+    rims = []
+    for size, edge, low in reversed(list(zip(volume.shape[1:], patch, before, strict=True))):
+        rims += [low, max(0, edge - size) - low]
+    return nn.functional.pad(volume, rims) if any(rims) else volume
+
+
+def _window(volume: Tensor, place: Sequence[int], patch: Sequence[int]) -> Tensor:
+    return volume[(slice(None), *(slice(at, at + edge) for at, edge in zip(place, patch, strict=True)))]
+
+
+def _grown(rows: Tensor, shape: Sequence[int], axis: int, size: int) -> Tensor:
+    """These rows and as many of zeros as are missing."""
+    there = rows.shape[axis + 1] if rows.numel() else 0
+    more = rows.new_zeros([size - there if way == axis + 1 else edge for way, edge in enumerate(shape)])
+    return torch.cat([rows, more], axis + 1) if there else more
+
+
+def _cropped(finished: Tensor, shape: Sequence[int], before: Sequence[int], axis: int, first: int) -> Tensor:
+    """Undoes `_padded` for rows of the padded volume from `first` on."""
+    for way, (size, low) in enumerate(zip(shape, before, strict=True)):
+        at = low - first if way == axis else low
+        begin, end = max(0, at), max(0, min(finished.shape[way + 1], at + size))
+        finished = finished.narrow(way + 1, min(begin, end), max(0, end - begin))
+    return finished

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -51,7 +52,7 @@ def test_labels_return_identical_at_the_same_spacing(number: int) -> None:
     space = ModelSpace(grid.ras_spacing_mm)
     inside = space.enter_labels(labels)
     assert tuple(inside.shape[1:]) == grid.ras_shape
-    assert torch.equal(space.leave(one_hot(inside, 4), grid), labels.as_tensor())
+    assert torch.equal(space.leave([one_hot(inside, 4)], 0, grid), labels.as_tensor())
     assert np.array_equal(grid.affine, affine)
 
 
@@ -68,7 +69,7 @@ def test_any_grid_returns_identical(turn, spacing, angles, shape, seed) -> None:
     labels = MetaTensor(torch.from_numpy(voxels), make_affine(turn, spacing, angles))
     for space in (ModelSpace((None, None, None)), ModelSpace(Grid.of(labels).ras_spacing_mm)):
         inside = space.enter_labels(labels)
-        assert torch.equal(space.leave(one_hot(inside, 3), Grid.of(labels)), labels.as_tensor())
+        assert torch.equal(space.leave([one_hot(inside, 3)], 1, Grid.of(labels)), labels.as_tensor())
         assert torch.equal(space.enter(labels).to(torch.uint8), inside)
 
 
@@ -97,7 +98,7 @@ def test_resampling_does_not_shift(factor: float) -> None:
         grid = Grid.of(volume)
         space = ModelSpace(tuple(mm * factor for mm in grid.ras_spacing_mm))  # type: ignore[arg-type]
         soft = space.enter(volume)
-        back = space.leave(torch.cat([1 - soft, soft]), grid)[0].numpy()
+        back = space.leave([torch.cat([1 - soft, soft])], 2, grid)[0].numpy()
         moved = [index[axis][back > 0].mean() - index[axis][truth > 0].mean() for axis in range(3)]
         assert np.abs(moved).max() < 0.1
         assert 2 * (back & truth).sum() / (back.sum() + truth.sum()) > 0.95
@@ -235,10 +236,40 @@ def test_real_scans_return_identical(real_data: Path, tmp_path: Path) -> None:
         volume = read([path])
         grid = Grid.of(volume)
         space = ModelSpace((None, None, None))
-        back = space.leave(one_hot(space.enter_labels(volume), 2), grid)[0].numpy()
+        back = space.leave([one_hot(space.enter_labels(volume), 2)], 0, grid)[0].numpy()
         shutil.copy(path, tmp_path / path.name)
         write_mask(back, path, tmp_path / f"mask_{path.name}", np.uint8)
         written, original = nib.load(tmp_path / f"mask_{path.name}"), nib.load(path)
         assert np.array_equal(np.asarray(written.dataobj), np.asarray(original.dataobj))
         assert np.array_equal(written.get_sform(), original.get_sform())
         assert np.array_equal(written.get_qform(), original.get_qform())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    model=st.tuples(*[st.integers(1, 9)] * 3),
+    native=st.tuples(*[st.integers(1, 14)] * 3),
+    cuts=st.sets(st.integers(1, 8)),
+    axis=st.integers(0, 2),
+    most=st.sampled_from([1, 40, 10**6]),
+    regions=st.booleans(),
+)
+def test_slabs_leave_model_space_as_the_whole_volume_does(model, native, cuts, axis, most, regions) -> None:
+    """Any cut into slabs, however few rows are decided at once, gives what interpolating all classes at once gives."""
+    probabilities = torch.rand(4, *model, generator=torch.Generator().manual_seed(sum(model) + sum(native)))
+    spacing = tuple(of / size for size, of in zip(model, native, strict=True))
+    grid = Grid(native, np.diag([-1.0, 1.0, -1.0, 1.0]))
+    space = ModelSpace(spacing)  # type: ignore[arg-type]
+    assert space.shape(grid) == model
+    edges = [0, *sorted(cut for cut in cuts if cut < model[axis]), model[axis]]
+    slabs = [probabilities.narrow(axis + 1, a, b - a) for a, b in pairwise(edges)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("segpipe.geometry.MOST_VOXELS", most)
+        found = grid.to_ras(space.leave(iter(slabs), axis, grid, [1, 2, 3, 4] if regions else None))[0]
+    whole = torch.nn.functional.interpolate(probabilities[None], native, mode="trilinear", align_corners=False)[0]
+    clear = (whole - 0.5).abs().min(0).values > 1e-5 if regions else whole.topk(2, 0).values.diff(dim=0)[0].abs() > 1e-5
+    painted = torch.zeros(native, dtype=torch.uint8)
+    for number, one in enumerate(whole, 1):
+        painted[one > 0.5] = number
+    expected = painted if regions else whole.argmax(0).to(torch.uint8)
+    assert torch.equal(found[clear], expected[clear])

@@ -1,5 +1,6 @@
 """Case -> network-ready volume -> patches."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from segpipe.data.cases import Case
 from segpipe.data.doctor import examine
 from segpipe.data.fingerprint import fingerprint as look
 from segpipe.data.fingerprint import label_ids
+from segpipe.data.module import count_workers
 from segpipe.data.patches import Patches, change_batch, prepare_case
 from segpipe.data.prepare import inside_ids, mask_dtype, normalise, outside_ids, prepare_scan
 from segpipe.errors import DataError
@@ -204,3 +206,25 @@ def test_the_fingerprint_is_of_the_training_cases_alone(tmp_path: Path) -> None:
     assert label_ids(seen, LABELS) == LABELS
     with pytest.raises(DataError, match="no voxel of any of the 1 label maps is labelled"):
         label_ids(examine([case(tmp_path, 9, ids=(0,))], [], None, None, lambda: None), None)
+
+
+def test_a_cpu_that_trains_cuts_its_own_patches() -> None:
+    usual, given_ = composed().trainer, composed("trainer.workers=3").trainer
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert (count_workers(usual, cpu), count_workers(given_, cpu), count_workers(given_, gpu)) == (0, 3, 3)
+    assert 0 <= count_workers(usual, gpu) <= 8
+
+
+def test_cases_stay_open_only_while_they_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases, options = [case(tmp_path, seed) for seed in range(2)], composed(f"data.cache={tmp_path / 'cache'}")
+    small = Patches(cases, plan(), options)
+    monkeypatch.setattr("segpipe.data.patches.HELD_MIB", 0)
+    large = Patches(cases, plan(), options)
+    for number in range(4):
+        assert torch.equal(small[number]["image"], large[number]["image"])
+    assert small.held is not None
+    assert len(small.held) == 2
+    assert large.held is None
+    sent = pickle.loads(pickle.dumps(small))
+    assert sent.held == {}
+    assert torch.equal(sent[3]["image"], small[3]["image"])

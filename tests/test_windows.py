@@ -4,10 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.inferers.utils import sliding_window_inference
 
-from segpipe.windows import from_network, predict_volume, to_network
+from segpipe.windows import from_network, predict_slabs, slab_axis, to_network
 
 sizes = st.tuples(*[st.integers(1, 20)] * 3)
+
+
+def predict_volume(network, volume, patch, axis, overlap, windows, exclusive=True) -> torch.Tensor:
+    slabs = predict_slabs(network, volume, patch, axis, overlap, windows, exclusive)
+    return torch.cat(list(slabs), slab_axis(volume.shape[1:], axis) + 1)
 
 
 def oracle(patches: torch.Tensor) -> torch.Tensor:
@@ -25,7 +31,7 @@ def oracle(patches: torch.Tensor) -> torch.Tensor:
 def test_stitching_the_windows_of_an_oracle_gives_the_volume(size, overlap, axis, seed) -> None:
     volume = torch.randn(1, *size, generator=torch.Generator().manual_seed(seed))
     patch = tuple(1 if place == axis else 8 for place in range(3))
-    stitched = predict_volume(oracle, volume, patch, axis, overlap, 3)  # type: ignore[arg-type]
+    stitched = predict_volume(oracle, volume, patch, axis, overlap, 3)
     assert stitched.shape == (2, *size)
     torch.testing.assert_close(stitched, torch.softmax(oracle(volume[None])[0], 0), atol=1e-5, rtol=1e-4)
 
@@ -39,7 +45,7 @@ def test_a_2d_network_never_sees_the_slice_axis(axis: int) -> None:
         return oracle(patches)
 
     patch = tuple(1 if place == axis else 8 for place in range(3))
-    predict_volume(network, torch.randn(1, 9, 10, 11), patch, axis, 0.5, 4)  # type: ignore[arg-type]
+    predict_volume(network, torch.randn(1, 9, 10, 11), patch, axis, 0.5, 4)
     assert set(seen) == {(1, 8, 8)}
 
 
@@ -49,3 +55,35 @@ def test_from_network_undoes_to_network() -> None:
         shape[axis + 2] = 1
         patches = torch.randn(shape)
         assert torch.equal(from_network(to_network(patches, axis), axis), patches)
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=sizes, overlap=st.sampled_from([0.0, 0.3, 0.5, 0.75]), windows=st.integers(1, 7), exclusive=st.booleans())
+def test_slabs_are_what_monai_makes_of_the_whole_volume(size, overlap, windows, exclusive) -> None:
+    """A network whose answer depends on where in the window a voxel lies."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv3d(2, 3, 3, padding=1), torch.nn.GELU(), torch.nn.Conv3d(3, 3, 3, padding=1)
+    )
+    volume, patch = torch.randn(2, *size), (6, 8, 5)
+    with torch.no_grad():
+        whole = sliding_window_inference(volume[None], patch, windows, network, overlap, mode="gaussian")[0]
+        found = predict_volume(network, volume, patch, None, overlap, windows, exclusive)
+    torch.testing.assert_close(
+        found, torch.softmax(whole, 0) if exclusive else torch.sigmoid(whole), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_slab_is_given_as_soon_as_no_window_reaches_into_it() -> None:
+    computed: list[int] = []
+
+    def network(patches: torch.Tensor) -> torch.Tensor:
+        computed.append(len(patches))
+        return oracle(patches)
+
+    slabs = predict_slabs(network, torch.randn(1, 64, 8, 8), (8, 8, 8), None, 0.5, 1)
+    assert next(slabs).shape == (2, 4, 8, 8)
+    assert sum(computed) == 1
+    assert next(slabs).shape == (2, 4, 8, 8)
+    assert sum(computed) == 2
+    assert sum(slab.shape[1] for slab in slabs) == 64 - 8

@@ -17,7 +17,7 @@ from segpipe.device import NumberFormat, choose_device, choose_format, computing
 from segpipe.geometry import Grid
 from segpipe.plan import Plan
 from segpipe.regions import own_id
-from segpipe.windows import predict_volume
+from segpipe.windows import predict_slabs, slab_axis
 
 
 @dataclass(frozen=True)
@@ -85,37 +85,47 @@ class Predictor:
         seconds: dict[str, float] = {}
         with timed(seconds, "read"):
             scan = prepare_scan(images, self.plan)
-        with timed(seconds, "network"):
-            probabilities = self._probabilities(scan)
-        with timed(seconds, "resample"):
-            labels = self._labels(probabilities, scan.grid)
+        labels = self._labels(scan, seconds)
         return Prediction(labels, scan, seconds)
 
     @torch.inference_mode()
-    def _probabilities(self, scan: PreparedScan) -> torch.Tensor:
-        x, y, z = self.plan.patch
-        image = scan.image.to(self.device)
-        with computing_in(self.number_format, self.device):
-            return predict_volume(
-                self.network,
-                image,
-                (x, y, z),
-                self.plan.slice_axis,
-                self.overlap,
-                self.windows,
-                exclusive=self.plan.regions is None,
-            )
+    def _labels(self, scan: PreparedScan, seconds: dict[str, float]) -> np.ndarray:
+        """Ids inside on the scan's own grid; each slab leaves model space as soon as its windows are done."""
+        start, regions, image = time.perf_counter(), self.plan.regions, scan.image.to(self.device)
+        slabs = predict_slabs(
+            self._compute,
+            image,
+            self.plan.patch,
+            self.plan.slice_axis,
+            self.overlap,
+            self.windows,
+            exclusive=regions is None,
+        )
+        ids = None if regions is None else [own_id(regions, name) for name in regions]
+        axis = slab_axis(image.shape[1:], self.plan.slice_axis)
+        seconds["network"] = 0.0
+        labels = model_space(self.plan).leave(_timing(slabs, seconds), axis, scan.grid, ids)[0].cpu().numpy()
+        seconds["resample"] = time.perf_counter() - start - seconds["network"]
+        return labels
 
-    def _labels(self, probabilities: torch.Tensor, grid: Grid) -> np.ndarray:
-        space, regions = model_space(self.plan), self.plan.regions
-        if regions is None:
-            return space.leave(probabilities, grid)[0].cpu().numpy()
-        ids = [own_id(regions, name) for name in regions]
-        return space.leave_regions(probabilities, ids, grid)[0].cpu().numpy()
+    def _compute(self, patches: torch.Tensor) -> torch.Tensor:
+        with computing_in(self.number_format, self.device):
+            return self.network(patches)
 
     def mask(self, prediction: Prediction) -> np.ndarray:
         """The dataset's own label ids, in the one integer type that all masks of its label set share."""
         return outside_ids(prediction.labels, self.plan.labels)
+
+
+def _timing(slabs: Iterator[torch.Tensor], seconds: dict[str, float]) -> Iterator[torch.Tensor]:
+    """Notes the wall time that the network takes for its slabs."""
+    while True:
+        start = time.perf_counter()
+        slab = next(slabs, None)
+        seconds["network"] += time.perf_counter() - start
+        if slab is None:
+            return
+        yield slab
 
 
 @contextmanager
