@@ -63,16 +63,24 @@ def find(path: Path) -> Path:
     return path
 
 
-def load_ensemble(paths: Sequence[Path]) -> Trained:
+def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Trained:
     """Opens several checkpoints as one network, which gives the mean of their probabilities.
+
+    Args:
+        paths: checkpoints or folders of runs.
+        mirror_axes: axes of RAS+ along which a window is mirrored too; the mean is over the mirror images as well.
 
     Raises:
         ConfigError: if one is not a checkpoint, or sees scans in another way than the first.
     """
     members = [load(path) for path in paths]
-    if len(members) == 1:
+    plan = members[0].plan
+    seen = [axis for axis in range(3) if axis != plan.slice_axis]
+    if plan.slice_axis in mirror_axes:
+        raise ConfigError(f"mirror_axes: the network sees slices across axis {plan.slice_axis}: leave that one out")
+    if len(members) == 1 and not mirror_axes:
         return members[0]
-    first = _way_of_seeing(members[0].plan)
+    first = _way_of_seeing(plan)
     for path, member in zip(paths, members, strict=True):
         for key, value in _way_of_seeing(member.plan).items():
             if value != first[key]:
@@ -80,8 +88,9 @@ def load_ensemble(paths: Sequence[Path]) -> Trained:
                     f"checkpoint: {path} was trained with {key} {value}, but {paths[0]} with {first[key]}; those that "
                     "are averaged must share it: train them as folds of one split (data.fold), or set plan.* alike"
                 )
-    network = Ensemble([member.network for member in members], exclusive=members[0].plan.regions is None)
-    return Trained(network.eval(), members[0].plan, members[0].config)
+    axes = [seen.index(axis) for axis in mirror_axes]
+    network = Ensemble([member.network for member in members], exclusive=plan.regions is None, mirror_axes=axes)
+    return Trained(network.eval(), plan, members[0].config)
 
 
 def _way_of_seeing(plan: Plan) -> dict[str, Any]:

@@ -90,8 +90,8 @@ def test_saved_memory_is_what_autograd_keeps() -> None:
 
 def test_skips_are_named_where_they_are() -> None:
     found = stages("model.long_skips=[concat,none,gate]", "model.short_skips=residual", "model.short_skips_in=decoder")
-    assert [stage.short_skip for stage in found] == ["none"] * 4 + ["residual"] * 3 + [""]
-    assert [stage.long_skip for stage in found] == [""] * 4 + ["gate", "none", "concat", ""]
+    assert [stage.short_skip for stage in found] == ["none"] * 4 + ["residual"] * 3 + [""] * 3  # a head per level
+    assert [stage.long_skip for stage in found] == [""] * 4 + ["gate", "none", "concat"] + [""] * 3
 
 
 @pytest.mark.parametrize("name", UNETS)

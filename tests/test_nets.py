@@ -15,6 +15,7 @@ from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 from segpipe.nets import CHANNELS_LAST, build
 from segpipe.nets.blocks import INSTANCE_NORM, StageOptions, Style, stage
+from segpipe.nets.ensemble import Ensemble
 from segpipe.nets.unet import UNet
 
 CHANNELS = [3, 4, 5]
@@ -337,3 +338,15 @@ def test_instance_norm_is_pytorchs_and_leaves_channels_last(dims: int) -> None:
         found.append([out, given.grad, norm.weight.grad, norm.bias.grad])
     assert all(torch.allclose(*pair, atol=1e-12) for pair in zip(*found, strict=True))
     assert found[0][0].is_contiguous(memory_format=CHANNELS_LAST[dims])
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_an_ensemble_is_the_mean_over_networks_and_mirror_images(exclusive: bool) -> None:
+    torch.manual_seed(0)
+    networks = [nn.Conv3d(1, 3, 3, padding=1) for _ in range(2)]
+    x, chances = torch.randn(2, 1, 4, 5, 6), (lambda logits: torch.softmax(logits, 1)) if exclusive else torch.sigmoid
+    flips = [(), (2,), (4,), (2, 4)]
+    expected = torch.stack([chances(net(x.flip(flip)).flip(flip)) for net in networks for flip in flips]).mean(0)
+    torch.testing.assert_close(chances(Ensemble(networks, exclusive, [0, 2])(x)), expected, atol=1e-6, rtol=1e-5)
+    symmetric = Ensemble(networks, exclusive, [0, 2])
+    torch.testing.assert_close(symmetric(x.flip(2)), symmetric(x).flip(2), atol=1e-6, rtol=1e-5)

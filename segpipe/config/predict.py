@@ -23,6 +23,10 @@ class Predict(Section):
         description="folder of labels with the scans' names: Dice per label is printed and saved"
     )
     overlap: float = Field(ge=0, lt=1, description="overlap of neighbouring windows, as a share of the window")
+    mirror_axes: list[Literal[0, 1, 2]] = Field(
+        description="average over each window and its mirror images along these axes (0 left-right, 1 back-front, "
+        "2 foot-head), alone and together; for networks that were trained with the same augment.mirror_axes"
+    )
     windows: PositiveInt = Field(description="windows that the network computes at once")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(description="auto = as in training: bf16 where the device computes it faster")

@@ -10,6 +10,7 @@ from segpipe.config.model import AnyModel, Model, MonaiModel, per_level
 from segpipe.nets.blocks import StageOptions, Style
 from segpipe.nets.unet import UNet
 
+PAIR = 2  # patches that a sketch is run with: a batch norm refuses to train on a single value
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 

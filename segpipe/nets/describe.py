@@ -11,12 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segpipe.config.model import AnyModel, Model, MonaiModel, per_level
 from segpipe.errors import ConfigError
-from segpipe.nets import sketch
+from segpipe.nets import PAIR, sketch
 from segpipe.nets.unet import UNet
 
 MIB = 2**20
 ROW = 2**14  # voxels of the row along which a receptive field is followed
-PAIR = 2  # patches in the trial run: a batch norm refuses to train on a single value
 
 
 @dataclass(frozen=True)

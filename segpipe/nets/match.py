@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segpipe.config.model import Model
 from segpipe.errors import ConfigError
-from segpipe.nets import sketch
+from segpipe.nets import PAIR, sketch
 
 TOLERANCE = 0.01
 MULTIPLES = (8, 4, 2, 1)  # channels are rounded to the largest of these that comes within the tolerance
@@ -64,8 +64,8 @@ def match(
             return sum(weight.numel() for weight in network.parameters())
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
-            network.eval()(torch.empty(1, in_channels, *patch, device="meta"))
-        return counter.get_total_flops() // 2
+            network(torch.empty(PAIR, in_channels, *patch, device="meta"))  # as it trains, with all its heads
+        return counter.get_total_flops() // 2 // PAIR
 
     short = "dense" if model.growth_rate else "residual"
     goal = size(model.model_copy(update={"long_skips": "concat", "short_skips": short, "short_skips_in": "both"}))

@@ -51,7 +51,8 @@ def predict_batch(options: Predict) -> int:
     assert options.checkpoint is not None
     assert options.input is not None
     assert options.output is not None
-    trained, device = checkpoint.load_ensemble(options.checkpoint), choose_device(options.device)
+    device = choose_device(options.device)
+    trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
     number_format = choose_format(options.precision, device)
     predictor = Predictor(
         trained.network.to(device), trained.plan, device, number_format, options.overlap, options.windows

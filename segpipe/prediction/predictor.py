@@ -66,13 +66,17 @@ class Predictor:
         self.overlap, self.windows = overlap, windows
 
     @classmethod
-    def load(cls, *paths: Path | str, overlap: float = 0.5, windows: int = 4) -> "Predictor":
+    def load(
+        cls, *paths: Path | str, overlap: float = 0.5, windows: int = 4, mirror_axes: Sequence[int] = ()
+    ) -> "Predictor":
         """The predictor of a run's folder or checkpoint file, on the best device here; of several, their mean.
+
+        The mean is also over the windows mirrored along `mirror_axes`, alone and together.
 
         Raises:
             ConfigError: if one is not a checkpoint, or they do not go together.
         """
-        trained, device = checkpoint.load_ensemble([Path(path) for path in paths]), choose_device("auto")
+        trained, device = checkpoint.load_ensemble([Path(path) for path in paths], mirror_axes), choose_device("auto")
         network = trained.network.to(device)
         return cls(network, trained.plan, device, choose_format("auto", device), overlap, windows)
 
