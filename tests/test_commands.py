@@ -1,6 +1,7 @@
 """`train.py` and `predict.py` as a user runs them: what they print, write and return."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -20,6 +21,10 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from segpipe import checkpoint
+from segpipe.config.compose import defaults, validate
+from segpipe.config.predict import Predict
+from segpipe.errors import DataError
+from segpipe.prediction.batch import predict_batch
 from segpipe.prediction.predictor import Predictor
 
 TINY = ["model.channels=[4,8]", "data.phantom.train=6", "data.phantom.test=2", "plan.batch=1", "plan.patch=[32,32,32]",
@@ -409,3 +414,101 @@ def test_an_ensemble_shares_its_way_of_seeing(tmp_path: Path, trained: Path) -> 
     assert done.returncode == 2
     assert "runs/coarse was trained with spacing_mm [3.0, 3.0, 3.0], but runs/latest with" in done.stderr
     assert not (tmp_path / "m").exists()
+
+
+def test_a_batch_does_only_what_is_missing_or_changed(trained: Path) -> None:
+    scans = trained / "again"
+    scans.mkdir()
+    for number, path in enumerate(sorted((trained / "data/phantom/imagesTs").iterdir())):
+        (scans / f"scan{number}.nii.gz").write_bytes(path.read_bytes())
+    (scans / "broken.nii.gz").write_bytes(b"not a scan")
+    call = ["checkpoint=runs/latest", "input=again", "output=again_masks", "overlays=false"]
+    masks = trained / "again_masks"
+
+    def run(*more: str) -> tuple[int, set[str]]:
+        before = {path.name: path.stat().st_mtime_ns for path in masks.glob("*.nii.gz")} if masks.is_dir() else {}
+        done = command("predict.py", *call, *more, folder=trained)
+        assert "Traceback" not in done.stderr
+        after = {path.name: path.stat().st_mtime_ns for path in masks.glob("*.nii.gz")}
+        return done.returncode, {name for name in after if before.get(name) != after[name]}
+
+    assert run() == (3, {"scan0.nii.gz", "scan1.nii.gz"})
+    first = {path.name: path.read_bytes() for path in masks.glob("*.nii.gz")}
+    (masks / f".part-{2**22 + 1}-scan0.nii.gz").write_bytes(b"half")  # of a process that is no more
+    assert run() == (3, set())
+    assert not list(masks.glob(".part-*"))
+    with (masks / "predictions.csv").open() as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["failed", "done", "done"]
+    (masks / "scan1.nii.gz").write_bytes(first["scan1.nii.gz"][:100])  # half-written by somebody else
+    assert run() == (3, {"scan1.nii.gz"})
+    assert {path.name: path.read_bytes() for path in masks.glob("*.nii.gz")} == first
+    assert run("overlap=0.25") == (3, {"scan0.nii.gz", "scan1.nii.gz"})
+    (scans / "broken.nii.gz").write_bytes((scans / "scan0.nii.gz").read_bytes())
+    assert run("overlap=0.25") == (0, {"broken.nii.gz"})
+    (masks / "manifest.json").write_text("{}")
+    done = command("predict.py", *call, folder=trained)
+    assert done.returncode == 2
+    assert "manifest.json: is not what predict.py writes" in done.stderr
+
+
+def predicting(trained: Path, output: Path, **changed: Any) -> Predict:
+    values = defaults("predict") | {"checkpoint": str(trained / "runs/latest"), "device": "cpu", "overlays": False}
+    return validate(
+        Predict, values | {"input": str(trained / "data/phantom/imagesTs"), "output": str(output)} | changed
+    )
+
+
+def test_what_failed_is_tried_again_only_when_asked(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "segment", lambda *_: 1 / 0)
+    assert predict_batch(predicting(trained, tmp_path)) == 3
+    monkeypatch.undo()
+    assert predict_batch(predicting(trained, tmp_path)) == 3
+    assert predict_batch(predicting(trained, tmp_path, retry_failed=True)) == 0
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("segpipe.prediction.batch.write_mask", full)
+    with pytest.raises(DataError, match="the disk is full; make room and run again to go on"):
+        predict_batch(predicting(trained, tmp_path))
+    monkeypatch.undo()
+    assert predict_batch(predicting(trained, tmp_path)) == 0
+
+
+def test_an_interrupted_batch_finishes_the_scan_in_hand_and_goes_on_later(trained: Path) -> None:
+    scans = trained / "many"
+    scans.mkdir()
+    for number in range(40):
+        path = sorted((trained / "data/phantom/imagesTs").iterdir())[number % 2]
+        (scans / f"scan{number:02d}.nii.gz").write_bytes(path.read_bytes())
+    call = ["checkpoint=runs/latest", "input=many", "output=many_masks", "overlays=false"]
+    masks = trained / "many_masks"
+    for stop in (signal.SIGINT, signal.SIGKILL):
+        there = len(list(masks.glob("scan*")))
+        with subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "predict.py"), *call],
+            cwd=trained,
+            env=os.environ | ONE_THREAD,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while len(list(masks.glob("scan*"))) < there + 3:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(stop)
+            said = process.communicate()[1]
+        if stop == signal.SIGINT:
+            assert process.returncode == 1
+            assert re.search(r"segpipe-predict: interrupted: \d+ of 40 scans are settled; run again to go on", said)
+        for path in masks.glob("scan*"):
+            assert np.asarray(nib.load(path).dataobj).shape == nib.load(scans / path.name).shape
+        assert len(json.loads((masks / "manifest.json").read_text())["scans"]) < 40
+    assert command("predict.py", *call, folder=trained).returncode == 0
+    assert len(list(masks.glob("scan*"))) == 40
+    assert len({path.read_bytes() for path in masks.glob("scan*")}) == 2

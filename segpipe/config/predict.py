@@ -28,6 +28,7 @@ class Predict(Section):
         "2 foot-head), alone and together; for networks that were trained with the same augment.mirror_axes"
     )
     windows: PositiveInt = Field(description="windows that the network computes at once")
+    retry_failed: bool = Field(description="try again what failed in an earlier call, though nothing has changed")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(description="auto = as in training: bf16 where the device computes it faster")
     overlays: bool = Field(description="draw a picture of each mask over its scan")

@@ -4,8 +4,6 @@ An entry is a folder of NumPy's `.npy` files, named after the content of the fil
 the version of the code that made it. It appears whole or not at all: two runs may make it at once, or one be killed.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.errors import DataError
+from segpipe.files import digest
 
 VERSION = 2  # raised whenever the same files and settings would give other arrays
 ABANDONED_SECONDS = 24 * 3600  # a half-made entry older than this was left by a run that was killed
@@ -28,14 +27,7 @@ def entry(folder: Path, files: Sequence[Path], *settings: object) -> Path:
     Raises:
         DataError: if a file cannot be read.
     """
-    digest = hashlib.sha256(json.dumps([VERSION, settings]).encode())
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    return folder / digest.hexdigest()[:32]
+    return folder / digest(files, VERSION, *settings)
 
 
 def keep(place: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,21 +1,30 @@
-"""Many scans, each isolated: one that fails is reported and the rest are done."""
+"""Many scans, each isolated: one that fails is reported and the rest are done, and nothing is done twice."""
 
 import csv
+import errno
 import io
 import logging
-from dataclasses import dataclass, field
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from segpipe import checkpoint
 from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
-from segpipe.data.prepare import mask_dtype, read_labels
+from segpipe.data.prepare import PreparedScan, mask_dtype, prepare_scan, read_labels
 from segpipe.device import choose_device, choose_format
 from segpipe.errors import ConfigError, DataError
-from segpipe.files import write_text
-from segpipe.metrics import Score, score_case, write_scores
+from segpipe.files import digest, write_text
+from segpipe.metrics import score_case, write_scores
+from segpipe.prediction.manifest import Outcome, read_manifest, settled, tidy, write_manifest
 from segpipe.prediction.predictor import Prediction, Predictor, timed
 from segpipe.prediction.scans import Scan, find_scans
 from segpipe.prediction.show import draw_prediction, show_scores
@@ -25,86 +34,203 @@ from segpipe.volumes import IMAGES, VOLUMES, write_mask
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
 STAGES = ("read", "network", "resample", "write")
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass
-class Outcome:
-    """What became of one scan."""
+class Waiting:
+    """A scan that was read while the network computed another.
 
-    name: str
-    reason: str = ""  # empty when it is done
-    seconds: dict[str, float] = field(default_factory=dict)
-    volumes_ml: list[float] = field(default_factory=list)  # per label, background left out
-    voxels: list[int] = field(default_factory=list)
-    scores: list[Score] = field(default_factory=list)
+    Attributes:
+        scan: the scan.
+        outcome: what is known of it; with a reason where it could not be read.
+        prepared: as the network sees it; None where it could not be read, or nothing is left to do.
+    """
+
+    scan: Scan
+    outcome: Outcome
+    prepared: PreparedScan | None = None
 
 
 def predict_batch(options: Predict) -> int:
     """Writes a mask for each scan, `predictions.csv`, pictures, and scores where the truth is given.
+
+    While the network computes one scan the next is read, and the last is written. A mask that is there already, made of
+    the same content by the same weights and settings, is left as it is.
 
     Returns:
         The exit status: 0 when all scans are done, 3 when some failed.
 
     Raises:
         ConfigError: if the checkpoint, the input or the output cannot be used.
+        DataError: if the disk is full, or the batch was interrupted.
     """
     assert options.checkpoint is not None
     assert options.input is not None
     assert options.output is not None
     device = choose_device(options.device)
-    trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
     number_format = choose_format(options.precision, device)
-    predictor = Predictor(
-        trained.network.to(device), trained.plan, device, number_format, options.overlap, options.windows
-    )
+    trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
+    network = trained.network.to(device)
+    predictor = Predictor(network, trained.plan, device, number_format, options.overlap, options.windows)
     scans = find_scans(options.input, options.output, len(trained.plan.channels))
-    truths = {scan.name: _truth(scan, options.truth) for scan in scans} if options.truth else {}
-    options.output.mkdir(parents=True, exist_ok=True)
+    weights = digest([checkpoint.find(path) for path in options.checkpoint])
+    settings = [weights, options.overlap, options.mirror_axes, number_format, options.overlays]
+    batch = Batch(options.output, scans, predictor, options, settings)
     log.info("%d scans, %s in %s", len(scans), device, number_format)
-    outcomes: list[Outcome] = []
-    with progress_bar() as bar:
-        task = bar.add_task("predicting", total=len(scans), note="")
-        for scan in scans:
-            outcomes.append(_predict_one(scan, predictor, options, truths.get(scan.name)))
-            _write_table(options.output / "predictions.csv", outcomes, list(trained.plan.labels)[1:])
-            bar.advance(task)
-    return _report(outcomes, options, list(trained.plan.labels)[1:])
+    batch.run()
+    return _report(batch.outcomes(), options, batch.names)
 
 
-def _predict_one(scan: Scan, predictor: Predictor, options: Predict, truth: Path | None) -> Outcome:
-    assert options.output is not None
-    outcome = Outcome(scan.name)
+class Batch:
+    """The scans of one call, on their way into one folder.
+
+    Args:
+        folder: for the masks, made if it is not there.
+        scans: in their order.
+        predictor: of the network.
+        options: of the call.
+        settings: plain values on which a mask depends, beside its scan.
+
+    Raises:
+        ConfigError: if a truth is missing, or the folder's manifest is damaged.
+    """
+
+    def __init__(
+        self, folder: Path, scans: Sequence[Scan], predictor: Predictor, options: Predict, settings: list[Any]
+    ) -> None:
+        self.folder, self.scans, self.predictor = folder, scans, predictor
+        self.options, self.settings = options, settings
+        self.names = list(predictor.plan.labels)[1:]
+        self.truths = {scan.name: _truth(scan, options.truth) for scan in scans} if options.truth else {}
+        folder.mkdir(parents=True, exist_ok=True)
+        tidy(folder)
+        self.known = read_manifest(folder)
+
+    def run(self) -> None:
+        """Does what is missing or changed.
+
+        Raises:
+            DataError: if the disk is full, or it was interrupted; what is done is kept.
+        """
+        writing: deque[tuple[Outcome, Future[None] | None]] = deque()
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, _interruption() as asked:
+            with progress_bar() as bar:
+                task = bar.add_task("predicting", total=len(self.scans), note="")
+                for waiting in _ahead(reader, self._read, self.scans):
+                    writing.append((waiting.outcome, self._segment(waiting, writer)))
+                    if len(writing) > 1:
+                        self._note(*writing.popleft())
+                    bar.advance(task)
+                    if asked.is_set():
+                        break
+            while writing:
+                self._note(*writing.popleft())
+        if asked.is_set():
+            done = sum(1 for scan in self.scans if scan.name in self.known)
+            raise DataError(f"interrupted: {done} of {len(self.scans)} scans are settled; run again to go on")
+
+    def outcomes(self) -> list[Outcome]:
+        """What became of the scans so far, in their order."""
+        return [self.known[scan.name] for scan in self.scans if scan.name in self.known]
+
+    def _read(self, scan: Scan) -> Waiting:
+        outcome, truth = Outcome(scan.name), self.truths.get(scan.name)
+        try:
+            outcome.made_from = digest([*scan.images, *([truth] if truth else [])], *self.settings)
+            known, mask = self.known.get(scan.name), self.folder / scan.mask_name
+            if known is not None and settled(known, outcome.made_from, mask, self.options.retry_failed):
+                return Waiting(scan, known)
+            with timed(outcome.seconds, "read"):
+                return Waiting(scan, outcome, prepare_scan(scan.images, self.predictor.plan))
+        except Exception as error:  # whatever is wrong with this scan, the others can still be done
+            outcome.reason = _reason(scan, error)
+            return Waiting(scan, outcome)
+
+    def _segment(self, waiting: Waiting, writer: ThreadPoolExecutor) -> Future[None] | None:
+        if waiting.prepared is None:
+            return None
+        try:
+            prediction = self.predictor.segment(waiting.prepared)
+        except Exception as error:
+            waiting.outcome.reason = _reason(waiting.scan, error)
+            return None
+        return writer.submit(self._write, waiting, prediction)
+
+    def _write(self, waiting: Waiting, prediction: Prediction) -> None:
+        outcome, scan, plan = waiting.outcome, waiting.scan, self.predictor.plan
+        try:
+            outcome.seconds |= prediction.seconds
+            with timed(outcome.seconds, "write"):
+                mask = self.predictor.mask(prediction)
+                write_mask(mask, scan.images[0], self.folder / scan.mask_name, mask_dtype(plan.labels))
+            outcome.mask = digest([self.folder / scan.mask_name])
+            self._measure(outcome, scan, prediction)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise DataError(f"{self.folder}: the disk is full; make room and run again to go on") from None
+            outcome.reason = _reason(scan, error)
+
+    def _measure(self, outcome: Outcome, scan: Scan, prediction: Prediction) -> None:
+        """Volumes, scores against the truth, and a picture."""
+        plan, grid, truth = self.predictor.plan, prediction.grid, self.truths.get(scan.name)
+        counts = np.bincount(prediction.labels.ravel(), minlength=len(plan.labels))[1:]
+        outcome.voxels = [int(count) for count in counts]
+        outcome.volumes_ml = [count * grid.voxel_ml for count in outcome.voxels]
+        expected = None
+        if truth is not None:
+            expected = read_labels(Case(scan.name, scan.images, truth), plan, grid).numpy()[0]
+            outcome.scores = score_case(scan.name, prediction.labels, expected, grid.spacing_mm, plan.targets)
+        if self.options.overlays:
+            picture = self.folder / "overlays" / f"{scan.name}.png"
+            draw_prediction(prediction, expected, self.names, scan.name, picture)
+
+    def _note(self, outcome: Outcome, written: Future[None] | None) -> None:
+        if written is not None:
+            written.result()
+        self.known[outcome.name] = outcome
+        write_manifest(self.folder, self.known)
+        _write_table(self.folder / "predictions.csv", self.outcomes(), self.names)
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """The results in order; while one is used the next is worked on, and no more than that."""
+    last: Future[U] | None = None
+    for item in items:
+        one = pool.submit(work, item)
+        if last is not None:
+            yield last.result()
+        last = one
+    if last is not None:
+        yield last.result()
+
+
+@contextmanager
+def _interruption() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, so that the scan in hand is finished; a second Ctrl-C ends at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield asked
+        return
+
+    def ask(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        log.warning("interrupted: the scan in hand is finished first; once more ends at once")
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, ask)
     try:
-        prediction = predictor(scan.images)
-        with timed(prediction.seconds, "write"):
-            mask = predictor.mask(prediction)
-            write_mask(mask, scan.images[0], options.output / scan.mask_name, mask_dtype(predictor.plan.labels))
-        _measure(outcome, scan, prediction, predictor, truth, options)
-    except DataError as error:
-        outcome.reason = str(error)
-    except Exception as error:  # whatever is wrong with this scan, the others can still be done
-        log.debug("%s failed", scan.name, exc_info=True)
-        outcome.reason = f"{scan.images[0]}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    return outcome
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _measure(
-    outcome: Outcome, scan: Scan, prediction: Prediction, predictor: Predictor, truth: Path | None, options: Predict
-) -> None:
-    """Volumes, scores against the truth, and a picture."""
-    assert options.output is not None
-    labels, grid = predictor.plan.labels, prediction.grid
-    names = list(labels)[1:]
-    outcome.seconds = prediction.seconds
-    counts = np.bincount(prediction.labels.ravel(), minlength=len(labels))[1:]
-    outcome.voxels = [int(count) for count in counts]
-    outcome.volumes_ml = [count * grid.voxel_ml for count in outcome.voxels]
-    expected = None
-    if truth is not None:
-        expected = read_labels(Case(scan.name, scan.images, truth), predictor.plan, grid).numpy()[0]
-        outcome.scores = score_case(scan.name, prediction.labels, expected, grid.spacing_mm, predictor.plan.targets)
-    if options.overlays:
-        draw_prediction(prediction, expected, names, scan.name, options.output / "overlays" / f"{scan.name}.png")
+def _reason(scan: Scan, error: Exception) -> str:
+    if isinstance(error, DataError):
+        return str(error)
+    log.debug("%s failed", scan.name, exc_info=error)
+    return f"{scan.images[0]}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _truth(scan: Scan, folder: Path) -> Path:

@@ -86,11 +86,12 @@ class Predictor:
         Raises:
             DataError: if the scan cannot be used.
         """
+        return self.segment(prepare_scan(images, self.plan))
+
+    def segment(self, scan: PreparedScan) -> Prediction:
+        """Segments a scan that was read and prepared with this plan."""
         seconds: dict[str, float] = {}
-        with timed(seconds, "read"):
-            scan = prepare_scan(images, self.plan)
-        labels = self._labels(scan, seconds)
-        return Prediction(labels, scan, seconds)
+        return Prediction(self._labels(scan, seconds), scan, seconds)
 
     @torch.inference_mode()
     def _labels(self, scan: PreparedScan, seconds: dict[str, float]) -> np.ndarray:
