@@ -153,6 +153,7 @@ def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.intege
         DataError: if the written file does not read back as the mask.
     """
     part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         if str(path).lower().endswith(IMAGES):
             Image.fromarray(mask[:, :, 0].T.astype(dtype)).save(part)

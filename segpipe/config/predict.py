@@ -17,7 +17,11 @@ class Predict(Section):
         description="a run's folder (its best checkpoint) or a checkpoint file; of several, [RUN,RUN], the mean of "
         "their probabilities",
     )
-    input: str | None = Field(description="a scan, a folder of scans, or a glob such as 'scans/*_T1.nii.gz'")
+    input: str | None = Field(
+        description="a scan, a folder of scans, a glob such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a "
+        "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., and case for the mask's name)"
+    )
+    recursive: bool = Field(description="also the scans in folders inside the input, mirrored in the output")
     output: Path | None = Field(description="folder for the masks, made if it is not there")
     truth: Path | None = Field(
         description="folder of labels with the scans' names: Dice per label is printed and saved"

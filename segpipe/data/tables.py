@@ -61,18 +61,35 @@ def _split(file: Path, line: int, row: Row) -> str | None:
     return split
 
 
-def _table_case(file: Path, line: int, row: Row) -> Case:
-    split, label = _split(file, line, row), row.get("label") or None
+def read_inputs(file: Path) -> list[tuple[str, tuple[Path, ...]]]:
+    """The names and images of a table's rows; all other columns are passed over.
+
+    Raises:
+        DataError: if the table is not in order.
+    """
+    rows = _json_rows(file) if file.suffix == ".json" else _csv_rows(file)
+    return [_images(file, number, row) for number, row in enumerate(rows, 2)]
+
+
+def _images(file: Path, line: int, row: Row) -> tuple[str, tuple[Path, ...]]:
     numbered = [row[column] for column in sorted(row) if re.fullmatch(r"image_\d+", column) and row[column]]
     images = row.get("image") or numbered
     paths = images.split(";") if isinstance(images, str) else images
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in (*paths, label or "")):
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise DataError(f"{file}: row {line}: image and label must be file names, got {reprlib.repr(row)}")
-    if not paths or not (label or split == "test"):
-        lacks = "label" if paths else "image"
-        raise DataError(f"{file}: row {line} has no {lacks}; each row needs an image and a label")
+    if not paths:
+        raise DataError(f"{file}: row {line} has no image; each row needs one")
     files = tuple(file.parent / path.strip() for path in paths)
-    name = str(row.get("case") or re.sub(r"_\d{4}$", "", stem(files[0])))
+    return str(row.get("case") or re.sub(r"_\d{4}$", "", stem(files[0]))), files
+
+
+def _table_case(file: Path, line: int, row: Row) -> Case:
+    split, label = _split(file, line, row), row.get("label") or None
+    if not isinstance(label, str | None):
+        raise DataError(f"{file}: row {line}: image and label must be file names, got {reprlib.repr(row)}")
+    name, files = _images(file, line, row)
+    if not (label or split == "test"):
+        raise DataError(f"{file}: row {line} has no label; each row needs an image and a label")
     group = str(row["group"]) if row.get("group") not in (None, "") else None
     return Case(name, files, file.parent / label.strip() if label else None, group, None if split == "test" else split)
 

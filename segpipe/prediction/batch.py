@@ -74,7 +74,7 @@ def predict_batch(options: Predict) -> int:
     trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
     network = trained.network.to(device)
     predictor = Predictor(network, trained.plan, device, number_format, options.overlap, options.windows)
-    scans = find_scans(options.input, options.output, len(trained.plan.channels))
+    scans = find_scans(options.input, options.output, len(trained.plan.channels), options.recursive)
     weights = digest([checkpoint.find(path) for path in options.checkpoint])
     settings = [weights, options.overlap, options.mirror_axes, number_format, options.overlays]
     batch = Batch(options.output, scans, predictor, options, settings)

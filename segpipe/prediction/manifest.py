@@ -74,7 +74,7 @@ def settled(known: Outcome, made_from: str, mask: Path, retry_failed: bool) -> b
 
 def tidy(folder: Path) -> None:
     """Takes away half-written files of a run that was killed; those of one that still runs stay."""
-    for part in folder.glob(".part-*"):
+    for part in folder.rglob(".part-*"):
         owner = part.name.split("-")[1]
         if not (owner.isdecimal() and _runs(int(owner))):
             part.unlink(missing_ok=True)

@@ -2,15 +2,18 @@
 
 import difflib
 import glob
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from segpipe.data.tables import read_inputs
 from segpipe.errors import ConfigError
 from segpipe.volumes import IMAGES, VOLUMES
 
 CHANNEL = re.compile(r"_(\d{4})$")
+TABLES = (".csv", ".tsv", ".json")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Scan:
     """A scan to segment.
 
     Attributes:
-        name: of its mask, without an ending.
+        name: of its mask, without an ending; with the folders between, where the input's are mirrored.
         images: one file, or one per channel in their order.
     """
 
@@ -31,47 +34,73 @@ class Scan:
         return self.name + (".png" if _ending(self.images[0]) in IMAGES else ".nii.gz")
 
 
-def find_scans(pattern: str, output: Path, channels: int) -> list[Scan]:
-    """The scans that a file, a folder or a glob means, sorted by name.
+def find_scans(given: str, output: Path, channels: int, recursive: bool = False) -> list[Scan]:
+    """The scans that a file, a folder, a glob, a list (`.txt`) or a table (`.csv`, `.tsv`, `.json`) means, by name.
 
-    Files that end in `_0000`, `_0001` ... are the channels of one scan, as nnU-Net names them.
+    Files that end in `_0000`, `_0001` ... are the channels of one scan, as nnU-Net names them. Folders inside the input
+    are mirrored in the output.
+
+    Args:
+        given: what the user typed.
+        output: folder for the masks.
+        channels: files that a scan has where it has one for each channel.
+        recursive: also what lies in folders inside a folder.
 
     Raises:
-        ConfigError: if there is none, if two masks would have one name, or a mask would replace a scan.
+        ConfigError: if there is none, if two masks would have one name, lie outside `output` or replace a scan.
     """
-    files = _files(pattern)
+    named = (
+        read_inputs(Path(given))
+        if given.endswith(TABLES) and Path(given).is_file()
+        else _named(given, output, recursive)
+    )
     groups: dict[str, list[Path]] = {}
-    for file in files:
-        stem = file.name[: -len(_ending(file))]
-        groups.setdefault(CHANNEL.sub("", stem), []).append(file)
+    for name, images in named:
+        groups.setdefault(name, []).extend(images)
     scans = []
     for name, paths in sorted(groups.items()):
         suffixes = [CHANNEL.search(path.name[: -len(_ending(path))]) for path in paths]
-        if len(paths) > 1 and not (all(suffixes) and len(paths) == channels):
+        whole = [images for other, images in named if other == name] == [tuple(paths)]
+        if len(paths) > 1 and not whole and not (all(suffixes) and len(paths) == channels):
             raise ConfigError(
                 f"input: {', '.join(str(path) for path in paths[:3])} would all be written as {name}; "
                 f"rename them, or give one folder at a time (the network takes {channels} channels a scan)"
             )
-        scans.append(Scan(name, tuple(sorted(paths))))
+        scans.append(Scan(name, tuple(paths if whole else sorted(paths))))
     for scan in scans:
         target = (output / scan.mask_name).resolve()
+        if not target.is_relative_to(output.resolve()):
+            raise ConfigError(f"input: the mask {scan.mask_name} would leave output={output}; give it another name")
         if any(image.resolve() == target for image in scan.images):
             raise ConfigError(f"output={output}: {scan.mask_name} would replace the scan itself; choose another folder")
     return scans
 
 
-def _files(pattern: str) -> list[Path]:
-    path = Path(pattern)
+def _named(given: str, output: Path, recursive: bool) -> list[tuple[str, tuple[Path, ...]]]:
+    """Each file with the name of its mask: its path below the input, without ending and number of channel."""
+    path = Path(given)
+    if path.is_file() and path.suffix == ".txt":
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        files = [path.parent / line for line in lines if line and not line.startswith("#")]
+        return [(_name(Path(file.name)), (file,)) for file in files]
     if path.is_file():
-        found: Sequence[Path] = [path]
+        root, found = path.parent, [path]
     elif path.is_dir():
-        found = sorted(path.iterdir())
+        root, found = path, sorted(path.rglob("*") if recursive else path.iterdir())
     else:
-        found = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-    files = [file for file in found if _ending(file) and not file.name.startswith(".")]
-    if files:
-        return files
-    raise ConfigError(f"input={pattern}: {_nothing(path, found)} (endings: {', '.join(VOLUMES + IMAGES)})")
+        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+        found = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
+    inside = root.resolve() in output.resolve().parents  # what was written there by an earlier call is no input
+    mine = [file for file in found if not (inside and output.resolve() in file.resolve().parents)]
+    files = [file for file in mine if _ending(file) and not file.name.startswith(".")]
+    if not files:
+        raise ConfigError(f"input={given}: {_nothing(path, found)} (endings: {', '.join(VOLUMES + IMAGES)})")
+    return [(_name(file.relative_to(root)), (file,)) for file in files]
+
+
+def _name(file: Path) -> str:
+    ending = _ending(file)
+    return CHANNEL.sub("", file.as_posix()[: -len(ending)] if ending else file.as_posix())
 
 
 def _nothing(path: Path, found: Sequence[Path]) -> str:
