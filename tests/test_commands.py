@@ -23,8 +23,9 @@ from PIL import Image
 from segpipe import checkpoint
 from segpipe.config.compose import defaults, validate
 from segpipe.config.predict import Predict
-from segpipe.errors import DataError
+from segpipe.errors import ConfigError, DataError
 from segpipe.prediction.batch import predict_batch
+from segpipe.prediction.cleaning import clean
 from segpipe.prediction.predictor import Predictor
 
 TINY = ["model.channels=[4,8]", "data.phantom.train=6", "data.phantom.test=2", "plan.batch=1", "plan.patch=[32,32,32]",
@@ -512,3 +513,19 @@ def test_an_interrupted_batch_finishes_the_scan_in_hand_and_goes_on_later(traine
     assert command("predict.py", *call, folder=trained).returncode == 0
     assert len(list(masks.glob("scan*"))) == 40
     assert len({path.read_bytes() for path in masks.glob("scan*")}) == 2
+
+
+def test_masks_are_cleaned_as_asked(tmp_path: Path, trained: Path) -> None:
+    asked = {"keep_largest": ["liver"], "min_volume_ml": {"kidneys": 0.5}, "labels": ["liver", "kidneys"]}
+    assert predict_batch(predicting(trained, tmp_path / "whole")) == 0
+    assert predict_batch(predicting(trained, tmp_path / "clean", **asked)) == 0
+    for path in (tmp_path / "whole").glob("*.nii.gz"):
+        whole, mask = (nib.load(tmp_path / name / path.name) for name in ("whole", "clean"))
+        expected = clean(
+            np.asarray(whole.dataobj), abs(np.linalg.det(whole.affine[:3, :3])) / 1000, [1], {2: 0.5}, [1, 2]
+        )
+        assert np.array_equal(np.asarray(mask.dataobj), expected)
+    with (tmp_path / "clean/predictions.csv").open() as file:
+        assert {row["vessel voxels"] for row in csv.DictReader(file)} == {"0"}
+    with pytest.raises(ConfigError, match="keep_largest: liber is no label"):
+        predict_batch(predicting(trained, tmp_path / "none", keep_largest=["liber"]))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
 from segpipe.config.section import Section
 from segpipe.config.train import Precision
@@ -30,6 +30,11 @@ class Predict(Section):
     mirror_axes: list[Literal[0, 1, 2]] = Field(
         description="average over each window and its mirror images along these axes (0 left-right, 1 back-front, "
         "2 foot-head), alone and together; for networks that were trained with the same augment.mirror_axes"
+    )
+    labels: list[str] | None = Field(min_length=1, description="names of the labels that masks show; null = all")
+    keep_largest: list[str] = Field(description="names of the labels of which only the largest part stays")
+    min_volume_ml: dict[str, NonNegativeFloat] | NonNegativeFloat = Field(
+        description="least volume of a part that stays, mL: one number for all labels, or {label: number}"
     )
     windows: PositiveInt = Field(description="windows that the network computes at once")
     retry_failed: bool = Field(description="try again what failed in an earlier call, though nothing has changed")

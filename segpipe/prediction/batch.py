@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from segpipe.device import choose_device, choose_format
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import digest, write_text
 from segpipe.metrics import score_case, write_scores
+from segpipe.prediction.cleaning import clean, cleaning
 from segpipe.prediction.manifest import Outcome, read_manifest, settled, tidy, write_manifest
 from segpipe.prediction.predictor import Prediction, Predictor, timed
 from segpipe.prediction.scans import Scan, find_scans
@@ -33,6 +34,7 @@ from segpipe.volumes import IMAGES, VOLUMES, write_mask
 
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
+CLEANING = ("labels", "keep_largest", "min_volume_ml")
 STAGES = ("read", "network", "resample", "write")
 T = TypeVar("T")
 U = TypeVar("U")
@@ -76,7 +78,8 @@ def predict_batch(options: Predict) -> int:
     predictor = Predictor(network, trained.plan, device, number_format, options.overlap, options.windows)
     scans = find_scans(options.input, options.output, len(trained.plan.channels), options.recursive)
     weights = digest([checkpoint.find(path) for path in options.checkpoint])
-    settings = [weights, options.overlap, options.mirror_axes, number_format, options.overlays]
+    asked = options.model_dump(mode="json", include={"overlap", "mirror_axes", "overlays", *CLEANING})
+    settings = [weights, number_format, asked]
     batch = Batch(options.output, scans, predictor, options, settings)
     log.info("%d scans, %s in %s", len(scans), device, number_format)
     batch.run()
@@ -103,6 +106,7 @@ class Batch:
         self.folder, self.scans, self.predictor = folder, scans, predictor
         self.options, self.settings = options, settings
         self.names = list(predictor.plan.labels)[1:]
+        self.cleaning = cleaning(options, predictor.plan.labels)
         self.truths = {scan.name: _truth(scan, options.truth) for scan in scans} if options.truth else {}
         folder.mkdir(parents=True, exist_ok=True)
         tidy(folder)
@@ -162,6 +166,8 @@ class Batch:
         outcome, scan, plan = waiting.outcome, waiting.scan, self.predictor.plan
         try:
             outcome.seconds |= prediction.seconds
+            cleaned = clean(prediction.labels, prediction.grid.voxel_ml, *self.cleaning)
+            prediction = replace(prediction, labels=cleaned)
             with timed(outcome.seconds, "write"):
                 mask = self.predictor.mask(prediction)
                 write_mask(mask, scan.images[0], self.folder / scan.mask_name, mask_dtype(plan.labels))
