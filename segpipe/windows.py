@@ -12,6 +12,8 @@ from jaxtyping import Float
 from monai.data.utils import compute_importance_map
 from torch import Tensor, nn
 
+PIECE = 2**24  # values that are handed on at once: 64 MiB
+
 
 def to_network(patches: Float[Tensor, "b c x y z"], slice_axis: int | None) -> Float[Tensor, "b c *space"]:
     """Patches as the network wants them: without the slice axis for a 2D network."""
@@ -57,26 +59,45 @@ def predict_slabs(
     starts = [_starts(size, edge, overlap) for size, edge in zip(padded.shape[1:], patch, strict=True)]
     places = sorted(itertools.product(*starts), key=lambda place: place[axis])
     weight = _blending(patch).to(volume.device)
-    still_open, first = (
-        torch.empty(0, device=volume.device),
-        0,
-    )  # sums of weighted logits and of weights, from this row on
-    for number in range(0, len(places), windows):
-        batch, later = places[number : number + windows], places[number + windows :]
+    batches = [places[number : number + windows] for number in range(0, len(places), windows)]
+    room = patch[axis] + max(batch[-1][axis] - batch[0][axis] for batch in batches)
+    still_open: Tensor | None = None  # sums of weighted logits, and of weights, from this batch's first row on
+    for batch, later in itertools.pairwise([*batches, None]):
+        assert batch is not None
         patches = torch.stack([_window(padded, place, patch) for place in batch])
         logits = from_network(network(to_network(patches, slice_axis)).float(), slice_axis)
-        rows = batch[-1][axis] + patch[axis] - first
-        if number == 0 or rows > still_open.shape[axis + 1]:
-            still_open = _grown(still_open, (logits.shape[1] + 1, *padded.shape[1:]), axis, rows)
+        if still_open is None:
+            shape = [room if way == axis else size for way, size in enumerate(padded.shape[1:])]
+            still_open = logits.new_zeros(logits.shape[1] + 1, *shape)
+        first = batch[0][axis]
         for place, one in zip(batch, logits, strict=True):
             inside = _window(still_open, [at - first * (way == axis) for way, at in enumerate(place)], patch)
-            inside += torch.cat([one * weight, weight])
+            inside[:-1] += one * weight
+            inside[-1:] += weight
         ready = later[0][axis] if later else padded.shape[axis + 1]
-        finished, still_open = still_open.split([ready - first, still_open.shape[axis + 1] - ready + first], axis + 1)
-        finished, first = _cropped(finished, volume.shape[1:], before, axis, first), ready
-        if finished.numel():
-            blended = finished[:-1] / finished[-1:]
-            yield torch.softmax(blended, 0) if exclusive else torch.sigmoid(blended)
+        finished = still_open.narrow(axis + 1, 0, ready - first)
+        for piece, row in _pieces(finished, axis, first):
+            cropped = _cropped(piece, volume.shape[1:], before, axis, row)
+            if cropped.numel():
+                blended = cropped[:-1] / cropped[-1:]
+                yield torch.softmax(blended, 0) if exclusive else torch.sigmoid(blended)
+        if later:
+            _forget(still_open, axis, ready - first)
+
+
+def _pieces(finished: Tensor, axis: int, first: int) -> Iterator[tuple[Tensor, int]]:
+    """Some rows at a time, and the number of the first of them: what is made of them is soon used and gone."""
+    rows = max(1, PIECE * finished.shape[axis + 1] // max(1, finished.numel()))
+    for row in range(0, finished.shape[axis + 1], rows):
+        yield finished.narrow(axis + 1, row, min(rows, finished.shape[axis + 1] - row)), first + row
+
+
+def _forget(rows: Tensor, axis: int, count: int) -> None:
+    """Moves rows forward in their place, over the first `count` ones; class by class, to need no second copy of all."""
+    for one in rows:
+        left = one.shape[axis] - count
+        one.narrow(axis, 0, left).copy_(one.narrow(axis, count, left).clone())
+        one.narrow(axis, left, count).zero_()
 
 
 def _starts(size: int, edge: int, overlap: float) -> list[int]:
@@ -98,13 +119,6 @@ def _padded(volume: Tensor, patch: Sequence[int], before: Sequence[int]) -> Tens
 
 def _window(volume: Tensor, place: Sequence[int], patch: Sequence[int]) -> Tensor:
     return volume[(slice(None), *(slice(at, at + edge) for at, edge in zip(place, patch, strict=True)))]
-
-
-def _grown(rows: Tensor, shape: Sequence[int], axis: int, size: int) -> Tensor:
-    """These rows and as many of zeros as are missing."""
-    there = rows.shape[axis + 1] if rows.numel() else 0
-    more = rows.new_zeros([size - there if way == axis + 1 else edge for way, edge in enumerate(shape)])
-    return torch.cat([rows, more], axis + 1) if there else more
 
 
 def _cropped(finished: Tensor, shape: Sequence[int], before: Sequence[int], axis: int, first: int) -> Tensor:
