@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 # 100 seconds of training on the phantom, then masks for its test scans, scored against the truth
 demo: $(VENV)/installed
-	$(BIN)/python train.py name=demo trainer.max_time=00:00:01:40 trainer.validations=4
+	$(BIN)/python train.py name=demo trainer.max_time=00:00:01:40 trainer.validations=4 augment=standard
 	$(BIN)/python predict.py checkpoint=runs/latest input=data/phantom/imagesTs truth=data/phantom/labelsTs output=demo
 	@echo "look at: runs/latest/curves.png  runs/latest/overlays/  demo/overlays/  (masks: demo/*.nii.gz)"
 
