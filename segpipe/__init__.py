@@ -1,3 +1,18 @@
 """segpipe: medical image segmentation in which every skip connection is a switch."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segpipe.prediction.predictor import Predictor
+
 __version__ = "0.1.0"
+__all__ = ["Predictor"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the predictor, and torch with it, only when it is asked for."""
+    if name == "Predictor":
+        from segpipe.prediction.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module 'segpipe' has no attribute {name!r}")

@@ -13,13 +13,16 @@ from monai.data.image_reader import ImageReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
 from PIL import Image
+from torch import Tensor
 
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, check_same_grid
 
 VOLUMES = (".nii.gz", ".nii")
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Tensor
 LARGEST_VOXELS = 2**33  # a header that asks for more is damaged: 8 Gi voxels are 32 GiB as float32
 
 
@@ -55,14 +58,19 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path}: no such file")
     try:
         image: Any = nib.load(path)
-        _check_header(path, image.shape, image.affine)
-        array = np.asanyarray(image.dataobj)
+        return _voxels(path, image)
     except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
             f"{path}: cannot be read as NIfTI ({_first_line(error)}); {path.stat().st_size} bytes"
         ) from None
+
+
+def _voxels(path: Path | str, image: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels `(c, x, y, z)` and the affine of an image of nibabel's, its header checked before memory is taken."""
+    _check_header(path, image.shape, image.affine)
+    array = np.asanyarray(image.dataobj)
     if array.dtype.fields or np.iscomplexobj(array):
         raise DataError(f"{path}: holds {array.dtype} voxels; segpipe reads numbers, one channel a file or in axis 4")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)  # torch reads only the machine's own byte order
@@ -70,7 +78,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.moveaxis(array, 3, 0), np.asarray(image.affine, dtype=float)
 
 
-def _check_header(path: Path, shape: tuple[int, ...], affine: np.ndarray | None) -> None:
+def _check_header(path: Path | str, shape: tuple[int, ...], affine: np.ndarray | None) -> None:
     shape = tuple(shape[: max([axis + 1 for axis, size in enumerate(shape) if size != 1] + [3])])
     if len(shape) > 4 or min(shape, default=0) < 1:
         raise DataError(f"{path}: has the shape {shape}; a scan has 3 axes, or 4 with channels last")
@@ -119,6 +127,32 @@ def read(paths: Sequence[Path]) -> MetaTensor:
     if len(channels) == 1:
         return channels[0]
     return MetaTensor(torch.cat([channel.as_tensor().float() for channel in channels]), meta=channels[0].meta)
+
+
+def as_volume(given: ScanLike) -> MetaTensor:
+    """One volume of shape `(c, x, y, z)` from what a program may hold.
+
+    Args:
+        given: a file, a file per channel, an image of nibabel's, or a `MetaTensor` `(x, y, z)` or `(c, x, y, z)`, whose
+            affine leads to mm in RAS+.
+
+    Raises:
+        DataError: if it cannot be read, or has no affine.
+    """
+    if isinstance(given, str | Path):
+        return read([Path(given)])
+    if isinstance(given, Sequence):
+        return read([Path(path) for path in given])
+    if isinstance(given, SpatialImage):
+        array, affine = _voxels("the image", given)
+        given = MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), torch.from_numpy(affine))
+    if not isinstance(given, MetaTensor):
+        raise DataError("the tensor has no affine: give monai.data.MetaTensor(tensor, affine)")
+    volume = given if given.ndim == 4 else given[None]
+    _check_header("the tensor", tuple(volume.shape[1:]), np.asarray(volume.affine))
+    if bad := int((~volume.as_tensor().isfinite()).sum()):
+        raise DataError(f"{bad} of {volume.numel()} voxels are NaN or infinite")
+    return volume
 
 
 def read_grid(path: Path) -> Grid:

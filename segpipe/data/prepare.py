@@ -48,11 +48,17 @@ def prepare_scan(images: Sequence[Path], plan: Plan) -> PreparedScan:
     Raises:
         DataError: if a file cannot be read, or the scan has other channels than the plan.
     """
-    volume = read(images)
+    return prepare_volume(read(images), plan, images[0])
+
+
+def prepare_volume(volume: MetaTensor, plan: Plan, name: object = "the scan") -> PreparedScan:
+    """Brings a volume `(c, x, y, z)` before the network.
+
+    Raises:
+        DataError: if it has other channels than the plan.
+    """
     if len(volume) != len(plan.channels):
-        raise DataError(
-            f"{images[0]}: has {len(volume)} channels, but the network was planned for {len(plan.channels)}"
-        )
+        raise DataError(f"{name}: has {len(volume)} channels, but the network was planned for {len(plan.channels)}")
     return PreparedScan(normalise(model_space(plan).enter(volume), plan), volume)
 
 

@@ -12,11 +12,12 @@ from jaxtyping import Integer
 from torch import nn
 
 from segpipe import checkpoint
-from segpipe.data.prepare import PreparedScan, model_space, outside_ids, prepare_scan
+from segpipe.data.prepare import PreparedScan, model_space, outside_ids, prepare_volume
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
 from segpipe.geometry import Grid
 from segpipe.plan import Plan
 from segpipe.regions import own_id
+from segpipe.volumes import ScanLike, as_volume
 from segpipe.windows import predict_slabs, slab_axis
 
 
@@ -80,13 +81,17 @@ class Predictor:
         network = trained.network.to(device)
         return cls(network, trained.plan, device, choose_format("auto", device), overlap, windows)
 
-    def __call__(self, images: Sequence[Path]) -> Prediction:
-        """Segments one scan, given as one file or as one file per channel.
+    def __call__(self, scan: ScanLike) -> Prediction:
+        """Segments one scan; `mask` gives the dataset's own label ids of the answer.
+
+        Args:
+            scan: a file, a file per channel, an image of nibabel's, or a `MetaTensor` `(x, y, z)` or `(c, x, y, z)`.
 
         Raises:
             DataError: if the scan cannot be used.
         """
-        return self.segment(prepare_scan(images, self.plan))
+        name = scan if isinstance(scan, str | Path) else "the scan"
+        return self.segment(prepare_volume(as_volume(scan), self.plan, name))
 
     def segment(self, scan: PreparedScan) -> Prediction:
         """Segments a scan that was read and prepared with this plan."""
