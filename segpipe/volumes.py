@@ -148,7 +148,7 @@ def as_volume(given: ScanLike) -> MetaTensor:
         given = MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), torch.from_numpy(affine))
     if not isinstance(given, MetaTensor):
         raise DataError("the tensor has no affine: give monai.data.MetaTensor(tensor, affine)")
-    volume = given if given.ndim == 4 else given[None]
+    volume = given if given.ndim == 4 else MetaTensor(given.as_tensor()[None], given.affine)
     _check_header("the tensor", tuple(volume.shape[1:]), np.asarray(volume.affine))
     if bad := int((~volume.as_tensor().isfinite()).sum()):
         raise DataError(f"{bad} of {volume.numel()} voxels are NaN or infinite")

@@ -242,7 +242,11 @@ def test_every_combination_can_be_exported(dims: int, long: str, short: tuple[st
 
 def test_a_config_becomes_its_network() -> None:
     options = composed(
-        "model.channels=[3,4,5]", "model.long_skips=[add,gate]", "model.short_skips=dense", "model.growth_rate=2"
+        "model.channels=[3,4,5]",
+        "model.long_skips=[add,gate]",
+        "model.short_skips=dense",
+        "model.growth_rate=2",
+        "model.deep_supervision=false",
     )
     net = build(options.model, 2, 3, [[2, 2, 2]] * 2, [[3, 3, 3]] * 3)
     assert parameters(net) == parameters(network(3, ("add", "gate"), ("dense", "both")))
