@@ -26,8 +26,17 @@ def digest(files: Sequence[Path], *settings: object) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file under another name and renames it, so that no reader ever sees half of it."""
+    """Writes a text file under another name and renames it, so that no reader ever sees half of it.
+
+    Raises:
+        DataError: if it cannot be written, as on a full disk.
+    """
     part = path.with_name(f".part-{os.getpid()}-{path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        if part.exists():
+            part.unlink()
+        raise DataError(f"{path}: cannot be written ({error.strerror}); make room, or choose another folder") from None

@@ -1,5 +1,6 @@
 """What is prepared once and kept: whole or not there, found again by its content."""
 
+import errno
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from segpipe.data import cache
 from segpipe.data.doctor import examine
 from segpipe.data.patches import PreparedCase, prepare_all, prepare_case
 from segpipe.errors import DataError
+from segpipe.files import write_text
 
 
 def test_a_prepared_case_returns_as_it_was(tmp_path: Path) -> None:
@@ -135,3 +137,18 @@ def test_a_case_that_was_examined_is_not_read_again(tmp_path: Path, monkeypatch:
         assert after.grid.shape == before.grid.shape
         assert np.array_equal(after.grid.affine, before.grid.affine)
         assert np.array_equal(after.foreground, before.foreground)
+
+
+def test_a_text_that_cannot_be_written_is_one_line_and_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"ha")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_text(tmp_path / "table.csv", "whole")
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DataError, match=r"table.csv: cannot be written \(No space left on device\); make room"):
+        write_text(tmp_path / "table.csv", "half")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    assert (tmp_path / "table.csv").read_bytes() == b"whole"

@@ -21,7 +21,7 @@ class Predict(Section):
         description="a scan, a folder of scans, a glob such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a "
         "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., and case for the mask's name)"
     )
-    recursive: bool = Field(description="also the scans in folders inside the input, mirrored in the output")
+    recursive: bool = Field(description="of a folder: also the scans in the folders inside it, mirrored in the output")
     output: Path | None = Field(description="folder for the masks, made if it is not there")
     truth: Path | None = Field(
         description="folder of labels with the scans' names: Dice per label is printed and saved"
