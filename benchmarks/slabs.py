@@ -20,7 +20,9 @@ from memory import _reset, _status
 from step import options_of, plan_of
 from torch import nn
 
+from segpipe.prediction.memory import forecast, ladder
 from segpipe.prediction.predictor import Predictor
+from segpipe.volumes import read_grid
 
 LABELS, SHAPE, SPACING_MM, MODEL_MM = 60, (512, 512, 400), (0.75, 0.75, 1.0), 1.5
 
@@ -39,6 +41,8 @@ def main() -> None:
         voxels = np.random.default_rng(0).integers(-1000, 1000, SHAPE, np.int16)
         nib.save(nib.Nifti1Image(voxels, np.diag([*SPACING_MM, 1])), scan)
         del voxels
+        (rung, *_), how = ladder(device, 1), (device, predictor.overlap, "float32", predictor._window_bytes)
+        needed = forecast(read_grid(scan), plan, rung, *how).host
         before, start = _reset(device), time.perf_counter()
         prediction = predictor([scan])
         peak = (_status("VmHWM") - before) / 2**20
@@ -46,6 +50,7 @@ def main() -> None:
     logits = (LABELS + 1) * np.prod(SHAPE) * 4 / 2**20
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in prediction.seconds.items())
     print(f"{LABELS} labels, {'x'.join(map(str, SHAPE))}, patch {patch}: peak {peak:.0f} MiB")
+    print(f"forecast {needed:.0f} MiB with another scan read meanwhile: {needed / peak:.2f} times the peak")
     print(f"the scan as float32 is {np.prod(SHAPE) * 4 / 2**20:.0f} MiB, all logits would be {logits:.0f} MiB")
     print(f"seconds: {seconds}, in all {time.perf_counter() - start:.1f}")
 

@@ -1,4 +1,4 @@
-"""The two commands: compose the config, check it, call one function, set the exit status."""
+"""The commands: compose the config, check it, call one function, set the exit status."""
 
 import logging
 import os
@@ -14,7 +14,9 @@ from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError, SegpipeError
 
+Run = Callable[[dict[str, Any], Path, list[str]], int]
 log = logging.getLogger("segpipe")
+HELP = {"--help", "-h"}
 
 
 def train() -> None:
@@ -23,12 +25,12 @@ def train() -> None:
     for argument in sys.argv[1:]:
         if argument.startswith("resume=") and argument != "resume=null":
             sys.argv.append(f"hydra.run.dir='{argument.removeprefix('resume=')}'")
-    _launch("train", Train, _train_one)
+    launch("train", Train, _train_one, _typed("segpipe-train"))
 
 
 def predict() -> None:
     """`segpipe-predict`: writes a mask for each scan."""
-    _launch("predict", Predict, _predict_all)
+    launch("predict", Predict, _predict_all, _typed("segpipe-predict"))
 
 
 def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
@@ -52,12 +54,24 @@ def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -
     return predict_batch(options)
 
 
-def _launch(program: str, schema: type[Section], run: Callable[[dict[str, Any], Path, list[str]], int]) -> None:
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        script = Path(sys.argv[0]).name
-        print(page(program, f"python {script}" if script.endswith(".py") else script, schema))
-        return
+def _typed(script: str) -> str:
+    """What is typed to call this script: itself, or the file of the same name."""
+    called = Path(sys.argv[0]).name
+    return f"python {called}" if called.endswith(".py") else script
+
+
+def launch(program: str, schema: type[Section], run: Run, command: str) -> None:
+    """Runs a command on the options that its line makes of `conf/PROGRAM.yaml`, and exits with its status if not 0.
+
+    Args:
+        program: name of its config.
+        schema: of its options.
+        run: what it does with the composed values, the job's folder and the overrides; gives the exit status.
+        command: what is typed to call it.
+    """
     try:
+        if HELP & set(sys.argv[1:]):
+            return _help(program, schema, command)
         check(program, schema, sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:
@@ -65,7 +79,17 @@ def _launch(program: str, schema: type[Section], run: Callable[[dict[str, Any], 
         sys.exit(error.exit_status)
 
 
-def _run_jobs(program: str, run: Callable[[dict[str, Any], Path, list[str]], int]) -> None:
+def _help(program: str, schema: type[Section], command: str) -> None:
+    """Prints the help, of what else stands on the command line alone where something does."""
+    about = [word for word in sys.argv[1:] if word not in HELP]
+    text = page(program, command, schema, about)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `--help | head` has seen enough; without this Python complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run_jobs(program: str, run: Run) -> None:
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode

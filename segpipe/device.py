@@ -1,5 +1,6 @@
 """Which device computes, and in which number format."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -8,6 +9,7 @@ import torch
 from segpipe.errors import ConfigError
 
 NumberFormat = Literal["float32", "bf16", "fp16"]
+USABLE = {"cuda": 0.9, "cpu": 0.7}  # share of the memory; the rest is for others and for what lies between blocks
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -44,3 +46,13 @@ def computing_in(number_format: NumberFormat, device: torch.device) -> AbstractC
     if number_format == "float32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if number_format == "bf16" else torch.float16)
+
+
+def usable_mib(device: torch.device) -> float:
+    """MiB that may be used: of all the memory, not of what is free now, so that the same run makes the same plan."""
+    total = (
+        torch.cuda.get_device_properties(device).total_memory
+        if device.type == "cuda"
+        else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    )
+    return USABLE[device.type] * total / 2**20

@@ -6,7 +6,7 @@ Model space has the axes of RAS+ and a spacing of its own. Its grid covers the s
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from torch import Tensor
 from segpipe.errors import DataError
 
 MOST_VOXELS = 2**24  # of the scan's grid that are decided at once: 64 MiB for each array
+# sees rows of the scan's field of view, which lie there along an axis of RAS+, class by class, and hands the classes on
+Watch = Callable[[slice, Iterable[Tensor]], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class Grid:
         order, backwards = self.axes
         return volume.flip([axis + 1 for axis in backwards]).permute(0, *(int(axis) + 1 for axis in np.argsort(order)))
 
+    def ras_view(self, array: np.ndarray) -> np.ndarray:
+        """`to_ras` of an array `(c, *shape)`, through which that array can be written."""
+        order, backwards = self.axes
+        return np.flip(array.transpose(0, *(axis + 1 for axis in order)), tuple(axis + 1 for axis in backwards))
+
 
 @dataclass(frozen=True)
 class ModelSpace:
@@ -109,7 +116,12 @@ class ModelSpace:
         return _resize(grid.to_ras(labels.as_tensor()), self.shape(grid), "nearest-exact").to(torch.uint8).contiguous()
 
     def leave(
-        self, slabs: Iterable[Float[Tensor, "k x y z"]], axis: int, grid: Grid, ids: Sequence[int] | None = None
+        self,
+        slabs: Iterable[Float[Tensor, "k x y z"]],
+        axis: int,
+        grid: Grid,
+        ids: Sequence[int] | None = None,
+        watch: Watch | None = None,
     ) -> Integer[Tensor, "1 i j k_"]:
         """The most probable label on the scan's own grid, or regions that are more likely than not.
 
@@ -121,6 +133,7 @@ class ModelSpace:
             axis: of RAS+.
             grid: the scan's.
             ids: of overlapping regions: what each paints, over those before it; None where labels exclude one another.
+            watch: is shown the probabilities on the scan's grid, in RAS+ order, as they pass.
         """
         shape, sizes = grid.ras_shape, self.shape(grid)
         lower, upper, share = _between(shape[axis], sizes[axis])
@@ -137,7 +150,8 @@ class ModelSpace:
                 some = slice(begin, min(begin + step, ready))
                 piece = [some.stop - some.start if way == axis else size for way, size in enumerate(shape)]
                 between = (lower[some] - first, upper[some] - first, share[some])
-                decided = _decide((_rows(one, axis, *between, piece) for one in rows), ids)
+                classes = (_rows(one, axis, *between, piece) for one in rows)
+                decided = _decide(watch(some, classes) if watch else classes, ids)
                 labels.narrow(axis, some.start, some.stop - some.start).copy_(decided)
             kept = min(int(lower[ready]), known) if ready < len(lower) else known
             rows, first, done = rows.narrow(axis + 1, kept - first, known - kept), kept, ready

@@ -7,11 +7,9 @@ diagonal of the field of view, so that a network which finds nothing never looks
 target, and then over the targets. Voxels that the truth leaves open (`IGNORED`) are background in both.
 """
 
-import csv
-import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,7 @@ from monai.metrics.surface_dice import compute_surface_dice
 from monai.metrics.surface_distance import compute_average_surface_distance
 from scipy.ndimage import find_objects
 
-from segpipe.files import write_text
+from segpipe.files import write_rows
 
 IGNORED = 255  # in a truth: nobody has looked here, so it is not scored
 Targets = Mapping[str, Sequence[int]]  # what is scored: name -> the ids that it unites
@@ -217,8 +215,4 @@ def summarise(scores: Sequence[Score]) -> list[Summary]:
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:
     """Writes a CSV with a line per case and target."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, [field.name for field in fields(Score)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(asdict(score) for score in scores)
-    write_text(path, text.getvalue())
+    write_rows(path, scores, Score)

@@ -1,24 +1,31 @@
-"""The only reading and writing of images: NIfTI volumes, and PNG, TIFF and JPEG as volumes of one slice."""
+"""The only reading and writing of images.
+
+NIfTI; NRRD, MetaImage and DICOM series through `segpipe.itk`; PNG, TIFF and JPEG as volumes of one slice.
+"""
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from monai.data.image_reader import ImageReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
 from nibabel.filebasedimages import ImageFileError
+from nibabel.nifti1 import Nifti1Extension
 from nibabel.spatialimages import SpatialImage
 from PIL import Image
 from torch import Tensor
 
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, check_same_grid
+from segpipe.itk import FOREIGN, itk_grid, read_itk
 
 VOLUMES = (".nii.gz", ".nii")
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -27,14 +34,14 @@ LARGEST_VOXELS = 2**33  # a header that asks for more is damaged: 8 Gi voxels ar
 
 
 class ScanReader(ImageReader):
-    """Reads NIfTI, PNG, TIFF and JPEG into arrays of shape `(c, x, y, z)`, strictly.
+    """Reads all that segpipe knows into arrays of shape `(c, x, y, z)`, strictly.
 
     2D images get the axes of a radiological display (columns to the patient's left, rows to the back) and 1 mm.
     """
 
     def verify_suffix(self, filename: Any) -> bool:
         """Whether the file's ending is one that this reader knows."""
-        return str(filename).lower().endswith(VOLUMES + IMAGES)
+        return str(filename).lower().endswith(VOLUMES + IMAGES) or _is_foreign(Path(filename))
 
     def read(self, data: Any, **_: Any) -> Path:
         """The path itself: opening is left to `get_data`, where errors can name the file."""
@@ -46,11 +53,20 @@ class ScanReader(ImageReader):
         Raises:
             DataError: if the file is missing, damaged, or not a scan.
         """
-        array, affine = _read_image(img) if str(img).lower().endswith(IMAGES) else _read_nifti(img)
+        if _is_foreign(img):
+            shape, affine = itk_grid(img)
+            _check_header(img, shape, affine)
+            array = read_itk(img)
+        else:
+            array, affine = _read_image(img) if str(img).lower().endswith(IMAGES) else _read_nifti(img)
         if not np.issubdtype(array.dtype, np.integer) and (bad := array.size - int(np.isfinite(array).sum())):
             raise DataError(f"{img}: {bad} of {array.size} voxels are NaN or infinite; mend or leave out this file")
         meta = {"affine": affine, "original_affine": affine.copy(), "spatial_shape": array.shape[1:]}
         return array, meta | {"original_channel_dim": 0, "filename_or_obj": str(img)}
+
+
+def _is_foreign(path: Path) -> bool:
+    return path.is_dir() or path.name.lower().endswith(FOREIGN)
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -163,6 +179,10 @@ def read_grid(path: Path) -> Grid:
     """
     if str(path).lower().endswith(IMAGES):
         return Grid.of(_load(path))
+    if _is_foreign(path):
+        shape, affine = itk_grid(path)
+        _check_header(path, shape, affine)
+        return Grid((shape[0], shape[1], shape[2]), affine)
     try:
         image: Any = nib.load(path)
     except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
@@ -186,26 +206,75 @@ def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.intege
     Raises:
         DataError: if the written file does not read back as the mask.
     """
+    # in Fortran order, of which nibabel would make a copy itself, and in which what it reads is compared much faster
+    mask = np.asfortranarray(mask)
+    ids, image = mask.astype(dtype), str(path).lower().endswith(IMAGES)
+    with _whole(path) as part:
+        if image:
+            Image.fromarray(ids[:, :, 0].T).save(part)
+        else:
+            _save_nifti(ids, source, part)
+        written, affine = _read_image(part) if image else _read_nifti(part)
+        if not np.array_equal(written[0], mask) or not np.array_equal(affine, read_grid(source).affine):
+            raise _differs(path)
+
+
+def write_shares(shares: UInt8[np.ndarray, "x y z *n"], source: Path, path: Path, names: Sequence[str] = ()) -> None:
+    """Writes shares between 0 and 1 in 255 steps as a scaled NIfTI file, as its scan lies; whole or not at all.
+
+    Args:
+        shares: shape `(x, y, z)` of the scan, or `(x, y, z, n)`; of the latter one entry at a time is copied.
+        source: the scan that was segmented.
+        path: ends in `.nii.gz` or `.nii`.
+        names: of the entries along the last axis; they stand in the header as a comment.
+
+    Raises:
+        DataError: if the written file does not read back as the shares.
+    """
+    with _whole(path) as part:
+        _save_nifti(shares, source, part, 1 / 255, names)
+        written: Any = nib.load(part, keep_file_open=True)  # else each entry would unpack all before it again
+        entries = np.moveaxis(shares.reshape(*shares.shape[:3], -1), 3, 0)
+        for number, entry in enumerate(entries):
+            found = written.dataobj[..., number] if shares.ndim == 4 else written.dataobj
+            if not np.array_equal(np.rint(np.asanyarray(found, np.float32) * 255), entry):
+                raise _differs(path)
+        if not np.array_equal(written.affine, read_grid(source).affine):
+            raise _differs(path)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Another name for a file to be written, which gets its own when that was done without an error."""
     part = path.with_name(f".part-{os.getpid()}-{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if str(path).lower().endswith(IMAGES):
-            Image.fromarray(mask[:, :, 0].T.astype(dtype)).save(part)
-        else:
-            _save_nifti(mask.astype(dtype), source, part)
-        written = _load(part)
-        if not np.array_equal(written.numpy()[0], mask) or not np.array_equal(written.affine, read_grid(source).affine):
-            raise DataError(f"{path}: does not read back as it was written; is the disk full or failing?")
+        yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _save_nifti(mask: np.ndarray, source: Path, path: Path) -> None:
-    scan: Any = nib.load(source)
+def _differs(path: Path) -> DataError:
+    return DataError(f"{path}: does not read back as it was written; is the disk full or failing?")
+
+
+def _save_nifti(voxels: np.ndarray, source: Path, path: Path, slope: float = 1, names: Sequence[str] = ()) -> None:
+    if str(source).lower().endswith(IMAGES):
+        scan: Any = nib.Nifti1Image(np.zeros(1, np.uint8), read_grid(source).affine)
+    elif _is_foreign(source):
+        affine = read_grid(source).affine
+        scan = nib.Nifti1Image(np.zeros(1, np.uint8), affine)
+        scan.header.set_xyzt_units("mm")
+        scan.set_qform(affine, "scanner")
+        scan.set_sform(affine, "scanner")
+    else:
+        scan = nib.load(source)
     header = scan.header.copy()
-    header.set_data_dtype(mask.dtype)  # else the file keeps the scan's type
-    header.set_slope_inter(1, 0)
+    header.set_data_dtype(voxels.dtype)  # else the file keeps the scan's type
     header["cal_min"] = header["cal_max"] = 0
-    # in Fortran order, since nibabel would make that copy itself; the scan's own class keeps NIfTI-2 as NIfTI-2
-    nib.save(type(scan)(np.asfortranarray(mask), scan.affine, header), path)
+    if names:
+        header.extensions.append(Nifti1Extension("comment", ", ".join(names).encode()))
+    image = type(scan)(voxels, scan.affine, header)  # the scan's own class keeps NIfTI-2 as NIfTI-2
+    image.header.set_slope_inter(slope, 0)  # only now, since an image forgets its header's; the voxels stay as they are
+    nib.save(image, path)

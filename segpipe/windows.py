@@ -8,14 +8,14 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from monai.data.utils import compute_importance_map
 from torch import Tensor, nn
 
 PIECE = 2**24  # values that are handed on at once: 64 MiB
 
 
-def to_network(patches: Float[Tensor, "b c x y z"], slice_axis: int | None) -> Float[Tensor, "b c *space"]:
+def to_network(patches: Num[Tensor, "b c x y z"], slice_axis: int | None) -> Num[Tensor, "b c *space"]:
     """Patches as the network wants them: without the slice axis for a 2D network."""
     return patches if slice_axis is None else patches.squeeze(slice_axis + 2)
 
@@ -46,7 +46,8 @@ def predict_slabs(
 
     Args:
         network: maps `(b, c, *space)` to logits `(b, k, *space)`.
-        volume: the scan in model space; smaller than a patch is padded, and cropped again.
+        volume: the scan in model space; smaller than a patch is padded, and cropped again. Windows are put together on
+            its device, wherever the network computes.
         patch: window size in voxels; 1 along `slice_axis`.
         slice_axis: the axis that a 2D network does not see; None for a 3D network.
         overlap: share of a window that its neighbour sees too, below 1.
@@ -65,7 +66,7 @@ def predict_slabs(
     for batch, later in itertools.pairwise([*batches, None]):
         assert batch is not None
         patches = torch.stack([_window(padded, place, patch) for place in batch])
-        logits = from_network(network(to_network(patches, slice_axis)).float(), slice_axis)
+        logits = from_network(network(to_network(patches, slice_axis)).float().to(volume.device), slice_axis)
         if still_open is None:
             shape = [room if way == axis else size for way, size in enumerate(padded.shape[1:])]
             still_open = logits.new_zeros(logits.shape[1] + 1, *shape)

@@ -173,6 +173,31 @@ def test_written_masks_score_what_training_logged(trained: Path) -> None:
     assert [row["status"] for row in rows] == ["done"] * len(val)
     assert (trained / "masks/scores.csv").is_file()
     assert len(list((trained / "masks/overlays").glob("*.png"))) == len(val)
+    page = (trained / "masks/index.html").read_text(encoding="utf-8")
+    assert all(name in page for name in val)
+    assert page.count("data:image/webp") == len(val)
+
+
+@pytest.mark.parametrize("model", ["unet3d", "unet2d"])
+def test_masks_of_real_scans_score_what_training_logged(real_data: Path, tmp_path: Path, model: str) -> None:
+    root = real_data / "Task04_Hippocampus"
+    names = sorted(path.name.removesuffix(".nii.gz") for path in (root / "imagesTr").glob("hippocampus_*.nii.gz"))
+    (tmp_path / "split.json").write_text(json.dumps({"train": names[:4], "val": names[4:10]}))
+    arguments = [f"model={model}", "model.channels=[8,16]", "data=decathlon", f"data.root={root}",
+                 "data.split=split.json", "trainer.max_steps=40", "trainer.validations=1", "augment=none"]  # fmt: skip
+    done = command("train.py", *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "scans.txt").write_text("\n".join(str(root / f"imagesTr/{name}.nii.gz") for name in names[4:10]))
+    call = ["checkpoint=runs/latest", "input=scans.txt", "output=masks", f"truth={root / 'labelsTr'}", "overlays=false"]
+    done = command("predict.py", *call, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    dice = []
+    for table in ("runs/latest/validation.csv", "masks/scores.csv"):
+        with (tmp_path / table).open() as file:
+            dice.append({(row["case"], row["label"]): float(row["dice"]) for row in csv.DictReader(file)})
+    assert len(dice[0]) == 12
+    assert dice[0] == pytest.approx(dice[1], abs=1e-3)
+    assert max(dice[0].values()) > 0.3  # 40 steps suffice to see something
 
 
 def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
@@ -195,6 +220,8 @@ def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
     assert "8000 of 8000 voxels are NaN or infinite" in reasons["c_nan"]
     assert "has 2 channels, but the network was planned for 1" in reasons["d_channels"]
     assert "a_truncated.nii.gz" in done.stderr
+    page = (trained / "mixed_masks/index.html").read_text(encoding="utf-8")
+    assert page.index("8000 of 8000 voxels") < page.index("b_good.nii.gz"), "what failed comes first"
 
 
 @pytest.mark.parametrize(
@@ -234,18 +261,6 @@ def test_a_misspelt_key_is_one_line_before_anything_is_imported(tmp_path: Path) 
         == "segpipe-train: model.long_skip is not a key. Did you mean 'model.long_skips'? (--help lists all)\n"
     )
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_commands_do_not_import_torch_for_help_or_a_config_error(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.argv = ['train.py', *sys.argv[1:]]\n"
-        "from segpipe.cli import train\n"
-        "try: train()\n"
-        "finally: print('heavy:', sorted({'torch', 'monai', 'pytorch_lightning', 'nibabel'} & set(sys.modules)))"
-    )
-    for argument in ("--help", "sed=1"):
-        done = subprocess.run([sys.executable, "-c", code, argument], cwd=tmp_path, capture_output=True, text=True)
-        assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
 @pytest.mark.parametrize(
@@ -475,10 +490,11 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("segpipe.prediction.batch.write_mask", full)
-    with pytest.raises(DataError, match="the disk is full; make room and run again to go on"):
-        predict_batch(predicting(trained, tmp_path))
-    monkeypatch.undo()
+    for place, save in (("outputs.write_mask", ["mask"]), ("maps._room", ["entropy"])):
+        monkeypatch.setattr(f"segpipe.prediction.{place}", full)
+        with pytest.raises(DataError, match="the disk is full; make room and run again to go on"):
+            predict_batch(predicting(trained, tmp_path, save=save))
+        monkeypatch.undo()
     assert predict_batch(predicting(trained, tmp_path)) == 0
 
 
@@ -529,3 +545,60 @@ def test_masks_are_cleaned_as_asked(tmp_path: Path, trained: Path) -> None:
         assert {row["vessel voxels"] for row in csv.DictReader(file)} == {"0"}
     with pytest.raises(ConfigError, match="keep_largest: liber is no label"):
         predict_batch(predicting(trained, tmp_path / "none", keep_largest=["liber"]))
+
+
+def test_probabilities_and_entropy_are_written_beside_the_masks(tmp_path: Path, trained: Path) -> None:
+    asked = {"save": ["mask", "probabilities", "entropy"]}
+    assert predict_batch(predicting(trained, tmp_path, **asked)) == 0
+    masks = sorted(tmp_path.glob("*.nii.gz"))
+    assert len(masks) == 2
+    files = [tmp_path / folder / path.name for path in masks for folder in ("", "probabilities", "entropy")]
+    for path in masks:
+        mask, chances, entropy = (
+            nib.load(tmp_path / folder / path.name) for folder in ("", "probabilities", "entropy")
+        )
+        assert chances.shape == (*mask.shape, 4)
+        assert entropy.shape == mask.shape
+        assert np.array_equal(chances.affine, mask.affine)
+        found, labels = chances.get_fdata(), np.asarray(mask.dataobj)
+        assert np.abs(found.sum(3) - 1).max() < 4 / 255
+        chosen = np.take_along_axis(found, labels[..., None].astype(int), 3)[..., 0]
+        assert (chosen >= found.max(3) - 1.01 / 255).all()  # the mask's ids are their own places in the phantom
+        assert 0 <= entropy.get_fdata().min() < entropy.get_fdata().max() <= 1
+    before = [file.stat().st_mtime_ns for file in files]
+    assert predict_batch(predicting(trained, tmp_path, **asked)) == 0
+    assert [file.stat().st_mtime_ns for file in files] == before
+    files[2].unlink()
+    assert predict_batch(predicting(trained, tmp_path, **asked)) == 0
+    changed = [file.stat().st_mtime_ns != stamp for file, stamp in zip(files, before, strict=True)]
+    assert changed == [True] * 3 + [False] * 3
+    assert not list(tmp_path.rglob(".part-*"))
+    assert predict_batch(predicting(trained, tmp_path / "alone", save=["entropy"])) == 0
+    assert {path.name for path in (tmp_path / "alone").rglob("*.nii.gz")} == {path.name for path in masks}
+    assert not list((tmp_path / "alone").glob("*.nii.gz"))
+
+
+def test_no_file_is_written_over_another(tmp_path: Path, trained: Path) -> None:
+    (tmp_path / "scans/entropy").mkdir(parents=True)
+    scan = next((trained / "data/phantom/imagesTs").iterdir())
+    for path in ("scans/x.nii.gz", "scans/entropy/x.nii.gz"):
+        (tmp_path / path).write_bytes(scan.read_bytes())
+    twice = {"input": str(tmp_path / "scans"), "recursive": True, "save": ["mask", "entropy"]}
+    with pytest.raises(ConfigError, match="save: two files would be written as entropy/x.nii.gz"):
+        predict_batch(predicting(trained, tmp_path / "m", **twice))
+
+
+def test_what_the_memory_cannot_hold_fails_alone(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scans").mkdir()
+    scan = next((trained / "data/phantom/imagesTs").iterdir())
+    (tmp_path / "scans/small.nii.gz").write_bytes(scan.read_bytes())
+    nib.save(nib.Nifti1Image(np.zeros((900, 900, 900), np.uint8), np.eye(4)), tmp_path / "scans/large.nii.gz")
+    monkeypatch.setattr("segpipe.prediction.memory.usable_mib", lambda _: 2000.0)
+    assert predict_batch(predicting(trained, tmp_path / "m", input=str(tmp_path / "scans"))) == 3
+    with (tmp_path / "m/predictions.csv").open() as file:
+        large, small = csv.DictReader(file)
+    assert (small["status"], small["note"]) == ("done", "")
+    assert large["read_seconds"] == ""
+    assert re.search(r"large.nii.gz: needs about \d+ MiB of memory where 2000 MiB may be used", large["reason"])

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from segpipe.config.compose import CONF, check, keys, nearest, validate
-from segpipe.config.help import page
+from segpipe.config.help import choices, page
 from segpipe.config.model import per_level
 from segpipe.config.predict import Predict
 from segpipe.config.train import Train
@@ -105,6 +105,49 @@ def test_help_has_every_key_with_its_line(program: str, schema: type[Train] | ty
         assert re.search(rf"^  {re.escape(key)}=\S*  \[", text, re.MULTILINE), key
         assert field.description, key
         assert " ".join(field.description.split()) in squeezed, key
+
+
+def shown(*about: str) -> str:
+    return page("train", "python train.py", Train, about)
+
+
+@pytest.mark.parametrize("group", sorted(folder.name for folder in CONF.iterdir() if folder.is_dir()))
+def test_help_has_every_choice_with_its_line(group: str) -> None:
+    text = shown()
+    for choice in choices(group):
+        assert choice.line, f"conf/{group}/{choice.name}.yaml begins with no comment"
+        assert re.search(rf"^  [* ] {choice.name} +{re.escape(choice.line)}$", text, re.MULTILINE)
+
+
+def test_help_answers_which_values_a_key_can_take() -> None:
+    answer = shown("model.long_skips").splitlines()
+    assert answer[0] == "  model.long_skips=concat  [none|add|concat|gate or list of none|add|concat|gate]"
+    assert "      model=encoder_decoder sets none" in answer
+    assert shown("model.long_skips=none") == shown("model.long_skips")
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("plan.spacing", "  plan.spacing=null  [list (3) of number > 0 or null, mm]"),
+        ("plan.patch", "  plan.patch=null  [list (2 to 3) of integer > 0 or null, voxels]"),
+        ("optim.ema", "  optim.ema=null  [number > 0 and < 1 or null]"),
+        ("augment.rotate_deg", "  augment.rotate_deg=30  [number >= 0 and <= 180, degrees]"),
+        ("trainer.max_time", "  trainer.max_time=null  [DD:HH:MM:SS or null]"),
+        ("model.arguments", "  model.arguments=(model=monai)  [map of text to anything or null]"),
+        ("optim", "  * adamw  AdamW (Loshchilov 2019) under a cosine."),
+        ("optim", "  optim.lr=0.008  [number > 0]"),
+        ("model=unet2d", "      model.channels=[24,48,96,192,192]"),
+        ("warm", "  optim.warmup=0.05  [number >= 0 and < 1]"),
+    ],
+)
+def test_help_of_a_key_a_group_a_choice_or_a_word(word: str, line: str) -> None:
+    assert line in shown(word).splitlines()
+
+
+def test_help_of_what_there_is_not_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^--help model.long_skp: is no key and no group. Did you mean 'model.long"):
+        shown("model.long_skp")
 
 
 def test_no_default_lives_in_python() -> None:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers.utils import sliding_window_inference
 
+from segpipe.prediction.air import SkippingAir
 from segpipe.windows import from_network, predict_slabs, slab_axis, to_network
 
 sizes = st.tuples(*[st.integers(1, 20)] * 3)
@@ -72,6 +73,31 @@ def test_slabs_are_what_monai_makes_of_the_whole_volume(size, overlap, windows, 
     torch.testing.assert_close(
         found, torch.softmax(whole, 0) if exclusive else torch.sigmoid(whole), atol=1e-5, rtol=1e-4
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=sizes, overlap=st.sampled_from([0.0, 0.3, 0.5]), windows=st.integers(1, 7), exclusive=st.booleans())
+def test_skipped_windows_are_what_monai_makes_of_certain_background(size, overlap, windows, exclusive) -> None:
+    """A body of a few voxels in a corner: however many windows go at once, those without any of it are background."""
+    volume, patch = torch.randn(2, *size), (6, 8, 5)
+    volume[1] = 0
+    volume[1, : size[0] // 3, : size[1] // 3 + 1] = 1
+    asked = SkippingAir(lambda patches: torch.cat([patches, -patches, 2 * patches], 1), 3, exclusive)
+
+    def certain(patches: torch.Tensor) -> torch.Tensor:
+        logits = torch.cat([patches[:, :1], -patches[:, :1], 2 * patches[:, :1]], 1)
+        sure = torch.full_like(logits, -20 * (not exclusive))
+        sure[:, 0] = 20 if exclusive else -20
+        return torch.where(patches[:, 1:].flatten(1).any(1)[:, None, None, None, None], logits, sure)
+
+    whole = sliding_window_inference(
+        volume[None], patch, 1, certain, overlap, mode="gaussian", padding_mode="constant"
+    )[0]
+    found = predict_volume(asked, volume, patch, None, overlap, windows, exclusive)
+    torch.testing.assert_close(
+        found, torch.softmax(whole, 0) if exclusive else torch.sigmoid(whole), atol=1e-5, rtol=1e-4
+    )
+    assert found.shape == (3, *size)
 
 
 def test_a_slab_is_given_as_soon_as_no_window_reaches_into_it() -> None:

@@ -167,3 +167,12 @@ def defaults(program: str) -> dict[str, Any]:
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose(program), resolve=True)  # type: ignore[return-value]
+
+
+def chosen(program: str) -> dict[str, str]:
+    """The groups of `conf/` with their choice where nothing is overridden."""
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        found = compose(program, return_hydra_config=True).hydra.runtime.choices
+    return {group: choice for group, choice in sorted(found.items()) if not group.startswith("hydra/")}

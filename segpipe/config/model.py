@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, field_validator, model_validator
 
-from segpipe.config.section import Section
+from segpipe.config.section import Section, Unit
 
 LongSkip = Literal["none", "add", "concat", "gate"]
 ShortSkip = Literal["none", "residual", "dense"]
@@ -55,8 +55,8 @@ class Model(Section):
     decoder_block: Block | list[Block] | None = Field(description="as block; null = as the encoder")
     decoder_blocks: PositiveInt | list[PositiveInt] | None = Field(description="as blocks; null = as the encoder")
     decoder_convs: PositiveInt | list[PositiveInt] | None = Field(description="as convs; null = as the encoder")
-    kernel: PositiveInt = Field(
-        description="voxels that a convolution sees along an axis (odd); along axes that are still too coarse it is 1"
+    kernel: Annotated[PositiveInt, Unit("voxels")] = Field(
+        description="what a convolution sees along an axis (odd); along axes that are still too coarse it is 1"
     )
     norm: Literal["instance", "batch", "group", "none"] = Field(description="normalisation after each convolution")
     activation: Literal["leaky_relu", "relu", "prelu", "elu"] = Field(description="nonlinearity")

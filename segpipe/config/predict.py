@@ -1,11 +1,11 @@
 """The options of `predict.py`: only how to run, since the checkpoint knows the network, the plan and the labels."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
-from segpipe.config.section import Section
+from segpipe.config.section import Section, Unit
 from segpipe.config.train import Precision
 
 
@@ -18,8 +18,9 @@ class Predict(Section):
         "their probabilities",
     )
     input: str | None = Field(
-        description="a scan, a folder of scans, a glob such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a "
-        "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., and case for the mask's name)"
+        description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a folder of scans, a glob "
+        "such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a table (.csv, .tsv, .json: columns image or "
+        "image_0, image_1 ..., and case for the mask's name)"
     )
     recursive: bool = Field(description="of a folder: also the scans in the folders inside it, mirrored in the output")
     output: Path | None = Field(description="folder for the masks, made if it is not there")
@@ -33,10 +34,28 @@ class Predict(Section):
     )
     labels: list[str] | None = Field(min_length=1, description="names of the labels that masks show; null = all")
     keep_largest: list[str] = Field(description="names of the labels of which only the largest part stays")
-    min_volume_ml: dict[str, NonNegativeFloat] | NonNegativeFloat = Field(
-        description="least volume of a part that stays, mL: one number for all labels, or {label: number}"
+    min_volume_ml: Annotated[dict[str, NonNegativeFloat] | NonNegativeFloat, Unit("mL")] = Field(
+        description="least volume of a part that stays: one number for all labels, or {label: number}"
     )
-    windows: PositiveInt = Field(description="windows that the network computes at once")
+    save: list[Literal["mask", "probabilities", "entropy"]] = Field(
+        min_length=1,
+        description="what is written of each scan: mask; probabilities, of each label or region; entropy, 0 where the "
+        "network is sure, 1 where all are alike; the latter two as NIfTI on the scan's grid, in folders of their own",
+    )
+    windows: PositiveInt | None = Field(
+        description="windows that the network computes at once; null = as many as suit the device; "
+        "where memory is short fewer"
+    )
+    skip_air: Literal["auto"] | bool = Field(
+        description="do not ask the network about windows of CT in which every voxel is below -800 HU, which are "
+        "background then; auto = where all channels are CT and no label lies in air"
+    )
+    backend: Literal["torch", "openvino"] = Field(
+        description="what computes the network; openvino, on a CPU, needs pip install 'segpipe[openvino]'"
+    )
+    compile: bool = Field(
+        description="let torch.compile make the network faster: a minute at the start, which pays for many scans"
+    )
     retry_failed: bool = Field(description="try again what failed in an earlier call, though nothing has changed")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(description="auto = as in training: bf16 where the device computes it faster")

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from segpipe.config.model import ModelChoice
-from segpipe.config.section import Section
+from segpipe.config.section import Section, Unit
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
@@ -109,15 +109,15 @@ class Data(Section):
 class Plan(Section):
     """What is derived from the training cases where it is null."""
 
-    spacing: list[PositiveFloat] | None = Field(
+    spacing: Annotated[list[PositiveFloat] | None, Unit("mm")] = Field(
         min_length=3,
         max_length=3,
-        description="voxel size of model space, mm, axes left-right, back-front, foot-head",
+        description="voxel size of model space along left-right, back-front and foot-head",
     )
-    patch: list[PositiveInt] | None = Field(
+    patch: Annotated[list[PositiveInt] | None, Unit("voxels")] = Field(
         min_length=2,
         max_length=3,
-        description="patch size in voxels of model space (2D networks: two entries)",
+        description="patch size in model space (2D networks: two entries)",
     )
     batch: PositiveInt | None = Field(description="patches per step")
     strides: list[list[Literal[1, 2]]] | None = Field(
@@ -131,7 +131,7 @@ class Plan(Section):
         description="intensities, for all channels or a list with one for each: zscore per scan, zscore_nonzero over "
         "what is not 0, ct (clip to the foreground's 0.5 and 99.5 percentiles, its mean and deviation), none"
     )
-    memory_gib: PositiveFloat | None = Field(
+    memory_gib: Annotated[PositiveFloat | None, Unit("GiB")] = Field(
         description="what a training step may need; null = 90 % of the GPU's memory, or 70 % of the machine's"
     )
     foreground: Probability = Field(description="share of patches that are centred on a labelled voxel")
@@ -149,7 +149,7 @@ class Augment(Section):
         description="axes that may be mirrored (0 left-right, 1 back-front, 2 foot-head); [] = none"
     )
     affine: Probability = Field(description="probability of a rotation with scaling")
-    rotate_deg: float = Field(ge=0, le=180, description="largest rotation about each axis, degrees")
+    rotate_deg: Annotated[float, Unit("degrees")] = Field(ge=0, le=180, description="largest rotation about each axis")
     scale: float = Field(ge=0, lt=1, description="largest relative change of size")
     elastic: Probability = Field(description="probability of a smooth grid distortion")
     noise: Probability = Field(description="probability of Gaussian noise")
@@ -186,13 +186,18 @@ class Optim(Section):
 class TrainerOptions(Section):
     """How long, on what, and how often it is looked at."""
 
-    max_time: Duration | None = Field(description="budget of wall time, DD:HH:MM:SS; the schedule fits it")
-    max_steps: PositiveInt | None = Field(description="budget in optimiser steps")
-    max_epochs: PositiveInt | None = Field(description="budget in epochs")
+    max_time: Duration | None = Field(description="budget of wall time; the schedule fits it")
+    max_steps: Annotated[PositiveInt | None, Unit("optimiser steps")] = Field(description="budget in steps")
+    max_epochs: Annotated[PositiveInt | None, Unit("epochs")] = Field(description="budget in epochs")
     default_time: Duration = Field(description="budget of wall time where none of the three above is given")
-    steps_per_epoch: PositiveInt = Field(description="optimiser steps that are called an epoch")
+    steps_per_epoch: Annotated[PositiveInt, Unit("optimiser steps")] = Field(
+        description="steps that are called an epoch"
+    )
     validations: PositiveInt = Field(
         description="how often whole scans are validated over the budget, the end included"
+    )
+    gradient_flow: bool = Field(
+        description="measure gradient and step of each layer, relative to its weights: gradient_flow.csv and .png"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(description="auto = bf16 where the device computes it faster, else float32")

@@ -18,7 +18,7 @@ from monai.transforms.utils import map_classes_to_indices
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from segpipe.config.train import Train
+from segpipe.config.train import Augment, Train
 from segpipe.data import cache
 from segpipe.data.augment import changing, cutting
 from segpipe.data.cases import Case
@@ -164,6 +164,25 @@ class Patches(Dataset[dict[str, Any]]):
     def __getstate__(self) -> dict[str, Any]:
         """Leaves open files behind: a worker that is started afresh opens its own."""
         return self.__dict__ | {"held": self.held and {}}
+
+
+def fixed_patches(
+    cases: Sequence[Case], plan: Plan, foreground: float, augment: Augment, count: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Always the same patches of these cases, in turns: `(count, c, *patch)` and `(count, 1, *patch)`, not augmented.
+
+    Raises:
+        DataError: if a case cannot be used.
+    """
+    cut = cutting(plan, foreground, augment.model_copy(update={"affine": 0.0, "elastic": 0.0}))
+    prepared = [prepare_case(case, plan) for case in cases[:count]]
+    found = []
+    for number in range(count):
+        case = prepared[number % len(prepared)]
+        cut.R.seed(int(np.random.default_rng([seed, number]).integers(2**31)))
+        found += _without_meta(cut, {"image": case.image, "label": case.label, "indices": case.indices})
+    image, label = (torch.stack([patch[name] for patch in found]) for name in ("image", "label"))
+    return image, label.to(torch.uint8)
 
 
 def _size_mib(places: Sequence[Path]) -> float:

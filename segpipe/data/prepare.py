@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
@@ -17,6 +17,8 @@ from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 from segpipe.volumes import read
 
+AIR_HU = -800  # below it is air, noise and all: air is at -1000, lungs lie around -850 but with vessels above -100
+
 
 @dataclass(frozen=True)
 class PreparedScan:
@@ -25,10 +27,12 @@ class PreparedScan:
     Attributes:
         image: shape `(c, x, y, z)` in model space, normalised, float32.
         native: the scan as it was read.
+        body: in model space, where a CT is not air: a channel is above `AIR_HU`; None where not all channels are CT.
     """
 
     image: Float[Tensor, "c x y z"]
     native: MetaTensor
+    body: Bool[Tensor, "x y z"] | None = None
 
     @property
     def grid(self) -> Grid:
@@ -59,7 +63,9 @@ def prepare_volume(volume: MetaTensor, plan: Plan, name: object = "the scan") ->
     """
     if len(volume) != len(plan.channels):
         raise DataError(f"{name}: has {len(volume)} channels, but the network was planned for {len(plan.channels)}")
-    return PreparedScan(normalise(model_space(plan).enter(volume), plan), volume)
+    image = model_space(plan).enter(volume)
+    body = (image > AIR_HU).any(0) if all(how == "ct" for how in plan.normalise) else None
+    return PreparedScan(normalise(image, plan), volume, body)
 
 
 def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x y z"]:

@@ -22,9 +22,10 @@ LINEAR = {2: "bilinear", 3: "trilinear"}
 def _instance_norm(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Tensor:
     """Instance norm; on a CPU sample by sample as batch norm, which leaves channels last in memory.
 
-    PyTorch's own reorders the whole tensor there, and the next convolution again (`benchmarks/step.py`).
+    PyTorch's own reorders the whole tensor there, and the next convolution again (`benchmarks/step.py`). What compiles
+    the network, or traces it as OpenVINO does, knows the norm as such and makes it faster (`benchmarks/backends.py`).
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return F.instance_norm(x, None, None, norm.weight, norm.bias, eps=norm.eps)
     samples = [F.batch_norm(one, None, None, norm.weight, norm.bias, True, 0.0, norm.eps) for one in x.split(1)]
     return torch.cat(samples)

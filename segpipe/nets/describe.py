@@ -63,7 +63,7 @@ def describe(
     image = torch.empty(PAIR, in_channels, *patch, device="meta")
     if isinstance(model, MonaiModel):
         _check_foreign(model, network, image, out_channels)
-    parts = _parts(network)
+    parts = stage_parts(network)
     outputs, saved, fields = _watch(network, parts, image)
     counter = FlopCounterMode(display=False)
     with counter:
@@ -99,7 +99,7 @@ def _check_foreign(model: MonaiModel, network: nn.Module, image: Tensor, out_cha
         raise ConfigError(f"model.network={model.network} gives {found} for a patch of {size}, not {wanted}: {mend}")
 
 
-def _parts(network: nn.Module) -> dict[str, dict[str, nn.Module]]:
+def stage_parts(network: nn.Module) -> dict[str, dict[str, nn.Module]]:
     """The modules of each stage by their path, in the order in which they run."""
     if not isinstance(network, UNet):
         return {path: {path: part} for path, part in _foreign(network, "")}

@@ -20,7 +20,7 @@ class Ensemble(nn.Module):
 
     def __init__(self, networks: Sequence[nn.Module], exclusive: bool, mirror_axes: Sequence[int] = ()) -> None:
         super().__init__()
-        self.networks, self.exclusive = nn.ModuleList(networks), exclusive
+        self.networks, self.exclusive, self.mirror_axes = nn.ModuleList(networks), exclusive, tuple(mirror_axes)
         axes = [axis + 2 for axis in mirror_axes]
         self.flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
 

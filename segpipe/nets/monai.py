@@ -3,11 +3,37 @@
 import inspect
 
 import monai.networks.nets as library
+from monai.networks.blocks.dynunet_block import UnetUpBlock
+from monai.networks.blocks.unetr_block import UnetrUpBlock
+from monai.networks.layers.simplelayers import SkipConnection
+from monai.networks.nets.attentionunet import AttentionBlock
+from monai.networks.nets.basic_unet import UpCat
+from monai.networks.nets.vnet import UpTransition
 from torch import nn
 
 from segpipe.config.compose import nearest
 from segpipe.config.model import MonaiModel
 from segpipe.errors import ConfigError
+
+# modules that a long skip enters, each with the argument of its forward pass that is the skip; SegResNet and others add
+# theirs in the network's own forward pass, where no module is given it
+SKIP_ARGUMENTS: dict[type[nn.Module], str] = {
+    UnetUpBlock: "skip",  # DynUNet
+    UnetrUpBlock: "skip",  # UNETR, SwinUNETR
+    UpCat: "x_e",  # BasicUNet, BasicUNetPlusPlus
+    UpTransition: "skipx",  # VNet
+    AttentionBlock: "x",  # AttentionUnet
+}
+
+
+def skip_argument(part: nn.Module) -> str | None:
+    """The argument of a module's forward pass that is a long skip; empty where it goes past the module's inside (UNet).
+
+    None where no skip enters.
+    """
+    if type(part) is SkipConnection and (part.mode, part.dim) == ("cat", 1):
+        return ""
+    return SKIP_ARGUMENTS.get(type(part))
 
 
 def build_monai(model: MonaiModel, in_channels: int, out_channels: int) -> nn.Module:

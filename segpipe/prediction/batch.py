@@ -1,8 +1,6 @@
 """Many scans, each isolated: one that fails is reported and the rest are done, and nothing is done twice."""
 
-import csv
 import errno
-import io
 import logging
 import signal
 import threading
@@ -19,23 +17,25 @@ import numpy as np
 from segpipe import checkpoint
 from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
-from segpipe.data.prepare import PreparedScan, mask_dtype, prepare_scan, read_labels
+from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
 from segpipe.device import choose_device, choose_format
-from segpipe.errors import ConfigError, DataError
-from segpipe.files import digest, write_text
+from segpipe.errors import DataError
+from segpipe.files import digest
 from segpipe.metrics import score_case, write_scores
 from segpipe.prediction.cleaning import clean, cleaning
+from segpipe.prediction.index import worth_a_look, write_index
 from segpipe.prediction.manifest import Outcome, read_manifest, settled, tidy, write_manifest
+from segpipe.prediction.outputs import check_targets, picture, write_outputs, write_table
 from segpipe.prediction.predictor import Prediction, Predictor, timed
-from segpipe.prediction.scans import Scan, find_scans
+from segpipe.prediction.scans import Scan, find_scans, find_truth
 from segpipe.prediction.show import draw_prediction, show_scores
 from segpipe.terminal import progress_bar, show_table
-from segpipe.volumes import IMAGES, VOLUMES, write_mask
+from segpipe.volumes import read_grid
 
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
+ASKED = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")  # beside weights, what masks depend on
 CLEANING = ("labels", "keep_largest", "min_volume_ml")
-STAGES = ("read", "network", "resample", "write")
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -71,18 +71,33 @@ def predict_batch(options: Predict) -> int:
     assert options.checkpoint is not None
     assert options.input is not None
     assert options.output is not None
-    device = choose_device(options.device)
+    device = choose_device("cpu" if options.backend == "openvino" and options.device == "auto" else options.device)
     number_format = choose_format(options.precision, device)
     trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
-    network = trained.network.to(device)
-    predictor = Predictor(network, trained.plan, device, number_format, options.overlap, options.windows)
+    predictor = Predictor(
+        trained.network.to(device),
+        trained.plan,
+        device,
+        number_format,
+        options.overlap,
+        options.windows,
+        options.save,
+        options.output,
+        options.skip_air,
+        options.backend,
+        options.compile,
+    )
     scans = find_scans(options.input, options.output, len(trained.plan.channels), options.recursive)
+    check_targets(scans, options.save, options.overlays)
     weights = digest([checkpoint.find(path) for path in options.checkpoint])
-    asked = options.model_dump(mode="json", include={"overlap", "mirror_axes", "overlays", *CLEANING})
+    asked = options.model_dump(mode="json", include={*ASKED, *CLEANING})
     settings = [weights, number_format, asked]
     batch = Batch(options.output, scans, predictor, options, settings)
     log.info("%d scans, %s in %s", len(scans), device, number_format)
-    batch.run()
+    try:
+        batch.run()
+    finally:
+        batch.summarise()
     return _report(batch.outcomes(), options, batch.names)
 
 
@@ -107,7 +122,7 @@ class Batch:
         self.options, self.settings = options, settings
         self.names = list(predictor.plan.labels)[1:]
         self.cleaning = cleaning(options, predictor.plan.labels)
-        self.truths = {scan.name: _truth(scan, options.truth) for scan in scans} if options.truth else {}
+        self.truths = {scan.name: find_truth(scan, options.truth) for scan in scans} if options.truth else {}
         folder.mkdir(parents=True, exist_ok=True)
         tidy(folder)
         self.known = read_manifest(folder)
@@ -139,13 +154,25 @@ class Batch:
         """What became of the scans so far, in their order."""
         return [self.known[scan.name] for scan in self.scans if scan.name in self.known]
 
+    def summarise(self) -> None:
+        """Writes `scores.csv`, where the truth is given, and `index.html`.
+
+        Raises:
+            DataError: if the disk is full.
+        """
+        scores = [score for one in self.outcomes() for score in one.scores if not one.reason]
+        if scores:
+            write_scores(scores, self.folder / "scores.csv")
+        write_index(self.folder, self.known, len(self.scans), self.options)
+
     def _read(self, scan: Scan) -> Waiting:
-        outcome, truth = Outcome(scan.name), self.truths.get(scan.name)
+        outcome, truth = Outcome(scan.name, images=[str(image) for image in scan.images]), self.truths.get(scan.name)
         try:
             outcome.made_from = digest([*scan.images, *([truth] if truth else [])], *self.settings)
-            known, mask = self.known.get(scan.name), self.folder / scan.mask_name
-            if known is not None and settled(known, outcome.made_from, mask, self.options.retry_failed):
+            known = self.known.get(scan.name)
+            if known is not None and settled(known, outcome.made_from, self.folder, self.options.retry_failed):
                 return Waiting(scan, known)
+            self.predictor.ways(read_grid(scan.images[0]))  # what is too large is not even read
             with timed(outcome.seconds, "read"):
                 return Waiting(scan, outcome, prepare_scan(scan.images, self.predictor.plan))
         except Exception as error:  # whatever is wrong with this scan, the others can still be done
@@ -158,46 +185,57 @@ class Batch:
         try:
             prediction = self.predictor.segment(waiting.prepared)
         except Exception as error:
-            waiting.outcome.reason = _reason(waiting.scan, error)
+            waiting.outcome.reason = self._failure(waiting.scan, error)
             return None
+        if prediction.note:
+            log.warning("%s: %s", waiting.scan.name, prediction.note)
+        waiting.outcome.note = prediction.note
         return writer.submit(self._write, waiting, prediction)
 
     def _write(self, waiting: Waiting, prediction: Prediction) -> None:
-        outcome, scan, plan = waiting.outcome, waiting.scan, self.predictor.plan
+        outcome, scan = waiting.outcome, waiting.scan
         try:
             outcome.seconds |= prediction.seconds
             cleaned = clean(prediction.labels, prediction.grid.voxel_ml, *self.cleaning)
             prediction = replace(prediction, labels=cleaned)
             with timed(outcome.seconds, "write"):
-                mask = self.predictor.mask(prediction)
-                write_mask(mask, scan.images[0], self.folder / scan.mask_name, mask_dtype(plan.labels))
-            outcome.mask = digest([self.folder / scan.mask_name])
+                files = write_outputs(prediction, scan, self.predictor.plan, self.options.save, self.folder)
+            outcome.files = {file.relative_to(self.folder).as_posix(): digest([file]) for file in files}
             self._measure(outcome, scan, prediction)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise DataError(f"{self.folder}: the disk is full; make room and run again to go on") from None
-            outcome.reason = _reason(scan, error)
+            outcome.reason = self._failure(scan, error)
+
+    def _failure(self, scan: Scan, error: Exception) -> str:
+        """Why a scan failed.
+
+        Raises:
+            DataError: if the disk is full, since no other scan would fare better.
+        """
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise DataError(f"{self.folder}: the disk is full; make room and run again to go on") from None
+        return _reason(scan, error)
 
     def _measure(self, outcome: Outcome, scan: Scan, prediction: Prediction) -> None:
         """Volumes, scores against the truth, and a picture."""
         plan, grid, truth = self.predictor.plan, prediction.grid, self.truths.get(scan.name)
         counts = np.bincount(prediction.labels.ravel(), minlength=len(plan.labels))[1:]
-        outcome.voxels = [int(count) for count in counts]
+        outcome.voxels, outcome.labels = [int(count) for count in counts], self.names
         outcome.volumes_ml = [count * grid.voxel_ml for count in outcome.voxels]
+        outcome.warnings = [note for note in [outcome.note, *worth_a_look(prediction, outcome, plan)] if note]
         expected = None
         if truth is not None:
             expected = read_labels(Case(scan.name, scan.images, truth), plan, grid).numpy()[0]
             outcome.scores = score_case(scan.name, prediction.labels, expected, grid.spacing_mm, plan.targets)
         if self.options.overlays:
-            picture = self.folder / "overlays" / f"{scan.name}.png"
-            draw_prediction(prediction, expected, self.names, scan.name, picture)
+            draw_prediction(prediction, expected, self.names, scan.name, self.folder / picture(scan))
+            outcome.drawn = True
 
     def _note(self, outcome: Outcome, written: Future[None] | None) -> None:
         if written is not None:
             written.result()
         self.known[outcome.name] = outcome
         write_manifest(self.folder, self.known)
-        _write_table(self.folder / "predictions.csv", self.outcomes(), self.names)
+        write_table(self.folder / "predictions.csv", self.outcomes(), self.names)
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
@@ -234,35 +272,9 @@ def _interruption() -> Iterator[threading.Event]:
 
 def _reason(scan: Scan, error: Exception) -> str:
     if isinstance(error, DataError):
-        return str(error)
+        return str(error) if str(scan.images[0]) in str(error) else f"{scan.images[0]}: {error}"
     log.debug("%s failed", scan.name, exc_info=error)
     return f"{scan.images[0]}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-def _truth(scan: Scan, folder: Path) -> Path:
-    """The scan's label map in a folder of them.
-
-    Raises:
-        ConfigError: if it is not there.
-    """
-    found = [path for path in sorted(folder.glob(f"{scan.name}.*")) if path.name.lower().endswith(VOLUMES + IMAGES)]
-    if not found:
-        raise ConfigError(f"truth={folder}: holds no label map for {scan.name}; it must have the scan's name")
-    return found[0]
-
-
-def _write_table(path: Path, outcomes: list[Outcome], names: list[str]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    seconds = [f"{stage}_seconds" for stage in STAGES]
-    table.writerow(
-        ["case", "status", "reason", *seconds, *[f"{name} voxels" for name in names], *[f"{name} mL" for name in names]]
-    )
-    for one in outcomes:
-        spent = [f"{one.seconds[stage]:.3f}" if stage in one.seconds else "" for stage in STAGES]
-        volumes = [f"{volume:.4f}" for volume in one.volumes_ml]
-        table.writerow([one.name, "failed" if one.reason else "done", one.reason, *spent, *one.voxels, *volumes])
-    write_text(path, text.getvalue())
 
 
 def _report(outcomes: list[Outcome], options: Predict, names: list[str]) -> int:
@@ -274,9 +286,8 @@ def _report(outcomes: list[Outcome], options: Predict, names: list[str]) -> int:
         show_table("volumes, mL", ["scan", *names], rows)
     scores = [score for one in done for score in one.scores]
     if scores:
-        write_scores(scores, options.output / "scores.csv")
         show_scores(scores, f"{len(done)} scans against {options.truth}")
-    log.info("%d of %d masks written to %s", len(done), len(outcomes), options.output)
+    log.info("%d of %d masks written to %s (look at index.html)", len(done), len(outcomes), options.output)
     for one in failed:
         log.error("failed: %s", one.reason)
     return SOME_FAILED if failed else 0

@@ -1,4 +1,4 @@
-"""What is known of the masks in a folder, so that running again does only what is missing or changed."""
+"""What is known of the files in a folder, so that running again does only what is missing or changed."""
 
 import errno
 import json
@@ -22,22 +22,32 @@ class Outcome:
     Attributes:
         name: of its mask, without an ending.
         reason: why it failed; empty when it is done.
+        note: what a person should know of how it was computed.
         seconds: wall time of each stage.
         volumes_ml: per label, the background left out.
         voxels: likewise.
         scores: against the truth, where that is given.
         made_from: names the content of the scan, the truth, the weights and the settings.
-        mask: names the content of the mask.
+        files: of each file that was written, its path below the folder, and a name for its content.
+        images: the scan's files.
+        labels: names of what `volumes_ml` and `voxels` are of.
+        warnings: what is worth a look, though the mask is done.
+        drawn: whether there is a picture of it in `overlays/`.
     """
 
     name: str
     reason: str = ""
+    note: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     volumes_ml: list[float] = field(default_factory=list)
     voxels: list[int] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
     made_from: str = ""
-    mask: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    images: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    drawn: bool = False
 
 
 def read_manifest(folder: Path) -> dict[str, Outcome]:
@@ -63,13 +73,14 @@ def write_manifest(folder: Path, outcomes: dict[str, Outcome]) -> None:
     write_text(folder / FILE, json.dumps({"scans": rows}, indent=1) + "\n")
 
 
-def settled(known: Outcome, made_from: str, mask: Path, retry_failed: bool) -> bool:
-    """Whether nothing is left to do for a scan: its mask is there as it was written, or it failed as it would again."""
+def settled(known: Outcome, made_from: str, folder: Path, retry_failed: bool) -> bool:
+    """Whether nothing is left to do for a scan: its files are there as written, or it failed as it would again."""
     if known.made_from != made_from:
         return False
     if known.reason:
         return not retry_failed
-    return mask.is_file() and digest([mask]) == known.mask
+    files = {folder / name: content for name, content in known.files.items()}
+    return all(file.is_file() and digest([file]) == content for file, content in files.items())
 
 
 def tidy(folder: Path) -> None:

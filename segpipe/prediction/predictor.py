@@ -1,10 +1,12 @@
 """A case in, a mask on the scanner's grid out; no Lightning needed."""
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,8 +16,14 @@ from torch import nn
 from segpipe import checkpoint
 from segpipe.data.prepare import PreparedScan, model_space, outside_ids, prepare_volume
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
+from segpipe.errors import DataError
 from segpipe.geometry import Grid
+from segpipe.nets.forward import forward_bytes
 from segpipe.plan import Plan
+from segpipe.prediction.air import SkippingAir, may_skip_air
+from segpipe.prediction.backends import Backend, computed_by
+from segpipe.prediction.maps import Maps
+from segpipe.prediction.memory import Rung, fitting, forecast, is_out_of_memory, ladder, usual_windows
 from segpipe.regions import own_id
 from segpipe.volumes import ScanLike, as_volume
 from segpipe.windows import predict_slabs, slab_axis
@@ -28,17 +36,27 @@ class Prediction:
     Attributes:
         labels: ids inside (0, 1, 2 ...) on the scan's own grid, shape `(x, y, z)`, uint8.
         scan: the scan as the network saw it.
+        maps: probabilities and entropy, where they are asked for.
         seconds: wall time of each stage.
+        note: what a person should know of how it was computed; empty where all went as usual.
+        skipped: windows of nothing but air.
     """
 
     labels: Integer[np.ndarray, "x y z"]
     scan: PreparedScan
+    maps: Maps
     seconds: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+    skipped: int = 0
 
     @property
     def grid(self) -> Grid:
         """The scanner's grid."""
         return self.scan.grid
+
+    def mask(self, plan: Plan) -> Integer[np.ndarray, "x y z"]:
+        """The dataset's own label ids, in the one integer type that all masks of its label set share."""
+        return outside_ids(self.labels, plan.labels)
 
 
 class Predictor:
@@ -50,7 +68,15 @@ class Predictor:
         device: where it computes.
         number_format: in what it computes.
         overlap: share of a window that its neighbour sees too.
-        windows: how many windows are computed at once.
+        windows: how many windows are computed at once, where memory allows; None: as the device likes it.
+        save: of `mask`, `probabilities` and `entropy`, what a prediction holds; the labels are always there.
+        folder: where the files lie in which probabilities and entropy are gathered; None: the system's temporary ones.
+        skip_air: leave out windows of nothing but air (`may_skip_air`).
+        backend: what computes the network.
+        compiled: by `torch.compile`.
+
+    Raises:
+        ConfigError: if `skip_air` or `backend` does not go with the network or the device.
     """
 
     def __init__(
@@ -60,15 +86,25 @@ class Predictor:
         device: torch.device,
         number_format: NumberFormat = "float32",
         overlap: float = 0.5,
-        windows: int = 4,
+        windows: int | None = None,
+        save: Sequence[str] = ("mask",),
+        folder: Path | None = None,
+        skip_air: Literal["auto"] | bool = "auto",
+        backend: Backend = "torch",
+        compiled: bool = False,
     ) -> None:
         self.network, self.plan, self.device = network, plan, device
         self.number_format: NumberFormat = number_format
-        self.overlap, self.windows = overlap, windows
+        self.overlap, self.windows = overlap, windows or usual_windows(plan, device)
+        self.save, self.folder, self.skips_air = save, folder, may_skip_air(skip_air, plan)
+        seen = [edge for axis, edge in enumerate(plan.patch) if axis != plan.slice_axis]
+        self.window = len(plan.channels), *seen
+        self.window_bytes = forward_bytes(network, self.window)
+        self._faster = computed_by(backend, network, self.window, device, number_format, compiled)
 
     @classmethod
     def load(
-        cls, *paths: Path | str, overlap: float = 0.5, windows: int = 4, mirror_axes: Sequence[int] = ()
+        cls, *paths: Path | str, overlap: float = 0.5, windows: int | None = None, mirror_axes: Sequence[int] = ()
     ) -> "Predictor":
         """The predictor of a run's folder or checkpoint file, on the best device here; of several, their mean.
 
@@ -93,38 +129,72 @@ class Predictor:
         name = scan if isinstance(scan, str | Path) else "the scan"
         return self.segment(prepare_volume(as_volume(scan), self.plan, name))
 
+    def ways(self, grid: Grid) -> list[Rung]:
+        """The ways to compute a scan with the memory that is here, the fastest first; found from its grid alone.
+
+        Raises:
+            DataError: if there is none.
+        """
+        rungs = ladder(self.device, self.windows)
+        how = self.device, self.overlap, self.number_format, self.window_bytes
+        return fitting(rungs, [forecast(grid, self.plan, rung, *how) for rung in rungs], self.device)
+
+    def with_network(self, network: nn.Module) -> "Predictor":
+        """The same with another network, computed by PyTorch, that needs as much memory."""
+        other = copy.copy(self)
+        other.network = other._faster = network
+        return other
+
     def segment(self, scan: PreparedScan) -> Prediction:
-        """Segments a scan that was read and prepared with this plan."""
-        seconds: dict[str, float] = {}
-        return Prediction(self._labels(scan, seconds), scan, seconds)
+        """Segments a scan that was read and prepared with this plan; with less memory where it turns out too scarce.
+
+        Raises:
+            DataError: if the memory does not suffice in any way.
+        """
+        scarce = ""
+        for rung in self.ways(scan.grid):
+            note = f"memory was too scarce for {scarce}; done with {rung}" if scarce else ""
+            try:
+                return self._segment(scan, rung, note)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            scarce = str(rung)  # the error is gone here, and with it what its frames held of the memory
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        raise DataError(f"the memory of {self.device} was too scarce even for {scarce}: use one with more")
 
     @torch.inference_mode()
-    def _labels(self, scan: PreparedScan, seconds: dict[str, float]) -> np.ndarray:
-        """Ids inside on the scan's own grid; each slab leaves model space as soon as its windows are done."""
-        start, regions, image = time.perf_counter(), self.plan.regions, scan.image.to(self.device)
+    def _segment(self, scan: PreparedScan, rung: Rung, note: str) -> Prediction:
+        """Each slab leaves model space as soon as its windows are done."""
+        start, plan, image = time.perf_counter(), self.plan, scan.image
+        exclusive, seconds = plan.regions is None, {"network": 0.0}
+        asked = SkippingAir(self._compute, plan.outputs, exclusive)
+        if self.skips_air and scan.body is not None:
+            image = torch.cat([image, scan.body[None].to(image)])
         slabs = predict_slabs(
-            self._compute,
-            image,
-            self.plan.patch,
-            self.plan.slice_axis,
+            asked if self.skips_air else self._compute,
+            image.to(rung.where),
+            plan.patch,
+            plan.slice_axis,
             self.overlap,
-            self.windows,
-            exclusive=regions is None,
+            rung.windows,
+            exclusive=exclusive,
         )
-        ids = None if regions is None else [own_id(regions, name) for name in regions]
-        axis = slab_axis(image.shape[1:], self.plan.slice_axis)
-        seconds["network"] = 0.0
-        labels = model_space(self.plan).leave(_timing(slabs, seconds), axis, scan.grid, ids)[0].cpu().numpy()
+        ids = None if plan.regions is None else [own_id(plan.regions, name) for name in plan.regions]
+        axis = slab_axis(image.shape[1:], plan.slice_axis)
+        maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder)
+        labels = model_space(plan).leave(_timing(slabs, seconds), axis, scan.grid, ids, maps.watch)[0].cpu().numpy()
         seconds["resample"] = time.perf_counter() - start - seconds["network"]
-        return labels
+        return Prediction(labels, scan, maps, seconds, note, asked.skipped)
 
     def _compute(self, patches: torch.Tensor) -> torch.Tensor:
         with computing_in(self.number_format, self.device):
-            return self.network(patches)
+            return self._faster(patches.to(self.device))
 
     def mask(self, prediction: Prediction) -> np.ndarray:
         """The dataset's own label ids, in the one integer type that all masks of its label set share."""
-        return outside_ids(prediction.labels, self.plan.labels)
+        return prediction.mask(self.plan)
 
 
 def _timing(slabs: Iterator[torch.Tensor], seconds: dict[str, float]) -> Iterator[torch.Tensor]:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from segpipe.data.tables import read_inputs
 from segpipe.errors import ConfigError
+from segpipe.itk import FOREIGN, is_series
 from segpipe.volumes import IMAGES, VOLUMES
 
 CHANNEL = re.compile(r"_(\d{4})$")
+ENDINGS = VOLUMES + FOREIGN + IMAGES
 TABLES = (".csv", ".tsv", ".json")
 
 
@@ -37,7 +39,8 @@ class Scan:
 def find_scans(given: str, output: Path, channels: int, recursive: bool = False) -> list[Scan]:
     """The scans that a file, a folder, a glob, a list (`.txt`) or a table (`.csv`, `.tsv`, `.json`) means, by name.
 
-    Files that end in `_0000`, `_0001` ... are the channels of one scan, as nnU-Net names them. Folders inside the input
+    Files that end in `_0000`, `_0001` ... are the channels of one scan, as nnU-Net names them. A folder that holds
+    DICOM files is one scan. Folders inside the input
     are mirrored in the output.
 
     Args:
@@ -83,7 +86,7 @@ def _named(given: str, output: Path, recursive: bool) -> list[tuple[str, tuple[P
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         files = [path.parent / line for line in lines if line and not line.startswith("#")]
         return [(_name(Path(file.name)), (file,)) for file in files]
-    if path.is_file():
+    if path.is_file() or is_series(path):
         root, found = path.parent, [path]
     elif path.is_dir():
         root, found = path, sorted(path.rglob("*") if recursive else path.iterdir())
@@ -92,9 +95,9 @@ def _named(given: str, output: Path, recursive: bool) -> list[tuple[str, tuple[P
         found = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
     inside = root.resolve() in output.resolve().parents  # what was written there by an earlier call is no input
     mine = [file for file in found if not (inside and output.resolve() in file.resolve().parents)]
-    files = [file for file in mine if _ending(file) and not file.name.startswith(".")]
+    files = [file for file in mine if (_ending(file) or is_series(file)) and not file.name.startswith(".")]
     if not files:
-        raise ConfigError(f"input={given}: {_nothing(path, found)} (endings: {', '.join(VOLUMES + IMAGES)})")
+        raise ConfigError(f"input={given}: {_nothing(path, found)} (endings: {', '.join(ENDINGS)}; DICOM: folders)")
     return [(_name(file.relative_to(root)), (file,)) for file in files]
 
 
@@ -113,4 +116,16 @@ def _nothing(path: Path, found: Sequence[Path]) -> str:
 
 
 def _ending(path: Path) -> str:
-    return next((ending for ending in VOLUMES + IMAGES if path.name.lower().endswith(ending)), "")
+    return next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), "")
+
+
+def find_truth(scan: Scan, folder: Path) -> Path:
+    """The scan's label map in a folder of them.
+
+    Raises:
+        ConfigError: if it is not there.
+    """
+    found = [path for path in sorted(folder.glob(f"{scan.name}.*")) if path.name.lower().endswith(VOLUMES + IMAGES)]
+    if not found:
+        raise ConfigError(f"truth={folder}: holds no label map for {scan.name}; it must have the scan's name")
+    return found[0]

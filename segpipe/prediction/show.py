@@ -8,7 +8,7 @@ import torch
 
 from segpipe.metrics import IGNORED, Score, summarise
 from segpipe.prediction.predictor import Prediction
-from segpipe.report import draw_overlay
+from segpipe.report.pictures import draw_overlay
 from segpipe.terminal import show_table
 
 

@@ -27,10 +27,11 @@ from segpipe.metrics import Score, score_case, write_scores
 from segpipe.plan import Plan, make_plan
 from segpipe.prediction.predictor import Predictor
 from segpipe.prediction.show import draw_prediction, show_scores
-from segpipe.report import draw_curves
+from segpipe.report.plots import draw_curves
 from segpipe.terminal import progress_bar
 from segpipe.training.budget import Budget
 from segpipe.training.cases import examine_dataset, open_dataset, refuse_errors, split_dataset
+from segpipe.training.gradient_flow import GradientFlow
 from segpipe.training.history import History
 from segpipe.training.memory import fitting_plan
 from segpipe.training.network import make_network, show_network
@@ -131,9 +132,11 @@ def _trainer(
     interval = max(1, budget.steps // checks) if budget.steps else budget.time and budget.time / checks
     keep: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
     mean = [] if options.optim.ema is None else [EMAWeightAveraging(decay=options.optim.ema)]
+    flow = [GradientFlow(folder, options.trainer.steps_per_epoch)] if options.trainer.gradient_flow else []
     callbacks = [
         Timer(),
         *mean,
+        *flow,
         RunProgress(),
         History(folder / "metrics.csv"),
         ModelCheckpoint(filename="best", monitor="dice/mean", mode="max", save_on_train_epoch_end=False, **keep),

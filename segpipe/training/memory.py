@@ -1,18 +1,16 @@
 """What a training step needs of the device's memory, and the plan that fits it."""
 
-import os
 from collections.abc import Callable
 
 import torch
 
 from segpipe.config.train import Train
-from segpipe.device import NumberFormat
+from segpipe.device import NumberFormat, usable_mib
 from segpipe.errors import ConfigError
 from segpipe.nets.describe import MIB, describe
 from segpipe.plan import Plan
 
 GIB = 2**30
-USABLE = {"cuda": 0.9, "cpu": 0.7}  # share of the memory; the rest is for others and for what lies between blocks
 SMALLER = 0.8  # each trial has this share of the voxels of the last
 LEAST = 0.001
 # measured by benchmarks/memory.py: bytes at the peak, in this format, per byte that float32 keeps for the backward
@@ -50,16 +48,6 @@ def fitting_plan(
     short = "" if share == 1 else ", for which patch or batch were made smaller"
     line = f"memory about {needed:.0f} of {limit:.0f} MiB: {whose}{short}"
     return plan.model_copy(update={"reasons": [*plan.reasons, line]})
-
-
-def usable_mib(device: torch.device) -> float:
-    """What may be used of all the memory, not of what is free just now, so that the same run makes the same plan."""
-    total = (
-        torch.cuda.get_device_properties(device).total_memory
-        if device.type == "cuda"
-        else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    )
-    return USABLE[device.type] * total / MIB
 
 
 def step_mib(plan: Plan, options: Train, number_format: NumberFormat) -> float:

@@ -88,11 +88,11 @@ class SegmentationTask(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forgets the last validation."""
         self.dice = []
+        self.predictor = Predictor(self.network, self.plan, self.device, self.number_format)
 
     def validation_step(self, case: Case, batch_idx: int) -> None:
         """Dice per target of a whole scan, on its own grid, through the code that `predict.py` uses."""
-        predictor = Predictor(self.network, self.plan, self.device, self.number_format)
-        prediction = predictor(case.images)
+        prediction = self.predictor(case.images)
         truth = read_labels(case, self.plan, prediction.grid).numpy()[0]
         self.dice.append(dice_per_target(prediction.labels, truth, self.plan.targets))
 

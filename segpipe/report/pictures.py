@@ -1,6 +1,5 @@
-"""Pictures that a person looks at after a run: curves, and masks over their scans."""
+"""Pictures of masks over their scans, in colours and a style that all pictures share."""
 
-import csv
 import io
 import os
 import textwrap
@@ -15,83 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
-from scipy.ndimage import gaussian_filter1d
 
 # Okabe and Ito 2008: told apart by colour-blind people too
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-DASHES = ("-", "--", ":", "-.")
 OPACITY = 0.35
 TRUTH_DASHES = (0, (4, 2))
 AIR_HU, SOFT_TISSUE_HU = -500, (-160, 240)  # no other modality goes as low as a CT's air
 DPI = 110
-NOTHING = np.empty((2, 0))
 VIEWS = ("sagittal", "coronal", "axial")
 # letters at the left, right, bottom and top edge of the view across each axis; the patient's right is on the left, as
 # radiologists have it
 EDGES = (("A", "P", "I", "S"), ("R", "L", "I", "S"), ("R", "L", "P", "A"))
-
-
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draws loss, learning rate and Dice per label against the step.
-
-    Args:
-        metrics: a run's `metrics.csv`: the columns `step`, `loss`, `lr`, `dice/LABEL` and `dice/mean`, each of the last
-            four possibly missing; cells are empty where nothing was measured.
-        picture: PNG to write.
-    """
-    columns = _read_columns(metrics)
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
-    _draw_loss(left, columns.get("loss", NOTHING), columns.get("lr", NOTHING))
-    _draw_dice(
-        right, {name.removeprefix("dice/"): found for name, found in columns.items() if name.startswith("dice/")}
-    )
-    for axes in (left, right):
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.3)
-    _save(figure, picture)
-
-
-def _read_columns(metrics: Path) -> dict[str, np.ndarray]:
-    """Per column the steps at which it was measured, and its values there, `(2, rows)`."""
-    with metrics.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    return {
-        name: np.array([(float(row["step"]), float(row[name])) for row in rows if row[name]]).reshape(-1, 2).T
-        for name in reader.fieldnames or []
-    }
-
-
-def _draw_loss(axes: Axes, loss: np.ndarray, rate: np.ndarray) -> None:
-    step, value = loss[:, np.isfinite(loss[1])]
-    if len(value) < 20:
-        axes.plot(step, value, color="black", marker=".")
-    else:
-        axes.plot(step, value, color="0.6", linewidth=0.8)
-        axes.plot(step, gaussian_filter1d(value, len(value) / 40, mode="nearest"), color="black", linewidth=1.8)
-    axes.set(title="training loss (mean of an epoch)", ylabel="Dice + cross-entropy")
-    beside = axes.twinx()
-    beside.plot(*rate, color="0.55", linestyle=":", marker="" if rate.shape[1] > 1 else ".")
-    beside.set_ylabel("learning rate (dotted)", color="0.4")
-    beside.set_ylim(bottom=0)
-    beside.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-
-
-def _draw_dice(axes: Axes, columns: dict[str, np.ndarray]) -> None:
-    axes.set(title="Dice of whole validation scans", ylim=(-0.02, 1.02), yticks=np.arange(0, 1.01, 0.1))
-    mean = columns.pop("mean", NOTHING)
-    for place, (label, found) in enumerate(columns.items()):
-        dashes = DASHES[place // len(COLOURS) % len(DASHES)]
-        axes.plot(*found, marker=".", label=label, color=_colour(place), linestyle=dashes)
-    axes.plot(*mean, marker=".", color="black", linewidth=2.2, label="mean")
-    if np.isfinite(mean[1]).any():
-        step, best = mean[:, np.nanargmax(mean[1])]
-        axes.set_title(f"Dice of whole validation scans (best mean {best:.3f}, step {step:.0f})")
-    if mean.size or columns:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=1 + len(columns) // 18)
-    else:
-        axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color="0.4")
 
 
 def draw_overlay(
@@ -133,7 +66,7 @@ def draw_overlay(
     _draw_legend(figure, handles)
     note = "\nradiological view: the patient's right is on the left" if anatomical and views != [0] else ""
     figure.suptitle(textwrap.fill(title, int(10 * figure.get_figwidth())) + note, color="white", fontsize=10)
-    _save(figure, picture)
+    save(figure, picture)
 
 
 def _panels(size_mm: np.ndarray, views: Sequence[int], legend_lines: int) -> tuple[Figure, list[Axes]]:
@@ -178,8 +111,12 @@ def _flat(volume: np.ndarray, axis: int, place: int) -> np.ndarray:
     return np.take(volume, place, axis).T[::-1, ::-1]
 
 
-def _colour(place: int) -> tuple[float, float, float]:
-    """One of the palette; after the palette, each again mixed with white, then with black."""
+def colour(place: int) -> tuple[float, float, float]:
+    """Red, green and blue, 0 to 1: one of the palette; after it, each again mixed with white, then with black.
+
+    Args:
+        place: of the label among those that are not background, or of a curve, from 0.
+    """
     turn, place = divmod(place, len(COLOURS))
     share = (0.0, 0.4, 0.4)[turn % 3]  # the first 21 differ well; test_report measures it
     red, green, blue = ((1 - share) * part + share * (turn % 3 == 1) for part in to_rgb(COLOURS[place]))
@@ -193,13 +130,13 @@ def _draw_slice(axes: Axes, slices: Sequence[np.ndarray | None], spacing: tuple[
     picture = np.repeat(grey[..., None], 3, axis=-1)
     for label in np.unique(prediction[prediction > 0]):
         where = prediction == label
-        picture[where] = (1 - OPACITY) * picture[where] + OPACITY * np.array(_colour(int(label) - 1))
+        picture[where] = (1 - OPACITY) * picture[where] + OPACITY * np.array(colour(int(label) - 1))
     rows, columns = grey.shape
     edges = (0.0, columns * spacing[0], rows * spacing[1], 0.0)  # millimetres
     # "auto" keeps enlarged voxels sharp and averages those that share a pixel of the screen
     axes.imshow(picture, extent=edges, interpolation="auto")
     for label in np.unique(prediction[prediction > 0]):
-        _outline(axes, prediction == label, spacing, _colour(int(label) - 1), 2.0, "-")
+        _outline(axes, prediction == label, spacing, colour(int(label) - 1), 2.0, "-")
     for label in [] if truth is None else np.unique(truth[truth > 0]):
         _outline(axes, truth == label, spacing, "black", 0.9, "-")  # seen on bright anatomy between the dashes
         _outline(axes, truth == label, spacing, "white", 0.9, TRUTH_DASHES)
@@ -248,7 +185,7 @@ def _legend(names: Sequence[str], prediction: np.ndarray, truth: np.ndarray | No
     """A box for each label that is in either mask, and the outline of the truth."""
     present = set(np.unique(prediction).tolist()) | set(np.unique([] if truth is None else truth).tolist())
     handles: list[Patch | Line2D] = [
-        Patch(facecolor=(*_colour(place), 0.6), edgecolor=_colour(place), linewidth=1.5, label=name)
+        Patch(facecolor=(*colour(place), 0.6), edgecolor=colour(place), linewidth=1.5, label=name)
         for place, name in enumerate(names)
         if place + 1 in present
     ]
@@ -266,7 +203,8 @@ def _draw_legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, **style)
 
 
-def _save(figure: Figure, picture: Path) -> None:
+def save(figure: Figure, picture: Path) -> None:
+    """Writes a PNG, whole or not at all."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI, facecolor=figure.get_facecolor())
     picture.parent.mkdir(parents=True, exist_ok=True)

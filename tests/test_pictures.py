@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from segpipe.report import COLOURS, OPACITY, _colour, _window, draw_curves, draw_overlay
+from segpipe.report.pictures import COLOURS, OPACITY, _window, colour, draw_overlay
+from segpipe.report.plots import draw_curves
 
 NAMES = ["liver", "kidney"]
 
@@ -156,7 +157,7 @@ def test_the_grey_window_is_robust_and_shows_the_soft_tissue_of_a_ct() -> None:
 
 
 def test_colours_of_many_labels_differ() -> None:
-    colours = np.array([_colour(place) for place in range(21)])
+    colours = np.array([colour(place) for place in range(21)])
     apart = np.abs(colours[:, None] - colours[None]).sum(axis=2) + 9 * np.eye(21)
     assert apart.min() > 0.15
     assert ((colours >= 0) & (colours <= 1)).all()

@@ -1,0 +1,169 @@
+"""`index.html` of a folder of masks: every scan that was ever segmented into it, the failed ones first."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segpipe import __version__
+from segpipe.config.predict import Predict
+from segpipe.plan import Plan
+from segpipe.prediction.manifest import Outcome
+from segpipe.prediction.outputs import STAGES
+from segpipe.prediction.predictor import Prediction
+from segpipe.prediction.scans import Scan
+from segpipe.report.page import Cell, Column, Link, Page, Picture, Sorted, Table, embed, write_page
+from segpipe.terminal import progress_bar
+
+WIDTH = 800  # pixels of a picture inside the page
+PICTURES_MIB = 24  # beyond this, pictures are linked: a page of more is slow to open
+FAR = 3.0  # times the spacing that the network was trained with, from which a scan is worth a look
+AXES = ("left-right", "back-front", "foot-head")
+
+
+@dataclass(frozen=True)
+class Index(Page):
+    """What `index.html` shows.
+
+    Attributes:
+        facts: name and text.
+        failed: scan and reason; None where none failed.
+        scans: those that are done; None where none is.
+        pictures: what is inside the page and what beside it.
+        files: beside the page.
+    """
+
+    facts: Sequence[tuple[str, str]]
+    failed: Table | None
+    scans: Table | None
+    pictures: str
+    files: Sequence[Link]
+
+
+def worth_a_look(prediction: Prediction, outcome: Outcome, plan: Plan) -> list[str]:
+    """What a person should know of a mask that is done: labels not found, a spacing far from the training's."""
+    missing = [name for name, count in zip(outcome.labels, outcome.voxels, strict=True) if not count]
+    found = [f"finds no {', no '.join(missing)}"] if missing else []
+    for name, mm, goal in zip(AXES, prediction.grid.ras_spacing_mm, plan.spacing_mm, strict=True):
+        if goal is not None and not 1 / FAR <= mm / goal <= FAR:
+            found.append(f"voxels of {mm:.3g} mm {name}, but the network sees {goal:.3g} mm")
+    return found
+
+
+def write_index(folder: Path, known: Mapping[str, Outcome], asked: int, options: Predict) -> None:
+    """Writes `index.html`, with the results of earlier calls into this folder too.
+
+    Args:
+        folder: of the masks.
+        known: all that is settled there, by name.
+        asked: scans of this call.
+        options: of this call.
+
+    Raises:
+        DataError: if it cannot be written, as on a full disk.
+    """
+    failed = [one for one in known.values() if one.reason]
+    done = sorted((one for one in known.values() if not one.reason), key=lambda one: (_dice(one), one.name))
+    pictures = _pictures(folder, done)
+    scored = any(one.scores for one in done)
+    page = Index(
+        title=f"Predictions in {folder.resolve().name}",
+        lead=f"{len(done)} {_scans(len(done))} done, {len(failed)} failed; the last call asked for {asked}.",
+        facts=_facts(options),
+        failed=_failed(failed) if failed else None,
+        scans=_done(done, pictures, scored) if done else None,
+        pictures=_note(pictures, done),
+        files=[Link(name, name) for name in _beside(folder, scored)],
+    )
+    write_page(folder / "index.html", "index.html", page)
+
+
+def _facts(options: Predict) -> list[tuple[str, str]]:
+    assert options.checkpoint is not None
+    cleaned = [f"keep_largest {', '.join(options.keep_largest)}"] if options.keep_largest else []
+    cleaned += [f"min_volume_ml {options.min_volume_ml}"] if options.min_volume_ml else []
+    cleaned += [f"labels {', '.join(options.labels)}"] if options.labels else []
+    return [
+        ("checkpoint", ", ".join(str(path) for path in options.checkpoint)),
+        ("input", str(options.input)),
+        ("truth", str(options.truth or "not given")),
+        ("overlap of windows", f"{options.overlap:g}"),
+        ("mirrored along axes", ", ".join(map(str, options.mirror_axes)) or "none"),
+        ("masks cleaned", "; ".join(cleaned) or "no"),
+        ("segpipe", __version__),
+    ]
+
+
+def _beside(folder: Path, scored: bool) -> list[str]:
+    files = ["predictions.csv", "manifest.json", *(["scores.csv"] if scored else [])]
+    return [name for name in files if (folder / name).is_file()]
+
+
+def _pictures(folder: Path, done: Sequence[Outcome]) -> dict[str, Picture]:
+    """The pictures that the page holds, by the scan's name."""
+    found: dict[str, Picture] = {}
+    room = PICTURES_MIB * 2**20
+    with progress_bar() as bar:
+        for one in bar.track(done, description="writing index.html"):
+            file = _overlay(folder, one)
+            if room > 0 and file.is_file():
+                found[one.name] = embed(file, f"{one.name}: mask over the scan in three slices", WIDTH)
+                room -= len(found[one.name].source)
+    return found
+
+
+def _overlay(folder: Path, one: Outcome) -> Path:
+    return folder / "overlays" / f"{one.name}.png"
+
+
+def _note(pictures: Mapping[str, Picture], done: Sequence[Outcome]) -> str:
+    drawn = sum(one.drawn for one in done)
+    if not drawn:
+        return "No pictures were drawn (overlays=false)."
+    kib = sum(len(picture.source) for picture in pictures.values()) / 1024
+    inside = f"Pictures inside this page: {len(pictures)} of {drawn}, {kib / max(1, len(pictures)):.0f} KiB a scan"
+    return f"{inside}; beyond {PICTURES_MIB} MiB they are linked from overlays/. In full size: overlays/."
+
+
+def _failed(outcomes: Sequence[Outcome]) -> Table:
+    rows = [[one.name, one.reason] for one in sorted(outcomes, key=lambda one: one.name)]
+    return Table(f"{len(rows)} {_scans(len(rows))} without a mask", [Column("scan"), Column("reason")], rows, Sorted(0))
+
+
+def _done(done: Sequence[Outcome], pictures: Mapping[str, Picture], scored: bool) -> Table:
+    labels = list(dict.fromkeys(name for one in done for name in one.labels))
+    targets = list(dict.fromkeys(score.label for one in done for score in one.scores))
+    columns = [
+        *(Column("scan"), Column("picture", sortable=False)),
+        *([Column("Dice, mean", 3)] if scored else []),
+        *(Column(f"Dice {name}", 3) for name in targets),
+        *(Column(f"{name}, mL", 2) for name in labels),
+        *(Column(f"{stage}, s", 2) for stage in STAGES),
+        Column("warnings"),
+    ]
+    rows: list[list[Cell]] = []
+    for one in done:
+        dice = {score.label: score.dice for score in one.scores}
+        volumes = dict(zip(one.labels, one.volumes_ml, strict=True))
+        picture = pictures.get(one.name) or (Link("picture", f"overlays/{one.name}.png") if one.drawn else None)
+        mean: list[Cell] = [_dice(one)] if scored else []
+        numbers = [*map(dice.get, targets), *map(volumes.get, labels), *map(one.seconds.get, STAGES)]
+        rows.append([Link(one.name, _mask(one)), picture, *mean, *numbers, "; ".join(one.warnings)])
+    return Table(
+        f"{len(done)} {_scans(len(done))}; the name is a link to the mask", columns, rows, Sorted(2 if scored else 0)
+    )
+
+
+def _scans(number: int) -> str:
+    return "scan" if number == 1 else "scans"
+
+
+def _mask(one: Outcome) -> str:
+    return Scan(one.name, tuple(map(Path, one.images))).mask_name
+
+
+def _dice(one: Outcome) -> float:
+    """The mean over what either mask has; NaN where there is no truth."""
+    known = [score.dice for score in one.scores if not np.isnan(score.dice)]
+    return float(np.mean(known)) if known else float("nan")

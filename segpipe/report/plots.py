@@ -1,0 +1,77 @@
+"""Plots of a run's numbers: curves over its steps."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter1d
+
+from segpipe.report.pictures import COLOURS, colour, save
+
+DASHES = ("-", "--", ":", "-.")
+NOTHING = np.empty((2, 0))
+
+
+def draw_curves(metrics: Path, picture: Path) -> None:
+    """Draws loss, learning rate and Dice per label against the step.
+
+    Args:
+        metrics: a run's `metrics.csv`: the columns `step`, `loss`, `lr`, `dice/LABEL` and `dice/mean`, each of the last
+            four possibly missing; cells are empty where nothing was measured.
+        picture: PNG to write.
+    """
+    columns = _read_columns(metrics)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    _draw_loss(left, columns.get("loss", NOTHING), columns.get("lr", NOTHING))
+    _draw_dice(
+        right, {name.removeprefix("dice/"): found for name, found in columns.items() if name.startswith("dice/")}
+    )
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    save(figure, picture)
+
+
+def _read_columns(metrics: Path) -> dict[str, np.ndarray]:
+    """Per column the steps at which it was measured, and its values there, `(2, rows)`."""
+    with metrics.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    return {
+        name: np.array([(float(row["step"]), float(row[name])) for row in rows if row[name]]).reshape(-1, 2).T
+        for name in reader.fieldnames or []
+    }
+
+
+def _draw_loss(axes: Axes, loss: np.ndarray, rate: np.ndarray) -> None:
+    step, value = loss[:, np.isfinite(loss[1])]
+    if len(value) < 20:
+        axes.plot(step, value, color="black", marker=".")
+    else:
+        axes.plot(step, value, color="0.6", linewidth=0.8)
+        axes.plot(step, gaussian_filter1d(value, len(value) / 40, mode="nearest"), color="black", linewidth=1.8)
+    axes.set(title="training loss (mean of an epoch)", ylabel="Dice + cross-entropy")
+    beside = axes.twinx()
+    beside.plot(*rate, color="0.55", linestyle=":", marker="" if rate.shape[1] > 1 else ".")
+    beside.set_ylabel("learning rate (dotted)", color="0.4")
+    beside.set_ylim(bottom=0)
+    beside.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+
+
+def _draw_dice(axes: Axes, columns: dict[str, np.ndarray]) -> None:
+    axes.set(title="Dice of whole validation scans", ylim=(-0.02, 1.02), yticks=np.arange(0, 1.01, 0.1))
+    mean = columns.pop("mean", NOTHING)
+    for place, (label, found) in enumerate(columns.items()):
+        dashes = DASHES[place // len(COLOURS) % len(DASHES)]
+        axes.plot(*found, marker=".", label=label, color=colour(place), linestyle=dashes)
+    axes.plot(*mean, marker=".", color="black", linewidth=2.2, label="mean")
+    if np.isfinite(mean[1]).any():
+        step, best = mean[:, np.nanargmax(mean[1])]
+        axes.set_title(f"Dice of whole validation scans (best mean {best:.3f}, step {step:.0f})")
+    if mean.size or columns:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=1 + len(columns) // 18)
+    else:
+        axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color="0.4")

@@ -1,0 +1,75 @@
+"""`python -m segpipe.study COMMAND ...`: looks into networks, trained or not; each command has its own `--help`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from segpipe.cli import Run, launch
+from segpipe.config.compose import nearest, validate
+from segpipe.config.probe import Depth, Landscape, Lesion, Robustness
+from segpipe.config.section import Section
+
+USAGE = """\
+Looks into networks.
+
+  python -m segpipe.study lesion checkpoint=RUN             what a trained network takes from each long skip
+  python -m segpipe.study landscape checkpoint=[RUN,RUN]    the loss around trained networks
+  python -m segpipe.study robustness checkpoint=[RUN,RUN]   Dice of scans that are made ever worse
+  python -m segpipe.study depth                             gradients of a deep network at initialisation
+
+Each has a page of its own: python -m segpipe.study lesion --help"""
+WRONG_USAGE = 2
+
+
+def _lesion(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
+    options = validate(Lesion, values)
+    from segpipe.study.lesion import lesion  # torch and MONAI take seconds to import: only after the check
+
+    return lesion(options)
+
+
+def _landscape(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
+    options = validate(Landscape, values)
+    from segpipe.study.landscape import landscape
+
+    return landscape(options)
+
+
+def _robustness(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
+    options = validate(Robustness, values)
+    from segpipe.study.robustness import robustness
+
+    return robustness(options)
+
+
+def _depth(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
+    options = validate(Depth, values)
+    from segpipe.study.gradient import depth
+
+    return depth(options)
+
+
+COMMANDS: dict[str, tuple[type[Section], Run]] = {
+    "lesion": (Lesion, _lesion),
+    "landscape": (Landscape, _landscape),
+    "robustness": (Robustness, _robustness),
+    "depth": (Depth, _depth),
+}
+
+
+def main() -> None:
+    """Runs the command that is the first argument on the options that follow."""
+    name = sys.argv[1] if sys.argv[1:] else "--help"
+    if name in ("--help", "-h"):
+        print(USAGE)
+        return
+    if name not in COMMANDS:
+        hint = nearest(name, list(COMMANDS))
+        print(f"segpipe.study: {name} is none of {', '.join(COMMANDS)}.{hint}", file=sys.stderr)
+        sys.exit(WRONG_USAGE)
+    del sys.argv[1]
+    launch(name, *COMMANDS[name], f"python -m segpipe.study {name}")
+
+
+if __name__ == "__main__":
+    main()

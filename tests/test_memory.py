@@ -1,0 +1,146 @@
+"""Memory of a prediction: forecast, and the ways to need less of it."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from monai.data.meta_tensor import MetaTensor
+from test_prepare import plan
+from torch import Tensor, nn
+
+from segpipe.errors import DataError
+from segpipe.geometry import Grid
+from segpipe.nets.ensemble import Ensemble
+from segpipe.nets.forward import forward_bytes
+from segpipe.plan import Plan
+from segpipe.prediction import memory
+from segpipe.prediction.memory import Forecast, Rung, fitting, forecast, ladder, usual_windows
+from segpipe.prediction.predictor import Predictor
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+LINE = "needs about 900 MiB of memory where 800 MiB may be used, even with 1 windows at once, put together on cpu: cut"
+
+
+def made(*overrides: str) -> Plan:
+    return plan("plan.patch=[8,8,8]", "plan.spacing=[1.5,1.5,1.5]", *overrides)
+
+
+def grid_of(*shape: int) -> Grid:
+    return Grid((shape[0], shape[1], shape[2]), np.diag([1.0, 1.0, 1.0, 1.0]))
+
+
+def needed(grid: Grid, rung: Rung, device: torch.device = CPU, of: Plan | None = None) -> Forecast:
+    return forecast(grid, of or made(), rung, device, 0.5, "float32", 2**20)
+
+
+class Scarce(nn.Module):
+    """A network that has memory for so many windows at once, and is otherwise a convolution."""
+
+    def __init__(self, most: int, error: Callable[[], Exception]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv3d(1, len(made().labels), 3, padding=1)
+        self.most, self.error = most, error
+        self.seen: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_meta:
+            self.seen.append(len(x))
+            if len(x) > self.most:
+                raise self.error()
+        return self.conv(x)
+
+
+@pytest.fixture
+def scan() -> MetaTensor:
+    voxels = np.random.default_rng(0).normal(size=(30, 22, 18)).astype(np.float32)
+    return MetaTensor(torch.from_numpy(voxels), torch.eye(4))
+
+
+def test_the_bytes_that_live_at_once_are_counted() -> None:
+    voxels = 4 * 6 * 5 * 4  # bytes of one channel
+    chain = nn.Sequential(nn.Conv3d(1, 7, 3, padding=1), nn.Conv3d(7, 2, 3, padding=1), nn.Conv3d(2, 3, 1))
+    assert forward_bytes(chain, (1, 6, 5, 4)) == (1 + 7 + 2) * voxels
+    wide = nn.Sequential(nn.Conv3d(1, 9, 1), nn.Conv3d(9, 3, 1))
+    assert forward_bytes(wide, (1, 6, 5, 4)) == (1 + 9 + 3) * voxels
+    assert (
+        forward_bytes(Ensemble([chain, wide], True), (1, 6, 5, 4)) == (2 + 3 + 9 + 3) * voxels
+    )  # and its mirror image
+    assert not any(weight.is_meta for weight in [*chain.parameters(), *wide.parameters()])
+
+
+def test_the_ladder_goes_from_the_device_to_the_host_to_fewer_windows() -> None:
+    assert ladder(CUDA, 4) == [Rung(CUDA, 4), Rung(CPU, 4), Rung(CPU, 2), Rung(CPU, 1)]
+    assert ladder(CPU, 3) == [Rung(CPU, 3), Rung(CPU, 1)]
+    assert ladder(CPU, 1) == [Rung(CPU, 1)]
+
+
+def test_each_rung_needs_less() -> None:
+    grid = grid_of(200, 180, 160)
+    on_device, on_host, two, one = (needed(grid, rung, CUDA) for rung in ladder(CUDA, 4))
+    assert on_device.device > on_host.device > two.device > one.device > 0
+    assert on_host.host > on_device.host
+    assert needed(grid, Rung(CPU, 1)).device == 0
+    assert needed(grid, Rung(CPU, 1)).host > one.host
+    many = made().model_copy(update={"labels": {f"label {number}": number for number in range(61)}})
+    whole = 4 * 61 * (512 * 512 * 400 / 1.5**3) / 2**20  # the logits of all of model space
+    assert needed(grid_of(512, 512, 400), Rung(CPU, 1), of=many).host < 0.4 * whole
+
+
+def test_the_first_way_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    rungs, room = ladder(CUDA, 2), {"cuda": 100.0, "cpu": 800.0}
+    monkeypatch.setattr(memory, "usable_mib", lambda device: room[device.type])
+    assert fitting(rungs, [Forecast(90.0, 10.0), Forecast(50.0, 20.0), Forecast(40.0, 20.0)], CUDA) == rungs
+    assert fitting(rungs, [Forecast(110.0, 10.0), Forecast(50.0, 20.0), Forecast(40.0, 20.0)], CUDA) == rungs[1:]
+    assert fitting(rungs, [Forecast(110.0, 10.0), Forecast(50.0, 900.0), Forecast(40.0, 20.0)], CUDA) == rungs[2:]
+    with pytest.raises(DataError, match="and 140 of 100 MiB on cuda, even with 1 windows at once"):
+        fitting(rungs, [Forecast(170.0, 10.0), Forecast(150.0, 20.0), Forecast(140.0, 20.0)], CUDA)
+    with pytest.raises(DataError, match=LINE):
+        fitting(ladder(CPU, 1), [Forecast(0.0, 900.0)], CPU)
+
+
+def test_windows_at_once_suit_the_device() -> None:
+    assert usual_windows(made("plan.patch=[40,40,40]"), CPU) == 2
+    assert usual_windows(made("plan.patch=[96,96,96]"), CPU) == 1
+    assert usual_windows(made("plan.patch=[96,96,96]"), CUDA) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
+        lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        MemoryError,
+    ],
+)
+def test_scarce_memory_is_met_with_fewer_windows(error: Callable[[], Exception], scan: MetaTensor) -> None:
+    scarce, rich = Scarce(1, error), Scarce(99, error)
+    found = Predictor(scarce, made(), CPU, windows=4)(scan)
+    whole = Predictor(rich, made(), CPU, windows=4)(scan)
+    assert scarce.seen[:3] == [4, 2, 1]
+    assert set(scarce.seen[3:]) == {1}
+    assert found.note == (
+        "memory was too scarce for 2 windows at once, put together on cpu; done with 1 windows at once, put together on cpu"
+    )
+    assert whole.note == ""
+    assert np.array_equal(found.labels, whole.labels)
+
+
+def test_what_helps_no_more_is_one_line_and_other_errors_are_not_hidden(scan: MetaTensor) -> None:
+    with pytest.raises(DataError, match="the memory of cpu was too scarce even for 1 windows at once"):
+        Predictor(Scarce(0, lambda: torch.OutOfMemoryError("CUDA out of memory")), made(), CPU, windows=2)(scan)
+    network = Scarce(0, lambda: RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Predictor(network, made(), CPU, windows=2)(scan)
+    assert network.seen == [2]
+
+
+@pytest.mark.gpu
+def test_the_host_puts_together_what_the_gpu_computes(scan: MetaTensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Scarce(99, MemoryError).to(CUDA)
+    predictor = Predictor(network, made(), CUDA, windows=4)
+    usual = predictor(scan)
+    monkeypatch.setattr(predictor, "ways", lambda _: [Rung(CPU, 4)])
+    assert (predictor(scan).labels == usual.labels).mean() > 0.999

@@ -1,0 +1,163 @@
+"""`predict.py` with a network that knows the answer: what is lost or moved then is the pipeline's own fault."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from scipy.ndimage import center_of_mass
+from scipy.spatial.transform import Rotation
+from test_config import composed
+from test_geometry import ORIENTATIONS
+from test_plan import fingerprint
+from torch.nn import init
+
+from segpipe.checkpoint import KEY, NETWORK, contents
+from segpipe.config.compose import defaults, validate
+from segpipe.config.predict import Predict
+from segpipe.nets import build
+from segpipe.plan import make_plan
+from segpipe.prediction.batch import predict_batch
+
+SPACING = (1.1, 0.9, 1.3)
+SHAPE = (40, 46, 34)
+LABELS = {"background": 0, "liver": 1, "spleen": 2, "vessel": 4}
+
+
+def oracle(file: Path, factor: float) -> Path:
+    """A checkpoint whose network gives back its channels, one for each label, as logits.
+
+    Times 2 only, so that the softmax leaves a voxel that is half one label what it is.
+    """
+    spacing = ",".join(f"{factor * mm}" for mm in SPACING)
+    options = composed(
+        f"model.channels=[{len(LABELS)},8]", "model.norm=none", "model.convs=1", "model.long_skips=concat",
+        f"plan.spacing=[{spacing}]", "plan.patch=[24,24,24]", "plan.normalise=none",
+    )  # fmt: skip
+    seen = fingerprint(SPACING, SHAPE)
+    seen = replace(seen, void=seen.void * len(LABELS), foreground=seen.foreground * len(LABELS))
+    plan = make_plan(options, seen, list(LABELS), LABELS, "cpu")
+    network = build(options.model, len(LABELS), plan.outputs, plan.strides, plan.kernels)
+    for weight in network.parameters():
+        init.zeros_(weight)
+    for name, weight in network.named_parameters():
+        middle = (slice(None), slice(None), *(size // 2 for size in weight.shape[2:]))
+        if name.startswith("stem") and name.endswith("weight"):
+            weight.data[middle] = torch.eye(len(LABELS))
+        if name.startswith("fuses") and name.endswith("weight"):  # what came up, then what came across
+            weight.data[middle] = torch.cat([torch.zeros(len(LABELS), len(LABELS)), torch.eye(len(LABELS))], 1)
+        if name == "heads.0.weight":
+            weight.data[middle] = 2 * torch.eye(len(LABELS))
+    weights = {NETWORK + name: weight for name, weight in network.state_dict().items()}
+    torch.save({"state_dict": weights, KEY: contents(options.model_dump(mode="json"), plan)}, file)
+    return file
+
+
+def smooth_shapes() -> np.ndarray:
+    """Three ellipsoids, each an id of the dataset."""
+    x, y, z = np.meshgrid(*[np.arange(size) * mm for size, mm in zip(SHAPE, SPACING, strict=True)], indexing="ij")
+    truth = np.zeros(SHAPE, np.uint8)
+    for number, (middle, radii) in {
+        1: ((15, 18, 22), (10, 13, 14)),
+        2: ((33, 14, 18), (7.5, 9, 9)),
+        4: ((28, 33, 30), (11, 6.5, 8)),
+    }.items():
+        inside = sum(((way - at) / r) ** 2 for way, at, r in zip((x, y, z), middle, radii, strict=True))
+        truth[(inside <= 1) & (truth == 0)] = number
+    return truth
+
+
+def scan_of(truth: np.ndarray, turn: np.ndarray, angles: tuple[float, ...]) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """The shapes as a scanner with these axes stores them: an image with a channel per label, and the truth."""
+    order = np.abs(turn).argmax(0)
+    turned = np.flip(truth.transpose(order), np.flatnonzero(turn.sum(0) < 0))
+    affine = np.eye(4)
+    affine[:3, :3] = (
+        Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ turn @ np.diag(np.array(SPACING)[order])
+    )
+    affine[:3, 3] = (-70.5, 33.25, 1000)
+    channels = np.stack([turned == number for number in LABELS.values()], -1)
+    return nib.Nifti1Image(channels.astype(np.uint8), affine), turned
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.7, 1.6])
+def test_an_oracles_masks_lie_where_the_truth_lies(tmp_path: Path, factor: float) -> None:
+    """All 48 orders of axes, half of them oblique, through the command, into model space and back."""
+    (tmp_path / "scans").mkdir()
+    truths, plain = {}, smooth_shapes()
+    for number, turn in enumerate(ORIENTATIONS):
+        angles = ((9.0, -14.0, 20.0), (0.0, 0.0, 0.0))[number % 2]
+        image, truths[f"scan{number:02d}"] = scan_of(plain, turn, angles)
+        nib.save(image, tmp_path / f"scans/scan{number:02d}.nii")
+    checkpoint = oracle(tmp_path / "oracle.ckpt", factor)
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "predict.py"), f"checkpoint={checkpoint}", "input=scans", "output=masks",
+         "overlays=false", "precision=float32"],
+        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name, truth in truths.items():
+        mask = nib.load(tmp_path / f"masks/{name}.nii.gz")
+        scan = nib.load(tmp_path / f"scans/{name}.nii")
+        found = np.asarray(mask.dataobj)
+        assert np.array_equal(mask.affine, scan.affine)
+        assert found.shape == truth.shape
+        if factor == 1:
+            assert np.array_equal(found, truth), name
+        for label in (1, 2, 4):
+            one, other = found == label, truth == label
+            assert 2 * (one & other).sum() / (one.sum() + other.sum()) >= 0.97, (name, label)
+            apart = np.subtract(center_of_mass(one), center_of_mass(other))
+            assert np.abs(apart).max() <= 0.1, (name, label, apart)
+
+
+def test_killed_at_twenty_moments_nothing_is_half_written(tmp_path: Path) -> None:
+    """SIGKILL at random: what is there is whole, and the end is that of a batch that nobody killed."""
+    (tmp_path / "scans").mkdir()
+    plain = smooth_shapes()
+    for number in range(16):
+        image, _ = scan_of(plain, ORIENTATIONS[3 * number], (3.0 * number, 0.0, 0.0))
+        nib.save(image, tmp_path / f"scans/scan{number:02d}.nii")
+    checkpoint = oracle(tmp_path / "oracle.ckpt", 0.7)
+
+    def batch(output: str) -> int:
+        given = {"checkpoint": str(checkpoint), "input": str(tmp_path / "scans"), "output": str(tmp_path / output)}
+        return predict_batch(validate(Predict, defaults("predict") | given | {"device": "cpu"}))
+
+    start = time.monotonic()
+    assert batch("whole") == 0
+    seconds = time.monotonic() - start
+    chance, killed = random.Random(0), 0
+    for _ in range(20):
+        child = multiprocessing.get_context("fork").Process(target=batch, args=("killed",))
+        child.start()
+        child.join(chance.uniform(0.01, 0.1) * seconds)
+        killed += child.is_alive()
+        if child.is_alive():
+            os.kill(child.pid or 0, signal.SIGKILL)
+        child.join()
+        for mask in (tmp_path / "killed").glob("[!.]*.nii.gz"):
+            assert same(mask, tmp_path / "whole" / mask.name)
+        for picture in (tmp_path / "killed/overlays").glob("[!.]*.png"):
+            assert picture.read_bytes() == (tmp_path / "whole/overlays" / picture.name).read_bytes()
+    assert killed == 20
+    assert batch("killed") == 0
+    files = [sorted(path.name for path in (tmp_path / output).rglob("*")) for output in ("killed", "whole")]
+    assert files[0] == files[1]
+    assert all(same(mask, tmp_path / "whole" / mask.name) for mask in (tmp_path / "killed").glob("*.nii.gz"))
+
+
+def same(mask: Path, other: Path) -> bool:
+    """Whether two masks are whole and equal, geometry included."""
+    one, two = nib.load(mask), nib.load(other)
+    return np.array_equal(one.affine, two.affine) and np.array_equal(np.asarray(one.dataobj), np.asarray(two.dataobj))

@@ -1,0 +1,54 @@
+"""Nobody waits for torch, MONAI or Lightning who only asks for help or has mistyped a key."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+HEAVY = ("torch", "monai", "pytorch_lightning", "nibabel", "matplotlib", "tensorboard", "scipy")
+
+
+def imported(code: str, *arguments: str) -> str:
+    """The heavy packages that this code has imported by its end."""
+    code = f"import sys\ntry:\n    {code}\nfinally:\n    print('heavy', sorted({{*{HEAVY!r}}} & {{*sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    return done.stdout.splitlines()[-1]
+
+
+def test_importing_segpipe_is_light() -> None:
+    assert imported("import segpipe") == "heavy []"
+    assert "'monai'" in imported("import segpipe; segpipe.Predictor")
+
+
+@pytest.mark.parametrize("program", ["train", "predict"])
+@pytest.mark.parametrize("argument", ["--help", "sed=1"])
+def test_help_and_a_config_error_are_light(program: str, argument: str) -> None:
+    assert imported(f"from segpipe.cli import {program}; {program}()", argument) == "heavy []"
+
+
+def test_help_is_there_at_once_beside_what_it_does_not_import() -> None:
+    """A bound that holds on a busy machine: importing torch, MONAI and Lightning takes several times as long."""
+
+    def seconds(*call: str) -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *call], cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+        return time.perf_counter() - start
+
+    assert seconds("train.py", "--help") < seconds("-c", "import torch, monai.transforms, pytorch_lightning")
+
+
+def test_help_can_be_cut_short(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody_reads:
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / "train.py"), "--help"],
+            stdout=nobody_reads, stderr=subprocess.PIPE, cwd=tmp_path, text=True, timeout=120,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
