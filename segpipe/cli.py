@@ -17,15 +17,17 @@ from segpipe.errors import ConfigError, SegpipeError
 Run = Callable[[dict[str, Any], Path, list[str]], int]
 log = logging.getLogger("segpipe")
 HELP = {"--help", "-h"}
+FAILURE = "failure.txt"  # in the folder of a run of a sweep: why it failed
 
 
 def train() -> None:
     """`segpipe-train`: trains one network, or one for each combination of a sweep."""
-    # a resumed run goes on in its own folder, not in a new one
-    for argument in sys.argv[1:]:
-        if argument.startswith("resume=") and argument != "resume=null":
-            sys.argv.append(f"hydra.run.dir='{argument.removeprefix('resume=')}'")
-    launch("train", Train, _train_one, _typed("segpipe-train"))
+    from segpipe.config.resume import command_line
+
+    def typed() -> list[str]:
+        return command_line(sys.argv[1:])
+
+    launch("train", Train, _train_one, _typed("segpipe-train"), typed)
 
 
 def predict() -> None:
@@ -34,13 +36,18 @@ def predict() -> None:
 
 
 def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
-    from segpipe.config.resume import resumed
+    from segpipe.config.resume import begun, is_done, resumed
 
     options = validate(Train, resumed(values, overrides))
     if options.mode == "doctor":  # torch, MONAI and Lightning take seconds to import: only after the check
         from segpipe.training.cases import diagnose
 
         return diagnose(options, folder)
+    if options.resume is None:
+        options = options.model_copy(update={"resume": begun(folder, overrides)})
+        if is_done(folder):
+            log.info("%s is done already", folder)
+            return 0
     from segpipe.training.fit import fit
 
     fit(options, folder, overrides)
@@ -60,7 +67,13 @@ def _typed(script: str) -> str:
     return f"python {called}" if called.endswith(".py") else script
 
 
-def launch(program: str, schema: type[Section], run: Run, command: str) -> None:
+def launch(
+    program: str,
+    schema: type[Section],
+    run: Run,
+    command: str,
+    typed: Callable[[], list[str]] = lambda: sys.argv[1:],
+) -> None:
     """Runs a command on the options that its line makes of `conf/PROGRAM.yaml`, and exits with its status if not 0.
 
     Args:
@@ -68,10 +81,12 @@ def launch(program: str, schema: type[Section], run: Run, command: str) -> None:
         schema: of its options.
         run: what it does with the composed values, the job's folder and the overrides; gives the exit status.
         command: what is typed to call it.
+        typed: gives the words that follow it.
     """
     try:
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
+        sys.argv[1:] = typed()
         check(program, schema, sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:
@@ -98,12 +113,13 @@ def _run_jobs(program: str, run: Run) -> None:
     def job(composed: DictConfig) -> None:
         info = HydraConfig.get()
         values: Any = OmegaConf.to_container(composed, resolve=True)
+        folder, overrides = Path(info.runtime.output_dir), list(info.overrides.task)
+        if info.mode == RunMode.MULTIRUN:
+            return _run_isolated(lambda: run(values, folder, overrides), folder)
         try:
-            status = run(values, Path(info.runtime.output_dir), list(info.overrides.task))
+            status = run(values, folder, overrides)
         except SegpipeError as error:
             log.error("segpipe-%s: %s", program, error)
-            if info.mode == RunMode.MULTIRUN:
-                raise  # Hydra goes on with the other jobs of the sweep and raises this at its end
             status = error.exit_status
         if status:
             sys.exit(status)
@@ -111,3 +127,18 @@ def _run_jobs(program: str, run: Run) -> None:
     # Hydra would print its own traceback and exit 1: let errors through to the caller, whose exit status they set
     os.environ["HYDRA_FULL_ERROR"] = "1"
     hydra.main(str(CONF), program, version_base="1.3")(job)()
+
+
+def _run_isolated(run: Callable[[], int], folder: Path) -> None:
+    """A run of a sweep: what makes it fail is noted in its folder, and the other runs go on."""
+    note = folder / FAILURE
+    note.unlink(missing_ok=True)
+    try:
+        if status := run():
+            note.write_text(f"ended with status {status}\n")
+    except SegpipeError as error:
+        log.error("%s: %s", folder, error)
+        note.write_text(f"{error}\n")
+    except Exception as error:  # whatever is wrong with this run, the others can still be done
+        log.exception("%s failed", folder)
+        note.write_text(f"{type(error).__name__}: {error}\n")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_config import composed
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segpipe.config.compose import check
 from segpipe.config.train import Train
@@ -170,6 +171,21 @@ def test_residual_costs_only_its_projections() -> None:
     plain, residual = network(3), network(3, short=("residual", "encoder"))
     projections = sum(a * b + 2 * b for a, b in ((2, 3), (3, 4), (4, 5)))  # 1x1 convolutions and their norms
     assert parameters(residual) - parameters(plain) == projections
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_strided_projection_computes_what_the_convolution_would(dims: int) -> None:
+    thin = Style(dims, bias=True).conv(2, 3, 1, 2).double()
+    x = image(dims)
+    strided = (F.conv2d if dims == 2 else F.conv3d)(x, thin[1].weight, thin[1].bias, stride=2)  # type: ignore[index, arg-type]
+    torch.testing.assert_close(thin(x), strided, rtol=0, atol=0)
+
+
+def test_no_1x1_convolution_of_a_residual_network_has_a_stride() -> None:
+    """oneDNN 3.11 ends the process at a strided 1x1 convolution of 4 to 15 channels: there must be none."""
+    model = network(2, short=("residual", "both"), down="stride")
+    strided = [one for one in model.modules() if isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1)]
+    assert {one.stride for one in strided} == {(1, 1)}
 
 
 def test_none_and_add_share_their_weights_but_not_their_output() -> None:

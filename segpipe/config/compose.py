@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -117,7 +117,6 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
         ConfigError: for the first wrong key, value or group choice.
     """
     from hydra import compose, initialize_config_dir
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -131,9 +130,9 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             for override in overrides:
                 _check_key(override.key_or_group, override.is_delete(), schema, given.config_dir)
-            jobs = BasicSweeper.split_arguments(overrides, None)[0] if given.multirun else [given.overrides]
-            for job in jobs:
-                options = compose(given.config_name or program, overrides=[*extra, *job])
+            name = given.config_name or program
+            for job in _jobs(name, given.overrides, extra) if given.multirun else [given.overrides]:
+                options = compose(name, overrides=[*extra, *job])
                 validate(schema, OmegaConf.to_container(options, resolve=True))  # type: ignore[arg-type]
     except (HydraException, OmegaConfBaseException) as error:
         refused = re.match(r"Could not override '([\w.]+)'", str(error))
@@ -141,6 +140,46 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
             raise ConfigError(_elsewhere(refused[1])) from None
         text = str(error).split("Config search path")[0].split("See https")[0]
         raise ConfigError(" ".join(text.split())) from None
+
+
+def _jobs(program: str, overrides: list[str], extra: Sequence[str] = ()) -> list[list[str]]:
+    """The overrides of each job of a sweep, in their order: those of a study, and those that are typed over them."""
+    from hydra import compose
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    single = [one for one, found in zip(overrides, parser.parse_overrides(overrides), strict=True)
+              if not found.is_sweep_override()]  # fmt: skip
+    params = compose(program, overrides=[*extra, *single], return_hydra_config=True).hydra.sweeper.params or {}
+    studied = [f"{key}={values}" for key, values in params.items()]
+    return BasicSweeper.split_arguments(parser.parse_overrides([*studied, *overrides]), None)[0]
+
+
+def sweep_jobs(folder: Path) -> list[list[str]]:
+    """The overrides of each job of the sweep in this folder, in their order.
+
+    Raises:
+        ConfigError: if the folder is that of a sweep of another version, whose keys are no longer known.
+    """
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    typed, _ = sweep_overrides(folder)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return _jobs("train", typed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"{folder}/multirun.yaml: {' '.join(str(error).split())}") from None
+
+
+def sweep_overrides(folder: Path) -> tuple[list[str], list[str]]:
+    """What was typed to start the sweep in this folder: of the jobs, and of Hydra."""
+    from omegaconf import OmegaConf
+
+    overrides = OmegaConf.load(folder / "multirun.yaml").hydra.overrides
+    return list(overrides.task), list(overrides.hydra)
 
 
 def _check_key(key: str, deleted: bool, schema: type[Section], config_dir: str | None) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from segpipe.config.model import LongSkip, Model, ShortSkip, per_level
 from segpipe.config.section import Section
-from segpipe.config.train import Duration, Precision
+from segpipe.config.train import Duration, Precision, Study
 
 Factor = Annotated[float, Field(gt=1)]
 
@@ -81,6 +81,23 @@ class Robustness(Probe):
     )
     coarser: list[Factor] = Field(description="how many times as wide voxels become, before they are interpolated back")
     seed: NonNegativeInt = Field(description="seed of noise and bias fields, the same for all networks")
+
+
+class Report(Study):
+    """`report`: a sweep's folder made into `study.html`, `study.csv` and `study.md`."""
+
+    sweep: Path | None = Field(description="folder of a sweep, with a folder for each run in it")
+
+    @field_validator("sweep")
+    @classmethod
+    def _is_a_sweep(cls, folder: Path | None) -> Path | None:
+        if folder is None:
+            raise ValueError(
+                "sweep is missing: name a sweep's folder, as in python -m segpipe.study runs/NAME/DATE_TIME"
+            )
+        if not (folder / "multirun.yaml").is_file():
+            raise ValueError(f"{folder} is not the folder of a sweep: it holds no multirun.yaml")
+        return folder
 
 
 class Depth(Section):

@@ -207,6 +207,18 @@ class TrainerOptions(Section):
     )
 
 
+class Study(Section):
+    """How the variants of a sweep are compared."""
+
+    reference: str | None = Field(
+        description="variant that all others are compared with, as its overrides in the sweep, as "
+        "'model.long_skips=concat'; null = the one with the config's own values, else the first"
+    )
+    overlays: NonNegativeInt = Field(
+        description="worst cases of which the masks of all variants are drawn side by side"
+    )
+
+
 class Train(Section):
     """Everything that `train.py` can be told."""
 
@@ -223,6 +235,7 @@ class Train(Section):
     augment: Augment
     optim: Optim
     trainer: TrainerOptions
+    study: Study
 
     @field_validator("resume")
     @classmethod

@@ -1,7 +1,8 @@
 """Networks from the config: `build` is the only place that turns options into a network."""
 
+import zlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -62,6 +63,20 @@ def build(
         deep_supervision=model.deep_supervision,
     )
     return network.to(memory_format=CHANNELS_LAST[model.dims])  # type: ignore[call-overload]
+
+
+def draw_weights(network: nn.Module, seed: int) -> None:
+    """Draws the weights of every layer anew, from the seed and the layer's name alone.
+
+    Networks that differ in some layers then begin alike in all others of the same name and size, as the variants of a
+    study should: what differs at the end is not the luck of the draw. The state of the global generator is kept.
+    """
+    for name, layer in network.named_modules():
+        draw: Any = getattr(layer, "reset_parameters", None)
+        if draw is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+                draw()
 
 
 def sketch(

@@ -72,9 +72,15 @@ class Style:
 
     def conv(self, inside: int, outside: int, kernel: Size, stride: Size = 1) -> nn.Module:
         """A convolution that keeps the size but for its stride."""
-        padding = [size // 2 for size in self.per_axis(kernel)]
+        sizes, steps = self.per_axis(kernel), self.per_axis(stride)
         bias = self.bias or self.norm == "none" or self.order == "pre"
-        return CONV[self.dims](inside, outside, self.per_axis(kernel), self.per_axis(stride), padding, bias=bias)
+        if set(sizes) == {1} and set(steps) != {1}:
+            # the same numbers as with the stride in the convolution, for which oneDNN 3.11's bfloat16 backward of
+            # images with 4 to 15 channels writes past its memory and kills the process
+            thin = MAX_POOL[self.dims](1, steps)
+            return nn.Sequential(thin, CONV[self.dims](inside, outside, sizes, bias=bias))
+        padding = [size // 2 for size in sizes]
+        return CONV[self.dims](inside, outside, sizes, steps, padding, bias=bias)
 
     def unit(
         self, inside: int, outside: int, kernel: Size, stride: Size = 1, activate: bool = True, bare: bool = False

@@ -6,12 +6,13 @@ from typing import Any
 
 from segpipe.cli import Run, launch
 from segpipe.config.compose import nearest, validate
-from segpipe.config.probe import Depth, Landscape, Lesion, Robustness
+from segpipe.config.probe import Depth, Landscape, Lesion, Report, Robustness
 from segpipe.config.section import Section
 
 USAGE = """\
-Looks into networks.
+Looks into networks, and compares those of a sweep.
 
+  python -m segpipe.study SWEEP                             the variants of a sweep: study.html, study.md, study.csv
   python -m segpipe.study lesion checkpoint=RUN             what a trained network takes from each long skip
   python -m segpipe.study landscape checkpoint=[RUN,RUN]    the loss around trained networks
   python -m segpipe.study robustness checkpoint=[RUN,RUN]   Dice of scans that are made ever worse
@@ -19,6 +20,7 @@ Looks into networks.
 
 Each has a page of its own: python -m segpipe.study lesion --help"""
 WRONG_USAGE = 2
+NOTHING = 1  # to report
 
 
 def _lesion(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
@@ -49,7 +51,16 @@ def _depth(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     return depth(options)
 
 
+def _report(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
+    options = validate(Report, values)
+    from segpipe.study.report import report
+
+    assert options.sweep is not None
+    return 0 if report(options.sweep, options) else NOTHING
+
+
 COMMANDS: dict[str, tuple[type[Section], Run]] = {
+    "report": (Report, _report),
     "lesion": (Lesion, _lesion),
     "landscape": (Landscape, _landscape),
     "robustness": (Robustness, _robustness),
@@ -63,6 +74,9 @@ def main() -> None:
     if name in ("--help", "-h"):
         print(USAGE)
         return
+    if Path(name).is_dir():  # the folder of a sweep is what `report` takes
+        sys.argv[1:2] = ["report", f"sweep='{name}'"]
+        name = "report"
     if name not in COMMANDS:
         hint = nearest(name, list(COMMANDS))
         print(f"segpipe.study: {name} is none of {', '.join(COMMANDS)}.{hint}", file=sys.stderr)

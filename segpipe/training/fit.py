@@ -31,6 +31,7 @@ from segpipe.report.plots import draw_curves
 from segpipe.terminal import progress_bar
 from segpipe.training.budget import Budget
 from segpipe.training.cases import examine_dataset, open_dataset, refuse_errors, split_dataset
+from segpipe.training.cost import Cost
 from segpipe.training.gradient_flow import GradientFlow
 from segpipe.training.history import History
 from segpipe.training.memory import fitting_plan
@@ -138,6 +139,7 @@ def _trainer(
         *mean,
         *flow,
         RunProgress(),
+        Cost(folder),
         History(folder / "metrics.csv"),
         ModelCheckpoint(filename="best", monitor="dice/mean", mode="max", save_on_train_epoch_end=False, **keep),
         ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **keep),

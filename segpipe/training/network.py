@@ -12,7 +12,7 @@ from segpipe.config.model import Model
 from segpipe.config.train import Train
 from segpipe.drawing import draw_network, short
 from segpipe.files import write_text
-from segpipe.nets import build
+from segpipe.nets import build, draw_weights
 from segpipe.nets.describe import Stage, describe
 from segpipe.nets.match import Match, match
 from segpipe.plan import Plan
@@ -47,6 +47,8 @@ def make_network(options: Train, plan: Plan, folder: Path) -> tuple[Train, nn.Mo
             100 * matched.deviation,
         )
     network = build(options.model, *shape)
+    if isinstance(options.model, Model):  # MONAI's networks have ways of their own to begin
+        draw_weights(network, options.seed)
     stages = describe(options.model, *shape, patch)
     parameters = sum(weight.numel() for weight in network.parameters())
     title = f"{parameters:,} parameters, {sum(stage.multiply_adds for stage in stages):,} multiply-adds a patch"

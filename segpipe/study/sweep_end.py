@@ -1,0 +1,35 @@
+"""What happens when a sweep ends: its runs become a study."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger("segpipe")
+SOME_FAILED = 3
+
+
+class StudyReport(Callback):
+    """Writes the study of a sweep of trainings; ends with status 3 where a run has failed."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra in the process that started the sweep, when all jobs have ended."""
+        if config.mode != "train" or config.model.get("describe"):
+            return
+        from segpipe.config.compose import validate
+        from segpipe.config.train import Study
+        from segpipe.errors import SegpipeError
+        from segpipe.study.report import report  # SciPy and matplotlib take long to import
+
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            report(folder, validate(Study, OmegaConf.to_container(config.study, resolve=True)))  # type: ignore[arg-type]
+        except SegpipeError as error:  # Hydra would make a warning of it
+            log.error("%s: %s", folder, error)
+            sys.exit(error.exit_status)
+        if any(folder.glob("*/failure.txt")):
+            log.error("some runs failed; go on with what is missing: python train.py resume=%s", folder)
+            sys.exit(SOME_FAILED)
