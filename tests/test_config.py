@@ -23,7 +23,7 @@ def composed(*overrides: str) -> Train:
 
 
 GROUPS = [
-    f"{folder.name}={file.stem}"
+    f"{'+' * (folder.name == 'study')}{folder.name}={file.stem}"
     for folder in sorted(CONF.iterdir())
     if folder.is_dir()
     for file in sorted(folder.glob("[!_]*.yaml"))
@@ -138,6 +138,7 @@ def test_help_answers_which_values_a_key_can_take() -> None:
         ("optim", "  * adamw  AdamW (Loshchilov 2019) under a cosine."),
         ("optim", "  optim.lr=0.008  [number > 0]"),
         ("model=unet2d", "      model.channels=[24,48,96,192,192]"),
+        ("+study=long_skips", "      model.long_skips=none,add,concat,gate"),
         ("warm", "  optim.warmup=0.05  [number >= 0 and < 1]"),
     ],
 )

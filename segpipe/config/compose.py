@@ -209,9 +209,10 @@ def defaults(program: str) -> dict[str, Any]:
 
 
 def chosen(program: str) -> dict[str, str]:
-    """The groups of `conf/` with their choice where nothing is overridden."""
+    """The groups of `conf/` with their choice where nothing is overridden; "" of studies, which there is none of."""
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         found = compose(program, return_hydra_config=True).hydra.runtime.choices
-    return {group: choice for group, choice in sorted(found.items()) if not group.startswith("hydra/")}
+    groups = {group: choice for group, choice in sorted(found.items()) if not group.startswith("hydra/")}
+    return groups | ({"study": ""} if program == "train" else {})

@@ -16,6 +16,8 @@ from segpipe.config.section import Section, Unit
 from segpipe.errors import ConfigError
 
 WIDTH = 110
+GLOBAL = "# @package _global_\n"  # Hydra's word for a file that sets keys outside its own group
+SWEPT = "hydra.sweeper.params."
 USAGE = {
     "train": """\
 Trains a segmentation network on a folder of scans.
@@ -23,7 +25,8 @@ Trains a segmentation network on a folder of scans.
   {command}                                          on a generated phantom, no data needed
   {command} data=decathlon data.root=DIR             on a local dataset (layouts: data/README.md)
   {command} -m model.long_skips=none,add,concat      one run for each value (a sweep)
-  {command} resume=runs/NAME/DATE_TIME               goes on where a run stopped
+  {command} -m +study=long_skips                     a study: variants and seeds, and a report with statistics
+  {command} resume=runs/NAME/DATE_TIME               goes on where a run, or a sweep, stopped
   {command} --help model.long_skips                  which values a key can take; so for a group, or a choice
   {command} --cfg job                                every value, as it would be used""",
     "predict": """\
@@ -67,7 +70,7 @@ class Choice:
         group: the folder's name.
         name: the file's.
         line: the first line of its comment.
-        sets: what it sets itself, by dotted key.
+        sets: what it sets itself, by dotted key; of a study also the values that it goes through.
     """
 
     group: str
@@ -83,9 +86,11 @@ def choices(group: str) -> list[Choice]:
 
 def _choice(file: Path) -> Choice:
     text, group = file.read_text(encoding="utf-8"), file.parent.name
-    line = text.partition("\n")[0].removeprefix("# ") if text.startswith("# ") else ""
+    everywhere = text.startswith(GLOBAL)
+    line = text.removeprefix(GLOBAL).partition("\n")[0]
     values = {key: value for key, value in yaml.safe_load(text).items() if key != "defaults"}
-    return Choice(group, file.stem, line, dict(_leaves(values, f"{group}.")))
+    sets = {key.removeprefix(SWEPT): value for key, value in _leaves(values, "" if everywhere else f"{group}.")}
+    return Choice(group, file.stem, line.removeprefix("# ") if line.startswith("# ") else "", sets)
 
 
 def _leaves(values: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
@@ -141,7 +146,8 @@ def _group(group: str, default: str) -> list[str]:
     found = choices(group)
     widest = max(len(one.name) for one in found)
     mark = {default: "*"}
-    return [f"  {group}", *(f"  {mark.get(one.name, ' ')} {one.name.ljust(widest)}  {one.line}" for one in found)]
+    title = group if default else f"-m +{group}=CHOICE"
+    return [f"  {title}", *(f"  {mark.get(one.name, ' ')} {one.name.ljust(widest)}  {one.line}" for one in found)]
 
 
 def _key(key: str, field: FieldInfo, values: Any) -> list[str]:
