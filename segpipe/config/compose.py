@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from segpipe.errors import ConfigError
 S = TypeVar("S", bound=Section)
 
 PACKAGE = Path(__file__).resolve().parents[1]
+LAUNCHERS = {"parallel": "joblib", "slurm": "submitit_slurm"}  # and what each is made from, a plugin of Hydra's
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 
 
@@ -132,6 +134,10 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
             for override in overrides:
                 _check_key(override.key_or_group, override.is_delete(), schema, given.config_dir)
             name = given.config_name or program
+            if "hydra/launcher=slurm" in given.overrides and not shutil.which("srun"):
+                raise ConfigError(
+                    "hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster"
+                )
             for job in _jobs(name, given.overrides, extra) if given.multirun else [given.overrides]:
                 options = compose(name, overrides=[*extra, *job])
                 validate(schema, OmegaConf.to_container(options, resolve=True))  # type: ignore[arg-type]
@@ -139,6 +145,9 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
         refused = re.match(r"Could not override '([\w.]+)'", str(error))
         if refused and refused[1] in dict(keys(schema)):
             raise ConfigError(_elsewhere(refused[1])) from None
+        for choice, plugin in LAUNCHERS.items():
+            if f"'hydra/launcher/{plugin}'" in str(error):
+                raise ConfigError(f"hydra/launcher={choice} needs: pip install 'segpipe[{choice}]'") from None
         text = str(error).split("Config search path")[0].split("See https")[0]
         raise ConfigError(" ".join(text.split())) from None
 

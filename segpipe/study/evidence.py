@@ -185,7 +185,8 @@ def _standings(variant: Variant) -> list[Standing]:
 
 def _spread(tables: Float[np.ndarray, "runs cases labels"]) -> float:
     """Standard deviation over runs of the mean over targets of the means over cases."""
-    means = [np.nanmean([np.nanmean(column) for column in table.T if not np.isnan(column).all()]) for table in tables]
+    found = [[np.nanmean(column) for column in table.T if not np.isnan(column).all()] for table in tables]
+    means = [np.mean(one) for one in found if one]
     return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segpipe.config.train import Study
 from segpipe.files import write_rows, write_text
-from segpipe.report.page import Cell, Column, Link, Page, Picture, Table, embed, write_page
+from segpipe.report.page import NOT_KNOWN, Cell, Column, Link, Page, Picture, Table, embed, write_page
 from segpipe.study.evidence import ALL, Evidence, sentence, weigh
 from segpipe.study.plots import draw_bands, draw_cases, draw_differences
 from segpipe.study.sweep import Sweep, find_reference, read_sweep
@@ -162,7 +162,8 @@ def _markdown(evidence: Evidence) -> str:
 
 def _show(evidence: Evidence) -> None:
     rows = [
-        [one.variant, str(one.runs), f"{one.metrics['dice'].mean:.4f}", f"{one.spread['dice']:.4f}"]
+        [one.variant, str(one.runs), f"{one.metrics['dice'].mean:.4f}"]
+        + [f"{one.spread['dice']:.4f}" if one.runs > 1 else NOT_KNOWN]
         + [f"{one.metrics[metric].mean:.{digits}f}" for metric, digits in (("hd95_mm", 2), ("nsd", 4))]
         for one in evidence.standings
         if one.label == ALL

@@ -136,7 +136,8 @@ def holm(p: Sequence[float]) -> list[float]:
 def warn_of_few(cases: int, runs: int) -> str:
     """What so few cases or runs cannot tell; nothing where they are enough."""
     if cases < LEAST_CASES:
-        return f"{cases} cases are too few for a test (at least {LEAST_CASES}): only the differences are given"
+        are = "1 case is" if cases == 1 else f"{cases} cases are"
+        return f"{are} too few for a test (at least {LEAST_CASES}): only the differences are given"
     if runs < LEAST_RUNS:
         return "one run of each variant tells two networks apart, not two ways to build them: give seed=0,1,2"
     if cases < 20 or runs < 3:

@@ -121,9 +121,13 @@ def _record(folder: Path, options: Train, plan: Plan, overrides: Sequence[str]) 
     write_text(folder / "plan.yaml", yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False))
     write_text(folder / "environment.json", environment(overrides))
     runs = next((parent for parent in folder.absolute().parents if parent.name == "runs"), folder.absolute().parent)
+    latest = runs / "latest"
+    if latest.is_dir() and not latest.is_symlink():
+        log.warning("%s is a folder, as a copy of runs/ has, and no link: it is left as it is", latest)
+        return
     link = runs / f".latest-{os.getpid()}"
     link.symlink_to(os.path.relpath(folder.absolute(), runs))
-    os.replace(link, runs / "latest")
+    os.replace(link, latest)
 
 
 def _trainer(
