@@ -13,8 +13,7 @@ from segpipe.prediction.manifest import Outcome
 from segpipe.prediction.outputs import STAGES
 from segpipe.prediction.predictor import Prediction
 from segpipe.prediction.scans import Scan
-from segpipe.report.page import Cell, Column, Link, Page, Picture, Sorted, Table, embed, write_page
-from segpipe.terminal import progress_bar
+from segpipe.report.page import Cell, Column, Link, Page, Picture, Sorted, Table, embed_all, write_page
 
 WIDTH = 800  # pixels of a picture inside the page
 PICTURES_MIB = 24  # beyond this, pictures are linked: a page of more is slow to open
@@ -102,15 +101,8 @@ def _beside(folder: Path, scored: bool) -> list[str]:
 
 def _pictures(folder: Path, done: Sequence[Outcome]) -> dict[str, Picture]:
     """The pictures that the page holds, by the scan's name."""
-    found: dict[str, Picture] = {}
-    room = PICTURES_MIB * 2**20
-    with progress_bar() as bar:
-        for one in bar.track(done, description="writing index.html"):
-            file = _overlay(folder, one)
-            if room > 0 and file.is_file():
-                found[one.name] = embed(file, f"{one.name}: mask over the scan in three slices", WIDTH)
-                room -= len(found[one.name].source)
-    return found
+    files = {one.name: _overlay(folder, one) for one in done}
+    return embed_all(files, "mask over the scan in three slices", WIDTH, PICTURES_MIB)
 
 
 def _overlay(folder: Path, one: Outcome) -> Path:
