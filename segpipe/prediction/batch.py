@@ -220,6 +220,7 @@ class Batch:
         plan, grid, truth = self.predictor.plan, prediction.grid, self.truths.get(scan.name)
         counts = np.bincount(prediction.labels.ravel(), minlength=len(plan.labels))[1:]
         outcome.voxels, outcome.labels = [int(count) for count in counts], self.names
+        outcome.ids = list(plan.labels.values())[1:]
         outcome.volumes_ml = [count * grid.voxel_ml for count in outcome.voxels]
         outcome.warnings = [note for note in [outcome.note, *worth_a_look(prediction, outcome, plan)] if note]
         expected = None

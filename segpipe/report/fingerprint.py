@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
 
 from segpipe.report.pictures import COLOURS, save
 
-PARTS = {"train": (COLOURS[4], "o", "trains"), "val": (COLOURS[5], "^", "validates")}
+PARTS = {"train": (COLOURS[4], "o", "train"), "val": (COLOURS[5], "^", "validate")}
 AXES = ("left-right", "back-front", "foot-head")
 
 
@@ -77,6 +78,8 @@ def draw_fingerprint(facts: Facts, picture: Path) -> None:
     _strips(volume, facts, {label: [one.volumes_ml[label] or np.nan for one in facts.cases] for label in labels})
     if any(value > 0 for one in facts.cases for value in one.volumes_ml.values()):
         volume.set_yscale("log")
+        for axis in (volume.yaxis.set_major_formatter, volume.yaxis.set_minor_formatter):
+            axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     spacing.set(title="voxel size, mm")
     size.set(title="size, voxels")
     volume.set(title="volume of each label in a case, mL (cases that have it)")
@@ -118,7 +121,7 @@ def _legend(figure: Figure, facts: Facts) -> None:
             color=colour,
             marker=marker,
             linestyle="",
-            label=f"{sum(one.part == part for one in facts.cases)} {word}",
+            label=f"{sum(one.part == part for one in facts.cases)} cases {word}",
         )
         for part, (colour, marker, word) in PARTS.items()
     ]

@@ -55,8 +55,11 @@ def draw_boxes(values: Mapping[str, Mapping[str, Sequence[float]]], picture: Pat
             capprops=lines, medianprops={"color": "black", "linewidth": 2},
         )  # fmt: skip
         for place, found in enumerate(known):
+            if len(found):
+                low, high = np.percentile(found, [25, 75])
+                axes.barh(place + 1, high - low, 0.62, low, color=colour(place), alpha=0.3, linewidth=0)
             aside = np.random.default_rng(place).uniform(-0.18, 0.18, len(found))
-            axes.scatter(found, place + 1 + aside, s=14, color=colour(place), alpha=0.7, linewidths=0, zorder=3)
+            axes.scatter(found, place + 1 + aside, s=22, color=colour(place), alpha=0.9, linewidths=0, zorder=3)
         axes.set_yticks(range(1, len(of) + 1), [textwrap.shorten(name, 28, placeholder="…") for name in of])
         axes.set(title=measure, ylim=(len(of) + 0.6, 0.4))
         axes.set_xlim((-0.02, 1.02) if "Dice" in measure else (0, None))

@@ -46,6 +46,7 @@ class Report(Page):
         network: its drawing.
         stages: time and memory.
         command: what was typed.
+        alone: what would be typed for this run of a sweep alone; empty where it is no run of a sweep.
         environment: name and text.
         files: beside the page.
     """
@@ -66,6 +67,7 @@ class Report(Page):
     network: Picture | None
     stages: Table
     command: str
+    alone: str
     environment: Sequence[tuple[str, str]]
     files: Sequence[Link]
 
@@ -154,7 +156,8 @@ def write_report(folder: Path, stopped: str = "", shelf: Shelf | None = None) ->
         plan=tables.plan(run),
         network=_picture(folder / "network.png", "the network, its stages and skips"),
         stages=tables.stages(run),
-        command=run.environment["command"],
+        command=tables.command(run),
+        alone=tables.alone(run),
         environment=tables.environment(run),
         files=[Link(name, name) for name in (MACHINES, *BESIDE) if (folder / name).is_file()],
     )

@@ -1,5 +1,6 @@
 """The tables and facts of a run's page, made of the run's record."""
 
+import shlex
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ from segpipe.report.page import Cell, Column, Link, Picture, Sorted, Table, embe
 from segpipe.training.record import Record
 from segpipe.training.scoring import mean_of
 
-WIDTH = 800  # pixels of a case's picture inside the page
+WIDTH = 1000  # pixels of a case's picture inside the page
 PICTURES_MIB = 24  # beyond this, they are linked: a page of more is slow to open
 SCORES = {"Dice": 3, "IoU": 3, "HD95, mm": 2, "ASSD, mm": 2, "NSD": 3, "volume, mL": 2, "truth, mL": 2}
 
@@ -135,6 +136,22 @@ def stages(run: Record) -> Table:
     ]
     total = sum(one.seconds for one in run.stages)
     return Table(f"{total:.0f} seconds of wall time; memory is the most that the process had in use", columns, rows)
+
+
+def command(run: Record) -> str:
+    """What was typed."""
+    typed = run.environment["command"]
+    return f"python {typed}" if shlex.split(typed)[0].endswith(".py") else typed
+
+
+def alone(run: Record) -> str:
+    """What would be typed for this run of a sweep alone; empty where it is no run of a sweep."""
+    words = shlex.split(run.environment["command"])
+    if not (run.folder.resolve().parent / "multirun.yaml").is_file():
+        return ""
+    return shlex.join(
+        [*shlex.split(command(run))[: 2 if words[0].endswith(".py") else 1], *run.environment["overrides"]]
+    )
 
 
 def environment(run: Record) -> list[tuple[str, str]]:

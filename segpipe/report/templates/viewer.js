@@ -23,7 +23,9 @@
     stage.hidden = false;
     viewer = new niivue.Niivue({
       isRadiologicalConvention: true, dragAndDropEnabled: false, logLevel: "error", loadingText: "", backColor: [0, 0, 0, 1],
-      multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS, crosshairColor: [1, 1, 1, 0.6], show3Dcrosshair: true,
+      multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS, multiplanarLayout: niivue.MULTIPLANAR_TYPE.GRID,
+      crosshairColor: [1, 1, 1, 0.45], crosshairWidth: 0.4, crosshairWidthUnit: "percent",
+      isCornerOrientationText: true, fontColor: [1, 1, 1, 1], fontMinPx: 16, sagittalNoseLeft: true,
     });
     await viewer.attachToCanvas(canvas);
   }
@@ -35,6 +37,15 @@
     const made = await niivue.NVImage.new(nifti.buffer, about.name + ".nii", "gray", 1, null, 0, 255);
     if (isMask) made.setColormapLabel(colourMap);
     return made;
+  }
+
+  // the cross stands where most labelled voxels are, axis by axis, as in the pictures
+  function middle(about, voxels) {
+    const [x, y, z] = about.shape, counts = about.shape.map(size => new Uint32Array(size));
+    for (let k = 0, place = 0; k < z; k++) for (let j = 0; j < y; j++) for (let i = 0; i < x; i++, place++)
+      if (voxels[place]) { counts[0][i]++; counts[1][j]++; counts[2][k]++; }
+    const at = counts.map(of => of.some(Boolean) ? of.indexOf(of.reduce((a, b) => Math.max(a, b))) : of.length >> 1);
+    return [0, 1, 2].map(row => about.affine.slice(4 * row, 4 * row + 4).reduce((sum, a, axis) => sum + a * [...at, 1][axis], 0));
   }
 
   // where they differ: what the prediction says there, or the truth where the prediction says nothing
@@ -49,10 +60,12 @@
     const about = JSON.parse(by("turn-" + by("turn-case").value).textContent), which = by("turn-mask").value;
     const wanted = [about.name, which].join();
     if (wanted !== shown) {
+      const another = shown === null || !shown.startsWith(about.name + ",");
       while (viewer.volumes.length) viewer.removeVolume(viewer.volumes[0]);
       viewer.addVolume(await volume(about, await unpacked(about.scan), false));
       const known = which === "none" ? null : which === "prediction" || about.truth ? which : "prediction";
       if (known) viewer.addVolume(await volume(about, await mask(about, known), true));
+      if (another) viewer.scene.crosshairPos = viewer.mm2frac(middle(about, await unpacked(about.prediction)));
     }
     const opacity = Number(by("turn-opacity").value);
     viewer.volumes.forEach((_, place) => place && viewer.setOpacity(place, opacity));
