@@ -22,7 +22,7 @@ from segpipe.volumes import read
 
 log = logging.getLogger("segpipe")
 WIDTH = 800  # pixels of a picture inside the page
-PICTURES_MIB = 24  # beyond this, pictures are linked: a page of more is slow to open
+PICTURES_MIB = 24.0  # beyond this, pictures are linked: a page of more is slow to open
 FAR = 3.0  # times the spacing that the network was trained with, from which a scan is worth a look
 AXES = ("left-right", "back-front", "foot-head")
 
@@ -126,7 +126,7 @@ def _viewer(folder: Path, done: Sequence[Outcome], options: Predict) -> Viewer |
                 log.warning("%s: is not in the viewer: %s", one.name, error)
                 case = None
             if case is not None:
-                shelf.add(rank, case)
+                shelf.add(float(rank), case)
             bar.advance(task)
     return make_viewer(shelf, labels)
 
@@ -159,7 +159,7 @@ def _note(pictures: Mapping[str, Picture], done: Sequence[Outcome]) -> str:
         return "No pictures were drawn (overlays=false)."
     kib = sum(len(picture.source) for picture in pictures.values()) / 1024
     inside = f"Pictures inside this page: {len(pictures)} of {drawn}, {kib / max(1, len(pictures)):.0f} KiB a scan"
-    return f"{inside}; beyond {PICTURES_MIB} MiB they are linked from overlays/. In full size: overlays/."
+    return f"{inside}; beyond {PICTURES_MIB:g} MiB they are linked from overlays/. In full size: overlays/."
 
 
 def _failed(outcomes: Sequence[Outcome]) -> Table:

@@ -73,7 +73,7 @@ def draw_fingerprint(facts: Facts, picture: Path) -> None:
     figure = Figure(figsize=(11, 6.6), layout="constrained")
     (spacing, size), (volume, intensity) = figure.subplots(2, 2)
     _strips(spacing, facts, {name: [one.spacing_mm[axis] for one in facts.cases] for axis, name in enumerate(AXES)})
-    _strips(size, facts, {name: [one.shape[axis] for one in facts.cases] for axis, name in enumerate(AXES)})
+    _strips(size, facts, {name: [float(one.shape[axis]) for one in facts.cases] for axis, name in enumerate(AXES)})
     labels = list(facts.cases[0].volumes_ml)
     _strips(volume, facts, {label: [one.volumes_ml[label] or np.nan for one in facts.cases] for label in labels})
     if any(value > 0 for one in facts.cases for value in one.volumes_ml.values()):

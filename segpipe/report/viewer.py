@@ -133,7 +133,8 @@ def make_viewer(shelf: Shelf, labels: Sequence[str]) -> Viewer | None:
     if not shelf.cases and not shelf.left_out:
         return None
     mib = sum(one.size for _, one in shelf.cases) / MIB
-    note = f"{len(shelf.cases)} cases, {mib:.1f} MiB of at most {shelf.limit_mib:g} (page.viewer_mib), the worst first"
+    count = f"{len(shelf.cases)} case{'' if len(shelf.cases) == 1 else 's'}"
+    note = f"{count}, {mib:.1f} MiB of at most {shelf.limit_mib:g} (page.viewer_mib), the worst first"
     if shelf.left_out:
         names = ", ".join(_first(sorted(shelf.left_out), 8))
         note += f"; without room: {names}"

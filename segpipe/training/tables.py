@@ -11,7 +11,7 @@ from segpipe.training.record import Record
 from segpipe.training.scoring import mean_of
 
 WIDTH = 1000  # pixels of a case's picture inside the page
-PICTURES_MIB = 24  # beyond this, they are linked: a page of more is slow to open
+PICTURES_MIB = 24.0  # beyond this, they are linked: a page of more is slow to open
 SCORES = {"Dice": 3, "IoU": 3, "HD95, mm": 2, "ASSD, mm": 2, "NSD": 3, "volume, mL": 2, "truth, mL": 2}
 
 
