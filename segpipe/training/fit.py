@@ -3,7 +3,8 @@
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from segpipe.data.module import CaseData
 from segpipe.device import NumberFormat, choose_device, choose_format
 from segpipe.files import write_text
 from segpipe.plan import Plan, make_plan
+from segpipe.terminal import near, show_next
 from segpipe.training.budget import Budget
 from segpipe.training.cases import examine_dataset, open_dataset, refuse_errors, split_dataset
 from segpipe.training.cost import Cost
@@ -53,7 +55,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     device = choose_device(options.trainer.device)
     number_format = choose_format(options.trainer.precision, device)
     nets.check(options.model)
-    _quieten_libraries()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # leaves out its banner
     pl.seed_everything(options.seed, verbose=False)
 
     dataset = open_dataset(options.data)
@@ -73,17 +75,26 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     task = SegmentationTask(network, plan, options, Budget.of(options.trainer), number_format)
     trainer = _trainer(options, task.budget, folder, device, number_format, stages)
     resume = folder / "checkpoints" / "last.ckpt" if options.resume else None
-    with reported(folder, stages) as report:
+    with reported(folder, stages) as report, _without_lightnings_own_warning():
         with stages.stage(PREPARING):
             trainer.fit(task, CaseData(train, val, plan, options, device), ckpt_path=resume, weights_only=True)
         with stages.stage("scoring and drawing"):
             report.shelf = score(folder, val, device, number_format, options.page)
+    show_next(
+        [
+            ("report", near(folder / "report.html")),
+            ("network", near(folder / "checkpoints" / "best.ckpt")),
+            ("predict", f"python predict.py checkpoint={near(folder)} input=SCANS output=MASKS"),
+        ]
+    )
 
 
-def _quieten_libraries() -> None:
-    """Leaves out Lightning's banner, and a warning that it gives of its own call into torch."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+@contextmanager
+def _without_lightnings_own_warning() -> Iterator[None]:
+    """Leaves out a warning that Lightning gives of its own call into torch, and nothing else, while it runs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        yield
 
 
 def _plan(
@@ -157,7 +168,7 @@ def _trainer(
         gradient_clip_val=options.optim.clip,
         callbacks=callbacks,
         logger=TensorBoardLogger(folder, "", "tensorboard"),
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, options.trainer.steps_per_epoch),
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,

@@ -9,19 +9,20 @@ from pathlib import Path
 
 from segpipe.files import write_text
 from segpipe.metrics import summarise
-from segpipe.report.fingerprint import Facts, draw_fingerprint
+from segpipe.report.fingerprint import CaseFacts, Facts, Intensities, draw_fingerprint
 from segpipe.report.page import Link, Page, Picture, Table, embed, write_page
 from segpipe.report.plots import draw_boxes, draw_curves
 from segpipe.report.viewer import Shelf, Viewer, make_viewer
+from segpipe.terminal import near
 from segpipe.training import tables
 from segpipe.training.history import CASES
 from segpipe.training.record import Record, plain
 from segpipe.training.stages import Stages
 
 log = logging.getLogger("segpipe")
-FILE, MACHINES = "report.html", "report.json"
+FILE, MACHINES, FACTS = "report.html", "report.json", "fingerprint.json"
 WIDTH = 1100  # pixels of a picture inside the page
-BESIDE = ("validation.csv", CASES, "metrics.csv", "split.json", "fingerprint.json", "plan.yaml", "config.yaml",
+BESIDE = ("validation.csv", CASES, "metrics.csv", "split.json", FACTS, "plan.yaml", "config.yaml",
           "network.json", "stages.json", "doctor.csv", "environment.json", "train.log")  # fmt: skip
 
 
@@ -104,9 +105,9 @@ def reported(folder: Path, stages: Stages) -> Iterator[Reporting]:
         except Exception as problem:  # which must not hide what ended the run
             log.warning("%s could not be written: %s", FILE, problem)
         else:
-            log.warning("%s; what there is so far: %s", _why(error), folder / FILE)
+            log.warning("%s; what there is so far: %s", _why(error), near(folder / FILE))
         if (folder / "checkpoints" / "last.ckpt").is_file():
-            log.warning("go on with: python train.py resume=%s", folder)
+            log.warning("go on with: python train.py resume=%s", near(folder))
         raise
     stages.save()
     write_report(folder, shelf=report.shelf)
@@ -119,9 +120,8 @@ def _why(error: BaseException) -> str:
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Writes the cases' fingerprint, `fingerprint.json` and `fingerprint.png`."""
-    write_text(folder / "fingerprint.json", json.dumps(asdict(facts), indent=1) + "\n")
-    draw_fingerprint(facts, folder / "fingerprint.png")
+    """Writes the cases' fingerprint, `fingerprint.json`, of which the page is drawn."""
+    write_text(folder / FACTS, json.dumps(asdict(facts), indent=1) + "\n")
 
 
 def write_report(folder: Path, stopped: str = "", shelf: Shelf | None = None) -> None:
@@ -150,11 +150,11 @@ def write_report(folder: Path, stopped: str = "", shelf: Shelf | None = None) ->
         cases=tables.cases(run, pictures),
         scores=tables.scores(run),
         viewer=None if shelf is None else make_viewer(shelf, run.labels),
-        fingerprint=_picture(folder / "fingerprint.png", "size, spacing, labels and intensities of the cases"),
+        fingerprint=_fingerprint(run),
         split=run.split,
         findings=tables.findings(run),
         plan=tables.plan(run),
-        network=_picture(folder / "network.png", "the network, its stages and skips"),
+        network=_network(run),
         stages=tables.stages(run),
         command=tables.command(run),
         alone=tables.alone(run),
@@ -174,7 +174,7 @@ def _for_machines(run: Record, stopped: str) -> dict[str, object]:
         "stages": [asdict(stage) for stage in run.stages],
         "split": run.split,
         "plan": run.plan,
-        "fingerprint": run.json("fingerprint.json"),
+        "fingerprint": run.json(FACTS),
         "findings": run.rows("doctor.csv"),
         "network": run.json("network.json"),
         "config": run.config,
@@ -182,8 +182,18 @@ def _for_machines(run: Record, stopped: str) -> dict[str, object]:
     }
 
 
-def _picture(file: Path, alt: str, caption: str = "") -> Picture | None:
-    return embed(file, alt, WIDTH, caption) if file.is_file() else None
+def _network(run: Record) -> Picture | None:
+    file = run.folder / "network.png"
+    return embed(file, "the network, its stages and skips", WIDTH) if file.is_file() else None
+
+
+def _fingerprint(run: Record) -> Picture | None:
+    known, file = run.json(FACTS), run.folder / "fingerprint.png"
+    if known is None:
+        return None
+    cases, channels = [CaseFacts(**one) for one in known["cases"]], [Intensities(**one) for one in known["intensities"]]
+    draw_fingerprint(Facts(cases, channels), file)
+    return embed(file, "size, spacing, labels and intensities of the cases", WIDTH)
 
 
 def _curves(run: Record) -> Picture | None:

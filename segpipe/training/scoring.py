@@ -70,7 +70,7 @@ def score(
         for case in _worst_and_best(cases, scores, page.cases):
             prediction = predictor(case.images)
             draw(case, prediction, read_labels(case, plan, prediction.grid).numpy()[0])
-    show_scores(scores, f"{len(cases)} validation cases")
+    show_scores(scores, f"{len(cases)} validation case{'' if len(cases) == 1 else 's'}")
     return shelf
 
 
