@@ -39,6 +39,10 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
     from segpipe.config.resume import begun, is_done, resumed
 
     options = validate(Train, resumed(values, overrides))
+    if options.verbose:
+        from segpipe.terminal import say_more
+
+        say_more()
     if options.mode == "doctor":  # torch, MONAI and Lightning take seconds to import: only after the check
         from segpipe.training.cases import diagnose
 
@@ -57,8 +61,14 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
 def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Predict, values)
     from segpipe.prediction.batch import predict_batch
+    from segpipe.terminal import logged_to, say_more
 
-    return predict_batch(options)
+    if options.verbose:
+        say_more()
+
+    assert options.output is not None
+    with logged_to(options.output / "predict.log"):
+        return predict_batch(options)
 
 
 def _typed(script: str) -> str:
@@ -92,6 +102,9 @@ def launch(
     except ConfigError as error:
         print(f"segpipe-{program}: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        print(f"segpipe-{program}: interrupted", file=sys.stderr)
+        sys.exit(1)
 
 
 def _help(program: str, schema: type[Section], command: str) -> None:

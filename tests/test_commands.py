@@ -342,7 +342,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert tables[0] == tables[1]
     assert (tmp_path / "killed/validation.csv").read_text() == (tmp_path / "whole/validation.csv").read_text()
     assert command("train.py", "resume=killed", "seed=1", folder=tmp_path).stderr.startswith(
-        "segpipe-train: seed: a resumed run keeps its config; only trainer.* can be changed with resume="
+        "segpipe-train: seed: a resumed run keeps its config; only trainer.*, page.* and verbose can be changed with resume="
     )
 
 

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from segpipe.report.pictures import COLOURS, OPACITY, _window, colour, draw_overlay
+from segpipe.report.pictures import COLOURS, OPACITY, colour, draw_overlay, window
 from segpipe.report.plots import draw_curves
 
 NAMES = ["liver", "kidney"]
@@ -140,20 +140,20 @@ def test_the_grey_window_is_robust_and_shows_the_soft_tissue_of_a_ct() -> None:
     rng = np.random.default_rng(0)
     scan, nowhere = rng.normal(100, 10, (20, 20, 20)), np.zeros((20, 20, 20), bool)
     scan[0, 0, 0] = 1e6
-    assert np.median(_window(scan, nowhere)) == pytest.approx(0.5, abs=0.1)
+    assert np.median(window(scan, nowhere)) == pytest.approx(0.5, abs=0.1)
     body, organ = np.full((20, 20, 20), -1000.0), nowhere.copy()
     body[5:15, 5:15, 5:15], organ[5:8, 5:8, 5:8] = 40, True
-    assert _window(body, nowhere)[9, 9, 9] == pytest.approx(0.5)
+    assert window(body, nowhere)[9, 9, 9] == pytest.approx(0.5)
     body[organ] = -800  # a label in the lung
-    seen = _window(body, organ)
+    seen = window(body, organ)
     assert seen[0, 0, 0] == 0
-    assert 0 < _window(np.where(organ, rng.normal(-800, 50, body.shape), body), organ)[organ].mean() < seen[9, 9, 9]
+    assert 0 < window(np.where(organ, rng.normal(-800, 50, body.shape), body), organ)[organ].mean() < seen[9, 9, 9]
     speck = np.zeros((20, 20, 20))
     speck[3, 3, 3] = 0.01
-    assert (_window(speck, nowhere).min(), _window(speck, nowhere).max()) == (0, 1)
-    assert np.isfinite(_window(np.full((4, 4, 4), np.nan), np.zeros((4, 4, 4), bool))).all()
+    assert (window(speck, nowhere).min(), window(speck, nowhere).max()) == (0, 1)
+    assert np.isfinite(window(np.full((4, 4, 4), np.nan), np.zeros((4, 4, 4), bool))).all()
     speck[4, 4, 4] = np.nan
-    assert np.isfinite(_window(speck, nowhere)).all()
+    assert np.isfinite(window(speck, nowhere)).all()
 
 
 def test_colours_of_many_labels_differ() -> None:

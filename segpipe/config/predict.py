@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from segpipe.config.page import Page
 from segpipe.config.section import Section, Unit
 from segpipe.config.train import Precision
 
@@ -60,6 +61,8 @@ class Predict(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(description="auto = as in training: bf16 where the device computes it faster")
     overlays: bool = Field(description="draw a picture of each mask over its scan")
+    page: Page
+    verbose: bool = Field(description="say more in the terminal; predict.log has it all in any case")
 
     @field_validator("checkpoint", mode="before")
     @classmethod

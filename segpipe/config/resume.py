@@ -7,6 +7,8 @@ from typing import Any
 from segpipe.config.compose import sweep_overrides
 from segpipe.errors import ConfigError
 
+SHOWN = ("page", "verbose")  # what is shown of a run, rather than the run itself: may be changed with resume=
+
 
 def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     """The config of the run that `values["resume"]` names, with the `trainer.*` overrides on top.
@@ -24,9 +26,11 @@ def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         if key.startswith("trainer."):
             option = key.removeprefix("trainer.")
             saved["trainer"][option] = values["trainer"][option]
-        elif key != "resume":
-            raise ConfigError(f"{key}: a resumed run keeps its config; only trainer.* can be changed with resume=")
-    return saved | {"resume": values["resume"]}
+        elif key != "resume" and key.split(".")[0] not in SHOWN:
+            raise ConfigError(
+                f"{key}: a resumed run keeps its config; only trainer.*, page.* and verbose can be changed with resume="
+            )
+    return saved | {key: values[key] for key in ("resume", *SHOWN)}
 
 
 def begun(folder: Path, overrides: list[str]) -> Path | None:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from segpipe.config.model import ModelChoice
+from segpipe.config.page import RunPage
 from segpipe.config.section import Section, Unit
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -236,6 +237,8 @@ class Train(Section):
     optim: Optim
     trainer: TrainerOptions
     study: Study
+    page: RunPage
+    verbose: bool = Field(description="say more in the terminal; train.log has it all in any case")
 
     @field_validator("resume")
     @classmethod

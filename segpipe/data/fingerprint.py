@@ -7,6 +7,9 @@ import numpy as np
 from segpipe.data.examine import Examined
 from segpipe.errors import DataError
 from segpipe.plan import Fingerprint, LabelSize
+from segpipe.report.fingerprint import CaseFacts, Facts, Intensities
+
+BINS = 60  # of a histogram
 
 
 def fingerprint(train: Sequence[Examined]) -> Fingerprint:
@@ -22,6 +25,34 @@ def fingerprint(train: Sequence[Examined]) -> Fingerprint:
         foreground=[_statistics(channel) for channel in voxels],
         labels=_label_sizes(train),
     )
+
+
+def facts(train: Sequence[Examined], val: Sequence[Examined], labels: dict[str, int], channels: Sequence[str]) -> Facts:
+    """What the run's page shows of the cases.
+
+    Args:
+        train: cases that train, of whose labelled voxels the intensities are.
+        val: cases that validate.
+        labels: name -> id on disk.
+        channels: names of the image channels.
+    """
+    parts = [*((seen, "train") for seen in train), *((seen, "val") for seen in val)]
+    cases = [_case_facts(seen, part, labels) for seen, part in parts if seen.grid is not None]
+    voxels = np.concatenate([seen.foreground for seen in train], axis=1)
+    return Facts(cases, [_intensities(name, channel) for name, channel in zip(channels, voxels, strict=True)])
+
+
+def _case_facts(seen: Examined, part: str, labels: dict[str, int]) -> CaseFacts:
+    assert seen.grid is not None
+    millilitres = {int(number): float(voxels) * seen.grid.voxel_ml for number, voxels, _, _ in seen.sizes}
+    volumes = {name: millilitres.get(number, 0.0) for name, number in labels.items() if number}
+    return CaseFacts(seen.case.name, part, list(seen.grid.ras_shape), list(seen.grid.ras_spacing_mm), volumes)
+
+
+def _intensities(channel: str, voxels: np.ndarray) -> Intensities:
+    low, high = np.percentile(voxels, [0.1, 99.9])
+    counts, edges = np.histogram(voxels, BINS, (float(low), max(float(high), float(low) + 1e-6)))
+    return Intensities(channel, [float(edge) for edge in edges], [int(count) for count in counts])
 
 
 def _label_sizes(cases: Sequence[Examined]) -> dict[int, LabelSize]:

@@ -29,7 +29,7 @@ from segpipe.prediction.outputs import check_targets, picture, write_outputs, wr
 from segpipe.prediction.predictor import Prediction, Predictor, timed
 from segpipe.prediction.scans import Scan, find_scans, find_truth
 from segpipe.prediction.show import draw_prediction, show_scores
-from segpipe.terminal import progress_bar, show_table
+from segpipe.terminal import progress_bar, show_next, show_table
 from segpipe.volumes import read_grid
 
 log = logging.getLogger("segpipe")
@@ -220,6 +220,7 @@ class Batch:
         plan, grid, truth = self.predictor.plan, prediction.grid, self.truths.get(scan.name)
         counts = np.bincount(prediction.labels.ravel(), minlength=len(plan.labels))[1:]
         outcome.voxels, outcome.labels = [int(count) for count in counts], self.names
+        outcome.ids = list(plan.labels.values())[1:]
         outcome.volumes_ml = [count * grid.voxel_ml for count in outcome.voxels]
         outcome.warnings = [note for note in [outcome.note, *worth_a_look(prediction, outcome, plan)] if note]
         expected = None
@@ -287,7 +288,8 @@ def _report(outcomes: list[Outcome], options: Predict, names: list[str]) -> int:
     scores = [score for one in done for score in one.scores]
     if scores:
         show_scores(scores, f"{len(done)} scans against {options.truth}")
-    log.info("%d of %d masks written to %s (look at index.html)", len(done), len(outcomes), options.output)
+    log.info("%d of %d masks written to %s", len(done), len(outcomes), options.output)
+    show_next([("look at", options.output / "index.html"), ("table", options.output / "predictions.csv")])
     for one in failed:
         log.error("failed: %s", one.reason)
     return SOME_FAILED if failed else 0

@@ -1,5 +1,6 @@
 """`index.html` of a folder of masks: every scan that was ever segmented into it, the failed ones first."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +9,20 @@ import numpy as np
 
 from segpipe import __version__
 from segpipe.config.predict import Predict
+from segpipe.errors import SegpipeError
 from segpipe.plan import Plan
 from segpipe.prediction.manifest import Outcome
 from segpipe.prediction.outputs import STAGES
 from segpipe.prediction.predictor import Prediction
-from segpipe.prediction.scans import Scan
-from segpipe.report.page import Cell, Column, Link, Page, Picture, Sorted, Table, embed, write_page
+from segpipe.prediction.scans import Scan, find_truth
+from segpipe.report.page import Cell, Column, Link, Page, Picture, Sorted, Table, embed_all, write_page
+from segpipe.report.viewer import Shelf, Turnable, Viewer, make_viewer, turnable
 from segpipe.terminal import progress_bar
+from segpipe.volumes import read
 
+log = logging.getLogger("segpipe")
 WIDTH = 800  # pixels of a picture inside the page
-PICTURES_MIB = 24  # beyond this, pictures are linked: a page of more is slow to open
+PICTURES_MIB = 24.0  # beyond this, pictures are linked: a page of more is slow to open
 FAR = 3.0  # times the spacing that the network was trained with, from which a scan is worth a look
 AXES = ("left-right", "back-front", "foot-head")
 
@@ -31,6 +36,7 @@ class Index(Page):
         failed: scan and reason; None where none failed.
         scans: those that are done; None where none is.
         pictures: what is inside the page and what beside it.
+        viewer: of volumes, where it is asked for.
         files: beside the page.
     """
 
@@ -38,6 +44,7 @@ class Index(Page):
     failed: Table | None
     scans: Table | None
     pictures: str
+    viewer: Viewer | None
     files: Sequence[Link]
 
 
@@ -74,6 +81,7 @@ def write_index(folder: Path, known: Mapping[str, Outcome], asked: int, options:
         failed=_failed(failed) if failed else None,
         scans=_done(done, pictures, scored) if done else None,
         pictures=_note(pictures, done),
+        viewer=_viewer(folder, [one for one in done if one.ids], options) if options.page.viewer else None,
         files=[Link(name, name) for name in _beside(folder, scored)],
     )
     write_page(folder / "index.html", "index.html", page)
@@ -102,15 +110,43 @@ def _beside(folder: Path, scored: bool) -> list[str]:
 
 def _pictures(folder: Path, done: Sequence[Outcome]) -> dict[str, Picture]:
     """The pictures that the page holds, by the scan's name."""
-    found: dict[str, Picture] = {}
-    room = PICTURES_MIB * 2**20
+    files = {one.name: _overlay(folder, one) for one in done}
+    return embed_all(files, "mask over the scan in three slices", WIDTH, PICTURES_MIB)
+
+
+def _viewer(folder: Path, done: Sequence[Outcome], options: Predict) -> Viewer | None:
+    """The scans and masks whose files are still there, in the order of the table, as many as there is room for."""
+    shelf, labels = Shelf(options.page.viewer_mib), list(dict.fromkeys(name for one in done for name in one.labels))
     with progress_bar() as bar:
-        for one in bar.track(done, description="writing index.html"):
-            file = _overlay(folder, one)
-            if room > 0 and file.is_file():
-                found[one.name] = embed(file, f"{one.name}: mask over the scan in three slices", WIDTH)
-                room -= len(found[one.name].source)
-    return found
+        task = bar.add_task("volumes for the viewer", total=len(done), note="")
+        for rank, one in enumerate(done):
+            try:
+                case = _turnable(folder, one, labels, options.truth)
+            except SegpipeError as error:
+                log.warning("%s: is not in the viewer: %s", one.name, error)
+                case = None
+            if case is not None:
+                shelf.add(float(rank), case)
+            bar.advance(task)
+    return make_viewer(shelf, labels)
+
+
+def _turnable(folder: Path, one: Outcome, labels: Sequence[str], truths: Path | None) -> Turnable | None:
+    """A scan, its mask, and the truth it was scored against, whose ids become the places of the page's labels.
+
+    Raises:
+        SegpipeError: if a file is gone, or cannot be read.
+    """
+    scan, paths = Scan(one.name, tuple(map(Path, one.images))), [folder / _mask(one)]
+    if truths is not None and one.scores:
+        paths.append(find_truth(scan, truths))
+    places = {number: labels.index(name) + 1 for number, name in zip(one.ids, one.labels, strict=True)}
+    known = np.zeros(max(places, default=0) + 2, np.uint8)
+    known[list(places)] = list(places.values())
+    image = read(scan.images)
+    masks = [known[np.clip(read([path]).numpy()[0], 0, len(known) - 1).astype(int)] for path in paths]
+    affine = np.asarray(image.affine, dtype=float)
+    return turnable(one.name, image.float().mean(0).numpy(), masks[0], masks[1] if masks[1:] else None, affine)
 
 
 def _overlay(folder: Path, one: Outcome) -> Path:
@@ -123,7 +159,7 @@ def _note(pictures: Mapping[str, Picture], done: Sequence[Outcome]) -> str:
         return "No pictures were drawn (overlays=false)."
     kib = sum(len(picture.source) for picture in pictures.values()) / 1024
     inside = f"Pictures inside this page: {len(pictures)} of {drawn}, {kib / max(1, len(pictures)):.0f} KiB a scan"
-    return f"{inside}; beyond {PICTURES_MIB} MiB they are linked from overlays/. In full size: overlays/."
+    return f"{inside}; beyond {PICTURES_MIB:g} MiB they are linked from overlays/. In full size: overlays/."
 
 
 def _failed(outcomes: Sequence[Outcome]) -> Table:

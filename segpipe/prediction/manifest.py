@@ -31,6 +31,7 @@ class Outcome:
         files: of each file that was written, its path below the folder, and a name for its content.
         images: the scan's files.
         labels: names of what `volumes_ml` and `voxels` are of.
+        ids: of those labels in the mask; none in a manifest of an earlier version.
         warnings: what is worth a look, though the mask is done.
         drawn: whether there is a picture of it in `overlays/`.
     """
@@ -46,6 +47,7 @@ class Outcome:
     files: dict[str, str] = field(default_factory=dict)
     images: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     drawn: bool = False
 

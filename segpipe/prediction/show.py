@@ -9,6 +9,7 @@ import torch
 from segpipe.metrics import IGNORED, Score, summarise
 from segpipe.prediction.predictor import Prediction
 from segpipe.report.pictures import draw_overlay
+from segpipe.report.viewer import Shelf, turnable
 from segpipe.terminal import show_table
 
 
@@ -31,6 +32,23 @@ def draw_prediction(
         title,
         picture,
     )
+
+
+def put_on_shelf(shelf: Shelf, name: str, prediction: Prediction, truth: np.ndarray | None, rank: float) -> None:
+    """Puts a scan with its mask, and the truth where it is known, on the shelf of a page's viewer.
+
+    Args:
+        shelf: of the viewer.
+        name: of the case.
+        prediction: of it.
+        truth: ids inside, on the scan's grid; None where it is not known.
+        rank: the lowest stay longest.
+    """
+    image = prediction.scan.native.float().mean(0).numpy()
+    known = None if truth is None else np.where(truth == IGNORED, 0, truth)
+    case = turnable(name, image, prediction.labels, known, prediction.grid.affine)
+    if case is not None:
+        shelf.add(rank, case)
 
 
 def show_scores(scores: Sequence[Score], title: str) -> None:

@@ -8,7 +8,7 @@ import base64
 import io
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from segpipe.files import write_text
+from segpipe.terminal import progress_bar
 
 NOT_KNOWN = "—"
 QUALITY = 80  # of WebP: a tenth of a PNG's bytes, and no difference that one sees at the size of a page
@@ -132,6 +133,27 @@ def embed(picture: Path, alt: str, width: int, caption: str = "") -> Picture:
     content = io.BytesIO()
     image.save(content, format="WEBP", quality=QUALITY, method=4)
     return Picture(data_address("image/webp", content.getvalue()), alt, image.width, image.height, caption)
+
+
+def embed_all(pictures: Mapping[str, Path], alt: str, width: int, limit_mib: float) -> dict[str, Picture]:
+    """Picture files as they stand inside a page, in their order, until there is no room; missing files are left out.
+
+    Args:
+        pictures: by name.
+        alt: what they show; the name stands before it.
+        width: most pixels that one may be wide.
+        limit_mib: what they may take together; the last one may go beyond it.
+    """
+    found: dict[str, Picture] = {}
+    room = limit_mib * 2**20
+    with progress_bar() as bar:
+        embedding = bar.add_task("writing the page", total=len(pictures), note="")
+        for name, file in pictures.items():
+            if room > 0 and file.is_file():
+                found[name] = embed(file, f"{name}: {alt}", width)
+                room -= len(found[name].source)
+            bar.advance(embedding)
+    return found
 
 
 def data_address(kind: str, content: bytes) -> str:

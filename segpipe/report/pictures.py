@@ -55,7 +55,7 @@ def draw_overlay(
     labelled = prediction > 0 if truth is None else (prediction > 0) | (truth > 0)
     handles = _legend(names, prediction[labelled], None if truth is None else truth[labelled])
     figure, panels = _panels(np.multiply(image.shape, spacing_mm), views, 1 + len(handles) // 4)
-    grey = _window(image, labelled)
+    grey = window(image, labelled)
     for axes, axis in zip(panels, views, strict=True):
         place = _fullest(labelled, axis)
         slices = [None if volume is None else _flat(volume, axis, place) for volume in (grey, prediction, truth)]
@@ -85,10 +85,14 @@ def _across(of_axes: Sequence[float] | np.ndarray, axis: int) -> tuple[float, fl
     return width, height
 
 
-def _window(image: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+def window(image: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """Grey values 0 to 1 between the 0.5th and 99.5th percentiles; of a CT, whose air would hide the rest, soft tissue.
 
     The window of soft tissue, -160 to 240 HU, is widened to the labelled voxels (of lung or bone) where they need it.
+
+    Args:
+        image: of any shape.
+        labelled: where a label is, in the same shape.
     """
     known = image[np.isfinite(image)].astype(float)
     low, high = np.percentile(known[:: 1 + known.size // 1_000_000], [0.5, 99.5]) if known.size else (0.0, 1.0)

@@ -1,6 +1,8 @@
-"""Plots of a run's numbers: curves over its steps."""
+"""Plots of a run's numbers: curves over its steps, and boxes over its cases."""
 
 import csv
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,36 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     for axes in (left, right):
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
+    save(figure, picture)
+
+
+def draw_boxes(values: Mapping[str, Mapping[str, Sequence[float]]], picture: Path) -> None:
+    """Draws a box per label over the cases (quartiles, whiskers to 1.5 of their distance), with a point for each case.
+
+    Args:
+        values: what is measured -> label -> its value in each case; NaN where it is not known.
+        picture: PNG to write.
+    """
+    labels = max(len(of) for of in values.values())
+    figure = Figure(figsize=(11, 2 + 0.34 * max(3, labels)), layout="constrained")
+    panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    for axes, (measure, of) in zip(panels, values.items(), strict=True):
+        known = [np.array(found, float)[np.isfinite(found)] for found in of.values()]
+        lines = {"color": "0.25", "linewidth": 1.2}
+        axes.boxplot(
+            known, orientation="horizontal", widths=0.62, showfliers=False, boxprops=lines, whiskerprops=lines,
+            capprops=lines, medianprops={"color": "black", "linewidth": 2},
+        )  # fmt: skip
+        for place, found in enumerate(known):
+            if len(found):
+                low, high = np.percentile(found, [25, 75])
+                axes.barh(place + 1, high - low, 0.62, low, color=colour(place), alpha=0.3, linewidth=0)
+            aside = np.random.default_rng(place).uniform(-0.18, 0.18, len(found))
+            axes.scatter(found, place + 1 + aside, s=22, color=colour(place), alpha=0.9, linewidths=0, zorder=3)
+        axes.set_yticks(range(1, len(of) + 1), [textwrap.shorten(name, 28, placeholder="…") for name in of])
+        axes.set(title=measure, ylim=(len(of) + 0.6, 0.4))
+        axes.set_xlim((-0.02, 1.02) if "Dice" in measure else (0, None))
+        axes.grid(axis="x", alpha=0.3)
     save(figure, picture)
 
 

@@ -1,12 +1,13 @@
 """`python -m segpipe.study COMMAND ...`: looks into networks, trained or not; each command has its own `--help`."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from segpipe.cli import Run, launch
 from segpipe.config.compose import nearest, validate
-from segpipe.config.probe import Depth, Landscape, Lesion, Report, Robustness
+from segpipe.config.probe import Depth, Landscape, Lesion, Probe, Report, Robustness
 from segpipe.config.section import Section
 
 USAGE = """\
@@ -19,6 +20,7 @@ Looks into networks, and compares those of a sweep.
   python -m segpipe.study depth                             gradients of a deep network at initialisation
 
 Each has a page of its own: python -m segpipe.study lesion --help"""
+P = TypeVar("P", bound=Probe)
 WRONG_USAGE = 2
 NOTHING = 1  # to report
 
@@ -27,36 +29,49 @@ def _lesion(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int
     options = validate(Lesion, values)
     from segpipe.study.lesion import lesion  # torch and MONAI take seconds to import: only after the check
 
-    return lesion(options)
+    return _logged(lesion, options, "lesion")
 
 
 def _landscape(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Landscape, values)
     from segpipe.study.landscape import landscape
 
-    return landscape(options)
+    return _logged(landscape, options, "landscape")
 
 
 def _robustness(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Robustness, values)
     from segpipe.study.robustness import robustness
 
-    return robustness(options)
+    return _logged(robustness, options, "robustness")
 
 
 def _depth(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Depth, values)
     from segpipe.study.gradient import depth
+    from segpipe.terminal import logged_to
 
-    return depth(options)
+    with logged_to(options.output / "depth.log"):
+        return depth(options)
 
 
 def _report(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Report, values)
     from segpipe.study.report import report
+    from segpipe.terminal import logged_to
 
     assert options.sweep is not None
-    return 0 if report(options.sweep, options) else NOTHING
+    with logged_to(options.sweep / "study.log"):
+        return 0 if report(options.sweep, options) else NOTHING
+
+
+def _logged(command: Callable[[P], int], options: P, name: str) -> int:
+    """Runs a command whose log file lies with what it writes."""
+    from segpipe.study.trained import output_folder
+    from segpipe.terminal import logged_to
+
+    with logged_to(output_folder(options, name) / f"{name}.log"):
+        return command(options)
 
 
 COMMANDS: dict[str, tuple[type[Section], Run]] = {

@@ -20,7 +20,7 @@ from segpipe.files import write_rows
 from segpipe.nets import build
 from segpipe.nets.gradient import CONVOLUTIONS, bottleneck, gradients, layers_in_order, relative_norms
 from segpipe.study.pictures import Profile, draw_depth
-from segpipe.terminal import progress_bar, show_table
+from segpipe.terminal import progress_bar, show_next, show_table
 
 log = logging.getLogger("segpipe")
 LABELS, IMAGES = 4, 2
@@ -77,7 +77,7 @@ def depth(options: Depth) -> int:
     made = f"{model.dims}D, norm {model.norm}, {model.activation}, initialisation {options.init}"
     draw_depth(profiles, made, options.output / "depth.png")
     _show(profiles, made)
-    log.info("drawn in %s", options.output / "depth.png")
+    show_next([("drawn", options.output / "depth.png"), ("table", options.output / "depth.csv")])
     return 0
 
 

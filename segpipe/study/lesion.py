@@ -26,7 +26,7 @@ from segpipe.nets.entrances import Entrance, entrances
 from segpipe.prediction.predictor import Predictor
 from segpipe.study.pictures import Loss, draw_lesions
 from segpipe.study.trained import TrainedRun, find_cases, open_runs, output_folder, read_case
-from segpipe.terminal import progress_bar, show_table
+from segpipe.terminal import progress_bar, show_next, show_table
 
 log = logging.getLogger("segpipe")
 Kind = Literal["zero", "mean", "shuffle"]
@@ -151,7 +151,7 @@ def lesion(options: Lesion) -> int:
     title = f"{len(cases)} cases; whole network: Dice {whole_dice:.4f}, NSD {whole_nsd:.4f}"
     draw_lesions(losses, f"what is lost without a long skip ({title})", folder / "lesion.png")
     _show(losses, title)
-    log.info("drawn in %s", folder / "lesion.png")
+    show_next([("drawn", folder / "lesion.png"), ("table", folder / "lesion.csv")])
     return 0
 
 

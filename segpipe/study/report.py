@@ -21,7 +21,7 @@ from segpipe.study.tables import (
     variants_table,
 )
 from segpipe.study.worst import draw_worst
-from segpipe.terminal import show_table
+from segpipe.terminal import show_next, show_table
 
 log = logging.getLogger("segpipe")
 WIDTH = 1100  # pixels of a picture inside the page
@@ -90,7 +90,9 @@ def report(folder: Path, options: Study) -> Evidence | None:
     write_text(folder / "study.md", _markdown(evidence))
     write_page(folder / "study.html", "study.html", _page(evidence, options, folder))
     _show(evidence)
-    log.info("study: %s (study.html, study.md, study.csv)", folder)
+    show_next(
+        [("report", folder / "study.html"), ("for a paper", folder / "study.md"), ("table", folder / "study.csv")]
+    )
     return evidence
 
 

@@ -24,7 +24,7 @@ from segpipe.geometry import Grid
 from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.study.pictures import draw_changes, draw_robustness
 from segpipe.study.trained import TrainedRun, find_cases, open_runs, output_folder, same_targets
-from segpipe.terminal import progress_bar, show_table
+from segpipe.terminal import progress_bar, show_next, show_table
 from segpipe.volumes import read
 
 log = logging.getLogger("segpipe")
@@ -182,7 +182,7 @@ def _report(
         f"mean Dice of {cases} cases", ["scan", *names], [["clean", *(f"{value:.4f}" for value in clean)], *rows]
     )
     draw_robustness(names, curves, folder / "robustness.png")
-    log.info("drawn in %s", folder / "robustness.png")
+    show_next([("drawn", folder / "robustness.png"), ("table", folder / "robustness.csv")])
 
 
 def _draw_examples(case: Case, trials: Sequence[tuple[str, float]], seed: int, folder: Path) -> None:

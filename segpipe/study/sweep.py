@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from segpipe.cli import FAILURE
 from segpipe.config.compose import chosen, defaults, sweep_jobs
-from segpipe.config.resume import is_done
+from segpipe.config.resume import SHOWN, is_done
 from segpipe.errors import ConfigError
 from segpipe.metrics import Score
 
@@ -44,8 +44,9 @@ class SweepRun:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Its options, as plain values."""
-        return yaml.safe_load((self.folder / "config.yaml").read_text())
+        """Its options, as plain values; with the usual ones of what is only shown, which an older run has not."""
+        usual = defaults("train")
+        return {key: usual[key] for key in SHOWN} | yaml.safe_load((self.folder / "config.yaml").read_text())
 
     @cached_property
     def network(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The cases of a run: found, split and examined; and `mode=doctor`, which stops there."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from segpipe.data.mend import write_mended
 from segpipe.data.phantom import write_phantom
 from segpipe.data.split import split_cases, write_split
 from segpipe.errors import DataError
-from segpipe.terminal import progress_bar
+from segpipe.terminal import near, progress_bar, show_next, show_table
 
 log = logging.getLogger("segpipe")
 SOME_WRONG = 3
@@ -109,7 +110,12 @@ def diagnose(options: Train, folder: Path) -> int:
     findings = [finding for seen in cases for finding in seen.findings]
     errors = sum(finding.severity == "error" for finding in findings)
     found = f"{errors} errors, {len(findings) - errors} warnings" if findings else "nothing wrong found"
-    log.info("%s: %d cases read; %s (%s)", dataset.name, len(cases), found, folder / "doctor.csv")
+    log.info("%s: %d cases read; %s", dataset.name, len(cases), found)
+    if findings:
+        kinds = Counter((finding.severity, finding.kind) for finding in findings)
+        rows = [[kind, severity, str(count)] for (severity, kind), count in sorted(kinds.items())]
+        show_table("findings", ["kind", "severity", "cases"], rows)
+    show_next([("every finding", near(folder / "doctor.csv")), ("log", near(folder / "train.log"))])
     if options.fix is not None:
         labels = label_ids(cases, dataset.labels)
         left_out = write_mended(cases, labels, options.fix)

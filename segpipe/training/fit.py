@@ -3,32 +3,27 @@
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from segpipe import checkpoint, nets
+from segpipe import nets
 from segpipe.config.train import Train
 from segpipe.data.cases import Case, Dataset
 from segpipe.data.examine import Examined
-from segpipe.data.fingerprint import fingerprint, label_ids
+from segpipe.data.fingerprint import facts, fingerprint, label_ids
 from segpipe.data.module import CaseData
-from segpipe.data.prepare import read_labels
 from segpipe.device import NumberFormat, choose_device, choose_format
 from segpipe.files import write_text
-from segpipe.metrics import Score, score_case, write_scores
 from segpipe.plan import Plan, make_plan
-from segpipe.prediction.predictor import Predictor
-from segpipe.prediction.show import draw_prediction, show_scores
-from segpipe.report.plots import draw_curves
-from segpipe.terminal import progress_bar
+from segpipe.terminal import near, show_next
 from segpipe.training.budget import Budget
 from segpipe.training.cases import examine_dataset, open_dataset, refuse_errors, split_dataset
 from segpipe.training.cost import Cost
@@ -36,12 +31,14 @@ from segpipe.training.gradient_flow import GradientFlow
 from segpipe.training.history import History
 from segpipe.training.memory import fitting_plan
 from segpipe.training.network import make_network, show_network
+from segpipe.training.page import reported, write_facts
 from segpipe.training.progress import RunProgress
 from segpipe.training.provenance import environment
+from segpipe.training.scoring import score
+from segpipe.training.stages import PREPARING, Stages
 from segpipe.training.task import SegmentationTask
 
 log = logging.getLogger("segpipe")
-OVERLAYS = 6  # pictures: the worst and the best cases
 
 
 def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
@@ -58,31 +55,46 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     device = choose_device(options.trainer.device)
     number_format = choose_format(options.trainer.precision, device)
     nets.check(options.model)
-    _quieten_libraries()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # leaves out its banner
     pl.seed_everything(options.seed, verbose=False)
 
     dataset = open_dataset(options.data)
     train, val = split_dataset(dataset, options, folder)
-    cases = examine_dataset(dataset, train, val, options.data, folder)
+    stages = Stages(folder)
+    with stages.stage("reading cases"):
+        cases = examine_dataset(dataset, train, val, options.data, folder)
     refuse_errors(cases)
-    plan = _plan(dataset, cases, train, options, device, number_format)
-    options, network = make_network(options, plan, folder)
+    with stages.stage("planning"):
+        plan = _plan(dataset, cases, train, options, device, number_format)
+        options, network = make_network(options, plan, folder)
     if options.model.describe:
         return show_network(folder / "network.json", plan)
     _record(folder, options, plan, overrides)
+    write_facts(folder, facts(cases[: len(train)], cases[len(train) :], plan.labels, plan.channels))
     log.info("training on %s in %s", device, number_format)
     task = SegmentationTask(network, plan, options, Budget.of(options.trainer), number_format)
-    trainer = _trainer(options, task.budget, folder, device, number_format)
+    trainer = _trainer(options, task.budget, folder, device, number_format, stages)
     resume = folder / "checkpoints" / "last.ckpt" if options.resume else None
-    trainer.fit(task, CaseData(train, val, plan, options, device), ckpt_path=resume, weights_only=True)
+    with reported(folder, stages) as report, _without_lightnings_own_warning():
+        with stages.stage(PREPARING):
+            trainer.fit(task, CaseData(train, val, plan, options, device), ckpt_path=resume, weights_only=True)
+        with stages.stage("scoring and drawing"):
+            report.shelf = score(folder, val, device, number_format, options.page)
+    show_next(
+        [
+            ("report", near(folder / "report.html")),
+            ("network", near(folder / "checkpoints" / "best.ckpt")),
+            ("predict", f"python predict.py checkpoint={near(folder)} input=SCANS output=MASKS"),
+        ]
+    )
 
-    score(folder, val, device, number_format)
 
-
-def _quieten_libraries() -> None:
-    """Leaves out Lightning's banner, and a warning that it gives of its own call into torch."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+@contextmanager
+def _without_lightnings_own_warning() -> Iterator[None]:
+    """Leaves out a warning that Lightning gives of its own call into torch, and nothing else, while it runs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        yield
 
 
 def _plan(
@@ -131,7 +143,7 @@ def _record(folder: Path, options: Train, plan: Plan, overrides: Sequence[str]) 
 
 
 def _trainer(
-    options: Train, budget: Budget, folder: Path, device: torch.device, number_format: NumberFormat
+    options: Train, budget: Budget, folder: Path, device: torch.device, number_format: NumberFormat, stages: Stages
 ) -> pl.Trainer:
     checks: Any = options.trainer.validations
     interval = max(1, budget.steps // checks) if budget.steps else budget.time and budget.time / checks
@@ -144,7 +156,8 @@ def _trainer(
         *flow,
         RunProgress(),
         Cost(folder),
-        History(folder / "metrics.csv"),
+        stages,
+        History(folder),
         ModelCheckpoint(filename="best", monitor="dice/mean", mode="max", save_on_train_epoch_end=False, **keep),
         ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **keep),
     ]
@@ -159,41 +172,8 @@ def _trainer(
         gradient_clip_val=options.optim.clip,
         callbacks=callbacks,
         logger=TensorBoardLogger(folder, "", "tensorboard"),
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, options.trainer.steps_per_epoch),
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
     )
-
-
-def score(folder: Path, cases: Sequence[Case], device: torch.device, number_format: NumberFormat) -> None:
-    """Scores a run's best checkpoint on whole scans: `validation.csv`, `overlays/`, `curves.png` and a table.
-
-    Raises:
-        SegpipeError: if the run has no checkpoint, or a case cannot be read.
-    """
-    trained = checkpoint.load(folder)
-    predictor = Predictor(trained.network.to(device), trained.plan, device, number_format)
-    names, targets = list(trained.plan.labels)[1:], trained.plan.targets
-    scores: list[Score] = []
-    with progress_bar() as bar:
-        scoring = bar.add_task("scoring", total=len(cases), note="")
-        for case in cases:
-            prediction = predictor(case.images)
-            truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]
-            scores += score_case(case.name, prediction.labels, truth, prediction.grid.spacing_mm, targets)
-            bar.advance(scoring)
-    write_scores(scores, folder / "validation.csv")
-    draw_curves(folder / "metrics.csv", folder / "curves.png")
-    for case in _worst_and_best(cases, scores):
-        prediction = predictor(case.images)
-        truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]
-        draw_prediction(prediction, truth, names, case.name, folder / "overlays" / f"{case.name}.png")
-    show_scores(scores, f"{len(cases)} validation cases")
-    log.info("run: %s (curves.png, overlays/, validation.csv, checkpoints/best.ckpt)", folder)
-
-
-def _worst_and_best(cases: Sequence[Case], scores: Sequence[Score]) -> list[Case]:
-    dice = {case.name: [score.dice for score in scores if score.case == case.name] for case in cases}
-    ranked = sorted(cases, key=lambda case: float(np.nan_to_num(np.mean(dice[case.name]))))
-    return ranked if len(ranked) <= OVERLAYS else [*ranked[: OVERLAYS // 2], *ranked[-OVERLAYS // 2 :]]

@@ -45,6 +45,7 @@ class SegmentationTask(pl.LightningModule):
         self.number_format: NumberFormat = number_format
         self.loss = SegmentationLoss(plan, options.optim)
         self.dice: list[np.ndarray] = []  # a row per validated case, a column per target
+        self.validated: list[str] = []  # names of those cases
 
     def configure_optimizers(self) -> Optimizer:
         """The optimiser; its learning rate is set before every step."""
@@ -87,13 +88,14 @@ class SegmentationTask(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last validation."""
-        self.dice = []
+        self.dice, self.validated = [], []
         self.predictor = Predictor(self.network, self.plan, self.device, self.number_format)
 
     def validation_step(self, case: Case, batch_idx: int) -> None:
         """Dice per target of a whole scan, on its own grid, through the code that `predict.py` uses."""
         prediction = self.predictor(case.images)
         truth = read_labels(case, self.plan, prediction.grid).numpy()[0]
+        self.validated.append(case.name)
         self.dice.append(dice_per_target(prediction.labels, truth, self.plan.targets))
 
     def on_validation_epoch_end(self) -> None:
