@@ -26,7 +26,8 @@ def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             saved["trainer"][option] = values["trainer"][option]
         elif key != "resume":
             raise ConfigError(f"{key}: a resumed run keeps its config; only trainer.* can be changed with resume=")
-    return saved | {"resume": values["resume"]}
+    # a section that segpipe has learnt since then has its default
+    return values | saved | {"resume": values["resume"]}
 
 
 def begun(folder: Path, overrides: list[str]) -> Path | None:

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
 from segpipe.config.section import Section, Unit
 
@@ -235,6 +236,7 @@ class Train(Section):
     augment: Augment
     optim: Optim
     trainer: TrainerOptions
+    logger: LoggerChoice
     study: Study
 
     @field_validator("resume")

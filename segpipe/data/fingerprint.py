@@ -1,5 +1,7 @@
 """The fingerprint of the training cases, from what the doctor saw of them."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +24,15 @@ def fingerprint(train: Sequence[Examined]) -> Fingerprint:
         foreground=[_statistics(channel) for channel in voxels],
         labels=_label_sizes(train),
     )
+
+
+def content_of(cases: Sequence[Examined]) -> str:
+    """A name for the voxels, labels and places of these cases, in whatever order and files they come."""
+    rows = [
+        json.dumps([seen.content, seen.label_content, seen.grid and np.round(seen.grid.affine, 4).tolist()])
+        for seen in cases
+    ]
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
 
 
 def _label_sizes(cases: Sequence[Examined]) -> dict[int, LabelSize]:

@@ -12,13 +12,14 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, Timer
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 
 from segpipe import checkpoint, nets
+from segpipe.checkpoint import TrainedOn
 from segpipe.config.train import Train
 from segpipe.data.cases import Case, Dataset
 from segpipe.data.examine import Examined
-from segpipe.data.fingerprint import fingerprint, label_ids
+from segpipe.data.fingerprint import content_of, fingerprint, label_ids
 from segpipe.data.module import CaseData
 from segpipe.data.prepare import read_labels
 from segpipe.device import NumberFormat, choose_device, choose_format
@@ -34,6 +35,8 @@ from segpipe.training.cases import examine_dataset, open_dataset, refuse_errors,
 from segpipe.training.cost import Cost
 from segpipe.training.gradient_flow import GradientFlow
 from segpipe.training.history import History
+from segpipe.training.loggers import check as check_logger
+from segpipe.training.loggers import open_logger
 from segpipe.training.memory import fitting_plan
 from segpipe.training.network import make_network, show_network
 from segpipe.training.progress import RunProgress
@@ -58,6 +61,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     device = choose_device(options.trainer.device)
     number_format = choose_format(options.trainer.precision, device)
     nets.check(options.model)
+    check_logger(options.logger)
     _quieten_libraries()
     pl.seed_everything(options.seed, verbose=False)
 
@@ -71,10 +75,12 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
         return show_network(folder / "network.json", plan)
     _record(folder, options, plan, overrides)
     log.info("training on %s in %s", device, number_format)
-    task = SegmentationTask(network, plan, options, Budget.of(options.trainer), number_format)
-    trainer = _trainer(options, task.budget, folder, device, number_format)
+    data = TrainedOn(dataset.name, content_of(cases), len(train), len(val))
+    task = SegmentationTask(network, plan, options, Budget.of(options.trainer), number_format, data)
     resume = folder / "checkpoints" / "last.ckpt" if options.resume else None
-    trainer.fit(task, CaseData(train, val, plan, options, device), ckpt_path=resume, weights_only=True)
+    with open_logger(options, folder) as logger:
+        trainer = _trainer(options, task.budget, folder, device, number_format, logger)
+        trainer.fit(task, CaseData(train, val, plan, options, device), ckpt_path=resume, weights_only=True)
 
     score(folder, val, device, number_format)
 
@@ -127,7 +133,7 @@ def _record(folder: Path, options: Train, plan: Plan, overrides: Sequence[str]) 
 
 
 def _trainer(
-    options: Train, budget: Budget, folder: Path, device: torch.device, number_format: NumberFormat
+    options: Train, budget: Budget, folder: Path, device: torch.device, number_format: NumberFormat, logger: Logger
 ) -> pl.Trainer:
     checks: Any = options.trainer.validations
     interval = max(1, budget.steps // checks) if budget.steps else budget.time and budget.time / checks
@@ -154,7 +160,7 @@ def _trainer(
         num_sanity_val_steps=0,
         gradient_clip_val=options.optim.clip,
         callbacks=callbacks,
-        logger=TensorBoardLogger(folder, "", "tensorboard"),
+        logger=logger,
         log_every_n_steps=10,
         enable_progress_bar=False,
         enable_model_summary=False,
