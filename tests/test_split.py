@@ -12,7 +12,7 @@ from segpipe.data.cases import Case
 from segpipe.data.split import Split, split_cases, write_split
 from segpipe.errors import ConfigError
 
-NOTHING = {"file": None, "folds": 5, "fold": None, "fraction": 0.2, "seed": 0}
+NOTHING = {"file": None, "folds": 5, "fold": None, "fraction": 0.2}
 
 
 def cases(count: int, patients: int | None = None) -> list[Case]:
@@ -32,25 +32,26 @@ def test_folds_are_scikit_learns(count: int, folds: int, data: st.DataObject) ->
     assert split == Split(tuple(names[i] for i in expected[0]), tuple(names[i] for i in expected[1]))
 
 
-@given(count=st.integers(2, 60), patients=st.integers(2, 20), fraction=st.floats(0.05, 0.8), seed=st.integers(0, 99))
-def test_a_patient_is_never_on_both_sides(count: int, patients: int, fraction: float, seed: int) -> None:
+@given(count=st.integers(2, 60), patients=st.integers(2, 20), fraction=st.floats(0.05, 0.8))
+def test_a_patient_is_never_on_both_sides(count: int, patients: int, fraction: float) -> None:
     both = cases(count, patients)
-    split = split_cases(both, **NOTHING | {"fraction": min(fraction, 0.4), "seed": seed})
+    split = split_cases(both, **NOTHING | {"fraction": min(fraction, 0.4)})
     group = {case.name: case.group for case in both}
     assert not {group[name] for name in split.train} & {group[name] for name in split.val}
     assert sorted((*split.train, *split.val)) == sorted(group)
 
 
-def test_the_fraction_is_met_and_follows_the_seed() -> None:
-    first, again, other = (split_cases(cases(50), **NOTHING | {"seed": seed}) for seed in (1, 1, 2))
+def test_the_fraction_is_met_by_cases_drawn_from_everywhere_and_always_the_same() -> None:
+    first, again = (split_cases(cases(50), **NOTHING) for _ in range(2))
     assert len(first.val) == 10
-    assert first == again != other
+    assert first == again
+    assert set(first.val) not in ({case.name for case in cases(50)[:10]}, {case.name for case in cases(50)[-10:]})
 
 
 def test_a_written_split_reads_back(tmp_path: Path) -> None:
     split = split_cases(cases(10), **NOTHING)
     write_split(split, tmp_path / "split.json")
-    assert split_cases(cases(10), **NOTHING | {"file": tmp_path / "split.json", "seed": 9}) == split
+    assert split_cases(cases(10), **NOTHING | {"file": tmp_path / "split.json"}) == split
 
 
 def test_a_list_of_splits_is_picked_by_the_fold(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -116,7 +117,7 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
     Raises:
         ConfigError: for the first wrong key, value or group choice.
     """
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from hydra._internal.utils import get_args_parser
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -127,7 +128,7 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
     extra = [f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]"] if given.config_dir else []
     try:
         overrides = OverridesParser.create().parse_overrides(given.overrides)
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with _hydra():
             for override in overrides:
                 _check_key(override.key_or_group, override.is_delete(), schema, given.config_dir)
             name = given.config_name or program
@@ -162,13 +163,12 @@ def sweep_jobs(folder: Path) -> list[list[str]]:
     Raises:
         ConfigError: if the folder is that of a sweep of another version, whose keys are no longer known.
     """
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     typed, _ = sweep_overrides(folder)
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with _hydra():
             return _jobs("train", typed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{folder}/multirun.yaml: {' '.join(str(error).split())}") from None
@@ -199,20 +199,35 @@ def _is_mapping(field: FieldInfo) -> bool:
     return any(get_origin(member) is dict for member in (field.annotation, *get_args(field.annotation)))
 
 
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra on `conf/`; one that runs this very process, as at the end of a sweep, stands aside meanwhile."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    one = GlobalHydra.instance()
+    running, one.hydra = one.hydra, None
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        one.hydra = running
+
+
 def defaults(program: str) -> dict[str, Any]:
     """The values that `conf/` gives where nothing is overridden, unchecked."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with _hydra():
         return OmegaConf.to_container(compose(program), resolve=True)  # type: ignore[return-value]
 
 
 def chosen(program: str) -> dict[str, str]:
     """The groups of `conf/` with their choice where nothing is overridden; "" of studies, which there is none of."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with _hydra():
         found = compose(program, return_hydra_config=True).hydra.runtime.choices
     groups = {group: choice for group, choice in sorted(found.items()) if not group.startswith("hydra/")}
     return groups | ({"study": ""} if program == "train" else {})

@@ -224,7 +224,7 @@ class Train(Section):
     """Everything that `train.py` can be told."""
 
     name: str = Field(pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME")
-    seed: NonNegativeInt = Field(description="seed of weights, split, patches and augmentation")
+    seed: NonNegativeInt = Field(description="seed of weights, patches and augmentation")
     mode: Literal["train", "doctor"] = Field(
         description="doctor = only look through the dataset and say what is wrong with each case"
     )

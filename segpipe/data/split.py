@@ -15,6 +15,7 @@ from segpipe.errors import ConfigError
 from segpipe.files import write_text
 
 NNUNET_SEED = 12345
+RANDOM_SEED = 0  # never that of the training: runs that differ in their seed validate the same cases
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,8 @@ class Split:
     val: tuple[str, ...]
 
 
-def split_cases(
-    cases: Sequence[Case], *, file: Path | None, folds: int, fold: int | None, fraction: float, seed: int
-) -> Split:
-    """The split that a file gives, else the cases' own, else the folds', else a random one.
+def split_cases(cases: Sequence[Case], *, file: Path | None, folds: int, fold: int | None, fraction: float) -> Split:
+    """The split that a file gives, else the cases' own, else the folds', else a random one, the same at each call.
 
     Folds are those of nnU-Net: scikit-learn's `KFold(folds, shuffle=True, random_state=12345)` over the sorted case
     names, or over the sorted groups where cases have them. Cases that a split file names on neither side are left out;
@@ -40,7 +39,6 @@ def split_cases(
         folds: number of folds.
         fold: the fold that validates, from 0.
         fraction: share of the cases, or of the groups, that validates where no fold is given.
-        seed: of the random split.
 
     Raises:
         ConfigError: if the split cannot be made, or a case or a group would stand on both sides.
@@ -53,7 +51,7 @@ def split_cases(
         source, split = "the table's split column", _named(cases, {case.name for case in cases if case.split == "val"})
     else:
         source = f"data.fraction={fraction}" if fold is None else f"data.folds={folds}"
-        split = _drawn(cases, folds, fold, fraction, seed)
+        split = _drawn(cases, folds, fold, fraction)
     _check(source, split, cases)
     return split
 
@@ -63,7 +61,7 @@ def write_split(split: Split, path: Path) -> None:
     write_text(path, json.dumps(asdict(split), indent=1) + "\n")
 
 
-def _drawn(cases: Sequence[Case], folds: int, fold: int | None, fraction: float, seed: int) -> Split:
+def _drawn(cases: Sequence[Case], folds: int, fold: int | None, fraction: float) -> Split:
     groups = sorted({case.group or case.name for case in cases})
     if fold is not None:
         if not 2 <= folds <= len(groups):
@@ -76,7 +74,7 @@ def _drawn(cases: Sequence[Case], folds: int, fold: int | None, fraction: float,
         np.random.RandomState(NNUNET_SEED).shuffle(order)  # as KFold shuffles
         chosen = np.array_split(order, folds)[fold]
     else:
-        order = np.random.default_rng(seed).permutation(len(groups))
+        order = np.random.default_rng(RANDOM_SEED).permutation(len(groups))
         chosen = order[: max(1, round(fraction * len(groups)))]
     val = {groups[place] for place in chosen}
     return _named(cases, {case.name for case in cases if (case.group or case.name) in val})

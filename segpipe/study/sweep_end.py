@@ -27,9 +27,12 @@ class StudyReport(Callback):
         folder = Path(config.hydra.sweep.dir)
         try:
             report(folder, validate(Study, OmegaConf.to_container(config.study, resolve=True)))  # type: ignore[arg-type]
-        except SegpipeError as error:  # Hydra would make a warning of it
+        except SegpipeError as error:
             log.error("%s: %s", folder, error)
             sys.exit(error.exit_status)
+        except Exception:  # Hydra would make a warning of it and end with status 0
+            log.exception("%s: no report", folder)
+            sys.exit(1)
         if any(folder.glob("*/failure.txt")):
             log.error("some runs failed; go on with what is missing: python train.py resume=%s", folder)
             sys.exit(SOME_FAILED)

@@ -107,7 +107,7 @@ def find_cases(options: Probe, first: Trained) -> list[Case]:
         data = data.model_copy(update={"root": options.data_root})
     dataset = open_dataset(data)
     known = {case.name: case for case in (*dataset.cases, *dataset.test) if case.label is not None}
-    names = options.cases or _validated(options.checkpoint[0], dataset.cases, data, first.config)
+    names = options.cases or _validated(options.checkpoint[0], dataset.cases, data)
     for name in names:
         if name not in known:
             hint = nearest(name, list(known))
@@ -124,13 +124,11 @@ def _side(path: Path, side: str) -> list[str]:
     return list(json.loads(split.read_text())[side]) if split.is_file() else []
 
 
-def _validated(path: Path, cases: Sequence[Case], data: Data, config: dict[str, Any]) -> list[str]:
+def _validated(path: Path, cases: Sequence[Case], data: Data) -> list[str]:
     """Those of the run's `split.json`; where a checkpoint has left its folder, the same split is drawn again."""
     if names := _side(path, "val"):
         return names
-    split = split_cases(
-        cases, file=data.split, folds=data.folds, fold=data.fold, fraction=data.fraction, seed=config["seed"]
-    )
+    split = split_cases(cases, file=data.split, folds=data.folds, fold=data.fold, fraction=data.fraction)
     return list(split.val)
 
 

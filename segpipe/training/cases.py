@@ -55,7 +55,6 @@ def split_dataset(dataset: Dataset, options: Train, folder: Path) -> tuple[list[
         folds=data.folds,
         fold=data.fold,
         fraction=data.fraction,
-        seed=options.seed,
     )
     write_split(split, folder / "split.json")
     named = {case.name: case for case in dataset.cases}
