@@ -54,6 +54,10 @@ is the second axis of a transposed convolution. Biases, norms and running statis
 Dice of trained networks against ever more blur, noise, bias field and lost resolution.
 
   {command} checkpoint=[RUN,RUN]""",
+    "report": """\
+Compares the variants of a sweep: study.html, study.md and study.csv in its folder.
+
+  {command} sweep=runs/NAME/DATE_TIME""",
     "card": """\
 What a checkpoint says of itself: labels, plan, data, Dice, and the command to use it.
 
