@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from segpipe.cli import launch
+from segpipe.cli import launch, print_page
 from segpipe.config.compose import validate
 from segpipe.config.handover import Card
 
@@ -51,7 +51,7 @@ def _lines(rows: list[tuple[str, Iterable[str]]]) -> Iterator[str]:
 def _print(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Card, values)
     assert options.checkpoint is not None
-    print(card(options.checkpoint))
+    print_page(card(options.checkpoint))
     return 0
 
 

@@ -50,7 +50,7 @@ def network_file(file: Path, *overrides: str, seed: int = 0) -> Path:
     return file
 
 
-def test_the_card_is_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_card_is_one_screen(tmp_path: Path) -> None:
     lines = card(network_file(tmp_path / "net.ckpt")).splitlines()
     text = "\n".join(lines)
     for words in ("step 1,237", "unet, 3D", "4 vessel", "Phantom: 8 cases train, 2 validate", "c0ffee", "0.9000 liver",
