@@ -4,7 +4,7 @@ REAL_DATA ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 # 100 seconds of training on the phantom, then masks for its test scans, scored against the truth
 demo: $(VENV)/installed
@@ -20,6 +20,14 @@ test: $(VENV)/installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 tests $(if $(REAL_DATA),--real-data $(REAL_DATA))
 
+# the pages of docs/ with the reference of config and API: site/index.html; a warning is an error
+docs: $(VENV)/documenting
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict # the variable hides Material's own notice, no warning of ours
+
+$(VENV)/documenting: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	touch $@
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -28,4 +36,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo runs data/phantom data/phantom2d
+	rm -rf $(VENV) demo runs site data/phantom data/phantom2d

@@ -5,8 +5,8 @@ wrong one without an error. The file is Lightning's, so that training resumes fr
 it under `segpipe`, as plain values that `torch.load(weights_only=True)` reads.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,23 @@ NETWORK = "network."  # the prefix of the network's weights in Lightning's file
 
 
 @dataclass(frozen=True)
+class TrainedOn:
+    """The data of a run.
+
+    Attributes:
+        name: of the dataset.
+        content: names its voxels, labels and geometry (`content_of`): alike where two runs saw the same cases.
+        train: cases that trained.
+        validate: cases that validated.
+    """
+
+    name: str
+    content: str
+    train: int
+    validate: int
+
+
+@dataclass(frozen=True)
 class Trained:
     """A network ready to predict, and all that is known of it.
 
@@ -33,16 +50,27 @@ class Trained:
         network: in evaluation mode, on the CPU.
         plan: how a scan becomes what it sees.
         config: the run's options, as plain values.
+        version: of segpipe, that wrote it.
+        data: what it was trained on; None where an older version did not note it.
+        dice: of whole validation scans when it was saved, per label or region; empty before the first validation.
+        step: optimiser steps that it was trained for.
     """
 
     network: nn.Module
     plan: Plan
     config: dict[str, Any]
+    version: str = segpipe.__version__
+    data: TrainedOn | None = None
+    dice: dict[str, float] = field(default_factory=dict)
+    step: int = 0
 
 
-def contents(config: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """What a checkpoint says beside its weights."""
-    return {"version": segpipe.__version__, "config": config, "plan": plan.model_dump()}
+def contents(
+    config: dict[str, Any], plan: Plan, data: TrainedOn | None = None, dice: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """What a checkpoint says beside its weights: how it came about, on what, and what whole scans then scored."""
+    about = {"data": data and asdict(data), "dice": dict(dice or {})}
+    return {"version": segpipe.__version__, "config": config, "plan": plan.model_dump(), **about}
 
 
 def find(path: Path) -> Path:
@@ -126,4 +154,6 @@ def load(path: Path) -> Trained:
         name.removeprefix(NETWORK): weight for name, weight in stored["state_dict"].items() if name.startswith(NETWORK)
     }
     network.load_state_dict(weights)
-    return Trained(network.eval(), plan, known["config"])
+    data = TrainedOn(**known["data"]) if known.get("data") else None
+    dice, step = known.get("dice", {}), stored.get("global_step", 0)
+    return Trained(network.eval(), plan, known["config"], known["version"], data, dice, step)

@@ -110,10 +110,14 @@ def launch(
 def _help(program: str, schema: type[Section], command: str) -> None:
     """Prints the help, of what else stands on the command line alone where something does."""
     about = [word for word in sys.argv[1:] if word not in HELP]
-    text = page(program, command, schema, about)
+    print_page(page(program, command, schema, about))
+
+
+def print_page(text: str) -> None:
+    """Prints a text that may be read only in part, as by `--help | head`."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # `--help | head` has seen enough; without this Python complains at its end
+    except BrokenPipeError:  # the reader has seen enough; without this Python complains at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -136,6 +136,11 @@ def test_a_checkpoint_is_plain_and_enough(trained: Path) -> None:
     found = checkpoint.load(trained / "runs/latest")
     assert not found.network.training
     assert found.config["seed"] == 0
+    assert found.data is not None
+    assert (found.data.name, found.data.train, found.data.validate) == ("Phantom", 5, 1)
+    with (trained / "runs/latest/validation.csv").open() as file:
+        scored = {row["label"]: float(row["dice"]) for row in csv.DictReader(file)}
+    assert found.dice == pytest.approx(scored, abs=1e-4)
 
 
 def test_written_masks_score_what_training_logged(trained: Path) -> None:

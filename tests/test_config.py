@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from segpipe.config.compose import CONF, check, keys, nearest, validate
-from segpipe.config.help import choices, page
+from segpipe.config.help import USAGE, choices, page
 from segpipe.config.model import per_level
 from segpipe.config.predict import Predict
 from segpipe.config.train import Train
@@ -105,6 +105,10 @@ def test_help_has_every_key_with_its_line(program: str, schema: type[Train] | ty
         assert re.search(rf"^  {re.escape(key)}=\S*  \[", text, re.MULTILINE), key
         assert field.description, key
         assert " ".join(field.description.split()) in squeezed, key
+
+
+def test_every_command_has_its_usage() -> None:
+    assert set(USAGE) == {file.stem for file in CONF.glob("[!_]*.yaml")}
 
 
 def shown(*about: str) -> str:

@@ -54,6 +54,18 @@ is the second axis of a transposed convolution. Biases, norms and running statis
 Dice of trained networks against ever more blur, noise, bias field and lost resolution.
 
   {command} checkpoint=[RUN,RUN]""",
+    "report": """\
+Compares the variants of a sweep: study.html, study.md and study.csv in its folder.
+
+  {command} sweep=runs/NAME/DATE_TIME""",
+    "card": """\
+What a checkpoint says of itself: labels, plan, data, Dice, and the command to use it.
+
+  {command} checkpoint=runs/NAME/DATE_TIME""",
+    "export": """\
+Writes a trained network as ONNX, for any batch and any size that it can halve, and checks it against torch.
+
+  {command} checkpoint=runs/NAME/DATE_TIME output=network.onnx""",
     "depth": """\
 The gradient of each layer of a deep network at initialisation, with and without each kind of skip.
 

@@ -30,7 +30,8 @@ def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             raise ConfigError(
                 f"{key}: a resumed run keeps its config; only trainer.*, page.* and verbose can be changed with resume="
             )
-    return saved | {key: values[key] for key in ("resume", *SHOWN)}
+    # a section that segpipe has learnt since then has its default
+    return values | saved | {key: values[key] for key in ("resume", *SHOWN)}
 
 
 def begun(folder: Path, overrides: list[str]) -> Path | None:

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
 from segpipe.config.page import RunPage
 from segpipe.config.section import Section, Unit
@@ -236,6 +237,7 @@ class Train(Section):
     augment: Augment
     optim: Optim
     trainer: TrainerOptions
+    logger: LoggerChoice
     study: Study
     page: RunPage
     verbose: bool = Field(description="say more in the terminal; train.log has it all in any case")

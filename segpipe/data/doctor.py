@@ -59,7 +59,7 @@ def examine(
 def _examine_once(case: Case, labels: dict[str, int] | None, ignore: int | None, folder: Path) -> Examined:
     files = [*case.images, *([case.label] if case.label else [])]
     try:
-        place = cache.entry(folder, files, "examined", [str(file) for file in files], labels, ignore)
+        place = cache.entry(folder, files, "examined 2", [str(file) for file in files], labels, ignore)
     except DataError:
         return examine_case(case, labels, ignore)  # which notes what cannot be read
     arrays = cache.kept(place)

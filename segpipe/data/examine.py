@@ -78,6 +78,7 @@ class Examined:
         box: voxels of the smallest box that holds all that is not 0, along the scan's own axes.
         void: per channel the share of its voxels that are exactly 0.
         content: a hash of its image's voxels.
+        label_content: a hash of its label map's voxels.
     """
 
     case: Case
@@ -89,6 +90,7 @@ class Examined:
     box: np.ndarray = field(default_factory=lambda: np.ones(3, np.int64))
     void: np.ndarray = field(default_factory=lambda: np.empty(0))
     content: str = ""
+    label_content: str = ""
 
     @property
     def usable(self) -> bool:
@@ -98,7 +100,8 @@ class Examined:
     def pack(self) -> dict[str, np.ndarray]:
         """All but the case, as arrays."""
         grid = self.grid and [self.grid.shape, self.grid.affine.tolist()]
-        about = json.dumps([[[one.kind, one.problem, one.mend] for one in self.findings], grid, self.content])
+        findings = [[one.kind, one.problem, one.mend] for one in self.findings]
+        about = json.dumps([findings, grid, self.content, self.label_content])
         return {
             "about": np.frombuffer(about.encode(), np.uint8),
             "ids": self.ids,
@@ -111,7 +114,7 @@ class Examined:
     @classmethod
     def unpack(cls, case: Case, arrays: dict[str, np.ndarray]) -> "Examined":
         """Undoes `pack`."""
-        findings, grid, content = json.loads(arrays["about"].tobytes())
+        findings, grid, *contents = json.loads(arrays["about"].tobytes())
         return cls(
             case,
             [Finding(case.name, *one) for one in findings],
@@ -121,7 +124,7 @@ class Examined:
             np.array(arrays["sizes"]),
             np.array(arrays["box"]),
             np.array(arrays["void"]),
-            content,
+            *contents,
         )
 
     def add(self, kind: str, problem: str, mend: str) -> None:
@@ -139,7 +142,7 @@ def examine_case(case: Case, labels: dict[str, int] | None, ignore: int | None =
         return seen
     seen.grid = Grid.of(image)
     voxels = image.numpy()
-    seen.content = hashlib.sha256(repr(voxels.shape).encode() + voxels.tobytes()).hexdigest()
+    seen.content = _hash(voxels)
     seen.foreground = np.empty((len(voxels), 0), np.float32)
     filled = voxels != 0
     seen.void = 1 - filled.mean((1, 2, 3))
@@ -147,10 +150,15 @@ def examine_case(case: Case, labels: dict[str, int] | None, ignore: int | None =
     seen.box = np.array([side.stop - side.start for side in box] if box else voxels.shape[1:])
     _check_image(seen, voxels)
     if case.label is not None and (label := _read_label(seen, case.label, labels, ignore)) is not None:
+        seen.label_content = _hash(label)
         inside = voxels[:, label > 0]
         seen.foreground = inside[:, :: max(1, inside.shape[1] // SAMPLE)].astype(np.float32)
         seen.sizes = _sizes(label)
     return seen
+
+
+def _hash(voxels: np.ndarray) -> str:
+    return hashlib.sha256(repr(voxels.shape).encode() + voxels.tobytes()).hexdigest()
 
 
 def _sizes(label: np.ndarray) -> np.ndarray:

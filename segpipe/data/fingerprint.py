@@ -1,5 +1,7 @@
 """The fingerprint of the training cases, from what the doctor saw of them."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,6 +55,15 @@ def _intensities(channel: str, voxels: np.ndarray) -> Intensities:
     low, high = np.percentile(voxels, [0.1, 99.9])
     counts, edges = np.histogram(voxels, BINS, (float(low), max(float(high), float(low) + 1e-6)))
     return Intensities(channel, [float(edge) for edge in edges], [int(count) for count in counts])
+
+
+def content_of(cases: Sequence[Examined]) -> str:
+    """A name for the voxels, labels and places of these cases, in whatever order and files they come."""
+    rows = [
+        json.dumps([seen.content, seen.label_content, seen.grid and np.round(seen.grid.affine, 4).tolist()])
+        for seen in cases
+    ]
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
 
 
 def _label_sizes(cases: Sequence[Examined]) -> dict[int, LabelSize]:

@@ -12,13 +12,14 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, Timer
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 
 from segpipe import nets
+from segpipe.checkpoint import TrainedOn
 from segpipe.config.train import Train
 from segpipe.data.cases import Case, Dataset
 from segpipe.data.examine import Examined
-from segpipe.data.fingerprint import facts, fingerprint, label_ids
+from segpipe.data.fingerprint import content_of, facts, fingerprint, label_ids
 from segpipe.data.module import CaseData
 from segpipe.device import NumberFormat, choose_device, choose_format
 from segpipe.files import write_text
@@ -29,6 +30,8 @@ from segpipe.training.cases import examine_dataset, open_dataset, refuse_errors,
 from segpipe.training.cost import Cost
 from segpipe.training.gradient_flow import GradientFlow
 from segpipe.training.history import History
+from segpipe.training.loggers import check as check_logger
+from segpipe.training.loggers import open_logger
 from segpipe.training.memory import fitting_plan
 from segpipe.training.network import make_network, show_network
 from segpipe.training.page import reported, write_facts
@@ -55,6 +58,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     device = choose_device(options.trainer.device)
     number_format = choose_format(options.trainer.precision, device)
     nets.check(options.model)
+    check_logger(options.logger)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # leaves out its banner
     pl.seed_everything(options.seed, verbose=False)
 
@@ -72,11 +76,12 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     _record(folder, options, plan, overrides)
     write_facts(folder, facts(cases[: len(train)], cases[len(train) :], plan.labels, plan.channels))
     log.info("training on %s in %s", device, number_format)
-    task = SegmentationTask(network, plan, options, Budget.of(options.trainer), number_format)
-    trainer = _trainer(options, task.budget, folder, device, number_format, stages)
+    data = TrainedOn(dataset.name, content_of(cases), len(train), len(val))
+    task = SegmentationTask(network, plan, options, Budget.of(options.trainer), number_format, data)
     resume = folder / "checkpoints" / "last.ckpt" if options.resume else None
     with reported(folder, stages) as report, _without_lightnings_own_warning():
-        with stages.stage(PREPARING):
+        with stages.stage(PREPARING), open_logger(options, folder) as logger:
+            trainer = _trainer(options, task.budget, folder, device, number_format, stages, logger)
             trainer.fit(task, CaseData(train, val, plan, options, device), ckpt_path=resume, weights_only=True)
         with stages.stage("scoring and drawing"):
             report.shelf = score(folder, val, device, number_format, options.page)
@@ -143,7 +148,13 @@ def _record(folder: Path, options: Train, plan: Plan, overrides: Sequence[str]) 
 
 
 def _trainer(
-    options: Train, budget: Budget, folder: Path, device: torch.device, number_format: NumberFormat, stages: Stages
+    options: Train,
+    budget: Budget,
+    folder: Path,
+    device: torch.device,
+    number_format: NumberFormat,
+    stages: Stages,
+    logger: Logger,
 ) -> pl.Trainer:
     checks: Any = options.trainer.validations
     interval = max(1, budget.steps // checks) if budget.steps else budget.time and budget.time / checks
@@ -171,7 +182,7 @@ def _trainer(
         num_sanity_val_steps=0,
         gradient_clip_val=options.optim.clip,
         callbacks=callbacks,
-        logger=TensorBoardLogger(folder, "", "tensorboard"),
+        logger=logger,
         log_every_n_steps=min(10, options.trainer.steps_per_epoch),
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from segpipe.checkpoint import KEY, contents
+from segpipe.checkpoint import KEY, TrainedOn, contents
 from segpipe.config.train import Train
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
@@ -35,12 +35,20 @@ class SegmentationTask(pl.LightningModule):
         options: the run's options, kept in every checkpoint.
         budget: when training ends; the learning rate follows it.
         number_format: in what whole scans are predicted.
+        data: what it is trained on, for the checkpoint.
     """
 
     def __init__(
-        self, network: nn.Module, plan: Plan, options: Train, budget: Budget, number_format: NumberFormat
+        self,
+        network: nn.Module,
+        plan: Plan,
+        options: Train,
+        budget: Budget,
+        number_format: NumberFormat,
+        data: TrainedOn,
     ) -> None:
         super().__init__()
+        self.data = data
         self.network, self.plan, self.options, self.budget = network, plan, options, budget
         self.number_format: NumberFormat = number_format
         self.loss = SegmentationLoss(plan, options.optim)
@@ -106,7 +114,9 @@ class SegmentationTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts beside the weights what is needed to predict with them."""
-        checkpoint[KEY] = contents(self.options.model_dump(mode="json"), self.plan)
+        measured = self.trainer.callback_metrics
+        dice = {name: float(measured[f"dice/{name}"]) for name in self.plan.targets if f"dice/{name}" in measured}
+        checkpoint[KEY] = contents(self.options.model_dump(mode="json"), self.plan, self.data, dice)
         checkpoint[CHANCE] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

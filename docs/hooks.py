@@ -1,0 +1,65 @@
+"""MkDocs calls this when it builds: the reference of the config, made from the schema so that it cannot drift."""
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from segpipe.config.compose import chosen
+from segpipe.config.handover import Card, Export
+from segpipe.config.help import page
+from segpipe.config.predict import Predict
+from segpipe.config.probe import Depth, Landscape, Lesion, Report, Robustness
+from segpipe.config.section import Section
+from segpipe.config.train import Train
+
+COMMANDS: dict[str, tuple[str, type[Section]]] = {
+    "train": ("segpipe-train", Train),
+    "predict": ("segpipe-predict", Predict),
+    "report": ("python -m segpipe.study report", Report),
+    "lesion": ("python -m segpipe.study lesion", Lesion),
+    "landscape": ("python -m segpipe.study landscape", Landscape),
+    "robustness": ("python -m segpipe.study robustness", Robustness),
+    "depth": ("python -m segpipe.study depth", Depth),
+    "card": ("python -m segpipe.card", Card),
+    "export": ("python -m segpipe.export", Export),
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds `reference/config.md`."""
+    files.append(File.generated(config, "reference/config.md", content=_reference()))
+    return files
+
+
+def _reference() -> str:
+    lines = [
+        "# Config",
+        "",
+        "What `--help` prints, made from the schema when these pages were built. `--help KEY`, `--help GROUP` and",
+        "`--help GROUP=CHOICE` answer for one.",
+    ]
+    for program, (command, schema) in COMMANDS.items():
+        if program != "train":
+            lines += ["", f"## {command}", "", *_block(page(program, command, schema))]
+            continue
+        groups = chosen(program)
+        for name, field in schema.model_fields.items():
+            if name in groups or field.annotation in _sections(schema):
+                lines += ["", f"## {command}: {name}", "", *_block(page(program, command, schema, [name]))]
+        alone = [
+            name for name, field in schema.model_fields.items() if name not in groups | dict.fromkeys(_names(schema))
+        ]
+        lines += ["", f"## {command}: the rest", "", *_block(page(program, command, schema, alone))]
+    return "\n".join(lines) + "\n"
+
+
+def _sections(schema: type[Section]) -> list[type[Section]]:
+    kinds = [field.annotation for field in schema.model_fields.values()]
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+def _names(schema: type[Section]) -> list[str]:
+    return [name for name, field in schema.model_fields.items() if field.annotation in _sections(schema)]
+
+
+def _block(text: str) -> list[str]:
+    return ["```text", *text.splitlines(), "```"]
