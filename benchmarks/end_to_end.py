@@ -4,16 +4,13 @@
     python benchmarks/end_to_end.py --scans 3 --save mask entropy   # fewer, and more to write
 
 The scans are CT-like phantoms, the network is the `unet3d` preset with random weights. One side is the command
-`predict.py` as typed, from its start to its end, with all that it does by default (pictures, page, hashes). The other is
-the forward passes of the very same windows, cut and normalised beforehand. They take turns: every few seconds the command
-is halted and some forward passes are measured, so that whatever else runs on the machine slows both sides alike. No
-window is skipped as air.
+`predict.py` as typed, from its start to its end, with all that it does by default (pictures, page, hashes). The other
+is the forward passes of the very same windows, cut and normalised beforehand. They take turns: every few seconds the
+command is halted and some forward passes are measured. No window is skipped as air.
 """
 
 import argparse
 import csv
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from step import options_of
 from synthetic import plan_of_ct, write_checkpoint, write_ct
+from turns import in_turns
 
 from segpipe.data.prepare import prepare_scan
 from segpipe.device import choose_device, choose_format, computing_in
@@ -31,9 +29,8 @@ from segpipe.nets import build
 from segpipe.prediction.predictor import Predictor
 from segpipe.windows import predict_slabs
 
-ROOT = Path(__file__).resolve().parents[1]
 SHAPE, SPACING_MM = (320, 320, 160), (1.0, 1.0, 1.0)
-TURN_S, PASSES = 3.0, 6
+PASSES = 6  # that are measured after each turn of the command
 
 
 def main() -> None:
@@ -59,7 +56,14 @@ def main() -> None:
         call = [sys.executable, "predict.py", f"checkpoint={folder}/random.ckpt", f"input={folder}/scans",
                 f"output={folder}/masks", f"overlap={asked.overlap}", "skip_air=false",
                 f"save=[{','.join(asked.save)}]"]  # fmt: skip
-        whole, passes = in_turns(call, predictor, windows)
+        passes: list[float] = []
+
+        def some_passes() -> None:
+            one = windows[len(passes) % len(windows)]
+            forward(predictor, [one])  # warms up
+            passes.extend(forward(predictor, [one]) for _ in range(PASSES))
+
+        whole = in_turns([call], some_passes)[0].seconds
         alone = len(scans) * len(windows) * sum(passes) / len(passes)
         with (folder / "masks/predictions.csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -93,29 +97,6 @@ def cut(predictor: Predictor, scan: Path) -> list[torch.Tensor]:
     for _ in predict_slabs(keep, image, plan.patch, plan.slice_axis, predictor.overlap, predictor.windows):
         pass
     return batches
-
-
-def in_turns(call: list[str], predictor: Predictor, windows: list[torch.Tensor]) -> tuple[float, list[float]]:
-    """Seconds that a command runs, and seconds of forward passes that are measured while it is halted."""
-    whole, passes = 0.0, []
-    with subprocess.Popen(call, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        while True:
-            start = time.perf_counter()
-            try:
-                status = process.wait(TURN_S)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGSTOP)
-                whole += time.perf_counter() - start
-                one = windows[len(passes) % len(windows)]
-                for _ in range(PASSES):
-                    passes.append(forward(predictor, [one]))
-                process.send_signal(signal.SIGCONT)
-            else:
-                whole += time.perf_counter() - start
-                break
-    if status:
-        sys.exit(f"predict.py ended with status {status}")
-    return whole, passes
 
 
 @torch.inference_mode()
