@@ -3,8 +3,8 @@
     python benchmarks/start.py
 
 The scan is a test scan of the phantom, the network the `unet3d` preset with random weights. Each round measures, one
-after the other, each in a process of its own: `import torch`; the forward passes of the scan's windows, which are the first of
-their process as the command's are; `predict.py` until the mask is there and until it ends; `predict.py --help`.
+after the other, each in a process of its own: `import torch`; the forward passes of the scan's windows, which are the
+first of their process as the command's are; `predict.py` until the mask is there and until it ends; its `--help`.
 """
 
 import subprocess
