@@ -1,20 +1,21 @@
 """Scanner grid <-> model grid.
 
-Space is always three-dimensional: a 2D image is a volume of one slice. A volume is a MONAI `MetaTensor` of shape
-`(c, x, y, z)` whose affine maps voxel indices to millimetres in RAS+ (x to the right, y to the front, z to the head).
-Model space has the axes of RAS+ and a spacing of its own. Its grid covers the same field of view, edge to edge.
+Space is always three-dimensional: a 2D image is a volume of one slice. A volume has the shape `(c, x, y, z)` and an
+affine that maps voxel indices to millimetres in RAS+ (x to the right, y to the front, z to the head): a MONAI
+`MetaTensor`, or a `Volume` where MONAI would take longer to import than the work takes. Model space has the axes of
+RAS+ and a spacing of its own. Its grid covers the same field of view, edge to edge.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Integer
-from monai.data.meta_tensor import MetaTensor
+from jaxtyping import Float, Integer, Num
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from torch import Tensor
 
@@ -23,6 +24,55 @@ from segpipe.errors import DataError
 MOST_VOXELS = 2**24  # of the scan's grid that are decided at once: 64 MiB for each array
 # sees rows of the scan's field of view, which lie there along an axis of RAS+, class by class, and hands the classes on
 Watch = Callable[[slice, Iterable[Tensor]], Iterable[Tensor]]
+
+
+@runtime_checkable
+class Located(Protocol):
+    """Voxels `(c, x, y, z)` and where they lie: a `Volume`, or a `MetaTensor` of MONAI's."""
+
+    @property
+    def shape(self) -> Any:
+        """Channels, and voxels along the three axes."""
+        ...
+
+    @property
+    def affine(self) -> Any:
+        """(4, 4) matrix from voxel indices to mm in RAS+."""
+        ...
+
+    def as_tensor(self) -> Tensor:
+        """The voxels alone."""
+        ...
+
+    def numpy(self) -> np.ndarray:
+        """The voxels as an array."""
+        ...
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels and where they lie.
+
+    Attributes:
+        voxels: shape `(c, x, y, z)`.
+        affine: (4, 4) matrix from voxel indices to mm in RAS+.
+    """
+
+    voxels: Num[Tensor, "c x y z"]
+    affine: np.ndarray
+
+    @property
+    def shape(self) -> torch.Size:
+        """Channels, and voxels along the three axes."""
+        return self.voxels.shape
+
+    def as_tensor(self) -> Tensor:
+        """The voxels alone."""
+        return self.voxels
+
+    def numpy(self) -> np.ndarray:
+        """The voxels as an array."""
+        return self.voxels.numpy()
 
 
 @dataclass(frozen=True)
@@ -38,7 +88,7 @@ class Grid:
     affine: np.ndarray
 
     @classmethod
-    def of(cls, volume: MetaTensor) -> "Grid":
+    def of(cls, volume: Located) -> "Grid":
         """The grid of a volume of shape `(c, x, y, z)`."""
         x, y, z = volume.shape[-3:]
         return cls((x, y, z), np.asarray(volume.affine, dtype=float))
@@ -105,12 +155,12 @@ class ModelSpace:
         x, y, z = (size if goal is None else max(1, round(size * mm / goal)) for size, mm, goal in scan)
         return x, y, z
 
-    def enter(self, volume: MetaTensor) -> Float[Tensor, "c x y z"]:
+    def enter(self, volume: Located) -> Float[Tensor, "c x y z"]:
         """The image on model space's grid, linearly interpolated, float32."""
         grid = Grid.of(volume)
         return _resize(grid.to_ras(volume.as_tensor()).float(), self.shape(grid), "trilinear").contiguous()
 
-    def enter_labels(self, labels: MetaTensor) -> Integer[Tensor, "1 x y z"]:
+    def enter_labels(self, labels: Located) -> Integer[Tensor, "1 x y z"]:
         """The label map on model space's grid, each voxel the label of the nearest scanned one, uint8."""
         grid = Grid.of(labels)
         return _resize(grid.to_ras(labels.as_tensor()), self.shape(grid), "nearest-exact").to(torch.uint8).contiguous()

@@ -15,10 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
-from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-from monai.metrics.surface_dice import compute_surface_dice
-from monai.metrics.surface_distance import compute_average_surface_distance
-from scipy.ndimage import find_objects
 
 from segpipe.files import write_rows
 
@@ -163,6 +159,8 @@ def _distances(
     prediction: np.ndarray, truth: np.ndarray, spacing_mm: np.ndarray, targets: Targets, tolerance_mm: float
 ) -> Iterator[tuple[float, float, float]]:
     """HD95 and mean surface distance in mm, and NSD, of each target in 2D or 3D."""
+    from scipy.ndimage import find_objects  # takes long to import, and only what has a truth is scored
+
     diagonal = float(np.linalg.norm(truth.shape * spacing_mm))
     found, real = find_objects(prediction), find_objects(truth)
     for ids in targets.values():
@@ -181,6 +179,11 @@ def _surfaces_apart(
     found: np.ndarray, real: np.ndarray, spacing_mm: np.ndarray, tolerance_mm: float
 ) -> tuple[float, float, float]:
     """HD95, mean surface distance and NSD of two masks, neither of which is empty."""
+    # MONAI takes longer to import than a small scan to segment, and only what has a truth is scored
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_dice import compute_surface_dice
+    from monai.metrics.surface_distance import compute_average_surface_distance
+
     first, second, mm = _one_hot(found), _one_hot(real), spacing_mm.tolist()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)  # MONAI calls itself so

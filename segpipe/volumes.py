@@ -5,7 +5,7 @@ NIfTI; NRRD, MetaImage and DICOM series through `segpipe.itk`; PNG, TIFF and JPE
 
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,6 @@ import nibabel as nib
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from monai.data.image_reader import ImageReader
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms.io.array import LoadImage
 from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.spatialimages import SpatialImage
@@ -24,45 +21,37 @@ from PIL import Image
 from torch import Tensor
 
 from segpipe.errors import DataError
-from segpipe.geometry import Grid, check_same_grid
+from segpipe.geometry import Grid, Located, Volume, check_same_grid
 from segpipe.itk import FOREIGN, itk_grid, read_itk
 
 VOLUMES = (".nii.gz", ".nii")
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Tensor
+ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Located | Tensor
 LARGEST_VOXELS = 2**33  # a header that asks for more is damaged: 8 Gi voxels are 32 GiB as float32
 
 
-class ScanReader(ImageReader):
-    """Reads all that segpipe knows into arrays of shape `(c, x, y, z)`, strictly.
+def is_scan(path: Path) -> bool:
+    """Whether a file's ending is known, or a folder may hold a DICOM series."""
+    return path.name.lower().endswith(VOLUMES + IMAGES) or _is_foreign(path)
+
+
+def read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels `(c, x, y, z)` and the affine of all that segpipe knows, strictly.
 
     2D images get the axes of a radiological display (columns to the patient's left, rows to the back) and 1 mm.
+
+    Raises:
+        DataError: if the file is missing, damaged, or not a scan.
     """
-
-    def verify_suffix(self, filename: Any) -> bool:
-        """Whether the file's ending is one that this reader knows."""
-        return str(filename).lower().endswith(VOLUMES + IMAGES) or _is_foreign(Path(filename))
-
-    def read(self, data: Any, **_: Any) -> Path:
-        """The path itself: opening is left to `get_data`, where errors can name the file."""
-        return Path(data[0] if isinstance(data, Sequence) and not isinstance(data, str) else data)
-
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """The voxels and the metadata that MONAI wants.
-
-        Raises:
-            DataError: if the file is missing, damaged, or not a scan.
-        """
-        if _is_foreign(img):
-            shape, affine = itk_grid(img)
-            _check_header(img, shape, affine)
-            array = read_itk(img)
-        else:
-            array, affine = _read_image(img) if str(img).lower().endswith(IMAGES) else _read_nifti(img)
-        if not np.issubdtype(array.dtype, np.integer) and (bad := array.size - int(np.isfinite(array).sum())):
-            raise DataError(f"{img}: {bad} of {array.size} voxels are NaN or infinite; mend or leave out this file")
-        meta = {"affine": affine, "original_affine": affine.copy(), "spatial_shape": array.shape[1:]}
-        return array, meta | {"original_channel_dim": 0, "filename_or_obj": str(img)}
+    if _is_foreign(path):
+        shape, affine = itk_grid(path)
+        _check_header(path, shape, affine)
+        array = read_itk(path)
+    else:
+        array, affine = _read_image(path) if str(path).lower().endswith(IMAGES) else _read_nifti(path)
+    if not np.issubdtype(array.dtype, np.integer) and (bad := array.size - int(np.isfinite(array).sum())):
+        raise DataError(f"{path}: {bad} of {array.size} voxels are NaN or infinite; mend or leave out this file")
+    return array, affine
 
 
 def _is_foreign(path: Path) -> bool:
@@ -122,35 +111,47 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-_loader = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
+def load(path: Path) -> Volume:
+    """A file, or a folder of one DICOM series, as a volume of shape `(c, x, y, z)`.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    array, affine = read_voxels(path)
+    return Volume(torch.from_numpy(np.ascontiguousarray(_known_to_torch(array))), affine)
 
 
-def _load(path: Path) -> MetaTensor:
-    volume = _loader(path)
-    assert isinstance(volume, MetaTensor)
-    return volume
+def _known_to_torch(array: np.ndarray) -> np.ndarray:
+    """With integers and floats of which torch has all operations; no value changes."""
+    wider = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64, "longdouble": np.float64}
+    return array.astype(wider[array.dtype.name]) if array.dtype.name in wider else array
 
 
-def read(paths: Sequence[Path]) -> MetaTensor:
+def read(paths: Sequence[Path], load: Callable[[Path], Located] = load) -> Located:
     """One volume of shape `(c, x, y, z)` from one file, or from one file per channel.
+
+    Args:
+        paths: a file, or a file per channel.
+        load: reads one of them.
 
     Raises:
         DataError: if a file cannot be read, or the channels do not lie on one grid.
     """
-    channels = [_load(path) for path in paths]
+    channels = [load(path) for path in paths]
     for path, channel in zip(paths, channels, strict=True):
         check_same_grid(paths[0], Grid.of(channels[0]), path, Grid.of(channel))
     if len(channels) == 1:
         return channels[0]
-    return MetaTensor(torch.cat([channel.as_tensor().float() for channel in channels]), meta=channels[0].meta)
+    voxels = torch.cat([channel.as_tensor().float() for channel in channels])
+    return Volume(voxels, np.asarray(channels[0].affine, dtype=float))
 
 
-def as_volume(given: ScanLike) -> MetaTensor:
+def as_volume(given: ScanLike) -> Located:
     """One volume of shape `(c, x, y, z)` from what a program may hold.
 
     Args:
-        given: a file, a file per channel, an image of nibabel's, or a `MetaTensor` `(x, y, z)` or `(c, x, y, z)`, whose
-            affine leads to mm in RAS+.
+        given: a file, a file per channel, an image of nibabel's, or a `MetaTensor` or `Volume` `(x, y, z)` or
+            `(c, x, y, z)`, whose affine leads to mm in RAS+.
 
     Raises:
         DataError: if it cannot be read, or has no affine.
@@ -161,13 +162,14 @@ def as_volume(given: ScanLike) -> MetaTensor:
         return read([Path(path) for path in given])
     if isinstance(given, SpatialImage):
         array, affine = _voxels("the image", given)
-        given = MetaTensor(torch.from_numpy(np.ascontiguousarray(array)), torch.from_numpy(affine))
-    if not isinstance(given, MetaTensor):
+        given = Volume(torch.from_numpy(np.ascontiguousarray(_known_to_torch(array))), affine)
+    if not isinstance(given, Located):
         raise DataError("the tensor has no affine: give monai.data.MetaTensor(tensor, affine)")
-    volume = given if given.ndim == 4 else MetaTensor(given.as_tensor()[None], given.affine)
-    _check_header("the tensor", tuple(volume.shape[1:]), np.asarray(volume.affine))
-    if bad := int((~volume.as_tensor().isfinite()).sum()):
-        raise DataError(f"{bad} of {volume.numel()} voxels are NaN or infinite")
+    voxels = given.as_tensor()
+    volume = Volume(voxels if voxels.ndim == 4 else voxels[None], np.asarray(given.affine, dtype=float))
+    _check_header("the tensor", tuple(volume.shape[1:]), volume.affine)
+    if bad := int((~voxels.isfinite()).sum()):
+        raise DataError(f"{bad} of {voxels.numel()} voxels are NaN or infinite")
     return volume
 
 
@@ -178,7 +180,7 @@ def read_grid(path: Path) -> Grid:
         DataError: if the file cannot be read.
     """
     if str(path).lower().endswith(IMAGES):
-        return Grid.of(_load(path))
+        return Grid.of(load(path))
     if _is_foreign(path):
         shape, affine = itk_grid(path)
         _check_header(path, shape, affine)

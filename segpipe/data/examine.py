@@ -11,6 +11,7 @@ from scipy.ndimage import find_objects
 from scipy.ndimage import label as components
 
 from segpipe.data.cases import Case
+from segpipe.data.loading import load
 from segpipe.data.prepare import inside_ids
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
@@ -136,7 +137,7 @@ def examine_case(case: Case, labels: dict[str, int] | None, ignore: int | None =
     """Everything that can be seen of one case alone."""
     seen = Examined(case)
     try:
-        image = read(case.images)
+        image = read(case.images, load)
     except DataError as error:
         seen.add("unreadable", str(error), "replace or leave out the file")
         return seen
@@ -199,7 +200,7 @@ def _read_label(seen: Examined, path: Path, labels: dict[str, int] | None, ignor
     """The label map, where it fits its image and could be one."""
     assert seen.grid is not None
     try:
-        volume = read([path])
+        volume = read([path], load)
     except DataError as error:
         seen.add("unreadable", str(error), "replace or leave out the file")
         return None

@@ -22,6 +22,7 @@ from segpipe.config.train import Augment, Train
 from segpipe.data import cache
 from segpipe.data.augment import changing, cutting
 from segpipe.data.cases import Case
+from segpipe.data.loading import load
 from segpipe.data.prepare import model_space, prepare_scan, read_labels
 from segpipe.errors import DataError
 from segpipe.plan import Plan
@@ -74,7 +75,7 @@ def prepare_case(case: Case, plan: Plan) -> PreparedCase:
     Raises:
         DataError: if a file cannot be used.
     """
-    scan = prepare_scan(case.images, plan)
+    scan = prepare_scan(case.images, plan, load)
     label = model_space(plan).enter_labels(read_labels(case, plan, scan.grid))
     indices = map_classes_to_indices(label, len(plan.labels), max_samples_per_class=LARGEST_INDEX)
     return PreparedCase(scan.image, label, [np.asarray(places) for places in indices])

@@ -1,21 +1,20 @@
 """Case -> network-ready volume: read, enter model space, normalise. Shared by training and prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer
-from monai.data.meta_tensor import MetaTensor
 from torch import Tensor
 
 from segpipe.data.cases import Case
 from segpipe.errors import DataError
-from segpipe.geometry import Grid, ModelSpace, check_same_grid
+from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
-from segpipe.volumes import read
+from segpipe.volumes import load, read
 
 AIR_HU = -800  # below it is air, noise and all: air is at -1000, lungs lie around -850 but with vessels above -100
 
@@ -31,7 +30,7 @@ class PreparedScan:
     """
 
     image: Float[Tensor, "c x y z"]
-    native: MetaTensor
+    native: Located
     body: Bool[Tensor, "x y z"] | None = None
 
     @property
@@ -46,23 +45,23 @@ def model_space(plan: Plan) -> ModelSpace:
     return ModelSpace((x, y, z))
 
 
-def prepare_scan(images: Sequence[Path], plan: Plan) -> PreparedScan:
-    """Reads a scan and brings it before the network.
+def prepare_scan(images: Sequence[Path], plan: Plan, load: Callable[[Path], Located] = load) -> PreparedScan:
+    """Reads a scan, each file by `load`, and brings it before the network.
 
     Raises:
         DataError: if a file cannot be read, or the scan has other channels than the plan.
     """
-    return prepare_volume(read(images), plan, images[0])
+    return prepare_volume(read(images, load), plan, images[0])
 
 
-def prepare_volume(volume: MetaTensor, plan: Plan, name: object = "the scan") -> PreparedScan:
+def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> PreparedScan:
     """Brings a volume `(c, x, y, z)` before the network.
 
     Raises:
         DataError: if it has other channels than the plan.
     """
-    if len(volume) != len(plan.channels):
-        raise DataError(f"{name}: has {len(volume)} channels, but the network was planned for {len(plan.channels)}")
+    if volume.shape[0] != len(plan.channels):
+        raise DataError(f"{name}: has {volume.shape[0]} channels, but the network was planned for {len(plan.channels)}")
     image = model_space(plan).enter(volume)
     body = (image > AIR_HU).any(0) if all(how == "ct" for how in plan.normalise) else None
     return PreparedScan(normalise(image, plan), volume, body)
@@ -97,7 +96,7 @@ def _zscore(voxels: Tensor) -> Tensor:
     return (voxels - mean) / deviation.clamp(min=1e-6 * (1 + float(mean.abs())))
 
 
-def read_labels(case: Case, plan: Plan, grid: Grid) -> MetaTensor:
+def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
     """The case's label map with ids inside (0, 1, 2 ...) for the dataset's ids on disk, on the scan's grid.
 
     Voxels that nobody has annotated are `IGNORED`.
@@ -107,14 +106,14 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> MetaTensor:
     """
     assert case.label is not None
     volume = read([case.label])
-    if len(volume) != 1:
-        raise DataError(f"{case.label}: has {len(volume)} channels; a label map has one")
+    if volume.shape[0] != 1:
+        raise DataError(f"{case.label}: has {volume.shape[0]} channels; a label map has one")
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
     ids = volume.numpy()
     inside = inside_ids(ids if plan.ignore is None else np.where(ids == plan.ignore, 0, ids), plan.labels, case.label)
     if plan.ignore is not None:
         inside[ids == plan.ignore] = IGNORED
-    return MetaTensor(torch.from_numpy(inside), volume.affine)
+    return Volume(torch.from_numpy(inside), np.asarray(volume.affine, dtype=float))
 
 
 def inside_ids(ids: np.ndarray, labels: dict[str, int], path: Path) -> Integer[np.ndarray, "1 x y z"]:

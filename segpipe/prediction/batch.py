@@ -2,15 +2,12 @@
 
 import errno
 import logging
-import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +20,11 @@ from segpipe.errors import DataError
 from segpipe.files import digest
 from segpipe.metrics import score_case, write_scores
 from segpipe.prediction.cleaning import clean, cleaning
+from segpipe.prediction.flow import ahead, interruption
 from segpipe.prediction.index import worth_a_look, write_index
 from segpipe.prediction.manifest import Outcome, read_manifest, settled, tidy, write_manifest
 from segpipe.prediction.outputs import check_targets, picture, write_outputs, write_table
-from segpipe.prediction.predictor import Prediction, Predictor, timed
+from segpipe.prediction.predictor import Prediction, Predictor, Watch, timed
 from segpipe.prediction.scans import Scan, find_scans, find_truth
 from segpipe.prediction.show import draw_prediction, show_scores
 from segpipe.terminal import progress_bar, show_next, show_table
@@ -36,8 +34,6 @@ log = logging.getLogger("segpipe")
 SOME_FAILED = 3
 ASKED = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")  # beside weights, what masks depend on
 CLEANING = ("labels", "keep_largest", "min_volume_ml")
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass
@@ -134,14 +130,23 @@ class Batch:
             DataError: if the disk is full, or it was interrupted; what is done is kept.
         """
         writing: deque[tuple[Outcome, Future[None] | None]] = deque()
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, _interruption() as asked:
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, interruption() as asked:
             with progress_bar() as bar:
-                task = bar.add_task("predicting", total=len(self.scans), note="")
-                for waiting in _ahead(reader, self._read, self.scans):
-                    writing.append((waiting.outcome, self._segment(waiting, writer)))
+                scans = bar.add_task("scans", total=len(self.scans), note="")
+                windows = bar.add_task("windows", total=1, visible=False, note="")
+                for number, waiting in enumerate(ahead(reader, self._read, self.scans)):
+                    bar.reset(windows, description="windows", note=waiting.scan.name)
+
+                    def watch(done: int, total: int, number: int = number) -> None:
+                        bar.update(scans, completed=number + done / total)
+                        bar.update(windows, completed=done, total=total, visible=True)
+
+                    writing.append((waiting.outcome, self._segment(waiting, writer, watch)))
                     if len(writing) > 1:
                         self._note(*writing.popleft())
-                    bar.advance(task)
+                    bar.update(scans, completed=number + 1)
+                    if bar.disable:  # no terminal: a line for each scan
+                        log.info("%d of %d: %s", number + 1, len(self.scans), waiting.scan.name)
                     if asked.is_set():
                         break
             while writing:
@@ -179,11 +184,11 @@ class Batch:
             outcome.reason = _reason(scan, error)
             return Waiting(scan, outcome)
 
-    def _segment(self, waiting: Waiting, writer: ThreadPoolExecutor) -> Future[None] | None:
+    def _segment(self, waiting: Waiting, writer: ThreadPoolExecutor, watch: Watch) -> Future[None] | None:
         if waiting.prepared is None:
             return None
         try:
-            prediction = self.predictor.segment(waiting.prepared)
+            prediction = self.predictor.segment(waiting.prepared, watch)
         except Exception as error:
             waiting.outcome.reason = self._failure(waiting.scan, error)
             return None
@@ -237,38 +242,6 @@ class Batch:
         self.known[outcome.name] = outcome
         write_manifest(self.folder, self.known)
         write_table(self.folder / "predictions.csv", self.outcomes(), self.names)
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
-    """The results in order; while one is used the next is worked on, and no more than that."""
-    last: Future[U] | None = None
-    for item in items:
-        one = pool.submit(work, item)
-        if last is not None:
-            yield last.result()
-        last = one
-    if last is not None:
-        yield last.result()
-
-
-@contextmanager
-def _interruption() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that the scan in hand is finished; a second Ctrl-C ends at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        yield asked
-        return
-
-    def ask(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
-        log.warning("interrupted: the scan in hand is finished first; once more ends at once")
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _reason(scan: Scan, error: Exception) -> str:

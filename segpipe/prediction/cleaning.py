@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
-from scipy.ndimage import find_objects
-from scipy.ndimage import label as components
 
 from segpipe.config.predict import Predict
 from segpipe.errors import ConfigError
@@ -29,6 +27,11 @@ def clean(
         keep: ids that stay at all; None: every one.
     """
     least = min_volume_ml or {}
+    if not keep_largest and not least and keep is None:
+        return labels.copy()
+    from scipy.ndimage import find_objects  # takes long to import, and is often not needed
+    from scipy.ndimage import label as components
+
     cleaned = labels if keep is None else np.where(np.isin(labels, keep), labels, 0).astype(labels.dtype)
     cleaned = cleaned.copy()
     for number, box in enumerate(find_objects(cleaned.astype(np.int32)), start=1):

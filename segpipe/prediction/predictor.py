@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,9 @@ from segpipe.prediction.maps import Maps
 from segpipe.prediction.memory import Rung, fitting, forecast, is_out_of_memory, ladder, usual_windows
 from segpipe.regions import own_id
 from segpipe.volumes import ScanLike, as_volume
-from segpipe.windows import predict_slabs, slab_axis
+from segpipe.windows import count_windows, predict_slabs, slab_axis
+
+Watch = Callable[[int, int], None]  # is told how many windows of a scan are done, of how many
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Predictor:
         """Segments one scan; `mask` gives the dataset's own label ids of the answer.
 
         Args:
-            scan: a file, a file per channel, an image of nibabel's, or a `MetaTensor` `(x, y, z)` or `(c, x, y, z)`.
+            scan: a file, a file per channel, an image of nibabel's, or a `MetaTensor` or `Volume`
+                `(x, y, z)` or `(c, x, y, z)`.
 
         Raises:
             DataError: if the scan cannot be used.
@@ -145,8 +148,12 @@ class Predictor:
         other.network = other._faster = network
         return other
 
-    def segment(self, scan: PreparedScan) -> Prediction:
+    def segment(self, scan: PreparedScan, watch: Watch | None = None) -> Prediction:
         """Segments a scan that was read and prepared with this plan; with less memory where it turns out too scarce.
+
+        Args:
+            scan: that was prepared.
+            watch: is called after each batch of windows.
 
         Raises:
             DataError: if the memory does not suffice in any way.
@@ -155,7 +162,7 @@ class Predictor:
         for rung in self.ways(scan.grid):
             note = f"memory was too scarce for {scarce}; done with {rung}" if scarce else ""
             try:
-                return self._segment(scan, rung, note)
+                return self._segment(scan, rung, note, watch)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -165,15 +172,17 @@ class Predictor:
         raise DataError(f"the memory of {self.device} was too scarce even for {scarce}: use one with more")
 
     @torch.inference_mode()
-    def _segment(self, scan: PreparedScan, rung: Rung, note: str) -> Prediction:
+    def _segment(self, scan: PreparedScan, rung: Rung, note: str, watch: Watch | None) -> Prediction:
         """Each slab leaves model space as soon as its windows are done."""
         start, plan, image = time.perf_counter(), self.plan, scan.image
         exclusive, seconds = plan.regions is None, {"network": 0.0}
         asked = SkippingAir(self._compute, plan.outputs, exclusive)
         if self.skips_air and scan.body is not None:
             image = torch.cat([image, scan.body[None].to(image)])
+        network = asked if self.skips_air else self._compute
+        total = count_windows(image.shape[1:], plan.patch, self.overlap)
         slabs = predict_slabs(
-            asked if self.skips_air else self._compute,
+            _watched(network, total, watch) if watch else network,
             image.to(rung.where),
             plan.patch,
             plan.slice_axis,
@@ -195,6 +204,20 @@ class Predictor:
     def mask(self, prediction: Prediction) -> np.ndarray:
         """The dataset's own label ids, in the one integer type that all masks of its label set share."""
         return prediction.mask(self.plan)
+
+
+def _watched(network: Callable[[torch.Tensor], torch.Tensor], total: int, watch: Watch) -> Callable[..., torch.Tensor]:
+    """The same network, which tells after each batch how many windows are done."""
+    done = 0
+
+    def computed(patches: torch.Tensor) -> torch.Tensor:
+        nonlocal done
+        logits = network(patches)
+        done += len(patches)
+        watch(done, total)
+        return logits
+
+    return computed
 
 
 def _timing(slabs: Iterator[torch.Tensor], seconds: dict[str, float]) -> Iterator[torch.Tensor]:

@@ -8,7 +8,6 @@ import torch
 
 from segpipe.metrics import IGNORED, Score, summarise
 from segpipe.prediction.predictor import Prediction
-from segpipe.report.pictures import draw_overlay
 from segpipe.report.viewer import Shelf, turnable
 from segpipe.terminal import show_table
 
@@ -17,12 +16,14 @@ def draw_prediction(
     prediction: Prediction, truth: np.ndarray | None, names: Sequence[str], title: str, picture: Path
 ) -> None:
     """A picture of a mask over its scan, and of the truth where it is known, in the patient's own axes."""
+    from segpipe.report.pictures import draw_overlay  # matplotlib takes longer to import than a small scan to segment
+
     grid = prediction.grid
 
     def in_ras(volume: np.ndarray) -> np.ndarray:
         return grid.to_ras(torch.from_numpy(np.ascontiguousarray(volume))[None])[0].numpy()
 
-    image = prediction.scan.native.float().mean(0).numpy()
+    image = prediction.scan.native.as_tensor().float().mean(0).numpy()
     draw_overlay(
         in_ras(image),
         in_ras(prediction.labels),
@@ -44,7 +45,7 @@ def put_on_shelf(shelf: Shelf, name: str, prediction: Prediction, truth: np.ndar
         truth: ids inside, on the scan's grid; None where it is not known.
         rank: the lowest stay longest.
     """
-    image = prediction.scan.native.float().mean(0).numpy()
+    image = prediction.scan.native.as_tensor().float().mean(0).numpy()
     known = None if truth is None else np.where(truth == IGNORED, 0, truth)
     case = turnable(name, image, prediction.labels, known, prediction.grid.affine)
     if case is not None:

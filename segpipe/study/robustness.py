@@ -20,7 +20,7 @@ from segpipe.data.cases import Case
 from segpipe.data.prepare import prepare_volume, read_labels
 from segpipe.errors import ConfigError
 from segpipe.files import write_rows
-from segpipe.geometry import Grid
+from segpipe.geometry import Grid, Located
 from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.study.pictures import draw_changes, draw_robustness
 from segpipe.study.trained import TrainedRun, find_cases, open_runs, output_folder, same_targets
@@ -97,12 +97,12 @@ LABELS = {
 LEAST = {"coarser": 1.0}  # what means no change, where it is not 0
 
 
-def degrade(volume: MetaTensor, change: str, strength: float, seed: int) -> MetaTensor:
+def degrade(volume: Located, change: str, strength: float, seed: int) -> Located:
     """A scan `(c, x, y, z)` made worse, on its own grid; strength 0 leaves it as it is."""
     if strength == CLEAN:
         return volume
-    changed = CHANGES[change](MetaTensor(volume.as_tensor().float(), volume.affine), strength, seed)
-    return MetaTensor(changed.as_subclass(Tensor), volume.affine)
+    changed = CHANGES[change](MetaTensor(volume.as_tensor().float(), torch.as_tensor(volume.affine)), strength, seed)
+    return MetaTensor(changed.as_subclass(Tensor), torch.as_tensor(volume.affine))
 
 
 def robustness(options: Robustness) -> int:
@@ -188,7 +188,7 @@ def _report(
 def _draw_examples(case: Case, trials: Sequence[tuple[str, float]], seed: int, folder: Path) -> None:
     volume = read(case.images)
 
-    def middle(changed: MetaTensor) -> np.ndarray:
+    def middle(changed: Located) -> np.ndarray:
         ras = Grid.of(changed).to_ras(changed.as_tensor()[:1])[0]
         return ras[..., ras.shape[2] // 2].numpy()
 
