@@ -146,7 +146,8 @@ def _turnable(folder: Path, one: Outcome, labels: Sequence[str], truths: Path | 
     image = read(scan.images)
     masks = [known[np.clip(read([path]).numpy()[0], 0, len(known) - 1).astype(int)] for path in paths]
     affine = np.asarray(image.affine, dtype=float)
-    return turnable(one.name, image.as_tensor().float().mean(0).numpy(), masks[0], masks[1] if masks[1:] else None, affine)
+    voxels = image.as_tensor().float().mean(0).numpy()
+    return turnable(one.name, voxels, masks[0], masks[1] if masks[1:] else None, affine)
 
 
 def _overlay(folder: Path, one: Outcome) -> Path:
