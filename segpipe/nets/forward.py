@@ -12,8 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 SMALL = 48**3  # voxels; a window up to this is computed before torch has imported what it takes to go without data
-    48**3
-)  # voxels; a window up to this is computed in less time than torch imports what it needs to go without data
 
 
 class _Living(TorchDispatchMode):
