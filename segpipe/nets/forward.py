@@ -1,17 +1,17 @@
-"""What a forward pass without gradients needs of the memory: found by running it without data, on the `meta` device."""
+"""What a forward pass without gradients needs of the memory: found by running it, a large window without data."""
 
 import copy
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-SAME_SIZE = (_NormBase, nn.GroupNorm, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid)
+SMALL = 48**3  # voxels; a window up to this is computed before torch has imported what it takes to go without data
 
 
 class _Living(TorchDispatchMode):
@@ -42,32 +42,13 @@ class _Living(TorchDispatchMode):
         self.now -= count
 
 
-class _AsLarge(nn.Module):
-    """Stands for a layer whose answer is as large as what it sees."""
-
-    def __init__(self, inplace: bool) -> None:
-        super().__init__()
-        self.inplace = inplace
-
-    def forward(self, x: Tensor) -> Tensor:
-        """A copy, or `x` itself."""
-        return x if self.inplace else x.clone()
-
-
-def _simplified(network: nn.Module) -> nn.Module:
-    """Without norms and activations: torch's rules for their sizes would import its compiler, too."""
-    for name, child in network.named_children():
-        plain = isinstance(child, SAME_SIZE)
-        setattr(network, name, _AsLarge(getattr(child, "inplace", False)) if plain else _simplified(child))
-    return network
-
-
 def forward_bytes(network: nn.Module, window: Sequence[int]) -> int:
     """The most bytes of float32 that live at once while the network sees one window `(c, *space)`, weights left out.
 
     Convolutions' own workspace is not in it, nor is a format of fewer bytes.
     """
-    empty = _simplified(copy.deepcopy(network).to("meta").eval())
+    device = "cpu" if math.prod(window[1:]) <= SMALL else "meta"
+    trial = copy.deepcopy(network).to(device).eval()
     with torch.no_grad(), _Living() as living:
-        empty(torch.empty(1, *window, device="meta"))
+        trial(torch.zeros(1, *window, device=device))
     return living.most
