@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,8 @@ def launch(
             return _help(program, schema, command)
         sys.argv[1:] = typed()
         check(program, schema, sys.argv[1:])
+        if "hydra/launcher=slurm" in sys.argv and not shutil.which("srun"):
+            raise ConfigError("hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster")
         _run_jobs(program, run)
     except ConfigError as error:
         print(f"segpipe-{program}: {error}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

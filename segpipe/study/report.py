@@ -151,7 +151,7 @@ def _worst(sweep: Sweep, count: int, folder: Path) -> Table | None:
 
 
 def _markdown(evidence: Evidence) -> str:
-    parts = [f"# {len(evidence.sweep.variants)} variants against {evidence.reference.name}", ""]
+    parts = [f"# {len(evidence.sweep.variants)} variants, compared with {evidence.reference.name}", ""]
     parts += [f"- {line}" for line in _findings(evidence)]
     parts += [f"- Caution: {line}." for line in _cautions(evidence)]
     for table in (variants_table(evidence), comparison_table(evidence.comparisons) if evidence.comparisons else None):

@@ -100,9 +100,13 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         row: list[Cell] = [one.variant.name, one.differences["dice"].cases, one.differences["dice"].runs]
         for metric in TESTED:
             found = one.differences[metric]
-            row += [100 * found.interval.mean, _range(found.interval, 100, 2), one.p[metric], found.effect]
+            row += [100 * found.interval.mean, _range(found.interval, 100, 2), _p(one.p[metric]), found.effect]
         rows.append(row)
     return Table("variant less reference", columns, rows)
+
+
+def _p(p: float) -> Cell:
+    return "< 0.0001" if p < 1e-4 else p
 
 
 def problems_table(problems: Mapping[str, str]) -> Table:
