@@ -133,10 +133,6 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
             for override in overrides:
                 _check_key(override.key_or_group, override.is_delete(), schema, given.config_dir)
             name = given.config_name or program
-            if "hydra/launcher=slurm" in given.overrides and not shutil.which("srun"):
-                raise ConfigError(
-                    "hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster"
-                )
             for job in _jobs(name, given.overrides, extra) if given.multirun else [given.overrides]:
                 options = compose(name, overrides=[*extra, *job])
                 validate(schema, OmegaConf.to_container(options, resolve=True))  # type: ignore[arg-type]
