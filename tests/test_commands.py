@@ -103,7 +103,7 @@ def test_an_interrupted_run_leaves_a_page_and_says_how_to_go_on(tmp_path: Path) 
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        while not (tmp_path / "stopped/checkpoints/last.ckpt").is_file():
+        while not all((tmp_path / "stopped" / file).is_file() for file in ("checkpoints/last.ckpt", "dice.csv")):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
