@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	$(BIN)/python train.py name=demo trainer.max_time=00:00:01:40 trainer.validations=4 augment=standard
 	$(BIN)/python predict.py checkpoint=runs/latest input=data/phantom/imagesTs truth=data/phantom/labelsTs output=demo
-	@echo "look at: runs/latest/curves.png  runs/latest/overlays/  demo/overlays/  (masks: demo/*.nii.gz)"
+	@echo "look at: runs/latest/report.html  demo/index.html  (masks: demo/*.nii.gz)"
 
 # what CI runs; REAL_DATA=DIR also runs the tests on real scans
 test: $(VENV)/installed

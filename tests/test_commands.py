@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY
+from pages import Reader
 from PIL import Image
 
 from segpipe import checkpoint
@@ -68,6 +69,8 @@ def test_a_run_leaves_all_that_it_should(trained: Path) -> None:
         "network.json",
         "network.png",
         "curves.png",
+        "report.html",
+        "report.json",
         "train.log",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
@@ -79,6 +82,40 @@ def test_a_run_leaves_all_that_it_should(trained: Path) -> None:
     assert json.loads((run / "environment.json").read_text())["overrides"] == TINY
     with (run / "metrics.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6"]
+    page = Reader(run / "report.html")
+    assert page.problems == page.outside == []
+    assert {"preparing cases", "training", "validating", "scoring and drawing"} <= {row[0] for row in page.cells}
+    known = json.loads((run / "report.json").read_text())
+    assert known["stopped"] is None
+    assert len(known["scores"]) == 3 * len(known["split"]["val"])
+    said = (run / "train.log").read_text()
+    assert "first step after" in said, "details"
+    assert "HD95 mm" in said, "tables"
+
+
+def test_an_interrupted_run_leaves_a_page_and_says_how_to_go_on(tmp_path: Path) -> None:
+    arguments = [*TINY, "trainer.max_steps=5000", "trainer.validations=1000", "hydra.run.dir=stopped"]
+    with subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), *arguments],
+        cwd=tmp_path,
+        env=os.environ | ONE_THREAD,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not all((tmp_path / "stopped" / file).is_file() for file in ("checkpoints/last.ckpt", "dice.csv")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate()
+    assert process.returncode == 1
+    assert complained == ""
+    assert "interrupted; what there is so far: stopped/report.html" in said
+    assert "go on with: python train.py resume=stopped" in said
+    page = Reader(tmp_path / "stopped/report.html")
+    assert page.problems == page.outside == []
+    assert "Not done: interrupted" in page.text
+    assert "By the last validation during training" in page.text
 
 
 def test_regions_are_learnt_scored_and_shown(trained: Path) -> None:
@@ -227,6 +264,9 @@ def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
     assert "a_truncated.nii.gz" in done.stderr
     page = (trained / "mixed_masks/index.html").read_text(encoding="utf-8")
     assert page.index("8000 of 8000 voxels") < page.index("b_good.nii.gz"), "what failed comes first"
+    log = (trained / "mixed_masks/predict.log").read_text()
+    assert "8000 of 8000 voxels are NaN or infinite" in log
+    assert "1 of 4 masks written" in log
 
 
 @pytest.mark.parametrize(
@@ -302,6 +342,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_cases(trained: Pat
     point_back(trained)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+    assert "Not done: stopped by DivergedError: step" in Reader(trained / "runs/diverged/one/report.html").text
     line = done.stderr.strip().splitlines()[-1]
     assert re.match(
         r"segpipe-train: step \d: the loss is \S+ \(Dice \S+, cross-entropy \S+\) on patches of phantom_\d+; lower optim.lr",

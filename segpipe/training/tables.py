@@ -19,7 +19,7 @@ def lead(run: Record) -> str:
     """The run in one line."""
     steps = run.metrics[-1]["step"] if run.metrics else 0
     train, val = (len(run.split[part]) for part in ("train", "val"))
-    said = f"{train} cases trained for {steps:.0f} steps, {val} validated"
+    said = f"{train} cases train, {val} validate; {steps:.0f} steps"
     found = {one.label: one.dice for one in summarise(run.scores)} if run.scores else {}
     return f"{said}; mean Dice {found['mean']:.3f}." if found else f"{said}."
 
