@@ -248,7 +248,7 @@ def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
     assert (done.returncode, "Traceback" in done.stderr) == (3, False)
     assert "error: scans/labels/case1.nii.gz: holds 3 (64 voxels), but the dataset declares only" in done.stderr
     assert "warning: scans/labels/case2.nii.gz: has no labelled voxel" in done.stdout
-    assert "5 cases read; 1 errors, 1 warnings (" in done.stdout
+    assert "5 cases read; 1 errors, 1 warnings" in done.stdout
     assert "left out of the copy: case1" in done.stdout
     with (tmp_path / "looked/doctor.csv").open() as file:
         assert {row["case"]: row["kind"] for row in csv.DictReader(file)} == {"case1": "values", "case2": "unlabelled"}

@@ -154,7 +154,7 @@ def test_a_run_that_fails_is_listed_and_the_others_go_on(swept: Path, tmp_path: 
     found = read_sweep(sweep)
     assert [variant.name for variant in found.variants] == ["optim.lr=0.008"]
     assert found.problems["0"].startswith("failed: ")
-    assert "optim.lr=1e30" in (sweep / "study.html").read_text()
+    assert "optim.lr=1e+30" in (sweep / "study.html").read_text()
 
 
 def test_what_is_not_done_is_said_run_by_run(copied: Path) -> None:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data.utils import compute_importance_map
 from monai.inferers.utils import sliding_window_inference
 
 from segpipe.prediction.air import SkippingAir
-from segpipe.windows import from_network, predict_slabs, slab_axis, to_network
+from segpipe.windows import _blending, count_windows, from_network, predict_slabs, slab_axis, to_network
 
 sizes = st.tuples(*[st.integers(1, 20)] * 3)
 
@@ -113,3 +114,21 @@ def test_a_slab_is_given_as_soon_as_no_window_reaches_into_it() -> None:
     assert next(slabs).shape == (2, 4, 8, 8)
     assert sum(computed) == 2
     assert sum(slab.shape[1] for slab in slabs) == 64 - 8
+
+
+@pytest.mark.parametrize("patch", [(16, 12, 1), (7, 24, 9)])
+def test_windows_are_weighted_as_monai_weights_them(patch: tuple[int, int, int]) -> None:
+    assert torch.allclose(_blending(patch)[0], compute_importance_map(patch, "gaussian"), rtol=1e-5)
+
+
+def test_windows_are_counted_before_they_are_computed() -> None:
+    seen = []
+
+    def network(patches: torch.Tensor) -> torch.Tensor:
+        seen.append(len(patches))
+        return oracle(patches)
+
+    for size, overlap in (((20, 9, 5), 0.5), ((8, 8, 8), 0.25), ((31, 3, 17), 0.0)):
+        seen.clear()
+        predict_volume(network, torch.zeros(1, *size), (8, 8, 8), None, overlap, 3)
+        assert sum(seen) == count_windows(size, (8, 8, 8), overlap)

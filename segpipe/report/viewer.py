@@ -13,8 +13,6 @@ from importlib.resources import files
 import numpy as np
 from jaxtyping import Float, Integer, Num
 
-from segpipe.report.pictures import colour, window
-
 MIB = 2**20
 LEVEL = 6  # of gzip; the highest one takes four times as long for 1 % less
 BUNDLE, LICENCE = "niivue/niivue.umd.js.gz", "niivue/LICENSE"
@@ -90,6 +88,8 @@ class Viewer:
     @property
     def colours(self) -> list[tuple[int, ...]]:
         """Of the labels, 0 to 255, as the pictures have them."""
+        from segpipe.report.pictures import colour  # matplotlib takes longer to import than a small scan to segment
+
         return [tuple(round(255 * part) for part in colour(place)) for place in range(len(self.labels))]
 
     @property
@@ -122,6 +122,8 @@ def turnable(
     if min(image.shape) < 2:
         return None
     labelled = prediction > 0 if truth is None else (prediction > 0) | (truth > 0)
+    from segpipe.report.pictures import window  # as above
+
     grey = np.rint(255 * window(image, labelled))
     masks = [None if mask is None else _packed(mask) for mask in (prediction, truth)]
     assert masks[0] is not None
