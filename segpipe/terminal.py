@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from segpipe.errors import SegpipeError
+from segpipe.errors import ConfigError, SegpipeError
 
 WIDTH = 200  # of a file, in letters: it has no width to which a column would have to be cut
 DATED = "%(asctime)s %(levelname)s %(message)s"
@@ -62,6 +62,10 @@ def logged_to(file: Path) -> Iterator[None]:
     log.setLevel(logging.DEBUG)
     try:
         yield
+    except (
+        ConfigError
+    ):  # refused, before anything was done: it leaves nothing behind, not even in a folder that was there
+        raise
     except SegpipeError as error:  # which whoever called shows
         log.error("%s", error, extra={"shown": True})
         raise

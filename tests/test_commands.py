@@ -293,6 +293,7 @@ def test_wrong_usage_is_one_line_and_exit_status_2(trained: Path, arguments: lis
     said = (done.stdout + done.stderr).strip().splitlines()
     assert said[-1].startswith(line), said
     assert "Traceback" not in done.stderr
+    assert not (trained / "data/phantom/imagesTs/predict.log").exists()
 
 
 def test_a_misspelt_key_is_one_line_before_anything_is_imported(tmp_path: Path) -> None:
