@@ -208,14 +208,14 @@ def shortened(given: list[str]) -> list[str]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the names of the docs are there: datasets in each layout, scans, a run, a sweep."""
     folder = tmp_path_factory.mktemp("world")
-    tiny = ["model.channels=[4,8]", *SHORT, *PHANTOM, "plan.patch=[32,32,32]"]
+    tiny = ["model.channels=[4,8]", *SHORT, *PHANTOM, "plan.patch=[32,32,32]", "data.fraction=0.4"]
     call([sys.executable, REPOSITORY / "train.py", *tiny, "hydra.run.dir=RUN"], folder)
     sweep = ["-m", "seed=0,1,2,3,4", "data.fold=0", "hydra.sweep.dir=SWEEP"]
     call([sys.executable, REPOSITORY / "train.py", *sweep, *tiny], folder)
     lay_out(folder)
+    (folder / "runs/NAME").mkdir(parents=True)
     for name in ("runs/folds", "runs/skips"):
         (folder / name).symlink_to(folder / "SWEEP")
-    (folder / "runs/NAME").mkdir()
     (folder / "runs/NAME/DATE_TIME").symlink_to(folder / "RUN")
     shutil.copy(folder / "RUN/checkpoints/best.ckpt", folder / "best.ckpt")
     shutil.copy(folder / "RUN/split.json", folder / "SPLIT.json")
@@ -240,10 +240,12 @@ def lay_out(folder: Path) -> None:
     rows = [f"{one[:-7]},../data/phantom/imagesTr/{one},../data/phantom/labelsTr/{one}" for one in cases]
     (folder / "table/cases.csv").write_text("\n".join(["case,image,label", *rows]) + "\n")
     (folder / "SCANS").symlink_to(drawn / "imagesTs")
-    (folder / "LABELS").symlink_to(drawn / "labelsTs")
+    shutil.copytree(drawn / "labelsTs", folder / "LABELS")
     (folder / "scans").mkdir()
     scans = sorted((drawn / "imagesTs").iterdir())
-    shutil.copy(scans[0], folder / "scans" / scans[0].name.replace(".nii.gz", "_T1.nii.gz"))
+    as_t1 = scans[0].name.replace(".nii.gz", "_T1.nii.gz")
+    shutil.copy(scans[0], folder / "scans" / as_t1)
+    shutil.copy(drawn / "labelsTs" / scans[0].name, folder / "LABELS" / as_t1)
     shutil.copy(scans[0], folder / "scan.nii.gz")
     (folder / "scans.csv").write_text("image\n" + "".join(f"{scan}\n" for scan in scans))
 
