@@ -44,7 +44,7 @@ def main() -> None:
         (rung, *_), how = ladder(device, 1), (device, predictor.overlap, "float32", predictor._window_bytes)
         needed = forecast(read_grid(scan), plan, rung, *how).host
         before, start = _reset(device), time.perf_counter()
-        prediction = predictor([scan])
+        prediction = predictor.predict([scan])
         peak = (_status("VmHWM") - before) / 2**20
     assert prediction.labels.shape == SHAPE
     logits = (LABELS + 1) * np.prod(SHAPE) * 4 / 2**20

@@ -97,6 +97,10 @@ class Browser:
             assert time.monotonic() < end, f"never true: {code}; {self.complaints}"
             time.sleep(0.05)
 
+    def left(self, folder: Path) -> list[str]:
+        """Addresses outside a folder that the page has asked for."""
+        return [to for to in self.asked if not to.startswith(("data:", "blob:", "about:", folder.as_uri()))]
+
     def screenshot(self, element: str | None = None) -> np.ndarray:
         """What is to be seen, `(rows, columns, 3)`: of the whole page, or of an element."""
         rectangle = "document.documentElement" if element is None else f"document.querySelector({element!r})"

@@ -1,9 +1,11 @@
 """What all tests share: the folder of real scans, one small phantom, one thread."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from browser import CHROMIUM, Browser, browser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -31,6 +33,14 @@ def real_data(pytestconfig: pytest.Config) -> Path:
     if not folder.is_dir():
         pytest.fail(f"--real-data {folder}: no such folder")
     return folder.resolve()
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium, as from apt-get install chromium")
+    with browser(tmp_path_factory.mktemp("profile")) as one:
+        yield one
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -465,7 +465,7 @@ def test_folds_are_averaged(tmp_path: Path) -> None:
         expected = torch.stack([torch.softmax(single.network(x), 1) for single in singles]).mean(0)
     assert torch.allclose(mean, expected, atol=1e-6)
     mask = np.asarray(nib.load(tmp_path / "mean" / scan.name).dataobj)
-    assert np.array_equal(mask, predictor.mask(predictor([scan])))
+    assert np.array_equal(mask, predictor([scan]))
 
 
 def test_an_ensemble_shares_its_way_of_seeing(tmp_path: Path, trained: Path) -> None:

@@ -143,6 +143,6 @@ def test_what_helps_no_more_is_one_line_and_other_errors_are_not_hidden(scan: Me
 def test_the_host_puts_together_what_the_gpu_computes(scan: MetaTensor, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Scarce(99, MemoryError).to(CUDA)
     predictor = Predictor(network, made(), CUDA, windows=4)
-    usual = predictor(scan)
+    usual = predictor.predict(scan)
     monkeypatch.setattr(predictor, "ways", lambda _: [Rung(CPU, 4)])
-    assert (predictor(scan).labels == usual.labels).mean() > 0.999
+    assert (predictor.predict(scan).labels == usual.labels).mean() > 0.999

@@ -27,13 +27,13 @@ def test_a_file_an_image_and_a_tensor_give_one_mask(tmp_path: Path, predictor: P
     voxels = np.random.default_rng(0).normal(size=(14, 11, 9)).astype(np.float32)
     path = tmp_path / "scan.nii.gz"
     nib.save(nib.Nifti1Image(voxels, AFFINE), path)
-    first = predictor.mask(predictor(path))
+    first = predictor(path)
     assert first.shape == voxels.shape
     assert set(np.unique(first)) <= set(predictor.plan.labels.values())
     assert len(np.unique(first)) > 1
     tensor = MetaTensor(torch.from_numpy(voxels), torch.from_numpy(AFFINE))
     for given in (str(path), [path], nib.load(path), nib.Nifti1Image(voxels, AFFINE), tensor, tensor[None]):
-        assert np.array_equal(predictor.mask(predictor(given)), first)
+        assert np.array_equal(predictor(given), first)
 
 
 def test_what_is_no_scan_is_refused(predictor: Predictor) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from browser import Browser
 from conftest import REPOSITORY
 from test_commands import TINY, command
 from test_config import composed
@@ -33,7 +34,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     done = command("train.py", *SWEEP, folder=folder)
     assert done.returncode == 0, done.stderr
-    assert "Taking away all long skips" in done.stdout + done.stderr
+    for once in ("Taking away all long skips", "\nvariants\n", "for a paper", "Launching 4 jobs"):
+        assert done.stdout.count(once) == 1, once
     return folder / "runs/a/sweep"
 
 
@@ -89,6 +91,17 @@ def test_a_sweep_ends_in_a_report(swept: Path) -> None:
     assert mean["dice_p_holm"] in ("", "nan")  # three cases are too few
     assert float(mean["seconds_per_step"]) > 0
     assert "too few for a test" in (swept / "study.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_report_and_asks_nobody(opened: Browser, swept: Path) -> None:
+    opened.show(swept / "study.html", width=1500)
+    pictures = "[...document.querySelectorAll('img[src]')]"
+    opened.wait(f"{pictures}.every(one => one.complete && one.naturalWidth > 0)")
+    assert opened.ask(f"{pictures}.length") >= 5
+    assert opened.ask("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
+    assert opened.complaints == []
+    assert opened.left(swept) == []
 
 
 def test_all_runs_of_a_sweep_saw_the_same_cases(swept: Path) -> None:

@@ -119,8 +119,8 @@ class Predictor:
         network = trained.network.to(device)
         return cls(network, trained.plan, device, choose_format("auto", device), overlap, windows)
 
-    def __call__(self, scan: ScanLike) -> Prediction:
-        """Segments one scan; `mask` gives the dataset's own label ids of the answer.
+    def __call__(self, scan: ScanLike) -> Integer[np.ndarray, "x y z"]:
+        """The mask of one scan: the dataset's own label ids on the scan's own grid, as `predict.py` writes it.
 
         Args:
             scan: a file, a file per channel, an image of nibabel's, or a `MetaTensor` or `Volume`
@@ -128,6 +128,13 @@ class Predictor:
 
         Raises:
             DataError: if the scan cannot be used.
+        """
+        return self.predict(scan).mask(self.plan)
+
+    def predict(self, scan: ScanLike) -> Prediction:
+        """The mask of one scan with all that is known of it: its grid, maps, times.
+
+        Takes and raises what a call does.
         """
         name = scan if isinstance(scan, str | Path) else "the scan"
         return self.segment(prepare_volume(as_volume(scan), self.plan, name))
@@ -200,10 +207,6 @@ class Predictor:
     def _compute(self, patches: torch.Tensor) -> torch.Tensor:
         with computing_in(self.number_format, self.device):
             return self._faster(patches.to(self.device))
-
-    def mask(self, prediction: Prediction) -> np.ndarray:
-        """The dataset's own label ids, in the one integer type that all masks of its label set share."""
-        return prediction.mask(self.plan)
 
 
 def _watched(network: Callable[[torch.Tensor], torch.Tensor], total: int, watch: Watch) -> Callable[..., torch.Tensor]:

@@ -253,4 +253,4 @@ def _said(override: str) -> str:
         level = entries.index("none")
         which = {0: "the finest", len(entries) - 1: "the coarsest"}.get(level, f"level {level}'s")
         return f"taking away {which} {kinds[key].rstrip('s')}"
-    return f"{kinds[key]} by {value}"
+    return f"switching {kinds[key]} to {value}"

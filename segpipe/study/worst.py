@@ -79,7 +79,7 @@ def _draw(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
         trained.network.to(device), trained.plan, device, choose_format(options.trainer.precision, device)
     )
     case = next(one for one in open_dataset(validate(Data, run.config["data"])).cases if one.name == name)
-    prediction = predictor(case.images)
+    prediction = predictor.predict(case.images)
     truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]
     scores = score_case(name, prediction.labels, truth, prediction.grid.spacing_mm, trained.plan.targets)
     title = f"{variant}: Dice {np.nanmean([score.dice for score in scores]):.3f} ({name}, {run.folder.name})"

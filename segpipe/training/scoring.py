@@ -54,7 +54,7 @@ def score(
     with progress_bar() as bar:
         scoring = bar.add_task("scoring", total=len(cases), note="")
         for case in cases:
-            prediction = predictor(case.images)
+            prediction = predictor.predict(case.images)
             truth = read_labels(case, plan, prediction.grid).numpy()[0]
             own = score_case(case.name, prediction.labels, truth, prediction.grid.spacing_mm, plan.targets)
             scores += own
@@ -68,7 +68,7 @@ def score(
     draw_curves(folder / "metrics.csv", folder / "curves.png")
     if not draws_all:  # which are the worst and the best is known only now
         for case in _worst_and_best(cases, scores, page.cases):
-            prediction = predictor(case.images)
+            prediction = predictor.predict(case.images)
             draw(case, prediction, read_labels(case, plan, prediction.grid).numpy()[0])
     show_scores(scores, f"{len(cases)} validation case{'' if len(cases) == 1 else 's'}")
     return shelf

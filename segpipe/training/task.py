@@ -101,7 +101,7 @@ class SegmentationTask(pl.LightningModule):
 
     def validation_step(self, case: Case, batch_idx: int) -> None:
         """Dice per target of a whole scan, on its own grid, through the code that `predict.py` uses."""
-        prediction = self.predictor(case.images)
+        prediction = self.predictor.predict(case.images)
         truth = read_labels(case, self.plan, prediction.grid).numpy()[0]
         self.validated.append(case.name)
         self.dice.append(dice_per_target(prediction.labels, truth, self.plan.targets))
