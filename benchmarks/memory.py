@@ -48,11 +48,12 @@ def one(overrides: list[str]) -> None:
     """Prints estimate and peak of one configuration."""
     from step import options_of, plan_of, train_steps
 
-    from segpipe.device import choose_device, choose_format
+    from segpipe.device import choose_device, choose_format, hold_memory
     from segpipe.training.memory import step_mib
 
     options = options_of(overrides)
     device = choose_device(options.trainer.device)
+    hold_memory(device)
     number_format = choose_format(options.trainer.precision, device)
     plan = plan_of(options)
     small = plan.model_copy(update={"batch": 2, "patch": [size if size == 1 else size // 2 for size in plan.patch]})

@@ -11,7 +11,6 @@ phantoms, so that masks have a foreground with sure insides and unsure edges, as
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,14 +18,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import json
-
 import nibabel as nib
 import numpy as np
-from turns import ROOT, in_turns
+from turns import in_turns
 
 SHAPE, SPACING_MM, MODEL_MM = (512, 512, 90), (0.75, 0.75, 2.5), 1.5
-TRAIN_SHAPE, TRAIN_MM, CASES = (192, 192, 90), (2.0, 2.0, 2.5), 5
 PATCH, OVERLAP = 96, 0.25
 FORMATS = ("bf16", "float32")
 
@@ -42,48 +38,19 @@ def main() -> None:
         return monai_way(*asked.monai)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        checkpoint = asked.checkpoint or trained(folder)
+        from synthetic import trained
+
+        checkpoint = asked.checkpoint or trained(folder, MODEL_MM)
         if asked.keep:
             shutil.copytree(checkpoint, asked.keep)
         compare(folder, checkpoint.resolve())
 
 
-def trained(folder: Path) -> Path:
-    """A run on a few phantoms, on a grid that is the benchmark's."""
-    from synthetic import LABELS, write_ct
-
-    for kind in ("imagesTr", "labelsTr"):
-        (folder / "data" / kind).mkdir(parents=True)
-    names = [f"case{number}.nii.gz" for number in range(CASES)]
-    for number, name in enumerate(names):
-        image, label = (folder / "data" / kind / name for kind in ("imagesTr", "labelsTr"))
-        write_ct(image, TRAIN_SHAPE, TRAIN_MM, number + 1, label)
-    about = {
-        "modality": {"0": "CT"},
-        "labels": {str(number): name for name, number in LABELS.items()},
-        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
-    }
-    (folder / "data/dataset.json").write_text(json.dumps(about))
-    mm = f"[{MODEL_MM},{MODEL_MM},{MODEL_MM}]"
-    call = ["train.py", "data=decathlon", f"data.root={folder}/data", f"data.cache={folder}/cache", "augment=none",
-            "plan.patch=[64,64,64]", "plan.batch=2", f"plan.spacing={mm}", "trainer.max_time=00:00:01:30",
-            "trainer.validations=1", f"hydra.run.dir={folder}/run"]  # fmt: skip
-    subprocess.run([sys.executable, *call], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return folder / "run"
-
-
 def compare(folder: Path, run: Path) -> None:
     """Prints a line for each side in each number format, and how far they agree."""
-    import torch
-    from synthetic import write_ct
+    from synthetic import planned, write_ct
 
-    from segpipe import checkpoint
-
-    opened = checkpoint.find(run)
-    stored = torch.load(opened, weights_only=True)
-    stored[checkpoint.KEY]["plan"]["patch"] = [PATCH] * 3  # trained with small ones, used with large ones
-    network = folder / "network.ckpt"
-    torch.save({key: stored[key] for key in ("state_dict", checkpoint.KEY)}, network)
+    network = planned(run, folder / "network.ckpt", patch=[PATCH] * 3)  # trained with small ones
     scan = folder / "scan.nii.gz"
     write_ct(scan, SHAPE, SPACING_MM, 0)
     masks, ran = {}, {}

@@ -41,7 +41,7 @@ def main() -> None:
         voxels = np.random.default_rng(0).integers(-1000, 1000, SHAPE, np.int16)
         nib.save(nib.Nifti1Image(voxels, np.diag([*SPACING_MM, 1])), scan)
         del voxels
-        (rung, *_), how = ladder(device, 1), (device, predictor.overlap, "float32", predictor._window_bytes)
+        (rung, *_), how = ladder(device, 1), (device, predictor.overlap, "float32", predictor.window_bytes)
         needed = forecast(read_grid(scan), plan, rung, *how).host
         before, start = _reset(device), time.perf_counter()
         prediction = predictor.predict([scan])

@@ -32,7 +32,7 @@ from segpipe.data.fingerprint import fingerprint, label_ids
 from segpipe.data.module import CaseData
 from segpipe.data.patches import Onwards
 from segpipe.data.phantom import write_phantom
-from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
+from segpipe.device import NumberFormat, choose_device, choose_format, computing_in, hold_memory
 from segpipe.nets import build
 from segpipe.plan import Fingerprint, Plan, make_plan
 from segpipe.training.cases import open_dataset
@@ -141,6 +141,7 @@ def main() -> None:
             overrides += ["data=decathlon", f"data.root={folder}/phantom"]
         options = options_of(overrides)
         device = choose_device(options.trainer.device)
+        hold_memory(device)
         number_format = choose_format(options.trainer.precision, device)
         data = ready(options, device)
         assert data.patches is not None

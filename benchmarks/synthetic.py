@@ -1,5 +1,7 @@
 """What the benchmarks of prediction share: CT-like scans of any size, and a checkpoint that `predict.py` opens."""
 
+import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +14,16 @@ import torch
 from scipy.ndimage import zoom
 from scipy.spatial.transform import Rotation
 from torch import nn
+from turns import ROOT
 
-from segpipe.checkpoint import KEY, NETWORK, contents
+from segpipe.checkpoint import KEY, NETWORK, contents, find
 from segpipe.config.train import Train
 from segpipe.data import phantom
 from segpipe.plan import Fingerprint, Plan, make_plan
 
 BODY_MM, STEP_MM = 120.0, 0.75  # the phantom's body is a newborn's: what is seen of it, and in what steps it is drawn
 LABELS = {"background": 0, "liver": 1, "kidneys": 2, "vessel": 3}
+TRAIN_SHAPE, TRAIN_MM, CASES = (192, 192, 90), (2.0, 2.0, 2.5), 5
 CT = (-120.0, 260.0, 90.0, 70.0)  # of labelled voxels: lowest, highest, mean and deviation, in HU
 
 
@@ -64,3 +68,33 @@ def write_checkpoint(path: Path, options: Train, plan: Plan, network: nn.Module)
     """Writes a network as training does."""
     weights = {NETWORK + name: weight for name, weight in network.state_dict().items()}
     torch.save({"state_dict": weights, KEY: contents(options.model_dump(mode="json"), plan)}, path)
+
+
+def trained(folder: Path, spacing_mm: float) -> Path:
+    """A run of a minute and a half on a few phantoms, so that masks have insides and edges as masks have."""
+    for kind in ("imagesTr", "labelsTr"):
+        (folder / "data" / kind).mkdir(parents=True)
+    names = [f"case{number}.nii.gz" for number in range(CASES)]
+    for number, name in enumerate(names):
+        image, label = (folder / "data" / kind / name for kind in ("imagesTr", "labelsTr"))
+        write_ct(image, TRAIN_SHAPE, TRAIN_MM, number + 1, label)
+    about = {
+        "modality": {"0": "CT"},
+        "labels": {str(number): name for name, number in LABELS.items()},
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
+    }
+    (folder / "data/dataset.json").write_text(json.dumps(about))
+    mm = f"[{spacing_mm},{spacing_mm},{spacing_mm}]"
+    call = ["train.py", "data=decathlon", f"data.root={folder}/data", f"data.cache={folder}/cache", "augment=none",
+            "plan.patch=[64,64,64]", "plan.batch=2", f"plan.spacing={mm}", "trainer.max_time=00:00:01:30",
+            "trainer.validations=1", f"hydra.run.dir={folder}/run"]  # fmt: skip
+    subprocess.run([sys.executable, *call], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return folder / "run"
+
+
+def planned(run: Path, path: Path, **entries: object) -> Path:
+    """Writes a run's network as a checkpoint whose plan has other entries."""
+    stored = torch.load(find(run), weights_only=True)
+    stored[KEY]["plan"].update(entries)
+    torch.save({key: stored[key] for key in ("state_dict", KEY)}, path)
+    return path

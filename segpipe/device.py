@@ -1,6 +1,8 @@
 """Which device computes, and in which number format."""
 
+import ctypes
 import os
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -9,6 +11,7 @@ import torch
 from segpipe.errors import ConfigError
 
 NumberFormat = Literal["float32", "bf16", "fp16"]
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 USABLE = {"cuda": 0.9, "cpu": 0.7}  # share of the memory; the rest is for others and for what lies between blocks
 
 
@@ -46,6 +49,18 @@ def computing_in(number_format: NumberFormat, device: torch.device) -> AbstractC
     if number_format == "float32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if number_format == "bf16" else torch.float16)
+
+
+def hold_memory(device: torch.device) -> None:
+    """Lets this process keep the memory that a network on the CPU frees, for its next pass.
+
+    Else glibc hands every large block back to the kernel, which has to clear all its pages again: about a quarter of a
+    network's time (`benchmarks/README.md`). For whole commands, since it holds for all that the process does.
+    """
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def usable_mib(device: torch.device) -> float:

@@ -192,7 +192,7 @@ class ModelSpace:
             if not labels.numel():
                 labels = torch.zeros(shape, dtype=torch.uint8, device=slab.device)
                 rows = slab.narrow(axis + 1, 0, 0)
-            rows = torch.cat([rows, slab], axis + 1)
+            rows = torch.cat([rows, slab], axis + 1) if rows.shape[axis + 1] else slab
             known = first + rows.shape[axis + 1]
             ready = int(torch.searchsorted(upper, known))
             step = max(1, MOST_VOXELS * shape[axis] // math.prod(shape))

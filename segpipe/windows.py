@@ -78,9 +78,11 @@ def predict_slabs(
         first = batch[0][axis]
         for place, one in zip(batch, logits, strict=True):
             inside = _window(still_open, [at - first * (way == axis) for way, at in enumerate(place)], patch)
-            inside[:-1] += one * weight
-            inside[-1:] += weight
+            inside[:-1].addcmul_(one, weight)  # `+=` would copy the result onto itself
+            inside[-1:].add_(weight)
         ready = later[0][axis] if later else padded.shape[axis + 1]
+        if ready == first:
+            continue
         finished = still_open.narrow(axis + 1, 0, ready - first)
         for piece, row in _pieces(finished, axis, first):
             cropped = _cropped(piece, volume.shape[1:], before, axis, row)

@@ -116,7 +116,7 @@ def test_one_case_cannot_be_shuffled(trained: Path) -> None:
         lesion(options(Lesion, trained, cases=["unseen_01"]))
 
 
-def test_landscapes_stand_beside_each_other(trained: Path, tmp_path: Path) -> None:
+def test_landscapes_stand_beside_each_other(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(trained / "runs/a/one")
     given = options(Landscape, trained, checkpoint=[run, run], output=str(tmp_path), max_time="00:00:00:01", patches=2)
     assert landscape(given) == 0
@@ -125,6 +125,11 @@ def test_landscapes_stand_beside_each_other(trained: Path, tmp_path: Path) -> No
     assert "0.0" in places
     assert len(found) == 2 * len(places) ** 2
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("profile.png", "contour.png", "surface.png"))
+    losses = np.array([float(row["loss"]) for row in found[: len(places) ** 2]])
+    far = np.array([max(abs(float(row[way])) for way in ("first", "second")) for row in found[: len(places) ** 2]])
+    said = capsys.readouterr().out
+    for value in (losses[far == 0][0], losses[far <= 0.5].mean(), losses.mean(), losses.max()):
+        assert said.count(f" {value:.4g} ") >= 2  # both are the same network
 
 
 def test_robustness_starts_from_the_clean_scan(trained: Path, tmp_path: Path) -> None:

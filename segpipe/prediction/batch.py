@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from segpipe import checkpoint
 from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
-from segpipe.device import choose_device, choose_format
+from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.errors import DataError
 from segpipe.files import digest
 from segpipe.metrics import score_case, write_scores
@@ -68,6 +69,7 @@ def predict_batch(options: Predict) -> int:
     assert options.input is not None
     assert options.output is not None
     device = choose_device("cpu" if options.backend == "openvino" and options.device == "auto" else options.device)
+    hold_memory(device)
     number_format = choose_format(options.precision, device)
     trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
     predictor = Predictor(
@@ -130,7 +132,7 @@ class Batch:
             DataError: if the disk is full, or it was interrupted; what is done is kept.
         """
         writing: deque[tuple[Outcome, Future[None] | None]] = deque()
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, interruption() as asked:
+        with _one_core() as reader, _one_core() as writer, interruption() as asked:
             with progress_bar() as bar:
                 scans = bar.add_task("scans", total=len(self.scans), note="")
                 windows = bar.add_task("windows", total=1, visible=False, note="")
@@ -242,6 +244,11 @@ class Batch:
         self.known[outcome.name] = outcome
         write_manifest(self.folder, self.known)
         write_table(self.folder / "predictions.csv", self.outcomes(), self.names)
+
+
+def _one_core() -> ThreadPoolExecutor:
+    """A thread that uses one core: teams of more would only wait for cores on which the network computes."""
+    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _reason(scan: Scan, error: Exception) -> str:

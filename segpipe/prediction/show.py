@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from segpipe.metrics import IGNORED, Score, summarise
 from segpipe.prediction.predictor import Prediction
@@ -19,20 +18,20 @@ def draw_prediction(
     from segpipe.report.pictures import draw_overlay  # matplotlib takes longer to import than a small scan to segment
 
     grid = prediction.grid
-
-    def in_ras(volume: np.ndarray) -> np.ndarray:
-        return grid.to_ras(torch.from_numpy(np.ascontiguousarray(volume))[None])[0].numpy()
-
-    image = prediction.scan.native.as_tensor().float().mean(0).numpy()
-    draw_overlay(
-        in_ras(image),
-        in_ras(prediction.labels),
-        None if truth is None else in_ras(np.where(truth == IGNORED, 0, truth)),
-        grid.ras_spacing_mm,
-        list(names),
-        title,
-        picture,
+    known = None if truth is None else np.where(truth == IGNORED, 0, truth)
+    image, labels, expected = (
+        None if volume is None else grid.ras_view(volume[None])[0]
+        for volume in (_seen(prediction), prediction.labels, known)
     )
+    assert image is not None
+    assert labels is not None
+    draw_overlay(image, labels, expected, grid.ras_spacing_mm, list(names), title, picture)
+
+
+def _seen(prediction: Prediction) -> np.ndarray:
+    """The scan as a person looks at it: the mean of its channels, `(x, y, z)` in its own order."""
+    volume = prediction.scan.native.as_tensor()
+    return (volume[0] if len(volume) == 1 else volume.float().mean(0)).numpy()
 
 
 def put_on_shelf(shelf: Shelf, name: str, prediction: Prediction, truth: np.ndarray | None, rank: float) -> None:
@@ -45,9 +44,8 @@ def put_on_shelf(shelf: Shelf, name: str, prediction: Prediction, truth: np.ndar
         truth: ids inside, on the scan's grid; None where it is not known.
         rank: the lowest stay longest.
     """
-    image = prediction.scan.native.as_tensor().float().mean(0).numpy()
     known = None if truth is None else np.where(truth == IGNORED, 0, truth)
-    case = turnable(name, image, prediction.labels, known, prediction.grid.affine)
+    case = turnable(name, _seen(prediction), prediction.labels, known, prediction.grid.affine)
     if case is not None:
         shelf.add(rank, case)
 

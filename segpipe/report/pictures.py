@@ -1,6 +1,7 @@
 """Pictures of masks over their scans, in colours and a style that all pictures share."""
 
 import io
+import math
 import os
 import textwrap
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 OPACITY = 0.35
 TRUTH_DASHES = (0, (4, 2))
 AIR_HU, SOFT_TISSUE_HU = -500, (-160, 240)  # no other modality goes as low as a CT's air
+SAMPLE, ENOUGH = 1_000_000, 1_000  # voxels that tell the contrast of a scan, and of what is labelled
 DPI = 110
 VIEWS = ("sagittal", "coronal", "axial")
 # letters at the left, right, bottom and top edge of the view across each axis; the patient's right is on the left, as
@@ -53,12 +55,13 @@ def draw_overlay(
     views = [axis for axis in (2, 1, 0) if image.shape[axis] == 1][:1] or [0, 1, 2]
     anatomical = len(views) > 1 or tuple(spacing_mm) != (1, 1, 1)
     labelled = prediction > 0 if truth is None else (prediction > 0) | (truth > 0)
-    handles = _legend(names, prediction[labelled], None if truth is None else truth[labelled])
+    handles = _legend(names, prediction, truth)
     figure, panels = _panels(np.multiply(image.shape, spacing_mm), views, 1 + len(handles) // 4)
-    grey = window(image, labelled)
+    seen = contrast(image, labelled)
     for axes, axis in zip(panels, views, strict=True):
         place = _fullest(labelled, axis)
-        slices = [None if volume is None else _flat(volume, axis, place) for volume in (grey, prediction, truth)]
+        grey = _shades(_flat(image, axis, place), seen)
+        slices = [grey, *(None if mask is None else _flat(mask, axis, place) for mask in (prediction, truth))]
         _draw_slice(axes, slices, _across(spacing_mm, axis))
         _draw_scale_bar(axes, "mm" if anatomical else "px")
         if anatomical:
@@ -86,22 +89,37 @@ def _across(of_axes: Sequence[float] | np.ndarray, axis: int) -> tuple[float, fl
 
 
 def window(image: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Grey values 0 to 1 between the 0.5th and 99.5th percentiles; of a CT, whose air would hide the rest, soft tissue.
+    """Grey values 0 to 1 in the contrast of `contrast`."""
+    return _shades(image, contrast(image, labelled))
 
-    The window of soft tissue, -160 to 240 HU, is widened to the labelled voxels (of lung or bone) where they need it.
+
+def contrast(image: np.ndarray, labelled: np.ndarray) -> tuple[float, float]:
+    """What is black and what is white: the 0.5th and 99.5th percentiles.
+
+    Of a CT, whose air would hide the rest, it is the window of soft tissue, -160 to 240 HU, widened to the labelled
+    voxels (of lung or bone) where they need it.
 
     Args:
         image: of any shape.
         labelled: where a label is, in the same shape.
     """
-    known = image[np.isfinite(image)].astype(float)
-    low, high = np.percentile(known[:: 1 + known.size // 1_000_000], [0.5, 99.5]) if known.size else (0.0, 1.0)
-    if low == high and known.size:  # nearly all one value: whatever differs is all there is to see
-        low, high = known.min(), known.max()
+    apart = math.ceil((image.size / SAMPLE) ** (1 / image.ndim))  # of a large scan some voxels tell as much
+    few = (slice(None, None, apart),) * image.ndim
+    some = image[few]
+    known = some[np.isfinite(some)].astype(float)
+    low, high = np.percentile(known, [0.5, 99.5]) if known.size else (0.0, 1.0)
+    if low == high and np.isfinite(image).any():  # nearly all one value: whatever differs is all there is to see
+        low, high = np.nanmin(image), np.nanmax(image)
     if low < AIR_HU:
-        inside = np.percentile(image[labelled], [5, 95]) if labelled.any() else SOFT_TISSUE_HU
-        low, high = min(SOFT_TISSUE_HU[0], inside[0]), max(SOFT_TISSUE_HU[1], inside[1])
-    return np.clip((np.nan_to_num(image, nan=low) - low) / ((high - low) or 1), 0, 1)
+        inside = some[labelled[few]] if np.count_nonzero(labelled[few]) > ENOUGH else image[labelled]
+        lowest, highest = np.percentile(inside, [5, 95]) if inside.size else SOFT_TISSUE_HU
+        low, high = min(SOFT_TISSUE_HU[0], lowest), max(SOFT_TISSUE_HU[1], highest)
+    return float(low), float(high)
+
+
+def _shades(values: np.ndarray, seen: tuple[float, float]) -> np.ndarray:
+    low, high = seen
+    return np.clip((np.nan_to_num(values, nan=low) - low) / ((high - low) or 1), 0, 1)
 
 
 def _fullest(labelled: np.ndarray, axis: int) -> int:
@@ -112,7 +130,7 @@ def _fullest(labelled: np.ndarray, axis: int) -> int:
 
 def _flat(volume: np.ndarray, axis: int, place: int) -> np.ndarray:
     """A slice as rows and columns of the screen: the patient's right or front on the left, head or front on top."""
-    return np.take(volume, place, axis).T[::-1, ::-1]
+    return volume[(*[slice(None)] * axis, place)].T[::-1, ::-1]
 
 
 def colour(place: int) -> tuple[float, float, float]:
@@ -158,8 +176,11 @@ def _outline(
 ) -> None:
     """Along the voxels' edges: a contour between their centres would cut corners by half a voxel."""
     parts = int(np.clip(1024 // max(mask.shape), 1, 8))
-    fine = np.pad(mask.repeat(parts, 0).repeat(parts, 1), 1)
-    down, across = ((np.arange(size) - 0.5) / parts for size in fine.shape)
+    (top, bottom), (left, right) = (np.flatnonzero(mask.any(way))[[0, -1]] for way in (1, 0))
+    fine = np.pad(mask[top : bottom + 1, left : right + 1].repeat(parts, 0).repeat(parts, 1), 1)
+    down, across = (
+        start + (np.arange(size) - 0.5) / parts for start, size in zip((top, left), fine.shape, strict=True)
+    )
     axes.contour(
         across * spacing[0], down * spacing[1], fine, [0.5], colors=[colour], linewidths=width, linestyles=[dashes]
     )
@@ -187,11 +208,11 @@ def _draw_sides(axes: Axes, letters: Sequence[str], view: str) -> None:
 
 def _legend(names: Sequence[str], prediction: np.ndarray, truth: np.ndarray | None) -> list[Patch | Line2D]:
     """A box for each label that is in either mask, and the outline of the truth."""
-    present = set(np.unique(prediction).tolist()) | set(np.unique([] if truth is None else truth).tolist())
+    masks = [prediction] if truth is None else [prediction, truth]
     handles: list[Patch | Line2D] = [
         Patch(facecolor=(*colour(place), 0.6), edgecolor=colour(place), linewidth=1.5, label=name)
         for place, name in enumerate(names)
-        if place + 1 in present
+        if any((mask == place + 1).any() for mask in masks)
     ]
     if truth is not None:
         handles.append(Line2D([], [], color="white", linewidth=1.2, linestyle=TRUTH_DASHES, label="truth"))

@@ -29,7 +29,7 @@ from segpipe.nets.gradient import CONVOLUTIONS
 from segpipe.plan import Plan
 from segpipe.study.pictures import draw_landscapes
 from segpipe.study.trained import TrainedRun, find_cases, open_runs, output_folder, same_targets
-from segpipe.terminal import progress_bar
+from segpipe.terminal import progress_bar, show_next, show_table
 from segpipe.training.loss import SegmentationLoss
 from segpipe.windows import to_network
 
@@ -86,10 +86,13 @@ def landscape(options: Landscape) -> int:
     found = zip(names, surfaces, strict=True)
     write_rows(folder / "landscape.csv", [point for each in found for point in _points(*each, places)])
     draw_landscapes(names, places, surfaces, folder)
-    for name, one in zip(names, surfaces, strict=True):
-        middle = one[(size // 2,) * options.axes]
-        log.info("%s: loss %.4f, up to %.4g at a distance of %g", name, middle, one.max(), options.reach)
-    log.info("%d x %d losses on %d patches, drawn in %s", len(runs), surfaces[0].size, options.patches, folder)
+    for_each = zip(names, surfaces, strict=True)
+    near, far = options.reach / 2, options.reach
+    rows = [[name, *(f"{value:.4g}" for value in _climb(one, places, near, far))] for name, one in for_each]
+    columns = ["network", "at its weights", f"mean within {near:g}", f"mean within {far:g}", "highest"]
+    show_table(f"loss on {options.patches} patches, {size} places along each direction", columns, rows)
+    drawn = ["profile.png", *(["contour.png", "surface.png"] if options.axes == 2 else [])]
+    show_next([("drawn", ", ".join(str(folder / name) for name in drawn)), ("table", folder / "landscape.csv")])
     return 0
 
 
@@ -181,6 +184,16 @@ def surface(
         for weight, own in zip(weights, before, strict=True):
             weight.copy_(own)
     return np.array(found).reshape([len(places)] * len(ways))
+
+
+def _climb(one: np.ndarray, places: np.ndarray, *within: float) -> list[float]:
+    """The loss in the middle, its mean up to each of these distances along every direction, and the highest."""
+    far = np.max(np.abs(np.stack(np.meshgrid(*[places] * one.ndim, indexing="ij"))), axis=0)
+    return [
+        float(one[far == far.min()].item()),
+        *(float(one[far <= limit + 1e-9].mean()) for limit in within),
+        float(one.max()),
+    ]
 
 
 def _points(name: str, one: np.ndarray, places: np.ndarray) -> list[Point]:

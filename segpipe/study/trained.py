@@ -17,7 +17,7 @@ from segpipe.config.train import Data, Optim
 from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
 from segpipe.data.split import split_cases
-from segpipe.device import choose_device, choose_format
+from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
@@ -59,6 +59,7 @@ def open_runs(options: Probe) -> list[TrainedRun]:
     """
     assert options.checkpoint is not None
     device = choose_device(options.device)
+    hold_memory(device)
     number_format = choose_format(options.precision, device)
     opened = [checkpoint.load(path) for path in options.checkpoint]
     names = tell_apart([one.config for one in opened], _folders(options.checkpoint))

@@ -21,7 +21,7 @@ from segpipe.data.cases import Case, Dataset
 from segpipe.data.examine import Examined
 from segpipe.data.fingerprint import content_of, facts, fingerprint, label_ids
 from segpipe.data.module import CaseData
-from segpipe.device import NumberFormat, choose_device, choose_format
+from segpipe.device import NumberFormat, choose_device, choose_format, hold_memory
 from segpipe.files import write_text
 from segpipe.plan import Plan, make_plan
 from segpipe.terminal import near, show_next
@@ -56,6 +56,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
         SegpipeError: if the options or a case cannot be used.
     """
     device = choose_device(options.trainer.device)
+    hold_memory(device)
     number_format = choose_format(options.trainer.precision, device)
     nets.check(options.model)
     check_logger(options.logger)
