@@ -5,8 +5,9 @@
 
 MONAI's way is that of its tutorials: LoadImaged, Orientationd, Spacingd, SlidingWindowInferer with Gaussian weights,
 softmax, Invertd, argmax, SaveImaged. Its grid is laid edge to edge (`scale_extent`), else its masks lie half a voxel
-aside. Each side is a process of its own, from its start to its end; they run in turns. The network is trained on small
-phantoms, so that masks have a foreground with sure insides and unsure edges, as masks have.
+aside. Each side is a process of its own, from its start to its end, and writes a mask and no pictures; they run in
+turns. The network is trained on small phantoms, so that masks have a foreground with sure insides and unsure edges, as
+masks have.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def compare(folder: Path, run: Path) -> None:
         ours, theirs = folder / f"ours_{number_format}", folder / f"monai_{number_format}"
         calls = [
             [sys.executable, "predict.py", f"checkpoint={network}", f"input={scan}", f"output={ours}", "device=cpu",
-             f"overlap={OVERLAP}", "skip_air=false", f"precision={number_format}"],
+             f"overlap={OVERLAP}", "skip_air=false", "overlays=false", f"precision={number_format}"],
             [sys.executable, __file__, "--monai", str(network), str(scan), str(theirs), number_format],
         ]  # fmt: skip
         for side, one in zip(("segpipe", "MONAI"), in_turns(calls), strict=True):

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-PIECE = 2**24  # values that are handed on at once: 64 MiB
+PIECE = 2**22  # values that are handed on at once: 16 MiB
 
 
 def to_network(patches: Num[Tensor, "b c x y z"], slice_axis: int | None) -> Num[Tensor, "b c *space"]:

@@ -67,8 +67,9 @@ def test_the_bytes_that_live_at_once_are_counted() -> None:
     assert (
         forward_bytes(Ensemble([chain, wide], True), (1, 6, 5, 4)) == (2 + 3 + 9 + 3) * voxels
     )  # and its mirror image
-    large = (1, 64, 64, 64)  # without data
-    assert forward_bytes(chain, large) == (1 + 7 + 2) * 4 * 64**3
+    large = (1, 80, 80, 80)
+    assert forward_bytes(chain, large) == (1 + 7 + 2) * 4 * 80**3  # without data
+    assert forward_bytes(chain, large, [4, 4, 4]) == (1 + 7 + 2) * 4 * 80**3  # on 40 x 40 x 40
     assert not any(weight.is_meta for weight in [*chain.parameters(), *wide.parameters()])
 
 
@@ -119,8 +120,8 @@ def test_windows_at_once_suit_the_device() -> None:
 )
 def test_scarce_memory_is_met_with_fewer_windows(error: Callable[[], Exception], scan: MetaTensor) -> None:
     scarce, rich = Scarce(1, error), Scarce(99, error)
-    found = Predictor(scarce, made(), CPU, windows=4)(scan)
-    whole = Predictor(rich, made(), CPU, windows=4)(scan)
+    found = Predictor(scarce, made(), CPU, windows=4).predict(scan)
+    whole = Predictor(rich, made(), CPU, windows=4).predict(scan)
     assert scarce.seen[:3] == [4, 2, 1]
     assert set(scarce.seen[3:]) == {1}
     assert found.note == (
@@ -132,10 +133,10 @@ def test_scarce_memory_is_met_with_fewer_windows(error: Callable[[], Exception],
 
 def test_what_helps_no_more_is_one_line_and_other_errors_are_not_hidden(scan: MetaTensor) -> None:
     with pytest.raises(DataError, match="the memory of cpu was too scarce even for 1 windows at once"):
-        Predictor(Scarce(0, lambda: torch.OutOfMemoryError("CUDA out of memory")), made(), CPU, windows=2)(scan)
+        Predictor(Scarce(0, lambda: torch.OutOfMemoryError("CUDA out of memory")), made(), CPU, windows=2).predict(scan)
     network = Scarce(0, lambda: RuntimeError("shapes differ"))
     with pytest.raises(RuntimeError, match="shapes differ"):
-        Predictor(network, made(), CPU, windows=2)(scan)
+        Predictor(network, made(), CPU, windows=2).predict(scan)
     assert network.seen == [2]
 
 

@@ -88,7 +88,7 @@ def _on_scale(channel: Tensor, how: str, foreground: tuple[float, float, float, 
         inside = channel != 0
         return channel.masked_scatter(inside, _zscore(channel[inside])) if inside.any() else channel
     low, high, mean, deviation = foreground
-    return (channel.clamp(low, high) - mean) / max(deviation, 1e-6)
+    return channel.clamp(low, high).sub_(mean).div_(max(deviation, 1e-6))
 
 
 def _zscore(voxels: Tensor) -> Tensor:
@@ -137,7 +137,10 @@ def inside_ids(ids: np.ndarray, labels: dict[str, int], path: Path) -> Integer[n
 
 def outside_ids(inside: Integer[np.ndarray, "..."], labels: dict[str, int]) -> Integer[np.ndarray, "..."]:
     """Undoes `inside_ids`, in the type that `mask_dtype` names."""
-    return np.array(list(labels.values()), dtype=mask_dtype(labels))[inside]
+    ids, kind = list(labels.values()), mask_dtype(labels)
+    if ids == list(range(len(ids))):
+        return inside.astype(kind, copy=False)
+    return np.array(ids, dtype=kind)[inside]
 
 
 def mask_dtype(labels: dict[str, int]) -> type[np.integer]:

@@ -28,7 +28,7 @@ def _instance_norm(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Te
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return F.instance_norm(x, None, None, norm.weight, norm.bias, eps=norm.eps)
     samples = [F.batch_norm(one, None, None, norm.weight, norm.bias, True, 0.0, norm.eps) for one in x.split(1)]
-    return torch.cat(samples)
+    return torch.cat(samples) if len(samples) > 1 else samples[0]  # which `cat` would copy
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):

@@ -101,7 +101,7 @@ class Predictor:
         self.save, self.folder, self.skips_air = save, folder, may_skip_air(skip_air, plan)
         seen = [edge for axis, edge in enumerate(plan.patch) if axis != plan.slice_axis]
         self.window = len(plan.channels), *seen
-        self.window_bytes = forward_bytes(network, self.window)
+        self.window_bytes = forward_bytes(network, self.window, np.prod(plan.strides, axis=0).tolist())
         self._faster = computed_by(backend, network, self.window, device, number_format, compiled)
 
     @classmethod
