@@ -79,6 +79,7 @@ def test_the_command_line_helps_and_refuses(trained: Path) -> None:
     )  # fmt: skip
     done = study("robustness", "checkpoint=nowhere", folder=trained)
     assert (done.returncode, "nowhere: no such checkpoint" in done.stderr) == (2, True)
+    (trained / "depth").mkdir(exist_ok=True)  # as an earlier call leaves it: no sweep to report
     done = study("depth", "--help", folder=trained)
     assert done.returncode == 0
     assert "python -m segpipe.study depth" in done.stdout

@@ -89,7 +89,7 @@ def main() -> None:
     if name in ("--help", "-h"):
         print(USAGE)
         return
-    if Path(name).is_dir():  # the folder of a sweep is what `report` takes
+    if name not in COMMANDS and Path(name).is_dir():  # the folder of a sweep is what `report` takes
         sys.argv[1:2] = ["report", f"sweep='{name}'"]
         name = "report"
     if name not in COMMANDS:
