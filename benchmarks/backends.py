@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from step import options_of, plan_of
 
-from segpipe.device import NumberFormat, computing_in
+from segpipe.device import NumberFormat, computing_in, hold_memory
 from segpipe.nets import build
 from segpipe.prediction.backends import Backend, computed_by
 
@@ -34,6 +34,7 @@ def main() -> None:
     edge, cpu = int(sys.argv[1]) if sys.argv[1:] else 96, torch.device("cpu")
     options = options_of([f"plan.patch=[{edge},{edge},{edge}]"])
     plan = plan_of(options)
+    hold_memory(cpu)
     torch.manual_seed(0)
     network = build(options.model, 1, plan.outputs, plan.strides, plan.kernels).eval()
     x = torch.randn(1, 1, *plan.patch)

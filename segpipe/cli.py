@@ -99,7 +99,7 @@ def launch(
             return _help(program, schema, command)
         sys.argv[1:] = typed()
         check(program, schema, sys.argv[1:])
-        if "hydra/launcher=slurm" in sys.argv and not shutil.which("srun"):
+        if "hydra/launcher=slurm" in sys.argv and not {"--cfg", "-c"} & set(sys.argv) and not shutil.which("srun"):
             raise ConfigError("hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster")
         _run_jobs(program, run)
     except ConfigError as error:
