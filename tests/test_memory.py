@@ -73,6 +73,16 @@ def test_the_bytes_that_live_at_once_are_counted() -> None:
     assert not any(weight.is_meta for weight in [*chain.parameters(), *wide.parameters()])
 
 
+def test_a_network_of_one_size_is_counted_on_that_size() -> None:
+    class Fixed(nn.Conv3d):  # as UNETR is, with an embedding for each place
+        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+            assert input.shape[2:] == (96, 96, 96)
+            return super().forward(input)
+
+    plan = made().model_copy(update={"patch": [96, 96, 96], "strides": [[2, 2, 2]]})
+    assert Predictor(Fixed(1, 2, 1), plan, CPU).window_bytes == (1 + 2) * 4 * 96**3
+
+
 def test_the_ladder_goes_from_the_device_to_the_host_to_fewer_windows() -> None:
     assert ladder(CUDA, 4) == [Rung(CUDA, 4), Rung(CPU, 4), Rung(CPU, 2), Rung(CPU, 1)]
     assert ladder(CPU, 3) == [Rung(CPU, 3), Rung(CPU, 1)]

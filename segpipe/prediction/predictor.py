@@ -1,6 +1,7 @@
 """A case in, a mask on the scanner's grid out; no Lightning needed."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from segpipe.data.prepare import PreparedScan, model_space, outside_ids, prepare
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
+from segpipe.nets.ensemble import Ensemble
 from segpipe.nets.forward import forward_bytes
+from segpipe.nets.unet import UNet
 from segpipe.plan import Plan
 from segpipe.prediction.air import SkippingAir, may_skip_air
 from segpipe.prediction.backends import Backend, computed_by
@@ -101,7 +104,7 @@ class Predictor:
         self.save, self.folder, self.skips_air = save, folder, may_skip_air(skip_air, plan)
         seen = [edge for axis, edge in enumerate(plan.patch) if axis != plan.slice_axis]
         self.window = len(plan.channels), *seen
-        self.window_bytes = forward_bytes(network, self.window, np.prod(plan.strides, axis=0).tolist())
+        self.window_bytes = forward_bytes(network, self.window, _steps(network, plan))
         self._faster = computed_by(backend, network, self.window, device, number_format, compiled)
 
     @classmethod
@@ -207,6 +210,16 @@ class Predictor:
     def _compute(self, patches: torch.Tensor) -> torch.Tensor:
         with computing_in(self.number_format, self.device):
             return self._faster(patches.to(self.device))
+
+
+def _steps(network: nn.Module, plan: Plan) -> list[int] | None:
+    """Of what each edge of a window must be a multiple; None where a network may see the plan's windows alone."""
+    each = network.networks if isinstance(network, Ensemble) else [network]
+    return (
+        [math.prod(way) for way in zip(*plan.strides, strict=True)]
+        if all(isinstance(one, UNet) for one in each)
+        else None
+    )
 
 
 def _watched(network: Callable[[torch.Tensor], torch.Tensor], total: int, watch: Watch) -> Callable[..., torch.Tensor]:

@@ -108,8 +108,9 @@ def contrast(image: np.ndarray, labelled: np.ndarray) -> tuple[float, float]:
     some = image[few]
     known = some[np.isfinite(some)].astype(float)
     low, high = np.percentile(known, [0.5, 99.5]) if known.size else (0.0, 1.0)
-    if low == high and np.isfinite(image).any():  # nearly all one value: whatever differs is all there is to see
-        low, high = np.nanmin(image), np.nanmax(image)
+    if low == high:  # nearly all one value: whatever differs is all there is to see
+        every = image[np.isfinite(image)]
+        low, high = every.min(), every.max()
     if low < AIR_HU:
         inside = some[labelled[few]] if np.count_nonzero(labelled[few]) > ENOUGH else image[labelled]
         lowest, highest = np.percentile(inside, [5, 95]) if inside.size else SOFT_TISSUE_HU
