@@ -145,6 +145,8 @@ def main() -> None:
         number_format = choose_format(options.trainer.precision, device)
         data = ready(options, device)
         assert data.patches is not None
+        for number in range(len(data.train_cases)):  # a turn, which opens each case, as a run does once
+            data.patches[number]
         plan, workers = data.plan, data.workers
         loader = iter(
             DataLoader(

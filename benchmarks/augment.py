@@ -1,0 +1,61 @@
+"""Turning a patch, ours against MONAI's way, as ratios measured in turns in one run.
+
+python benchmarks/augment.py
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from monai.data.meta_obj import set_track_meta
+from monai.transforms.compose import Compose
+from monai.transforms.intensity.dictionary import RandGaussianNoised
+from monai.transforms.spatial.dictionary import RandAffined, RandGridDistortiond
+
+from segpipe.data.augment import RandNoised
+from segpipe.data.warp import RandWarpd
+from segpipe.device import hold_memory
+
+PATCH, CUT, ROUNDS, TIMES = (40, 56, 40), (46, 65, 46), 12, 20
+BOTH, MODES = ("image", "label"), ("bilinear", "nearest")
+ANGLES, SIZES = [math.radians(30)] * 3, [0.4] * 3
+
+
+def milliseconds(transform: Callable[[Any], Any], patch: dict[str, torch.Tensor]) -> float:
+    """Milliseconds a patch."""
+    start = time.perf_counter()
+    for _ in range(TIMES):
+        transform(patch)
+    return (time.perf_counter() - start) / TIMES * 1e3
+
+
+def main() -> None:
+    """Prints the ratios."""
+    hold_memory(torch.device("cpu"))
+    set_track_meta(False)
+    patch = {"image": torch.randn(1, *CUT), "label": torch.randint(0, 3, (1, *CUT), dtype=torch.uint8)}
+    turn: Any = RandAffined(
+        BOTH, PATCH, 1, rotate_range=ANGLES, scale_range=SIZES, mode=MODES, padding_mode="zeros", cache_grid=True
+    )
+    bend: Any = RandGridDistortiond(BOTH, prob=1, mode=MODES, padding_mode="zeros")  # type: ignore[arg-type]
+    ways = {
+        "turned and scaled": (RandWarpd(PATCH, 1.0, ANGLES, SIZES, 0.0, []), turn),
+        "... and bent": (RandWarpd(PATCH, 1.0, ANGLES, SIZES, 1.0, [0, 1, 2]), Compose([bend, turn])),
+        "noise": (RandNoised(1.0, 0.3), RandGaussianNoised("image", prob=1, std=0.3)),
+    }
+    for name, (ours, theirs) in ways.items():
+        times = np.array([[milliseconds(way, patch) for way in (ours, theirs)] for _ in range(ROUNDS + 1)])[1:]
+        low, middle, high = np.percentile(times[:, 0] / times[:, 1], [25, 50, 75])
+        mean = " and ".join(f"{value:.2f}" for value in np.median(times, axis=0))
+        print(f"{name}, ours / MONAI's: {middle:.3f} (quartiles {low:.3f} to {high:.3f}); {mean} ms a patch")
+
+
+if __name__ == "__main__":
+    main()
