@@ -108,7 +108,7 @@ def test_an_interrupted_run_leaves_a_page_and_says_how_to_go_on(tmp_path: Path) 
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 1, complained
     assert complained == ""
     assert "interrupted; what there is so far: stopped/report.html" in said
     assert "go on with: python train.py resume=stopped" in said
