@@ -44,12 +44,12 @@ def test_any_matrix_gives_what_monai_gives(patch: tuple, size: tuple, entries: l
     assert torch.allclose(ours, torch.as_tensor(theirs(given_["image"])), atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(9, 10, 11), (8, 8, 8)])
+@pytest.mark.parametrize("size", [(8, 10, 11), (8, 8, 8)])
 def test_a_turn_by_nothing_is_the_middle(size: tuple[int, int, int]) -> None:
     given_ = scan(*size)
     still = RandWarpd((6, 4, 5), 0.0, FLAT, FLAT, 0.0, [])(given_)
     turned = RandWarpd((6, 4, 5), 1.0, FLAT, FLAT, 0.0, [])(given_)
-    if all((a - b) % 2 == 0 for a, b in zip(size, (6, 4, 5), strict=True)):
+    if size == (8, 10, 11):  # else the middle lies between two voxels
         assert torch.equal(turned["label"], still["label"])
         assert torch.allclose(turned["image"], still["image"], atol=1e-5)
     first = [(a - b) // 2 for a, b in zip(size, (6, 4, 5), strict=True)]
@@ -62,7 +62,7 @@ def test_a_turn_by_nothing_is_the_middle(size: tuple[int, int, int]) -> None:
 def test_a_quarter_turn_moves_every_voxel_to_another(axis: int) -> None:
     given_, plane = scan(8, 8, 8), [other + 1 for other in range(3) if other != axis]
     warp = RandWarpd((8, 8, 8), 1.0, [math.pi / 2 if a == axis else 0.0 for a in range(3)], FLAT, 0.0, [])
-    warp.R = _Always(math.pi / 2)  # type: ignore[assignment]
+    warp.R = _Always()  # type: ignore[assignment]
     turned = warp(given_)
     for name in ("image", "label"):
         assert any(
@@ -72,9 +72,6 @@ def test_a_quarter_turn_moves_every_voxel_to_another(axis: int) -> None:
 
 class _Always:
     """Chance that gives the largest it may."""
-
-    def __init__(self, value: float) -> None:
-        self.value = value
 
     def random(self, count: int) -> np.ndarray:
         return np.zeros(count)

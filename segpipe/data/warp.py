@@ -71,7 +71,7 @@ class RandWarpd(RandomizableTransform, MapTransform):
         return matrix
 
     def _bend(self, voxels: int) -> np.ndarray:
-        """`_line`, stretched in some parts and squeezed in others; its middle stays where it is."""
+        """`_line`, stretched in some parts and squeezed in others; its ends lie alike far from the middle."""
         knots = np.cumsum([0, *(1 + self.R.uniform(-BEND, BEND, CELLS))])
         course = np.interp(np.linspace(0, CELLS, voxels), np.arange(CELLS + 1), knots - knots[-1] / 2)
         return course * (voxels - 1) / CELLS
