@@ -118,6 +118,39 @@ def test_an_interrupted_run_leaves_a_page_and_says_how_to_go_on(tmp_path: Path) 
     assert "By the last validation during training" in page.text
 
 
+LOSING = """
+import signal
+from segpipe.cli import train
+from segpipe.training.task import SegmentationTask
+
+class Dropped:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+def step(task, *batch):
+    if task.global_step == 4:
+        Dropped()
+    return taken(task, *batch)
+
+taken, SegmentationTask.training_step = SegmentationTask.training_step, step
+train()
+"""
+
+
+def test_an_interruption_that_python_ignores_ends_a_run(tmp_path: Path) -> None:
+    """What is raised in a finaliser goes no further."""
+    arguments = [*TINY, "trainer.max_steps=60", "hydra.run.dir=stopped"]
+    env = os.environ | ONE_THREAD | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", LOSING, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert "Exception ignored in: <function Dropped.__del__" in done.stderr
+    assert done.returncode == 1
+    assert "go on with: python train.py resume=stopped" in done.stdout
+    trained = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)
+    assert trained["global_step"] == 3, "an epoch before the step in which it was asked for"
+
+
 def test_regions_are_learnt_scored_and_shown(trained: Path) -> None:
     """Overlapping regions through training, the checkpoint, and a mask with the dataset's own ids."""
     regions = "data.regions={organs:[1,2],kidneys:[2],vessel:[3]}"

@@ -30,6 +30,7 @@ from segpipe.training.cases import examine_dataset, open_dataset, refuse_errors,
 from segpipe.training.cost import Cost
 from segpipe.training.gradient_flow import GradientFlow
 from segpipe.training.history import History
+from segpipe.training.interrupt import Interrupt
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
 from segpipe.training.memory import fitting_plan
@@ -166,6 +167,7 @@ def _trainer(
         Timer(),
         *mean,
         *flow,
+        Interrupt(),
         RunProgress(),
         Cost(folder),
         stages,
