@@ -8,15 +8,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.transforms.croppad.dictionary import RandCropByLabelClassesd, SpatialPadd
+from monai.transforms.intensity.dictionary import RandGaussianSmoothd
 from test_config import composed
 from test_plan import fingerprint
 from torch.utils.data import default_collate
 
 from segpipe.config.train import Augment
-from segpipe.data.augment import changing, cutting
+from segpipe.data.augment import RandBlurd, changing, cutting
 from segpipe.data.cases import Case
+from segpipe.data.cut import Cut
 from segpipe.data.doctor import examine
 from segpipe.data.fingerprint import fingerprint as look
 from segpipe.data.fingerprint import label_ids
@@ -34,15 +37,15 @@ def plan(*overrides: str, shape: tuple[int, int, int] = (20, 16, 12), labels: di
     return make_plan(options, fingerprint((1.0, 1.0, 1.0), shape), ["MRI"], labels or LABELS, "cpu")
 
 
-def where(label: torch.Tensor, labels: int) -> list[torch.Tensor]:
-    return [(label.flatten() == number).nonzero().flatten() for number in range(labels)]
+def where(label: torch.Tensor, labels: int) -> list[np.ndarray]:
+    return [(label.numpy().ravel() == number).nonzero()[0] for number in range(labels)]
 
 
 def cut_and_change(
     made: Plan, foreground: float, augment: Augment, given_: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    patch = cutting(made, foreground, augment).set_random_state(seed=seed)(given_)[0]
-    return changing(made, augment).set_random_state(seed=seed)({"image": patch["image"], "label": patch["label"]})
+    patch = cutting(made, foreground, augment).set_random_state(seed=seed)(**given_)
+    return changing(made, augment).set_random_state(seed=seed)(patch)
 
 
 def case(
@@ -144,6 +147,52 @@ def test_patches_are_centred_on_labels_as_often_as_asked(foreground: float, shar
     still = composed("augment=none").augment
     hits = [cut_and_change(made, foreground, still, given_, seed)["label"].any() for seed in range(200)]
     assert np.mean(hits) == pytest.approx(share, abs=0.12)
+
+
+@given(
+    edges=st.tuples(*[st.integers(1, 12)] * 3),
+    size=st.tuples(*[st.integers(1, 9)] * 3),
+    shares=st.tuples(*[st.floats(0.1, 1)] * 3),
+    seed=st.integers(0, 999),
+)
+def test_a_patch_is_cut_where_monai_cuts_it(edges: tuple, size: tuple, shares: tuple, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    given_: dict[str, Any] = {
+        "image": torch.from_numpy(rng.normal(size=(2, *edges))).float(),
+        "label": torch.from_numpy(rng.integers(0, rng.integers(1, 4), (1, *edges), dtype=np.uint8)),
+    }
+    given_["indices"] = where(given_["label"], 3)
+    crop = RandCropByLabelClassesd(
+        ("image", "label"), "label", size, list(shares), 3, indices_key="indices", allow_smaller=True, warn=False
+    )
+    theirs: Any = SpatialPadd(("image", "label"), size)(crop.set_random_state(seed)(given_)[0])
+    ours = Cut(size, shares).set_random_state(seed)(**given_)
+    for name in ("image", "label"):
+        assert ours[name].dtype == given_[name].dtype
+        assert torch.equal(ours[name], torch.as_tensor(theirs[name]))
+
+
+def test_a_case_without_what_patches_are_centred_on_is_cut_anywhere() -> None:
+    label = torch.zeros(1, 9, 8, 7, dtype=torch.uint8)
+    cut = Cut((3, 3, 3), [0.0, 1.0])
+    places = torch.arange(label.numel()).reshape(label.shape)
+    found = {int(cut(places.float(), label, where(label, 2))["image"].min()) for _ in range(50)}
+    assert len(found) > 20
+
+
+@settings(deadline=None)
+@given(edges=st.tuples(*[st.integers(2, 9)] * 3), seed=st.integers(0, 999))
+def test_a_patch_is_blurred_as_monai_blurs_it(edges: tuple, seed: int) -> None:
+    image, sigma = torch.randn(2, *edges, generator=torch.Generator().manual_seed(seed)), (0.5, 1.0)
+    ours = RandBlurd(1.0, sigma).set_random_state(seed)({"image": image})["image"]
+    theirs = RandGaussianSmoothd("image", sigma, sigma, sigma, prob=1).set_random_state(seed)({"image": image})
+    assert torch.allclose(ours, torch.as_tensor(theirs["image"]), atol=1e-5)
+
+
+def test_a_slice_is_blurred_in_its_plane_only() -> None:
+    """Across it there is nothing but the 0 that is thought outside, which would darken it."""
+    flat = RandBlurd(1.0, (0.5, 1.0)).set_random_state(0)({"image": torch.ones(1, 30, 1, 30)})["image"]
+    assert torch.allclose(flat[:, 8:-8, :, 8:-8], torch.ones(()), atol=1e-3)
 
 
 def test_a_patch_depends_on_its_number_alone(tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.networks.layers.convutils import gaussian_1d
 from monai.transforms.compose import Compose
-from monai.transforms.croppad.dictionary import RandCropByLabelClassesd, SpatialPadd
 from monai.transforms.intensity.dictionary import (
     RandAdjustContrastd,
-    RandGaussianSmoothd,
     RandScaleIntensityd,
     RandScaleIntensityFixedMeand,
 )
@@ -24,6 +23,7 @@ from monai.transforms.transform import MapTransform, Randomizable, RandomizableT
 from torch import Tensor
 
 from segpipe.config.train import Augment
+from segpipe.data.cut import Cut
 from segpipe.data.warp import RandWarpd
 from segpipe.plan import ANISOTROPIC, Plan
 
@@ -31,22 +31,16 @@ BOTH = ("image", "label")
 MARGIN = 1.15  # a patch is cut this much larger before it is rotated, so that its corners are anatomy
 
 
-def cutting(plan: Plan, foreground: float, augment: Augment) -> Compose:
+def cutting(plan: Plan, foreground: float, augment: Augment) -> Cut:
     """Prepared case -> patch, a little larger than the plan's where `changing` will move it.
 
-    Takes a dict with `image` `(c, x, y, z)`, `label` `(1, x, y, z)` and `indices` (per label the flat places of its
-    voxels, as MONAI's `ClassesToIndices` makes them); gives a list of one such dict.
     A share `foreground` of the patches is centred on a labelled voxel, every label equally often.
     """
     flat = _in_plane(plan)
     grown = [math.ceil(voxels * MARGIN) if axis in flat else voxels for axis, voxels in enumerate(plan.patch)]
     cut = grown if _moves(augment) else plan.patch
     labels = len(plan.labels) - 1
-    ratios = [1 - foreground] + [foreground / labels] * labels
-    crop = RandCropByLabelClassesd(
-        BOTH, "label", cut, list(ratios), labels + 1, indices_key="indices", allow_smaller=True, warn=False
-    )
-    return _of_one_stream(Compose([crop, SpatialPadd(BOTH, cut)]))
+    return Cut(cut, [1 - foreground] + [foreground / labels] * labels)
 
 
 def changing(plan: Plan, augment: Augment) -> Compose:
@@ -94,10 +88,9 @@ def _warp(plan: Plan, augment: Augment) -> RandWarpd:
 
 
 def _intensity(augment: Augment) -> list[MapTransform]:
-    sigma = (0.5, 1.0)
     return [
         RandNoised(augment.noise, 0.3),
-        RandGaussianSmoothd("image", sigma, sigma, sigma, prob=augment.blur),
+        RandBlurd(augment.blur, (0.5, 1.0)),
         RandScaleIntensityd("image", 0.25, prob=augment.brightness),
         RandScaleIntensityFixedMeand("image", (-0.25, 0.25), prob=augment.contrast, preserve_range=True),
         RandSimulateLowResolutiond("image", prob=augment.low_resolution, zoom_range=(0.5, 1.0)),
@@ -127,3 +120,38 @@ class RandNoised(RandomizableTransform, MapTransform):
         chance = torch.Generator(image.device).manual_seed(int(self.R.randint(2**31)))
         noise = torch.randn(image.shape, generator=chance, device=image.device)
         return {**data, "image": image + noise * self.R.uniform(0, self.largest)}
+
+
+class RandBlurd(RandomizableTransform, MapTransform):
+    """Gaussian blur of `image`, by its own deviation along each axis; a product of matrices in place of convolutions.
+
+    Args:
+        prob: of any blur.
+        deviation: its smallest and largest, in voxels.
+    """
+
+    def __init__(self, prob: float, deviation: tuple[float, float]) -> None:
+        MapTransform.__init__(self, "image")
+        RandomizableTransform.__init__(self, prob)
+        self.deviation = deviation
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The patch blurred, or as it is."""
+        image: Tensor = data["image"]
+        self.randomize(None)
+        if not self._do_transform:
+            return dict(data)
+        for edge in image.shape[1:]:  # the first axis in space is blurred and becomes the last one, three times
+            matrix = _blurring(self.R.uniform(*self.deviation), edge).to(image.device)
+            image = torch.einsum("cx...,xn->c...n", image, matrix)
+        return {**data, "image": image}
+
+
+def _blurring(deviation: float, edge: int) -> Tensor:
+    """What each voxel along an axis gives to each: `(edge, edge)`; an axis of one voxel is left alone."""
+    if edge == 1:
+        return torch.ones(1, 1)
+    bell = gaussian_1d(torch.tensor(deviation), truncated=4.0, approx="erf")
+    reach = len(bell) // 2
+    away = torch.arange(edge)[:, None] - torch.arange(edge) + reach
+    return torch.where((away >= 0) & (away < len(bell)), bell[away.clamp(0, len(bell) - 1)], 0.0)

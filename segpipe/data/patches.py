@@ -146,13 +146,9 @@ class Patches(Dataset[dict[str, Any]]):
         case = self._open(self.places[place])
         seeds = np.random.default_rng([self.seed, index]).integers(2**31, size=2)
         self.cut.R.seed(int(seeds[0]))
-        given: dict[str, Any] = {"image": case.image, "label": case.label, "indices": case.indices}
-        patch = _without_meta(self.cut, given)[0]
-        patch = {"image": patch["image"], "label": patch["label"]}
+        patch = self.cut(case.image, case.label, case.indices)
         if self.change is not None:
             patch = change_patch(self.change, patch, int(seeds[1]))
-        # a copy, so that the case's files are not held open by its patch
-        patch = {name: voxels.clone(memory_format=torch.contiguous_format) for name, voxels in patch.items()}
         return {**patch, "case": self.cases[place].name, "seed": int(seeds[1])}
 
     def _open(self, place: Path) -> PreparedCase:
@@ -181,7 +177,7 @@ def fixed_patches(
     for number in range(count):
         case = prepared[number % len(prepared)]
         cut.R.seed(int(np.random.default_rng([seed, number]).integers(2**31)))
-        found += _without_meta(cut, {"image": case.image, "label": case.label, "indices": case.indices})
+        found.append(cut(case.image, case.label, case.indices))
     image, label = (torch.stack([patch[name] for patch in found]) for name in ("image", "label"))
     return image, label.to(torch.uint8)
 
@@ -193,7 +189,11 @@ def _size_mib(places: Sequence[Path]) -> float:
 def change_patch(change: Compose, patch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
     """`image` and `label` of a patch, augmented on the device where they are."""
     change.R.seed(seed)
-    changed: Any = _without_meta(change, patch)
+    set_track_meta(False)  # a patch needs no affine, and keeping one costs as much as the augmentation
+    try:
+        changed: Any = change(patch)
+    finally:
+        set_track_meta(True)
     return {"image": changed["image"], "label": changed["label"].to(torch.uint8)}
 
 
@@ -204,14 +204,6 @@ def change_batch(change: Compose, batch: dict[str, Any]) -> dict[str, Any]:
         for image, label, seed in zip(batch["image"], batch["label"], batch["seed"], strict=True)
     ]
     return batch | {name: torch.stack([patch[name] for patch in patches]) for name in ("image", "label")}
-
-
-def _without_meta(transform: Compose, given: dict[str, Any]) -> Any:
-    set_track_meta(False)  # a patch needs no affine, and keeping one costs as much as the augmentation
-    try:
-        return transform(given)
-    finally:
-        set_track_meta(True)
 
 
 class Onwards(Sampler[int]):
