@@ -1,8 +1,8 @@
 """The random half of training: where a patch is cut, and what is changed in it.
 
 Spatial changes move image and label together; intensity changes touch the image alone. Strengths are those of nnU-Net
-(Isensee 2021) where `conf/augment/*.yaml` does not say otherwise. The transforms are MONAI's but for two, which took
-most of the time of all: `warp.py` and `RandNoised`.
+(Isensee 2021) where `conf/augment/*.yaml` does not say otherwise. The transforms are MONAI's but for four, which took
+most of the time of all: `cut.py`, `warp.py`, `RandNoised` and `RandBlurd` (`benchmarks/augment.py`).
 """
 
 import math

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms.transform import MapTransform, RandomizableTransform
+from monai.transforms.transform import MapTransform, Randomizable
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -19,7 +19,7 @@ BEND = 0.1  # by at most this much
 MODES = {"image": "bilinear", "label": "nearest"}
 
 
-class RandWarpd(RandomizableTransform, MapTransform):
+class RandWarpd(Randomizable, MapTransform):
     """What was cut larger -> a patch: rotated about each axis, scaled and bent along each, or its middle as it is.
 
     Takes and gives `image` `(c, x, y, z)`, interpolated linearly, and `label` `(1, x, y, z)`, whose nearest voxel is
@@ -44,7 +44,6 @@ class RandWarpd(RandomizableTransform, MapTransform):
         bends: Sequence[int],
     ) -> None:
         MapTransform.__init__(self, list(MODES))
-        RandomizableTransform.__init__(self)
         self.patch, self.turned, self.angles, self.sizes = patch, turned, angles, sizes
         self.bent, self.bends = bent, bends
 
