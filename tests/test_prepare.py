@@ -45,7 +45,7 @@ def cut_and_change(
     made: Plan, foreground: float, augment: Augment, given_: dict[str, Any], seed: int
 ) -> dict[str, Any]:
     patch = cutting(made, foreground, augment).set_random_state(seed=seed)(**given_)
-    return changing(made, augment).set_random_state(seed=seed)(patch)
+    return changing(made, augment)(patch, seed)
 
 
 def case(

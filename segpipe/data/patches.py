@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data.meta_obj import set_track_meta
-from monai.transforms.compose import Compose
 from monai.transforms.utils import map_classes_to_indices
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from segpipe.config.train import Augment, Train
 from segpipe.data import cache
-from segpipe.data.augment import changing, cutting
+from segpipe.data.augment import Changes, changing, cutting
 from segpipe.data.cases import Case
 from segpipe.data.loading import load
 from segpipe.data.prepare import model_space, prepare_scan, read_labels
@@ -137,19 +135,27 @@ class Patches(Dataset[dict[str, Any]]):
         self.cut = cutting(plan, options.plan.foreground, options.augment)
         self.change = changing(plan, options.augment) if change else None
         self.places = prepare_all(cases, plan, options.data.cache)
+        self.round: tuple[int, list[list[int]]] = -1, []
         self.held: dict[Path, PreparedCase] | None = {} if _size_mib(self.places) <= HELD_MIB else None
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`image` `(c, *patch)` float32, `label` `(1, *patch)` uint8, the `case`'s name and the patch's `seed`."""
-        turn, place = divmod(index, len(self.cases))
-        place = int(np.random.default_rng([self.seed, turn]).permutation(len(self.cases))[place])
+        turn, number = divmod(index, len(self.cases))
+        place, where, how = self._drawn(turn)[number]
         case = self._open(self.places[place])
-        seeds = np.random.default_rng([self.seed, index]).integers(2**31, size=2)
-        self.cut.R.seed(int(seeds[0]))
+        self.cut.R.seed(where)
         patch = self.cut(case.image, case.label, case.indices)
         if self.change is not None:
-            patch = change_patch(self.change, patch, int(seeds[1]))
-        return {**patch, "case": self.cases[place].name, "seed": int(seeds[1])}
+            patch = self.change(patch, how)
+        return {**patch, "case": self.cases[place].name, "seed": how}
+
+    def _drawn(self, turn: int) -> list[list[int]]:
+        """Of each patch of a round its case, and the seeds of its place and augmentation; kept until the next round."""
+        if self.round[0] != turn:
+            chance, cases = np.random.default_rng([self.seed, turn]), len(self.cases)
+            columns = chance.permutation(cases), *chance.integers(2**31, size=(2, cases))
+            self.round = turn, np.column_stack(columns).tolist()
+        return self.round[1]
 
     def _open(self, place: Path) -> PreparedCase:
         if self.held is None:
@@ -186,21 +192,10 @@ def _size_mib(places: Sequence[Path]) -> float:
     return sum(file.stat().st_size for place in places for file in place.iterdir()) / MIB
 
 
-def change_patch(change: Compose, patch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """`image` and `label` of a patch, augmented on the device where they are."""
-    change.R.seed(seed)
-    set_track_meta(False)  # a patch needs no affine, and keeping one costs as much as the augmentation
-    try:
-        changed: Any = change(patch)
-    finally:
-        set_track_meta(True)
-    return {"image": changed["image"], "label": changed["label"].to(torch.uint8)}
-
-
-def change_batch(change: Compose, batch: dict[str, Any]) -> dict[str, Any]:
+def change_batch(change: Changes, batch: dict[str, Any]) -> dict[str, Any]:
     """Augments the patches of a batch that was only cut, each by its own seed."""
     patches = [
-        change_patch(change, {"image": image, "label": label}, int(seed))
+        change({"image": image, "label": label}, int(seed))
         for image, label, seed in zip(batch["image"], batch["label"], batch["seed"], strict=True)
     ]
     return batch | {name: torch.stack([patch[name] for patch in patches]) for name in ("image", "label")}
