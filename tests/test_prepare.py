@@ -161,6 +161,7 @@ def test_a_patch_is_cut_where_monai_cuts_it(edges: tuple, size: tuple, shares: t
         "image": torch.from_numpy(rng.normal(size=(2, *edges))).float(),
         "label": torch.from_numpy(rng.integers(0, rng.integers(1, 4), (1, *edges), dtype=np.uint8)),
     }
+    before = {name: voxels.clone() for name, voxels in given_.items()}
     given_["indices"] = where(given_["label"], 3)
     crop = RandCropByLabelClassesd(
         ("image", "label"), "label", size, list(shares), 3, indices_key="indices", allow_smaller=True, warn=False
@@ -170,6 +171,8 @@ def test_a_patch_is_cut_where_monai_cuts_it(edges: tuple, size: tuple, shares: t
     for name in ("image", "label"):
         assert ours[name].dtype == given_[name].dtype
         assert torch.equal(ours[name], torch.as_tensor(theirs[name]))
+        ours[name].fill_(7)  # which must not reach the case, whose file it may be
+        assert torch.equal(given_[name], before[name])
 
 
 def test_a_case_without_what_patches_are_centred_on_is_cut_anywhere() -> None:

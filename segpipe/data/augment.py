@@ -133,7 +133,7 @@ class RandNoised(RandomizableTransform, MapTransform):
             return dict(data)
         chance = torch.Generator(image.device).manual_seed(int(self.R.randint(2**31)))
         noise = torch.randn(image.shape, generator=chance, device=image.device)
-        return {**data, "image": image + noise * self.R.uniform(0, self.largest)}
+        return {**data, "image": noise.mul_(self.R.uniform(0, self.largest)).add_(image)}
 
 
 class RandBlurd(RandomizableTransform, MapTransform):

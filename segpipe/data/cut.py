@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from monai.transforms.transform import Randomizable
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Cut(Randomizable):
@@ -33,15 +33,12 @@ class Cut(Randomizable):
         """
         edges = tuple(label.shape[1:])
         centre = np.unravel_index(self._drawn(indices, label.numel()), edges)
-        source, target = [slice(None)], [slice(None)]
+        inside, rims = [slice(None)], []
         for at, edge, size in zip(centre, edges, self.size, strict=True):
-            start, before = min(max(int(at) - size // 2, 0), max(edge - size, 0)), max(size - edge, 0) // 2
-            source.append(slice(start, start + min(size, edge)))
-            target.append(slice(before, before + min(size, edge)))
-        patch = {"image": torch.zeros(len(image), *self.size), "label": torch.zeros(1, *self.size, dtype=label.dtype)}
-        for name, whole in (("image", image), ("label", label)):
-            patch[name][tuple(target)] = whole[tuple(source)]
-        return patch
+            start, short = min(max(int(at) - size // 2, 0), max(edge - size, 0)), max(size - edge, 0)
+            inside.append(slice(start, start + size))
+            rims = [short // 2, short - short // 2, *rims]  # `pad` wants the last axis first
+        return {name: pad(whole[tuple(inside)], rims) for name, whole in (("image", image), ("label", label))}
 
     def _drawn(self, indices: Sequence[np.ndarray], voxels: int) -> int:
         shares = np.array([share * (len(places) > 0) for share, places in zip(self.shares, indices, strict=True)])
