@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from monai.transforms.spatial.array import Affine
 
 from segpipe.data.augment import RandNoised
-from segpipe.data.warp import BEND, RandWarpd, _grid, _line, _sample
+from segpipe.data.warp import BEND, RandWarpd, _grid, _line, _linear, _nearest
 
 FLAT = [0.0, 0.0, 0.0]
 
@@ -39,9 +39,30 @@ def test_any_matrix_gives_what_monai_gives(patch: tuple, size: tuple, entries: l
     whole = np.eye(4)
     whole[:3, :3] = matrix
     theirs = Affine(affine=whole, spatial_size=patch, padding_mode="zeros", image_only=True)
-    ours = _sample(given_["image"], _grid(matrix, [_line(n) for n in patch], given_["image"]), "bilinear")
+    ours = _linear(given_["image"], _grid(matrix, [_line(n) for n in patch], given_["image"]))
     assert ours.shape == (2, *patch)
     assert torch.allclose(ours, torch.as_tensor(theirs(given_["image"])), atol=1e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.tuples(*[st.integers(1, 12)] * 3),
+    st.lists(st.floats(-1.5, 1.5), min_size=9, max_size=9),
+)
+def test_a_label_is_that_of_the_voxel_in_which_a_place_lies(patch: tuple, size: tuple, entries: list[float]) -> None:
+    matrix, lines = np.array(entries).reshape(3, 3), [_line(n) for n in patch]
+    numbered = torch.arange(1, math.prod(size) + 1, dtype=torch.int32).reshape(1, *size)
+    found = _nearest(numbered, _grid(matrix, lines, numbered))[0].numpy()
+    assert found.shape == patch
+    places = np.einsum("ij,j...->i...", matrix, np.stack(np.meshgrid(*lines, indexing="ij")))
+    places += (np.array(size)[:, None, None, None] - 1) / 2
+    edge = np.abs((places + 0.5) - np.round(places + 0.5)).min(0) < 1e-3  # between two voxels it may be either
+    voxels = np.round(places).astype(int)
+    inside = np.all((voxels >= 0) & (voxels < np.array(size)[:, None, None, None]), 0)
+    assert not found[~inside & ~edge].any()
+    expected = np.ravel_multi_index(tuple(voxels[:, inside]), size) + 1
+    assert np.array_equal(found[inside][~edge[inside]], expected[~edge[inside]])
 
 
 @pytest.mark.parametrize("size", [(8, 10, 11), (8, 8, 8)])

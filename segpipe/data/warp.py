@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from monai.transforms.transform import MapTransform, Randomizable
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, pad
 
 CELLS = 5  # a bent axis is stretched or squeezed in so many parts
 BEND = 0.1  # by at most this much
-MODES = {"image": "bilinear", "label": "nearest"}
+BOTH = ("image", "label")
 
 
 class RandWarpd(Randomizable, MapTransform):
@@ -43,7 +43,7 @@ class RandWarpd(Randomizable, MapTransform):
         bent: float,
         bends: Sequence[int],
     ) -> None:
-        MapTransform.__init__(self, list(MODES))
+        MapTransform.__init__(self, BOTH)
         self.patch, self.turned, self.angles, self.sizes = patch, turned, angles, sizes
         self.bent, self.bends = bent, bends
 
@@ -51,11 +51,11 @@ class RandWarpd(Randomizable, MapTransform):
         """The patch."""
         turned, bent = self.R.random(2) < (self.turned, self.bent)
         if not (turned or bent):
-            return {**data, **{name: _middle(data[name], self.patch) for name in MODES}}
+            return {**data, **{name: _middle(data[name], self.patch) for name in BOTH}}
         matrix = self._matrix() if turned else np.eye(3)
         lines = [self._bend(n) if bent and axis in self.bends else _line(n) for axis, n in enumerate(self.patch)]
         grid = _grid(matrix, lines, data["image"])
-        return {**data, **{name: _sample(data[name], grid, mode) for name, mode in MODES.items()}}
+        return {**data, "image": _linear(data["image"], grid), "label": _nearest(data["label"], grid)}
 
     def _matrix(self) -> np.ndarray:
         """A rotation about each axis in turn, and a change of size along each."""
@@ -98,10 +98,18 @@ def _grid(matrix: np.ndarray, lines: Sequence[np.ndarray], source: Tensor) -> Te
     return planes.permute(1, 2, 3, 0)
 
 
-def _sample(voxels: Tensor, grid: Tensor, mode: str) -> Tensor:
+def _linear(voxels: Tensor, grid: Tensor) -> Tensor:
     """`grid_sample`, which uses a core for each sample of a batch: so the one here is taken as several, a part each."""
     parts = math.gcd(grid.shape[0], torch.get_num_threads()) if grid.device.type == "cpu" else 1
-    split = grid.unflatten(0, (parts, -1))
-    source = voxels.to(grid.dtype).expand(parts, *voxels.shape)
-    found = grid_sample(source, split, mode, padding_mode="zeros", align_corners=False)
-    return found.movedim(0, 1).flatten(1, 2).to(voxels.dtype)
+    source, split = voxels.expand(parts, *voxels.shape), grid.unflatten(0, (parts, -1))
+    return grid_sample(source, split, padding_mode="zeros", align_corners=False).movedim(0, 1).flatten(1, 2)
+
+
+def _nearest(voxels: Tensor, grid: Tensor) -> Tensor:
+    """The voxel in which each place lies, whatever its type; in half the time of `grid_sample`."""
+    rimmed, step = pad(voxels, (1,) * 6), 1
+    numbers = torch.zeros(grid.shape[:-1], dtype=torch.int32, device=grid.device)
+    for places, size in zip(grid.unbind(-1), voxels.shape[:0:-1], strict=True):
+        numbers.add_((places * (size / 2)).add_(size / 2 + 1).clamp_(0, size + 1).int(), alpha=step)
+        step *= size + 2
+    return torch.stack([flat.index_select(0, numbers.flatten()).view(numbers.shape) for flat in rimmed.flatten(1)])
