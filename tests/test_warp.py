@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms.spatial.array import Affine
 
-from segpipe.data.augment import RandNoised
+from segpipe.data.augment import RandBlurd, RandNoised
 from segpipe.data.warp import BEND, RandWarpd, _grid, _line, _linear, _nearest
 
 FLAT = [0.0, 0.0, 0.0]
@@ -127,7 +127,8 @@ def test_the_number_of_threads_changes_nothing() -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(drawn(RandWarpd((12, 8, 8), 1.0, [0.5] * 3, [0.4] * 3, 1.0, [0, 1, 2]), 3)(given_))
+            warped = drawn(RandWarpd((12, 8, 8), 1.0, [0.5] * 3, [0.4] * 3, 1.0, [0, 1, 2]), 3)(given_)
+            found.append(RandBlurd(1.0, (0.5, 1.0)).set_random_state(3)(warped))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in ("image", "label"))
