@@ -253,13 +253,15 @@ def test_written_masks_score_what_training_logged(trained: Path) -> None:
     assert page.count("data:image/webp") == len(val)
 
 
-@pytest.mark.parametrize("model", ["unet3d", "unet2d"])
-def test_masks_of_real_scans_score_what_training_logged(real_data: Path, tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(("model", "steps"), [("unet3d", 40), ("unet2d", 200)])
+def test_masks_of_real_scans_score_what_training_logged(
+    real_data: Path, tmp_path: Path, model: str, steps: int
+) -> None:
     root = real_data / "Task04_Hippocampus"
     names = sorted(path.name.removesuffix(".nii.gz") for path in (root / "imagesTr").glob("hippocampus_*.nii.gz"))
     (tmp_path / "split.json").write_text(json.dumps({"train": names[:4], "val": names[4:10]}))
     arguments = [f"model={model}", "model.channels=[8,16]", "data=decathlon", f"data.root={root}",
-                 "data.split=split.json", "trainer.max_steps=40", "trainer.validations=1", "augment=none"]  # fmt: skip
+                 "data.split=split.json", f"trainer.max_steps={steps}", "trainer.validations=1", "augment=none"]  # fmt: skip
     done = command("train.py", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (tmp_path / "scans.txt").write_text("\n".join(str(root / f"imagesTr/{name}.nii.gz") for name in names[4:10]))
@@ -272,7 +274,7 @@ def test_masks_of_real_scans_score_what_training_logged(real_data: Path, tmp_pat
             dice.append({(row["case"], row["label"]): float(row["dice"]) for row in csv.DictReader(file)})
     assert len(dice[0]) == 12
     assert dice[0] == pytest.approx(dice[1], abs=1e-3)
-    assert max(dice[0].values()) > 0.3  # 40 steps suffice to see something
+    assert max(dice[0].values()) > 0.3  # so that there is something to compare; with fewer, luck decides
 
 
 def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
