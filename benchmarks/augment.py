@@ -57,7 +57,11 @@ def main() -> None:
     )
     bend: Any = RandGridDistortiond(BOTH, prob=1, mode=MODES, padding_mode="zeros")  # type: ignore[arg-type]
     ways: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], dict[str, Any]]] = {
-        "cut": (lambda given: cut(**given), Compose([crop, SpatialPadd(BOTH, CUT)]), case | {"indices": indices}),
+        "cut": (
+            lambda given: cut(**given, seed=0),
+            Compose([crop, SpatialPadd(BOTH, CUT)]),
+            case | {"indices": indices},
+        ),
         "turned and scaled": (RandWarpd(PATCH, 1.0, ANGLES, SIZES, 0.0, []), turn, patch),
         "... and bent": (RandWarpd(PATCH, 1.0, ANGLES, SIZES, 1.0, [0, 1, 2]), Compose([bend, turn]), patch),
         "noise": (RandNoised(1.0, 0.3), RandGaussianNoised("image", prob=1, std=0.3), patch),

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from segpipe.config.train import Augment
 from segpipe.data.cut import Cut
-from segpipe.data.warp import RandWarpd
+from segpipe.data.warp import BOTH, RandWarpd
 from segpipe.plan import ANISOTROPIC, Plan
 
-BOTH = ("image", "label")
 MARGIN = 1.15  # a patch is cut this much larger before it is rotated, so that its corners are anatomy
 
 
@@ -46,7 +45,7 @@ def cutting(plan: Plan, foreground: float, augment: Augment) -> Cut:
 class Changes:
     """Transforms after one another, all drawing from one stream of chance: a patch is what its seed makes of it.
 
-    What MONAI's `Compose` does, without the metadata and the lazy transforms, which take a tenth of the time.
+    What MONAI's `Compose` does, without the metadata and the lazy transforms.
     """
 
     def __init__(self, transforms: Sequence[MapTransform]) -> None:

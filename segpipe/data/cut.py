@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from monai.transforms.transform import Randomizable
 from torch import Tensor
 from torch.nn.functional import pad
 
 
-class Cut(Randomizable):
+class Cut:
     """Prepared case -> patch, centred on a voxel of a label that is drawn; inside the case, or around a smaller one.
 
     Draws and gives what MONAI's `RandCropByLabelClassesd` and `SpatialPadd` do, in one copy.
@@ -20,17 +19,18 @@ class Cut(Randomizable):
     """
 
     def __init__(self, size: Sequence[int], shares: Sequence[float]) -> None:
-        self.size, self.shares = size, shares
-        self.R = np.random.RandomState(0)
+        self.size, self.shares, self.chance = size, shares, np.random.RandomState(0)
 
-    def __call__(self, image: Tensor, label: Tensor, indices: Sequence[np.ndarray]) -> dict[str, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, indices: Sequence[np.ndarray], seed: int) -> dict[str, Tensor]:
         """The patch: `image` `(c, *size)` and `label` `(1, *size)`, 0 outside of the case.
 
         Args:
             image: `(c, x, y, z)`.
             label: `(1, x, y, z)`.
             indices: per label the flat places of its voxels.
+            seed: decides the place.
         """
+        self.chance.seed(seed)
         edges = tuple(label.shape[1:])
         centre = np.unravel_index(self._drawn(indices, label.numel()), edges)
         inside, rims = [slice(None)], []
@@ -43,6 +43,6 @@ class Cut(Randomizable):
     def _drawn(self, indices: Sequence[np.ndarray], voxels: int) -> int:
         shares = np.array([share * (len(places) > 0) for share, places in zip(self.shares, indices, strict=True)])
         if not shares.any():  # nothing that patches are centred on: anywhere, then
-            return self.R.randint(voxels)
-        places = indices[self.R.choice(len(shares), p=shares / shares.sum())]
-        return int(places[self.R.randint(len(places))])
+            return self.chance.randint(voxels)
+        places = indices[self.chance.choice(len(shares), p=shares / shares.sum())]
+        return int(places[self.chance.randint(len(places))])

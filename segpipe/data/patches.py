@@ -143,8 +143,7 @@ class Patches(Dataset[dict[str, Any]]):
         turn, number = divmod(index, len(self.cases))
         place, where, how = self._drawn(turn)[number]
         case = self._open(self.places[place])
-        self.cut.R.seed(where)
-        patch = self.cut(case.image, case.label, case.indices)
+        patch = self.cut(case.image, case.label, case.indices, where)
         if self.change is not None:
             patch = self.change(patch, how)
         return {**patch, "case": self.cases[place].name, "seed": how}
@@ -182,8 +181,8 @@ def fixed_patches(
     found = []
     for number in range(count):
         case = prepared[number % len(prepared)]
-        cut.R.seed(int(np.random.default_rng([seed, number]).integers(2**31)))
-        found.append(cut(case.image, case.label, case.indices))
+        where = int(np.random.default_rng([seed, number]).integers(2**31))
+        found.append(cut(case.image, case.label, case.indices, where))
     image, label = (torch.stack([patch[name] for patch in found]) for name in ("image", "label"))
     return image, label.to(torch.uint8)
 
