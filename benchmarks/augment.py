@@ -21,7 +21,7 @@ from monai.transforms.intensity.dictionary import RandGaussianNoised, RandGaussi
 from monai.transforms.spatial.dictionary import RandAffined, RandGridDistortiond
 
 from segpipe.data.augment import RandBlurd, RandNoised
-from segpipe.data.cut import Cut
+from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.warp import RandWarpd
 from segpipe.device import hold_memory
 
@@ -44,16 +44,26 @@ def main() -> None:
     hold_memory(torch.device("cpu"))
     set_track_meta(False)
     case, patch = (
-        {"image": torch.randn(1, *size), "label": torch.randint(0, 3, (1, *size), dtype=torch.uint8)}
+        {
+            "image": torch.randn(1, *size),
+            "label": torch.randint(0, 3, (1, *size), dtype=torch.uint8),
+        }
         for size in (CASE, CUT)
     )
     indices = [np.flatnonzero(case["label"].numpy() == label) for label in range(3)]
     crop = RandCropByLabelClassesd(
         BOTH, "label", CUT, list(SHARES), 3, indices_key="indices", allow_smaller=True, warn=False
     )
-    cut = Cut(CUT, SHARES)
+    cut = PatchSampler(CUT, SHARES)
     turn: Any = RandAffined(
-        BOTH, PATCH, 1, rotate_range=ANGLES, scale_range=SIZES, mode=MODES, padding_mode="zeros", cache_grid=True
+        BOTH,
+        PATCH,
+        1,
+        rotate_range=ANGLES,
+        scale_range=SIZES,
+        mode=MODES,
+        padding_mode="zeros",
+        cache_grid=True,
     )
     bend: Any = RandGridDistortiond(BOTH, prob=1, mode=MODES, padding_mode="zeros")  # type: ignore[arg-type]
     ways: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], dict[str, Any]]] = {
@@ -63,7 +73,11 @@ def main() -> None:
             case | {"indices": indices},
         ),
         "turned and scaled": (RandWarpd(PATCH, 1.0, ANGLES, SIZES, 0.0, []), turn, patch),
-        "... and bent": (RandWarpd(PATCH, 1.0, ANGLES, SIZES, 1.0, [0, 1, 2]), Compose([bend, turn]), patch),
+        "... and bent": (
+            RandWarpd(PATCH, 1.0, ANGLES, SIZES, 1.0, [0, 1, 2]),
+            Compose([bend, turn]),
+            patch,
+        ),
         "noise": (RandNoised(1.0, 0.3), RandGaussianNoised("image", prob=1, std=0.3), patch),
         "blur": (
             RandBlurd(1.0, DEVIATION),
@@ -72,10 +86,14 @@ def main() -> None:
         ),
     }
     for name, (ours, theirs, given) in ways.items():
-        times = np.array([[milliseconds(way, given) for way in (ours, theirs)] for _ in range(ROUNDS + 1)])[1:]
+        times = np.array(
+            [[milliseconds(way, given) for way in (ours, theirs)] for _ in range(ROUNDS + 1)]
+        )[1:]
         low, middle, high = np.percentile(times[:, 0] / times[:, 1], [25, 50, 75])
         mean = " and ".join(f"{value:.2f}" for value in np.median(times, axis=0))
-        print(f"{name}, ours / MONAI's: {middle:.3f} (quartiles {low:.3f} to {high:.3f}); {mean} ms a patch")
+        print(
+            f"{name}, ours / MONAI's: {middle:.3f} (quartiles {low:.3f} to {high:.3f}); {mean} ms a patch"
+        )
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import torch
 from step import options_of, plan_of
 
 from segpipe.device import NumberFormat, computing_in, hold_memory
-from segpipe.nets import build
-from segpipe.prediction.backends import Backend, computed_by
+from segpipe.nets.build import build
+from segpipe.prediction.backends import Backend, with_backend
 
 ROUNDS = 7
 WAYS: list[tuple[Backend, NumberFormat]] = [
@@ -38,7 +38,10 @@ def main() -> None:
     torch.manual_seed(0)
     network = build(options.model, 1, plan.outputs, plan.strides, plan.kernels).eval()
     x = torch.randn(1, 1, *plan.patch)
-    ways = [computed_by(backend, network, x.shape[1:], cpu, number_format) for backend, number_format in WAYS]
+    ways = [
+        with_backend(backend, network, x.shape[1:], cpu, number_format)
+        for backend, number_format in WAYS
+    ]
     seconds = np.zeros((ROUNDS, len(ways)))
     labels = {}
     with torch.inference_mode():
@@ -48,7 +51,9 @@ def main() -> None:
                 with computing_in(number_format, cpu):
                     labels[place] = way(x).argmax(1)
                 seconds[each, place] = time.perf_counter() - start
-    print(f"a window of {edge}x{edge}x{edge}, {torch.get_num_threads()} threads, medians of {ROUNDS} rounds")
+    print(
+        f"a window of {edge}x{edge}x{edge}, {torch.get_num_threads()} threads, medians of {ROUNDS} rounds"
+    )
     for place, (backend, number_format) in enumerate(WAYS):
         low, middle, high = np.percentile(seconds[:, 0] / seconds[:, place], [25, 50, 75])
         agree = 100 * float((labels[place] == labels[0]).float().mean())

@@ -28,7 +28,9 @@ def main() -> None:
     """Prints seconds, their ratio to reading whole volumes, and the memory."""
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as folder:
         places = [_write(Path(folder) / str(number), number) for number in range(VOLUMES)]
-        options = options_of(["augment=none", f"plan.patch=[{SIZE},{SIZE},{SIZE}]", f"data.cache={folder}/none"])
+        options = options_of(
+            ["augment=none", f"plan.patch=[{SIZE},{SIZE},{SIZE}]", f"data.cache={folder}/none"]
+        )
         patches = Patches([], plan_of(options), options)
         patches.cases = [Case(str(number), (), None) for number in range(VOLUMES)]
         patches.places, patches.held = places, None  # together they are larger than what stays open
@@ -46,8 +48,12 @@ def main() -> None:
             whole.append(time.perf_counter() - start)
     low, middle, high = np.percentile(seconds, [5, 50, 95]) * 1000
     print(f"{PATCHES} patches of {SIZE}^3 from {VOLUMES} volumes of {'x'.join(map(str, SHAPE))}")
-    print(f"a patch: median {middle:.1f} ms (5 to 95 %: {low:.1f} to {high:.1f}), the first {seconds[0] * 1000:.1f} ms")
-    print(f"a whole volume: median {np.median(whole) * 1000:.0f} ms; ratio {middle / 1000 / np.median(whole):.4f}")
+    print(
+        f"a patch: median {middle:.1f} ms (5 to 95 %: {low:.1f} to {high:.1f}), the first {seconds[0] * 1000:.1f} ms"
+    )
+    print(
+        f"a whole volume: median {np.median(whole) * 1000:.0f} ms; ratio {middle / 1000 / np.median(whole):.4f}"
+    )
     print(f"resident memory at most {peak:.2f} GiB, what wrote the volumes included")
 
 
@@ -55,7 +61,9 @@ def _write(place: Path, seed: int) -> Path:
     generator = np.random.default_rng(seed)
     image = torch.from_numpy(generator.standard_normal((1, *SHAPE), np.float32))
     label = torch.from_numpy(generator.integers(0, 4, (1, *SHAPE), np.uint8))
-    PreparedCase(image, label, [generator.integers(0, image.numel(), 100_000) for _ in range(4)]).save(place)
+    PreparedCase(
+        image, label, [generator.integers(0, image.numel(), 100_000) for _ in range(4)]
+    ).save(place)
     return place
 
 

@@ -70,12 +70,16 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """What was typed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--scans", type=int, default=10)
     parser.add_argument("--patch", type=int, default=96, help="edge of a window, voxels")
     parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--spacing", type=float, default=1.0, help="of the network's grid, mm")
-    parser.add_argument("--checkpoint", type=Path, help="a run on CT-like phantoms, instead of training one")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a run on CT-like phantoms, instead of training one"
+    )
     parser.add_argument("--save", nargs="+", default=["mask"])
     return parser.parse_args()
 
@@ -88,7 +92,9 @@ class Passes:
         self.seconds: list[float] = []
 
     def __enter__(self) -> "Passes":
-        self.process = subprocess.Popen(self.call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            self.call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.windows, self.about = json.loads(self._line())
         return self
 
@@ -132,7 +138,9 @@ def cut(predictor: Predictor, scan: Path) -> list[torch.Tensor]:
         batches.append(patches)
         return patches.new_zeros(len(patches), plan.outputs, *patches.shape[2:])
 
-    for _ in predict_slabs(keep, image, plan.patch, plan.slice_axis, predictor.overlap, predictor.windows):
+    for _ in predict_slabs(
+        keep, image, plan.patch, plan.slice_axis, predictor.overlap, predictor.windows
+    ):
         pass
     return batches
 

@@ -22,10 +22,10 @@ from step import batch_of, options_of, plan_of
 
 from segpipe.config.train import Train
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
-from segpipe.nets import build
+from segpipe.nets.build import build
 from segpipe.nets.gradient import layers_in_order
 from segpipe.plan import Plan
-from segpipe.training.gradient_flow import GradientFlow
+from segpipe.training.callbacks.gradient_flow import GradientFlow
 from segpipe.training.loss import SegmentationLoss
 from segpipe.training.optim import make_optimizer
 from segpipe.windows import to_network
@@ -41,13 +41,19 @@ class Steps(pl.Trainer):
     def __init__(self) -> None: ...
 
 
-def epoch(options: Train, plan: Plan, number_format: NumberFormat, flow: GradientFlow | None) -> Callable[[], float]:
+def epoch(
+    options: Train, plan: Plan, number_format: NumberFormat, flow: GradientFlow | None
+) -> Callable[[], float]:
     """A function that trains for an epoch and gives the seconds of a step."""
     torch.manual_seed(0)
     device, count = choose_device(options.trainer.device), options.trainer.steps_per_epoch
-    network = build(options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels).to(device)
+    network = build(options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels).to(
+        device
+    )
     loss, optimizer = SegmentationLoss(plan, options.optim), make_optimizer(network, options.optim)
-    image, label = (to_network(batch_of(plan)[name].to(device), plan.slice_axis) for name in ("image", "label"))
+    image, label = (
+        to_network(batch_of(plan)[name].to(device), plan.slice_axis) for name in ("image", "label")
+    )
     trainer, module = Steps(), pl.LightningModule()
     if flow is not None:
         flow.layers = layers_in_order(network, image.shape[1:])
@@ -84,8 +90,12 @@ def main() -> None:
         every = GradientFlow(Path(folder), 1)
         flows = [None, GradientFlow(Path(folder), options.trainer.steps_per_epoch), every]
         ways = [epoch(options, plan, number_format, flow) for flow in flows]
-        times = np.array([[way() for way in ways] for _ in range(ROUNDS + 1)])[1:]  # the first warms up
-    print(f"{device}, {number_format}, patch {plan.patch}, batch {plan.batch}; medians of {ROUNDS} epochs in turns")
+        times = np.array([[way() for way in ways] for _ in range(ROUNDS + 1)])[
+            1:
+        ]  # the first warms up
+    print(
+        f"{device}, {number_format}, patch {plan.patch}, batch {plan.batch}; medians of {ROUNDS} epochs in turns"
+    )
     for name, way in (("gradient flow / without", 1), ("every step measured / without", 2)):
         low, middle, high = np.percentile(times[:, way] / times[:, 0], [25, 50, 75])
         print(f"{name}: {middle:.3f} (quartiles {low:.3f} to {high:.3f})")

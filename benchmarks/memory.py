@@ -37,7 +37,9 @@ def main() -> None:
         return one(sys.argv[1:])
     print(f"{'configuration':42s}  estimate MiB  peak MiB  ratio")
     for name, overrides in CASES.items():
-        done = subprocess.run([sys.executable, __file__, *overrides], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, __file__, *overrides], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             sys.exit(done.stderr)
         estimate, peak = map(float, done.stdout.split())
@@ -49,14 +51,16 @@ def one(overrides: list[str]) -> None:
     from step import options_of, plan_of, train_steps
 
     from segpipe.device import choose_device, choose_format, hold_memory
-    from segpipe.training.memory import step_mib
+    from segpipe.planning.memory import step_mib
 
     options = options_of(overrides)
     device = choose_device(options.trainer.device)
     hold_memory(device)
     number_format = choose_format(options.trainer.precision, device)
     plan = plan_of(options)
-    small = plan.model_copy(update={"batch": 2, "patch": [size if size == 1 else size // 2 for size in plan.patch]})
+    small = plan.model_copy(
+        update={"batch": 2, "patch": [size if size == 1 else size // 2 for size in plan.patch]}
+    )
     train_steps(options, small, device, number_format, steps=1)  # what libraries take once
     before = _reset(device)
     train_steps(options, plan, device, number_format, steps=3)

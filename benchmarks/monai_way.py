@@ -30,10 +30,17 @@ FORMATS = ("bf16", "float32")
 
 def main() -> None:
     """Prints times, memory and agreement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", type=Path, help="of an earlier run of this benchmark")
     parser.add_argument("--keep", type=Path, help="folder to which the trained network is copied")
-    parser.add_argument("--monai", nargs=4, metavar=("CHECKPOINT", "SCAN", "FOLDER", "FORMAT"), help="one side alone")
+    parser.add_argument(
+        "--monai",
+        nargs=4,
+        metavar=("CHECKPOINT", "SCAN", "FOLDER", "FORMAT"),
+        help="one side alone",
+    )
     asked = parser.parse_args()
     if asked.monai:
         return monai_way(*asked.monai)
@@ -67,7 +74,9 @@ def compare(folder: Path, run: Path) -> None:
         masks["segpipe", number_format] = voxels(ours / "scan.nii.gz")
         masks["MONAI", number_format] = voxels(next(theirs.rglob("*.nii.gz")))
     share = 100 * np.mean(masks["segpipe", "float32"] > 0)
-    print(f"scan {'x'.join(map(str, SHAPE))} at {SPACING_MM} mm, network at {MODEL_MM} mm, {share:.1f} % foreground")
+    print(
+        f"scan {'x'.join(map(str, SHAPE))} at {SPACING_MM} mm, network at {MODEL_MM} mm, {share:.1f} % foreground"
+    )
     for (side, number_format), one in ran.items():
         print(f"{side:8s} {number_format:8s}: {one.seconds:6.1f} s, peak {one.peak_mib:5.0f} MiB")
     pairs = [(ours, theirs) for theirs in ("float32", "bf16") for ours in FORMATS]
@@ -116,7 +125,9 @@ def monai_way(checkpoint: str, scan: str, folder: str, number_format: str) -> No
             LoadImaged("image"),
             EnsureChannelFirstd("image"),
             Orientationd("image", axcodes="RAS", labels=None),
-            Spacingd("image", [MODEL_MM] * 3, mode="bilinear", scale_extent=True, align_corners=True),
+            Spacingd(
+                "image", [MODEL_MM] * 3, mode="bilinear", scale_extent=True, align_corners=True
+            ),
             Lambdad("image", lambda image: normalise(image, plan), track_meta=True),
         ]
     )
@@ -125,7 +136,13 @@ def monai_way(checkpoint: str, scan: str, folder: str, number_format: str) -> No
             Activationsd("pred", softmax=True),
             Invertd("pred", preprocess, orig_keys="image", nearest_interp=False, to_tensor=True),
             AsDiscreted("pred", argmax=True),
-            SaveImaged("pred", output_dir=folder, output_postfix="", separate_folder=False, output_dtype=np.uint8),
+            SaveImaged(
+                "pred",
+                output_dir=folder,
+                output_postfix="",
+                separate_folder=False,
+                output_dtype=np.uint8,
+            ),
         ]
     )
     inferer = SlidingWindowInferer(plan.patch, sw_batch_size=1, overlap=OVERLAP, mode="gaussian")

@@ -20,9 +20,9 @@ from memory import _reset, _status
 from step import options_of, plan_of
 from torch import nn
 
-from segpipe.prediction.memory import forecast, ladder
+from segpipe.io.volumes import read_grid
+from segpipe.prediction.inference_plan import fallbacks, forecast
 from segpipe.prediction.predictor import Predictor
-from segpipe.volumes import read_grid
 
 LABELS, SHAPE, SPACING_MM, MODEL_MM = 60, (512, 512, 400), (0.75, 0.75, 1.0), 1.5
 
@@ -30,7 +30,10 @@ LABELS, SHAPE, SPACING_MM, MODEL_MM = 60, (512, 512, 400), (0.75, 0.75, 1.0), 1.
 def main() -> None:
     """Prints MiB and seconds."""
     patch = int(sys.argv[1]) if sys.argv[1:] else 96
-    spacing, sizes = f"plan.spacing=[{MODEL_MM},{MODEL_MM},{MODEL_MM}]", f"plan.patch=[{patch},{patch},{patch}]"
+    spacing, sizes = (
+        f"plan.spacing=[{MODEL_MM},{MODEL_MM},{MODEL_MM}]",
+        f"plan.patch=[{patch},{patch},{patch}]",
+    )
     plan = plan_of(options_of([spacing, sizes]))
     names = {"background": 0} | {f"label {number}": number for number in range(1, LABELS + 1)}
     plan = plan.model_copy(update={"labels": names})
@@ -41,7 +44,10 @@ def main() -> None:
         voxels = np.random.default_rng(0).integers(-1000, 1000, SHAPE, np.int16)
         nib.save(nib.Nifti1Image(voxels, np.diag([*SPACING_MM, 1])), scan)
         del voxels
-        (rung, *_), how = ladder(device, 1), (device, predictor.overlap, "float32", predictor.window_bytes)
+        (rung, *_), how = (
+            fallbacks(device, 1),
+            (device, predictor.overlap, "float32", predictor.window_bytes),
+        )
         needed = forecast(read_grid(scan), plan, rung, *how).host
         before, start = _reset(device), time.perf_counter()
         prediction = predictor.predict([scan])
@@ -50,8 +56,12 @@ def main() -> None:
     logits = (LABELS + 1) * np.prod(SHAPE) * 4 / 2**20
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in prediction.seconds.items())
     print(f"{LABELS} labels, {'x'.join(map(str, SHAPE))}, patch {patch}: peak {peak:.0f} MiB")
-    print(f"forecast {needed:.0f} MiB with another scan read meanwhile: {needed / peak:.2f} times the peak")
-    print(f"the scan as float32 is {np.prod(SHAPE) * 4 / 2**20:.0f} MiB, all logits would be {logits:.0f} MiB")
+    print(
+        f"forecast {needed:.0f} MiB with another scan read meanwhile: {needed / peak:.2f} times the peak"
+    )
+    print(
+        f"the scan as float32 is {np.prod(SHAPE) * 4 / 2**20:.0f} MiB, all logits would be {logits:.0f} MiB"
+    )
     print(f"seconds: {seconds}, in all {time.perf_counter() - start:.1f}")
 
 

@@ -28,14 +28,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         scan = prepared(folder)
-        times = np.array([measured(folder, scan, number) for number in range(ROUNDS + 1)])[1:]  # but the first
+        times = np.array([measured(folder, scan, number) for number in range(ROUNDS + 1)])[
+            1:
+        ]  # but the first
     torch_s, passes_s, mask_s, end_s, help_s = np.median(times, axis=0)
     bare = times[:, 0] + times[:, 1]
-    print(f"medians of {ROUNDS} rounds: import torch {torch_s:.2f} s, forward passes {passes_s:.2f} s")
+    print(
+        f"medians of {ROUNDS} rounds: import torch {torch_s:.2f} s, forward passes {passes_s:.2f} s"
+    )
     print(f"predict.py: mask after {mask_s:.2f} s, end after {end_s:.2f} s; --help {help_s:.2f} s")
     for name, column in (("command to written mask", 2), ("command to its end", 3)):
         low, middle, high = np.percentile(times[:, column] / bare, [25, 50, 75])
-        print(f"{name} / (import torch + forward passes): {middle:.2f} (quartiles {low:.2f} to {high:.2f})")
+        print(
+            f"{name} / (import torch + forward passes): {middle:.2f} (quartiles {low:.2f} to {high:.2f})"
+        )
 
 
 def prepared(folder: Path) -> Path:
@@ -45,7 +51,7 @@ def prepared(folder: Path) -> Path:
     from synthetic import plan_of_ct, write_checkpoint
 
     from segpipe.data.phantom import write_phantom
-    from segpipe.nets import build
+    from segpipe.nets.build import build
 
     options = options_of([f"plan.spacing=[{SPACING_MM},{SPACING_MM},{SPACING_MM}]"])
     plan = plan_of_ct(options, SPACING_MM)
@@ -59,7 +65,9 @@ def measured(folder: Path, scan: Path, number: int) -> list[float]:
     """Seconds of a round."""
     python, output = sys.executable, folder / f"masks{number}"
     found = [seconds([python, "-c", "import torch"])]
-    said = subprocess.run([python, __file__, str(folder / "random.ckpt"), str(scan)], capture_output=True, check=True)
+    said = subprocess.run(
+        [python, __file__, str(folder / "random.ckpt"), str(scan)], capture_output=True, check=True
+    )
     found.append(float(said.stdout))
     call = ["predict.py", f"checkpoint={folder}/random.ckpt", f"input={scan}", f"output={output}"]
     start, mask = time.perf_counter(), 0.0

@@ -24,7 +24,10 @@ CALLS = {
     "train.py --help model.long_skips": [str(ROOT / "train.py"), "--help", "model.long_skips"],
     "train.py model.long_skip=none (an error)": [str(ROOT / "train.py"), "model.long_skip=none"],
     "predict.py --help": [str(ROOT / "predict.py"), "--help"],
-    "torch, MONAI and Lightning imported": ["-c", "import torch, monai.transforms, pytorch_lightning"],
+    "torch, MONAI and Lightning imported": [
+        "-c",
+        "import torch, monai.transforms, pytorch_lightning",
+    ],
 }
 
 
@@ -36,7 +39,13 @@ def main() -> None:
         for _ in range(TURNS):
             for name, call in CALLS.items():
                 start = time.perf_counter()
-                subprocess.run([sys.executable, *call], cwd=work, env=environment, capture_output=True, check=False)
+                subprocess.run(
+                    [sys.executable, *call],
+                    cwd=work,
+                    env=environment,
+                    capture_output=True,
+                    check=False,
+                )
                 seconds[name].append(time.perf_counter() - start)
         plain = median(seconds["python -c pass"])
         for name, taken in seconds.items():
@@ -52,7 +61,9 @@ def until_first_step(work: Path, environment: dict[str, str]) -> float:
     """Seconds from the command to the end of its first step."""
     start = time.perf_counter()
     call = [sys.executable, str(ROOT / "train.py"), "verbose=true"]
-    with subprocess.Popen(call, cwd=work, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        call, cwd=work, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if FIRST_STEP in line:

@@ -22,20 +22,21 @@ import nibabel as nib
 import numpy as np
 import torch
 from scipy.ndimage import zoom
+from segpipe.training.cases import open_dataset
 from torch import nn
 from torch.utils.data import DataLoader
 
 from segpipe.config.compose import CONF, validate
 from segpipe.config.train import Train
-from segpipe.data.doctor import examine
-from segpipe.data.fingerprint import fingerprint, label_ids
+from segpipe.data.doctor import inspect_cases
 from segpipe.data.module import CaseData
-from segpipe.data.patches import Onwards
+from segpipe.data.patches import ContinuingSampler
 from segpipe.data.phantom import write_phantom
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in, hold_memory
-from segpipe.nets import build
-from segpipe.plan import Fingerprint, Plan, make_plan
-from segpipe.training.cases import open_dataset
+from segpipe.nets.build import build
+from segpipe.plan import Plan
+from segpipe.planning.fingerprint import Fingerprint, fingerprint, label_ids
+from segpipe.planning.rules import make_plan
 from segpipe.training.loss import SegmentationLoss
 from segpipe.training.optim import make_optimizer
 from segpipe.windows import to_network
@@ -58,21 +59,36 @@ def options_of(overrides: list[str]) -> Train:
 def plan_of(options: Train) -> Plan:
     """A plan for cases of 1 mm as large as the phantom's."""
     cases = np.ones((1, 3)), np.full((1, 3), 64)
-    return make_plan(options, Fingerprint(*cases, cases[1], [0.0], [(0.0, 1.0, 0.5, 0.2)], {}), ["MRI"], LABELS, "cpu")
+    return make_plan(
+        options,
+        Fingerprint(*cases, cases[1], [0.0], [(0.0, 1.0, 0.5, 0.2)], {}),
+        ["MRI"],
+        LABELS,
+        "cpu",
+    )
 
 
 def batch_of(plan: Plan) -> dict[str, torch.Tensor]:
     """A batch of noise with random labels."""
     image = torch.randn(plan.batch, len(plan.channels), *plan.patch)
-    return {"image": image, "label": torch.randint(0, plan.outputs, (plan.batch, 1, *plan.patch), dtype=torch.uint8)}
+    return {
+        "image": image,
+        "label": torch.randint(0, plan.outputs, (plan.batch, 1, *plan.patch), dtype=torch.uint8),
+    }
 
 
 def stepper(
-    options: Train, plan: Plan, device: torch.device, number_format: NumberFormat, plain: bool = False
+    options: Train,
+    plan: Plan,
+    device: torch.device,
+    number_format: NumberFormat,
+    plain: bool = False,
 ) -> Callable[[dict[str, torch.Tensor]], None]:
     """A function that takes one training step; `plain`: as PyTorch does it when nothing is asked for."""
     torch.manual_seed(0)
-    network = build(options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels).to(device)
+    network = build(options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels).to(
+        device
+    )
     if plain:
         network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for module in network.modules():
@@ -81,7 +97,9 @@ def stepper(
     loss, optimizer = SegmentationLoss(plan, options.optim), make_optimizer(network, options.optim)
 
     def step(batch: dict[str, torch.Tensor]) -> None:
-        image, label = (to_network(batch[name].to(device), plan.slice_axis) for name in ("image", "label"))
+        image, label = (
+            to_network(batch[name].to(device), plan.slice_axis) for name in ("image", "label")
+        )
         with computing_in("float32" if plain else number_format, device):
             logits = network(image)
         loss(logits, label).backward()
@@ -92,14 +110,18 @@ def stepper(
     return step
 
 
-def train_steps(options: Train, plan: Plan, device: torch.device, number_format: NumberFormat, steps: int) -> None:
+def train_steps(
+    options: Train, plan: Plan, device: torch.device, number_format: NumberFormat, steps: int
+) -> None:
     """Takes some steps on one batch of noise."""
     step, batch = stepper(options, plan, device, number_format), batch_of(plan)
     for _ in range(steps):
         step(batch)
 
 
-def seconds(step: Callable[[dict[str, torch.Tensor]], None], batches: Callable[[], dict[str, torch.Tensor]]) -> float:
+def seconds(
+    step: Callable[[dict[str, torch.Tensor]], None], batches: Callable[[], dict[str, torch.Tensor]]
+) -> float:
     """Seconds a step, of `STEPS` steps."""
     start = time.perf_counter()
     for _ in range(STEPS):
@@ -109,7 +131,9 @@ def seconds(step: Callable[[dict[str, torch.Tensor]], None], batches: Callable[[
     return (time.perf_counter() - start) / STEPS
 
 
-def enlarged(root: Path, shape: tuple[int, int, int] = (256, 256, 160), spacing_mm: float = 0.8) -> None:
+def enlarged(
+    root: Path, shape: tuple[int, int, int] = (256, 256, 160), spacing_mm: float = 0.8
+) -> None:
     """Writes six cases of the phantom with this many voxels."""
     write_phantom(root, train=6, test=0)
     affine = np.diag([spacing_mm] * 3 + [1])
@@ -123,10 +147,14 @@ def enlarged(root: Path, shape: tuple[int, int, int] = (256, 256, 160), spacing_
 def ready(options: Train, device: torch.device) -> CaseData:
     """The loaders of a training on these options' dataset."""
     dataset = open_dataset(options.data)
-    seen = examine(dataset.cases, [], dataset.labels, None, lambda: None)
+    seen = inspect_cases(dataset.cases, [], dataset.labels, None, lambda: None)
     labels, channels = label_ids(seen, dataset.labels), list(dataset.channels)
     data = CaseData(
-        dataset.cases, [], make_plan(options, fingerprint(seen), channels, labels, device.type), options, device
+        dataset.cases,
+        [],
+        make_plan(options, fingerprint(seen), channels, labels, device.type),
+        options,
+        device,
     )
     data.setup("fit")
     return data
@@ -145,29 +173,37 @@ def main() -> None:
         number_format = choose_format(options.trainer.precision, device)
         data = ready(options, device)
         assert data.patches is not None
-        for number in range(len(data.train_cases)):  # a turn, which opens each case, as a run does once
+        for number in range(
+            len(data.train_cases)
+        ):  # a turn, which opens each case, as a run does once
             data.patches[number]
         plan, workers = data.plan, data.workers
         loader = iter(
             DataLoader(
                 data.patches,
                 plan.batch,
-                sampler=Onwards(0, (ROUNDS + 1) * STEPS * plan.batch),
+                sampler=ContinuingSampler(0, (ROUNDS + 1) * STEPS * plan.batch),
                 num_workers=workers,
                 prefetch_factor=4 if workers else None,
                 worker_init_fn=lambda _: torch.set_num_threads(1),
             )
         )
-        ours, plain = (stepper(options, plan, device, number_format, plain=which) for which in (False, True))
+        ours, plain = (
+            stepper(options, plan, device, number_format, plain=which) for which in (False, True)
+        )
         fixed = batch_of(plan)
         ways = [
             lambda: seconds(ours, lambda: data.on_after_batch_transfer(next(loader), 0)),
             lambda: seconds(ours, lambda: fixed),
             lambda: seconds(plain, lambda: fixed),
         ]
-        times = np.array([[way() for way in ways] for _ in range(ROUNDS + 1)])[1:]  # the first warms up
+        times = np.array([[way() for way in ways] for _ in range(ROUNDS + 1)])[
+            1:
+        ]  # the first warms up
     whole, bare, usual = np.median(times, axis=0)
-    print(f"{device}, {number_format}, patch {plan.patch}, batch {plan.batch}, {workers} workers; medians of {ROUNDS}")
+    print(
+        f"{device}, {number_format}, patch {plan.patch}, batch {plan.batch}, {workers} workers; medians of {ROUNDS}"
+    )
     for name, over, under in (("with patches / bare", 0, 1), ("bare / plain PyTorch", 1, 2)):
         low, middle, high = np.percentile(times[:, over] / times[:, under], [25, 50, 75])
         print(f"{name}: {middle:.3f} (quartiles {low:.3f} to {high:.3f})")

@@ -16,19 +16,28 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 from turns import ROOT
 
-from segpipe.checkpoint import KEY, NETWORK, contents, find
+from segpipe.checkpoint import KEY, NETWORK, find, metadata
 from segpipe.config.train import Train
 from segpipe.data import phantom
-from segpipe.plan import Fingerprint, Plan, make_plan
+from segpipe.plan import Plan
+from segpipe.planning.fingerprint import Fingerprint
+from segpipe.planning.rules import make_plan
 
-BODY_MM, STEP_MM = 120.0, 0.75  # the phantom's body is a newborn's: what is seen of it, and in what steps it is drawn
+BODY_MM, STEP_MM = (
+    120.0,
+    0.75,
+)  # the phantom's body is a newborn's: what is seen of it, and in what steps it is drawn
 LABELS = {"background": 0, "liver": 1, "kidneys": 2, "vessel": 3}
 TRAIN_SHAPE, TRAIN_MM, CASES = (192, 192, 90), (2.0, 2.0, 2.5), 5
 CT = (-120.0, 260.0, 90.0, 70.0)  # of labelled voxels: lowest, highest, mean and deviation, in HU
 
 
 def write_ct(
-    path: Path, shape: Sequence[int], spacing_mm: Sequence[float], seed: int, label: Path | None = None
+    path: Path,
+    shape: Sequence[int],
+    spacing_mm: Sequence[float],
+    seed: int,
+    label: Path | None = None,
 ) -> None:
     """Writes the phantom as a CT of a body that fills the field of view, with fresh noise in each voxel.
 
@@ -39,18 +48,18 @@ def write_ct(
         seed: of the body and of the noise.
         label: where the label map is written too.
     """
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     view = np.array(shape) * spacing_mm
     coarse = np.maximum(np.rint(view / view.max() * BODY_MM / STEP_MM), 8).astype(int)
     view_mm = coarse * STEP_MM
     grid = phantom._grid(
-        "LPS", Rotation.identity(), np.full(2, STEP_MM), view_mm, tuple((n, n) for n in coarse), chance
+        "LPS", Rotation.identity(), np.full(2, STEP_MM), view_mm, tuple((n, n) for n in coarse), rng
     )
-    image, labels = phantom._scan(grid, chance, ct=True)
+    image, labels = phantom._scan(grid, rng, ct=True)
     affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
     factors = np.array(shape) / coarse
     image = zoom(image, factors, order=1, grid_mode=True, mode="nearest")
-    image += chance.normal(0, 20, image.shape).astype(np.float32)
+    image += rng.normal(0, 20, image.shape).astype(np.float32)
     nib.save(nib.Nifti1Image(np.rint(image.clip(-1024, 3071)).astype(np.int16), affine), path)
     if label is not None:
         labels = zoom(labels, factors, order=0, grid_mode=True, mode="nearest")
@@ -67,7 +76,7 @@ def plan_of_ct(options: Train, spacing_mm: float) -> Plan:
 def write_checkpoint(path: Path, options: Train, plan: Plan, network: nn.Module) -> None:
     """Writes a network as training does."""
     weights = {NETWORK + name: weight for name, weight in network.state_dict().items()}
-    torch.save({"state_dict": weights, KEY: contents(options.model_dump(mode="json"), plan)}, path)
+    torch.save({"state_dict": weights, KEY: metadata(options.model_dump(mode="json"), plan)}, path)
 
 
 def trained(folder: Path, spacing_mm: float) -> Path:
@@ -81,7 +90,9 @@ def trained(folder: Path, spacing_mm: float) -> Path:
     about = {
         "modality": {"0": "CT"},
         "labels": {str(number): name for name, number in LABELS.items()},
-        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
+        "training": [
+            {"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names
+        ],
     }
     (folder / "data/dataset.json").write_text(json.dumps(about))
     mm = f"[{spacing_mm},{spacing_mm},{spacing_mm}]"

@@ -26,7 +26,9 @@ class Ran:
     peak_mib: float = 0.0
 
 
-def in_turns(calls: Sequence[Sequence[str]], between: Callable[[], None] = lambda: None) -> list[Ran]:
+def in_turns(
+    calls: Sequence[Sequence[str]], between: Callable[[], None] = lambda: None
+) -> list[Ran]:
     """Runs commands in the repository's folder until all have ended, each a few seconds at a time.
 
     Args:
@@ -66,7 +68,9 @@ class _Halting:
                 ran.peak_mib = usage.ru_maxrss / 1024
                 self.process = -1
                 if status:
-                    sys.exit(f"{' '.join(self.call)} ended with status {os.waitstatus_to_exitcode(status)}")
+                    sys.exit(
+                        f"{' '.join(self.call)} ended with status {os.waitstatus_to_exitcode(status)}"
+                    )
                 return
             time.sleep(0.005)
         os.kill(self.process, signal.SIGSTOP)

@@ -3,8 +3,8 @@
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from segpipe.config.checkpoint_tools import Card, Export
 from segpipe.config.compose import chosen
-from segpipe.config.handover import Card, Export
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
 from segpipe.config.probe import Depth, Landscape, Lesion, Report, Robustness
@@ -44,9 +44,16 @@ def _reference() -> str:
         groups = chosen(program)
         for name, field in schema.model_fields.items():
             if name in groups or field.annotation in _sections(schema):
-                lines += ["", f"## {command}: {name}", "", *_block(page(program, command, schema, [name]))]
+                lines += [
+                    "",
+                    f"## {command}: {name}",
+                    "",
+                    *_block(page(program, command, schema, [name])),
+                ]
         alone = [
-            name for name, field in schema.model_fields.items() if name not in groups | dict.fromkeys(_names(schema))
+            name
+            for name, field in schema.model_fields.items()
+            if name not in groups | dict.fromkeys(_names(schema))
         ]
         lines += ["", f"## {command}: the rest", "", *_block(page(program, command, schema, alone))]
     return "\n".join(lines) + "\n"
@@ -58,7 +65,9 @@ def _sections(schema: type[Section]) -> list[type[Section]]:
 
 
 def _names(schema: type[Section]) -> list[str]:
-    return [name for name, field in schema.model_fields.items() if field.annotation in _sections(schema)]
+    return [
+        name for name, field in schema.model_fields.items() if field.annotation in _sections(schema)
+    ]
 
 
 def _block(text: str) -> list[str]:

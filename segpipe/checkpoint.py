@@ -17,11 +17,12 @@ from torch import nn
 import segpipe
 from segpipe.config.model import ModelChoice
 from segpipe.errors import ConfigError
-from segpipe.nets import build
+from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plan import Plan
 
 KEY = "segpipe"
+RENAMED_PARTS = {"joins": "skips", "fuses": "decoder_stages"}  # of a U-Net, until version 0.1.0
 NETWORK = "network."  # the prefix of the network's weights in Lightning's file
 
 
@@ -65,8 +66,11 @@ class Trained:
     step: int = 0
 
 
-def contents(
-    config: dict[str, Any], plan: Plan, data: TrainedOn | None = None, dice: Mapping[str, float] | None = None
+def metadata(
+    config: dict[str, Any],
+    plan: Plan,
+    data: TrainedOn | None = None,
+    dice: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint says beside its weights: how it came about, on what, and what whole scans then scored."""
     about = {"data": data and asdict(data), "dice": dict(dice or {})}
@@ -105,7 +109,9 @@ def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Tra
     plan = members[0].plan
     seen = [axis for axis in range(3) if axis != plan.slice_axis]
     if plan.slice_axis in mirror_axes:
-        raise ConfigError(f"mirror_axes: the network sees slices across axis {plan.slice_axis}: leave that one out")
+        raise ConfigError(
+            f"mirror_axes: the network sees slices across axis {plan.slice_axis}: leave that one out"
+        )
     if len(members) == 1 and not mirror_axes:
         return members[0]
     first = _way_of_seeing(plan)
@@ -117,14 +123,32 @@ def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Tra
                     "are averaged must share it: train them as folds of one split (data.fold), or set plan.* alike"
                 )
     axes = [seen.index(axis) for axis in mirror_axes]
-    network = Ensemble([member.network for member in members], exclusive=plan.regions is None, mirror_axes=axes)
+    network = Ensemble(
+        [member.network for member in members], exclusive=plan.regions is None, mirror_axes=axes
+    )
     return Trained(network.eval(), plan, members[0].config)
 
 
 def _way_of_seeing(plan: Plan) -> dict[str, Any]:
     """What of a plan all members of an ensemble must share."""
-    own = {"batch", "strides", "kernels", "ignore", "reasons", *(() if "ct" in plan.normalise else ("foreground",))}
+    own = {
+        "batch",
+        "strides",
+        "kernels",
+        "ignore",
+        "reasons",
+        *(() if "ct" in plan.normalise else ("foreground",)),
+    }
     return plan.model_dump(exclude=own)
+
+
+def renamed_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Return weights of any version under the names that a U-Net's parts have now."""
+    found = {}
+    for name, weight in weights.items():
+        parts = [RENAMED_PARTS.get(part, part) for part in name.split(".")]
+        found[".".join(parts)] = weight
+    return found
 
 
 def load(path: Path) -> Trained:
@@ -140,7 +164,9 @@ def load(path: Path) -> Trained:
     except Exception:  # the unpickler meets a damaged file with whatever it trips over
         raise ConfigError(f"{file}: is not a checkpoint, or is cut short ({size})") from None
     if not isinstance(stored, dict) or KEY not in stored:
-        raise ConfigError(f"{file}: is a file of torch ({size}), but not a checkpoint of segpipe") from None
+        raise ConfigError(
+            f"{file}: is a file of torch ({size}), but not a checkpoint of segpipe"
+        ) from None
     known = stored[KEY]
     try:
         plan = Plan.model_validate(known["plan"])
@@ -151,7 +177,9 @@ def load(path: Path) -> Trained:
         ) from None
     network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
     weights = {
-        name.removeprefix(NETWORK): weight for name, weight in stored["state_dict"].items() if name.startswith(NETWORK)
+        name.removeprefix(NETWORK): weight
+        for name, weight in renamed_weights(stored["state_dict"]).items()
+        if name.startswith(NETWORK)
     }
     network.load_state_dict(weights)
     data = TrainedOn(**known["data"]) if known.get("data") else None

@@ -44,8 +44,10 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
         from segpipe.terminal import say_more
 
         say_more()
-    if options.mode == "doctor":  # torch, MONAI and Lightning take seconds to import: only after the check
-        from segpipe.training.cases import diagnose
+    if (
+        options.mode == "doctor"
+    ):  # torch, MONAI and Lightning take seconds to import: only after the check
+        from segpipe.doctor import diagnose
 
         return diagnose(options, folder)
     if options.resume is None:
@@ -53,7 +55,7 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
         if is_done(folder):
             log.info("%s is done already", folder)
             return 0
-    from segpipe.training.fit import fit
+    from segpipe.run import fit
 
     fit(options, folder, overrides)
     return 0
@@ -61,7 +63,7 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
 
 def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Predict, values)
-    from segpipe.prediction.batch import predict_batch
+    from segpipe.batch import predict_batch
     from segpipe.terminal import logged_to, say_more
 
     if options.verbose:
@@ -99,8 +101,14 @@ def launch(
             return _help(program, schema, command)
         sys.argv[1:] = typed()
         check(program, schema, sys.argv[1:])
-        if "hydra/launcher=slurm" in sys.argv and not {"--cfg", "-c"} & set(sys.argv) and not shutil.which("srun"):
-            raise ConfigError("hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster")
+        if (
+            "hydra/launcher=slurm" in sys.argv
+            and not {"--cfg", "-c"} & set(sys.argv)
+            and not shutil.which("srun")
+        ):
+            raise ConfigError(
+                "hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster"
+            )
         _run_jobs(program, run)
     except ConfigError as error:
         print(f"segpipe-{program}: {error}", file=sys.stderr)

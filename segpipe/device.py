@@ -12,7 +12,10 @@ from segpipe.errors import ConfigError
 
 NumberFormat = Literal["float32", "bf16", "fp16"]
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
-USABLE = {"cuda": 0.9, "cpu": 0.7}  # share of the memory; the rest is for others and for what lies between blocks
+USABLE = {
+    "cuda": 0.9,
+    "cpu": 0.7,
+}  # share of the memory; the rest is for others and for what lies between blocks
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -22,11 +25,15 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
         ConfigError: if a GPU is asked for and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda, but torch finds no CUDA device here: use device=cpu or auto")
+        raise ConfigError(
+            "device=cuda, but torch finds no CUDA device here: use device=cpu or auto"
+        )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def choose_format(name: Literal["auto", "float32", "bf16", "fp16"], device: torch.device) -> NumberFormat:
+def choose_format(
+    name: Literal["auto", "float32", "bf16", "fp16"], device: torch.device
+) -> NumberFormat:
     """The number format of this name; `auto` is bf16 where the device has instructions for it, else float32.
 
     A CPU without AVX512-BF16 or AMX only emulates bf16, which is slower than float32.
@@ -44,7 +51,9 @@ def choose_format(name: Literal["auto", "float32", "bf16", "fp16"], device: torc
     return name
 
 
-def computing_in(number_format: NumberFormat, device: torch.device) -> AbstractContextManager[object]:
+def computing_in(
+    number_format: NumberFormat, device: torch.device
+) -> AbstractContextManager[object]:
     """The context in which a network computes in this format."""
     if number_format == "float32":
         return nullcontext()

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segpipe.cli import launch
+from segpipe.config.checkpoint_tools import Export
 from segpipe.config.compose import validate
-from segpipe.config.handover import Export
 from segpipe.errors import ConfigError, SegpipeError
+from segpipe.files import atomic
+from segpipe.text import first_line
 
 if TYPE_CHECKING:
     from segpipe.checkpoint import Trained
@@ -44,21 +45,22 @@ def export(checkpoints: Sequence[Path], file: Path) -> float:
         import onnxruntime  # noqa: F401  # pyright: ignore[reportMissingImports]
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ConfigError(f"ONNX: {error.name} is not installed: pip install 'segpipe[onnx]'") from None
+        raise ConfigError(
+            f"ONNX: {error.name} is not installed: pip install 'segpipe[onnx]'"
+        ) from None
     from segpipe import checkpoint
 
     trained = checkpoint.load_ensemble(checkpoints)
-    window = [edge for axis, edge in enumerate(trained.plan.patch) if axis != trained.plan.slice_axis]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".part-{os.getpid()}-{file.name}")
-    try:
+    window = trained.plan.network_patch
+    with atomic(file) as part:
         _write(trained, window, part)
-        alike = min(agreement(trained, part, size) for size in (window, [2 * window[0], *window[1:]]))
+        alike = min(
+            agreement(trained, part, size) for size in (window, [2 * window[0], *window[1:]])
+        )
         if alike < ALIKE:
-            raise SegpipeError(f"{file}: only {alike:.2%} of voxels are as torch has them, so it was not written")
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+            raise SegpipeError(
+                f"{file}: only {alike:.2%} of voxels are as torch has them, so it was not written"
+            )
     return alike
 
 
@@ -67,7 +69,11 @@ def _write(trained: "Trained", window: Sequence[int], file: Path) -> None:
     import torch
 
     plan = trained.plan
-    for noisy in ("torch.onnx", "onnxscript", "onnx_ir"):  # they tell of each node that they take away
+    for noisy in (
+        "torch.onnx",
+        "onnxscript",
+        "onnx_ir",
+    ):  # they tell of each node that they take away
         logging.getLogger(noisy).setLevel(logging.ERROR)
     sizes = dict.fromkeys((0, *range(2, 2 + len(window))), torch.export.Dim.DYNAMIC)
     try:
@@ -83,13 +89,17 @@ def _write(trained: "Trained", window: Sequence[int], file: Path) -> None:
                 verbose=False,
             )
     except Exception as error:  # the exporter tells in many ways what it does not know
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"ONNX: cannot take this network ({reason})") from None
+        raise ConfigError(f"ONNX: cannot take this network ({first_line(error)})") from None
     assert program is not None
     graph, space = program.model.graph, list(AXES[: len(window)])
     graph.inputs[0].shape = onnx_ir.Shape(["batch", len(plan.channels), *space])
     graph.outputs[0].shape = onnx_ir.Shape(["batch", plan.outputs, *space])
-    about = {"version": trained.version, "plan": plan.model_dump(), "config": trained.config, "dice": trained.dice}
+    about = {
+        "version": trained.version,
+        "plan": plan.model_dump(),
+        "config": trained.config,
+        "dice": trained.dice,
+    }
     about["data"] = trained.data and asdict(trained.data)
     program.model.metadata_props["segpipe"] = json.dumps(about)
     program.save(str(file), external_data=False)
@@ -106,7 +116,9 @@ def agreement(trained: "Trained", file: Path, size: Sequence[int]) -> float:
     import onnxruntime  # pyright: ignore[reportMissingImports]
     import torch
 
-    noise = torch.randn(1, len(trained.plan.channels), *size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(
+        1, len(trained.plan.channels), *size, generator=torch.Generator().manual_seed(0)
+    )
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     found = torch.from_numpy(session.run(None, {"image": noise.numpy()})[0])
     with torch.inference_mode():
@@ -121,7 +133,11 @@ def _export(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int
     assert options.checkpoint is not None
     assert options.output is not None
     alike = export(options.checkpoint, options.output)
-    log.info("%s: %.3f %% of voxels as torch has them, on noise of two sizes", options.output, 100 * alike)
+    log.info(
+        "%s: %.3f %% of voxels as torch has them, on noise of two sizes",
+        options.output,
+        100 * alike,
+    )
     return 0
 
 

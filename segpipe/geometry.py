@@ -126,17 +126,23 @@ class Grid:
     def to_ras(self, volume: Tensor) -> Tensor:
         """Turns `(c, *shape)` in the scan's order into `(c, x, y, z)` in RAS+ order, without interpolation."""
         order, backwards = self.axes
-        return volume.permute(0, *(axis + 1 for axis in order)).flip([axis + 1 for axis in backwards])
+        return volume.permute(0, *(axis + 1 for axis in order)).flip(
+            [axis + 1 for axis in backwards]
+        )
 
     def from_ras(self, volume: Tensor) -> Tensor:
         """Undoes `to_ras`."""
         order, backwards = self.axes
-        return volume.flip([axis + 1 for axis in backwards]).permute(0, *(int(axis) + 1 for axis in np.argsort(order)))
+        return volume.flip([axis + 1 for axis in backwards]).permute(
+            0, *(int(axis) + 1 for axis in np.argsort(order))
+        )
 
     def ras_view(self, array: np.ndarray) -> np.ndarray:
         """`to_ras` of an array `(c, *shape)`, through which that array can be written."""
         order, backwards = self.axes
-        return np.flip(array.transpose(0, *(axis + 1 for axis in order)), tuple(axis + 1 for axis in backwards))
+        return np.flip(
+            array.transpose(0, *(axis + 1 for axis in order)), tuple(axis + 1 for axis in backwards)
+        )
 
 
 @dataclass(frozen=True)
@@ -152,18 +158,26 @@ class ModelSpace:
     def shape(self, grid: Grid) -> tuple[int, int, int]:
         """Voxels of a scan's field of view in model space."""
         scan = zip(grid.ras_shape, grid.ras_spacing_mm, self.spacing_mm, strict=True)
-        x, y, z = (size if goal is None else max(1, round(size * mm / goal)) for size, mm, goal in scan)
+        x, y, z = (
+            size if goal is None else max(1, round(size * mm / goal)) for size, mm, goal in scan
+        )
         return x, y, z
 
     def enter(self, volume: Located) -> Float[Tensor, "c x y z"]:
         """The image on model space's grid, linearly interpolated, float32."""
         grid = Grid.of(volume)
-        return _resize(grid.to_ras(volume.as_tensor()).float(), self.shape(grid), "trilinear").contiguous()
+        return _resize(
+            grid.to_ras(volume.as_tensor()).float(), self.shape(grid), "trilinear"
+        ).contiguous()
 
-    def enter_labels(self, labels: Located) -> Integer[Tensor, "1 x y z"]:
+    def labels_to_model(self, labels: Located) -> Integer[Tensor, "1 x y z"]:
         """The label map on model space's grid, each voxel the label of the nearest scanned one, uint8."""
         grid = Grid.of(labels)
-        return _resize(grid.to_ras(labels.as_tensor()), self.shape(grid), "nearest-exact").to(torch.uint8).contiguous()
+        return (
+            _resize(grid.to_ras(labels.as_tensor()), self.shape(grid), "nearest-exact")
+            .to(torch.uint8)
+            .contiguous()
+        )
 
     def leave(
         self,
@@ -198,7 +212,10 @@ class ModelSpace:
             step = max(1, MOST_VOXELS * shape[axis] // math.prod(shape))
             for begin in range(done, ready, step):
                 some = slice(begin, min(begin + step, ready))
-                piece = [some.stop - some.start if way == axis else size for way, size in enumerate(shape)]
+                piece = [
+                    some.stop - some.start if way == axis else size
+                    for way, size in enumerate(shape)
+                ]
                 between = (lower[some] - first, upper[some] - first, share[some])
                 classes = (_rows(one, axis, *between, piece) for one in rows)
                 decided = _decide(watch(some, classes) if watch else classes, ids)
@@ -216,7 +233,12 @@ def _between(size: int, of: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _rows(
-    volume: Float[Tensor, "x y z"], axis: int, lower: Tensor, upper: Tensor, share: Tensor, shape: Sequence[int]
+    volume: Float[Tensor, "x y z"],
+    axis: int,
+    lower: Tensor,
+    upper: Tensor,
+    share: Tensor,
+    shape: Sequence[int],
 ) -> Float[Tensor, "x_ y_ z_"]:
     """One class, trilinearly interpolated: first along `axis`, then in the plane."""
     device = volume.device
@@ -227,7 +249,9 @@ def _rows(
     return _resize(found[None], (shape[0], shape[1], shape[2]), "trilinear")[0]
 
 
-def _decide(classes: Iterable[Float[Tensor, "x y z"]], ids: Sequence[int] | None) -> Integer[Tensor, "x y z"]:
+def _decide(
+    classes: Iterable[Float[Tensor, "x y z"]], ids: Sequence[int] | None
+) -> Integer[Tensor, "x y z"]:
     labels, best = torch.empty(0), torch.empty(0)
     for number, candidate in enumerate(classes):
         if number == 0:
@@ -259,10 +283,14 @@ def check_same_grid(path: Path, grid: Grid, other_path: Path, other: Grid) -> No
         )
     apart = corners_apart_mm(grid, other)
     if apart > grid.spacing_mm.min() / 2:
-        raise DataError(f"{other_path}: lies up to {apart:.2f} mm from {path.name}; their affines must agree")
+        raise DataError(
+            f"{other_path}: lies up to {apart:.2f} mm from {path.name}; their affines must agree"
+        )
 
 
 def corners_apart_mm(grid: Grid, other: Grid) -> float:
     """How far two fields of view of one shape lie apart, along the worst axis at the worst corner."""
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in grid.shape], [1], indexing="ij")).reshape(4, -1)
+    corners = np.array(
+        np.meshgrid(*[(0, size - 1) for size in grid.shape], [1], indexing="ij")
+    ).reshape(4, -1)
     return float(np.abs((grid.affine - other.affine) @ corners).max())

@@ -71,7 +71,9 @@ class Summary:
 
 
 def dice_per_target(
-    prediction: Integer[np.ndarray, "*space"], truth: Integer[np.ndarray, "*space"], targets: Targets
+    prediction: Integer[np.ndarray, "*space"],
+    truth: Integer[np.ndarray, "*space"],
+    targets: Targets,
 ) -> Float[np.ndarray, " targets"]:
     """Dice of each target in one pass; NaN where neither mask has it.
 
@@ -88,7 +90,9 @@ def mean_dice(cases: Float[np.ndarray, "cases targets"]) -> Float[np.ndarray, " 
     another even if fewer cases have it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a target that no case has is NaN, as promised
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # a target that no case has is NaN, as promised
         return np.nanmean(cases, axis=0)
 
 
@@ -116,14 +120,20 @@ def score_case(
     prediction, truth = _annotated(prediction, truth)
     table = _count(prediction, truth, targets)
     voxel_ml = float(np.prod(spacing_mm)) / 1000
-    flat = [axis for axis, size in enumerate(truth.shape) if size == 1][-1:]  # else all of a slice is surface to MONAI
+    flat = [axis for axis, size in enumerate(truth.shape) if size == 1][
+        -1:
+    ]  # else all of a slice is surface to MONAI
     mm = np.delete(np.asarray(spacing_mm, dtype=float), flat)
     pair = prediction.squeeze(tuple(flat)), truth.squeeze(tuple(flat))
     distances = _distances(*pair, mm, targets, nsd_tolerance_mm)
     scores = []
-    for (name, ids), dice, apart in zip(targets.items(), _dice(table, targets), distances, strict=True):
+    for (name, ids), dice, apart in zip(
+        targets.items(), _dice(table, targets), distances, strict=True
+    ):
         found_ml, real_ml = (float(table.take(ids, axis).sum()) * voxel_ml for axis in (1, 0))
-        scores.append(Score(case, name, float(dice), float(dice / (2 - dice)), *apart, found_ml, real_ml))
+        scores.append(
+            Score(case, name, float(dice), float(dice / (2 - dice)), *apart, found_ml, real_ml)
+        )
     return scores
 
 
@@ -135,44 +145,76 @@ def _annotated(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, n
     return np.where(unknown, 0, prediction), np.where(unknown, 0, truth)
 
 
-def _count(prediction: np.ndarray, truth: np.ndarray, targets: Targets) -> Float[np.ndarray, "truth prediction"]:
+def _count(
+    prediction: np.ndarray, truth: np.ndarray, targets: Targets
+) -> Float[np.ndarray, "truth prediction"]:
     """Voxels per pair of ids; those that are background in both are not counted."""
     if prediction.shape != truth.shape:
-        raise ValueError(f"the prediction is {prediction.shape} and the truth {truth.shape}; they must be alike")
+        raise ValueError(
+            f"the prediction is {prediction.shape} and the truth {truth.shape}; they must be alike"
+        )
     labels = 1 + max(max(ids) for ids in targets.values())
-    somewhere = (prediction != 0) | (truth != 0)  # elsewhere would only cost memory: 8 bytes a voxel
+    somewhere = (prediction != 0) | (
+        truth != 0
+    )  # elsewhere would only cost memory: 8 bytes a voxel
     found, real = (ids[somewhere].astype(np.int64) for ids in (prediction, truth))
     for mask, ids in (("prediction", found), ("truth", real)):
-        if ids.size and not 0 <= ids.min() <= ids.max() < labels:  # else it would be counted as another pair
-            raise ValueError(f"ids must lie in 0..{labels - 1}; the {mask} has {ids.min()}..{ids.max()}")
-    return np.bincount(real * labels + found, minlength=labels**2).reshape(labels, labels).astype(float)
+        if (
+            ids.size and not 0 <= ids.min() <= ids.max() < labels
+        ):  # else it would be counted as another pair
+            raise ValueError(
+                f"ids must lie in 0..{labels - 1}; the {mask} has {ids.min()}..{ids.max()}"
+            )
+    return (
+        np.bincount(real * labels + found, minlength=labels**2)
+        .reshape(labels, labels)
+        .astype(float)
+    )
 
 
-def _dice(table: Float[np.ndarray, "truth prediction"], targets: Targets) -> Float[np.ndarray, " targets"]:
+def _dice(
+    table: Float[np.ndarray, "truth prediction"], targets: Targets
+) -> Float[np.ndarray, " targets"]:
     both = np.array([table[np.ix_(ids, ids)].sum() for ids in targets.values()])
-    sizes = np.array([table[list(ids)].sum() + table[:, list(ids)].sum() for ids in targets.values()])
+    sizes = np.array(
+        [table[list(ids)].sum() + table[:, list(ids)].sum() for ids in targets.values()]
+    )
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: nothing to find, nothing found
         return 2 * both / sizes
 
 
 def _distances(
-    prediction: np.ndarray, truth: np.ndarray, spacing_mm: np.ndarray, targets: Targets, tolerance_mm: float
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm: np.ndarray,
+    targets: Targets,
+    tolerance_mm: float,
 ) -> Iterator[tuple[float, float, float]]:
     """HD95 and mean surface distance in mm, and NSD, of each target in 2D or 3D."""
-    from scipy.ndimage import find_objects  # takes long to import, and only what has a truth is scored
+    from scipy.ndimage import (
+        find_objects,  # takes long to import, and only what has a truth is scored
+    )
 
     diagonal = float(np.linalg.norm(truth.shape * spacing_mm))
     found, real = find_objects(prediction), find_objects(truth)
     for ids in targets.values():
-        boxes = [[at[number - 1] for number in ids if number <= len(at) and at[number - 1]] for at in (found, real)]
+        boxes = [
+            [at[number - 1] for number in ids if number <= len(at) and at[number - 1]]
+            for at in (found, real)
+        ]
         if not any(boxes):
             yield np.nan, np.nan, np.nan
         elif not all(boxes):
             yield diagonal, diagonal, 0.0
         else:
             edges = zip(*[box for of_one in boxes for box in of_one], strict=True)
-            both = tuple(slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in edges)
-            yield _surfaces_apart(np.isin(prediction[both], ids), np.isin(truth[both], ids), spacing_mm, tolerance_mm)
+            both = tuple(
+                slice(min(one.start for one in axis), max(one.stop for one in axis))
+                for axis in edges
+            )
+            yield _surfaces_apart(
+                np.isin(prediction[both], ids), np.isin(truth[both], ids), spacing_mm, tolerance_mm
+            )
 
 
 def _surfaces_apart(
@@ -186,7 +228,9 @@ def _surfaces_apart(
 
     first, second, mm = _one_hot(found), _one_hot(real), spacing_mm.tolist()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)  # MONAI calls itself so
+        warnings.filterwarnings(
+            "ignore", ".*always_return_as_numpy", FutureWarning
+        )  # MONAI calls itself so
         hd95 = compute_hausdorff_distance(first, second, percentile=95, spacing=mm)
         assd = compute_average_surface_distance(first, second, symmetric=True, spacing=mm)
         nsd = compute_surface_dice(first, second, [tolerance_mm], spacing=mm, use_subvoxels=True)
@@ -210,7 +254,8 @@ def summarise(scores: Sequence[Score]) -> list[Summary]:
         alarms = sum(score.truth_ml == 0 < score.volume_ml for score in own)
         lines.append(Summary(label, dice, hd95, nsd, misses, alarms))
     dice, hd95, nsd = (
-        float(value) for value in mean_dice(np.array([[line.dice, line.hd95_mm, line.nsd] for line in lines]))
+        float(value)
+        for value in mean_dice(np.array([[line.dice, line.hd95_mm, line.nsd] for line in lines]))
     )
     misses, alarms = sum(line.misses for line in lines), sum(line.false_alarms for line in lines)
     return [*lines, Summary("mean", dice, hd95, nsd, misses, alarms)]

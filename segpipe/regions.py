@@ -3,7 +3,9 @@
 from segpipe.errors import ConfigError
 
 
-def inside_regions(given: dict[str, list[int]] | None, labels: dict[str, int]) -> dict[str, list[int]] | None:
+def index_regions(
+    given: dict[str, list[int]] | None, labels: dict[str, int]
+) -> dict[str, list[int]] | None:
     """Regions with ids inside.
 
     Raises:
@@ -15,9 +17,17 @@ def inside_regions(given: dict[str, list[int]] | None, labels: dict[str, int]) -
     known = ", ".join(f"{number} {name}" for name, number in labels.items())
     for name, ids in given.items():
         if strange := [number for number in ids if number not in places or number == 0]:
-            raise ConfigError(f"data.regions.{name} has the id {strange[0]}, but the labels to unite are {known}")
-    if left := [name for name, number in labels.items() if number and not any(number in ids for ids in given.values())]:
-        raise ConfigError(f"data.regions leaves out the label {left[0]}: put its id {labels[left[0]]} into a region")
+            raise ConfigError(
+                f"data.regions.{name} has the id {strange[0]}, but the labels to unite are {known}"
+            )
+    if left := [
+        name
+        for name, number in labels.items()
+        if number and not any(number in ids for ids in given.values())
+    ]:
+        raise ConfigError(
+            f"data.regions leaves out the label {left[0]}: put its id {labels[left[0]]} into a region"
+        )
     for place, (name, ids) in enumerate(given.items()):
         own = sorted(set(ids).difference(*list(given.values())[place + 1 :]))
         if len(own) != 1:
@@ -28,7 +38,7 @@ def inside_regions(given: dict[str, list[int]] | None, labels: dict[str, int]) -
     return {name: sorted(places[number] for number in ids) for name, ids in given.items()}
 
 
-def own_id(regions: dict[str, list[int]], name: str) -> int:
+def region_label(regions: dict[str, list[int]], name: str) -> int:
     """The id that stands for a region in a mask: the one that no later region has."""
     later = list(regions)[list(regions).index(name) + 1 :]
     (own,) = set(regions[name]).difference(*(regions[region] for region in later))

@@ -62,9 +62,7 @@ def logged_to(file: Path) -> Iterator[None]:
     log.setLevel(logging.DEBUG)
     try:
         yield
-    except (
-        ConfigError
-    ):  # refused, before anything was done: it leaves nothing behind, not even in a folder that was there
+    except ConfigError:  # refused, before anything was done: it leaves nothing behind, not even in a folder that was there
         raise
     except SegpipeError as error:  # which whoever called shows
         log.error("%s", error, extra={"shown": True})
@@ -132,7 +130,7 @@ def _show(table: Table) -> None:
         console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def near(path: Path) -> Path:
+def relative_to_cwd(path: Path) -> Path:
     """A path as one would type it here: below the working directory without that, else as it is."""
     here = Path.cwd()
     return path.absolute().relative_to(here) if path.absolute().is_relative_to(here) else path

@@ -15,12 +15,16 @@ from torch import Tensor, nn
 PIECE = 2**22  # values that are handed on at once: 16 MiB
 
 
-def to_network(patches: Num[Tensor, "b c x y z"], slice_axis: int | None) -> Num[Tensor, "b c *space"]:
+def to_network(
+    patches: Num[Tensor, "b c x y z"], slice_axis: int | None
+) -> Num[Tensor, "b c *space"]:
     """Patches as the network wants them: without the slice axis for a 2D network."""
     return patches if slice_axis is None else patches.squeeze(slice_axis + 2)
 
 
-def from_network(logits: Float[Tensor, "b k *space"], slice_axis: int | None) -> Float[Tensor, "b k x y z"]:
+def from_network(
+    logits: Float[Tensor, "b k *space"], slice_axis: int | None
+) -> Float[Tensor, "b k x y z"]:
     """Undoes `to_network`."""
     return logits if slice_axis is None else logits.unsqueeze(slice_axis + 2)
 
@@ -32,7 +36,10 @@ def slab_axis(shape: Sequence[int], slice_axis: int | None) -> int:
 
 def count_windows(shape: Sequence[int], patch: Sequence[int], overlap: float) -> int:
     """How many windows `predict_slabs` takes of a volume `(x, y, z)`."""
-    return math.prod(len(_starts(max(size, edge), edge, overlap)) for size, edge in zip(shape, patch, strict=True))
+    return math.prod(
+        len(_starts(max(size, edge), edge, overlap))
+        for size, edge in zip(shape, patch, strict=True)
+    )
 
 
 def predict_slabs(
@@ -62,22 +69,30 @@ def predict_slabs(
     axis = slab_axis(volume.shape[1:], slice_axis)
     before = [max(0, edge - size) // 2 for edge, size in zip(patch, volume.shape[1:], strict=True)]
     padded = _padded(volume, patch, before)
-    starts = [_starts(size, edge, overlap) for size, edge in zip(padded.shape[1:], patch, strict=True)]
+    starts = [
+        _starts(size, edge, overlap) for size, edge in zip(padded.shape[1:], patch, strict=True)
+    ]
     places = sorted(itertools.product(*starts), key=lambda place: place[axis])
     weight = _blending(patch).to(volume.device)
     batches = [places[number : number + windows] for number in range(0, len(places), windows)]
     room = patch[axis] + max(batch[-1][axis] - batch[0][axis] for batch in batches)
-    still_open: Tensor | None = None  # sums of weighted logits, and of weights, from this batch's first row on
+    still_open: Tensor | None = (
+        None  # sums of weighted logits, and of weights, from this batch's first row on
+    )
     for batch, later in itertools.pairwise([*batches, None]):
         assert batch is not None
         patches = torch.stack([_window(padded, place, patch) for place in batch])
-        logits = from_network(network(to_network(patches, slice_axis)).float().to(volume.device), slice_axis)
+        logits = from_network(
+            network(to_network(patches, slice_axis)).float().to(volume.device), slice_axis
+        )
         if still_open is None:
             shape = [room if way == axis else size for way, size in enumerate(padded.shape[1:])]
             still_open = logits.new_zeros(logits.shape[1] + 1, *shape)
         first = batch[0][axis]
         for place, one in zip(batch, logits, strict=True):
-            inside = _window(still_open, [at - first * (way == axis) for way, at in enumerate(place)], patch)
+            inside = _window(
+                still_open, [at - first * (way == axis) for way, at in enumerate(place)], patch
+            )
             inside[:-1].addcmul_(one, weight)  # `+=` would copy the result onto itself
             inside[-1:].add_(weight)
         ready = later[0][axis] if later else padded.shape[axis + 1]
@@ -130,10 +145,14 @@ def _padded(volume: Tensor, patch: Sequence[int], before: Sequence[int]) -> Tens
 
 
 def _window(volume: Tensor, place: Sequence[int], patch: Sequence[int]) -> Tensor:
-    return volume[(slice(None), *(slice(at, at + edge) for at, edge in zip(place, patch, strict=True)))]
+    return volume[
+        (slice(None), *(slice(at, at + edge) for at, edge in zip(place, patch, strict=True)))
+    ]
 
 
-def _cropped(finished: Tensor, shape: Sequence[int], before: Sequence[int], axis: int, first: int) -> Tensor:
+def _cropped(
+    finished: Tensor, shape: Sequence[int], before: Sequence[int], axis: int, first: int
+) -> Tensor:
     """Undoes `_padded` for rows of the padded volume from `first` on."""
     for way, (size, low) in enumerate(zip(shape, before, strict=True)):
         at = low - first if way == axis else low

@@ -17,7 +17,12 @@ import numpy as np
 from PIL import Image
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
 )
 # WebGL by software, since no GPU is promised
 OPTIONS = ("--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-dev-shm-usage",
@@ -41,7 +46,9 @@ class Browser:
         self.asked: list[str] = []
         self.number, self.buffer, self.session = 0, b"", ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
@@ -69,7 +76,9 @@ class Browser:
 
     def _note(self, method: str | None, about: dict[str, Any]) -> None:
         if method == "Runtime.consoleAPICalled" and about["type"] in ("error", "warning", "assert"):
-            self.complaints.append(" ".join(str(one.get("value", one.get("description"))) for one in about["args"]))
+            self.complaints.append(
+                " ".join(str(one.get("value", one.get("description"))) for one in about["args"])
+            )
         elif method == "Runtime.exceptionThrown":
             details = about["exceptionDetails"]
             self.complaints.append(details.get("exception", {}).get("description", details["text"]))
@@ -80,13 +89,21 @@ class Browser:
 
     def show(self, page: Path, width: int = 1280, height: int = 900) -> None:
         """Opens a file and waits until it is loaded."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         self.call("Page.navigate", url=page.as_uri())
         self.wait("document.readyState === 'complete'")
 
     def ask(self, code: str) -> Any:
         """The value of an expression, or of the promise that it gives."""
-        answer = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -99,15 +116,28 @@ class Browser:
 
     def left(self, folder: Path) -> list[str]:
         """Addresses outside a folder that the page has asked for."""
-        return [to for to in self.asked if not to.startswith(("data:", "blob:", "about:", folder.as_uri()))]
+        return [
+            to
+            for to in self.asked
+            if not to.startswith(("data:", "blob:", "about:", folder.as_uri()))
+        ]
 
     def screenshot(self, element: str | None = None) -> np.ndarray:
         """What is to be seen, `(rows, columns, 3)`: of the whole page, or of an element."""
-        rectangle = "document.documentElement" if element is None else f"document.querySelector({element!r})"
+        rectangle = (
+            "document.documentElement"
+            if element is None
+            else f"document.querySelector({element!r})"
+        )
         box = self.ask(
             f"(({{x, y, width, height}}) => ({{x: x + scrollX, y: y + scrollY, width, height}}))({rectangle}.getBoundingClientRect())"
         )
-        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=box | {"scale": 1})
+        taken = self.call(
+            "Page.captureScreenshot",
+            format="png",
+            captureBeyondViewport=True,
+            clip=box | {"scale": 1},
+        )
         with Image.open(io.BytesIO(base64.b64decode(taken["data"]))) as image:
             return np.asarray(image.convert("RGB"))
 

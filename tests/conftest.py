@@ -12,7 +12,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--real-data", type=Path, help="folder of real scans (see the README); their tests are skipped without it"
+        "--real-data",
+        type=Path,
+        help="folder of real scans (see the README); their tests are skipped without it",
     )
     parser.addoption("--slow", action="store_true", help="also run the tests that are marked slow")
 

@@ -29,9 +29,13 @@ def encode(tag: tuple[int, int], value: Any) -> bytes:
     elif isinstance(value, bytes):
         content = value
     else:
-        content = ("\\".join(str(one) for one in value) if isinstance(value, tuple) else str(value)).encode()
+        content = (
+            "\\".join(str(one) for one in value) if isinstance(value, tuple) else str(value)
+        ).encode()
     content += (b"\0" if kind in ("UI", "OW") else b" ") * (len(content) % 2)
-    length = struct.pack("<HI", 0, len(content)) if kind == "OW" else struct.pack("<H", len(content))
+    length = (
+        struct.pack("<HI", 0, len(content)) if kind == "OW" else struct.pack("<H", len(content))
+    )
     return struct.pack("<HH", *tag) + kind.encode() + length + content
 
 
@@ -55,7 +59,11 @@ def write_dicom(path: Path, pixels: np.ndarray | None, changes: dict[tuple[int, 
     group = struct.pack("<HH", 2, 0) + b"UL" + struct.pack("<HI", 4, len(meta))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
-        bytes(128) + b"DICM" + group + meta + b"".join(part for tag, part in content.items() if tag[0] > 2)
+        bytes(128)
+        + b"DICM"
+        + group
+        + meta
+        + b"".join(part for tag, part in content.items() if tag[0] > 2)
     )
 
 

@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 
 from segpipe.metrics import Score, write_scores
-from segpipe.report.fingerprint import CaseFacts, Facts, Intensities
-from segpipe.training.page import write_facts
+from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
+from segpipe.reporting.run_page import write_facts
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = ["liver", "vessel"]
@@ -41,7 +41,9 @@ def validated(folder: Path) -> Path:
         table = csv.writer(file)
         table.writerow(["step", "case", "label", "dice"])
         table.writerows(
-            [100, case, label, dice] for case, row in DICE.items() for label, dice in zip(LABELS, row, strict=True)
+            [100, case, label, dice]
+            for case, row in DICE.items()
+            for label, dice in zip(LABELS, row, strict=True)
         )
     return folder
 

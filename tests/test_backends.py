@@ -12,13 +12,14 @@ from test_prepare import plan
 from torch import nn
 
 from segpipe.errors import ConfigError
-from segpipe.nets import build
+from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
-from segpipe.prediction.backends import computed_by
+from segpipe.prediction.backends import with_backend
 
 CPU = torch.device("cpu")
 needs_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None, reason="needs OpenVINO: pip install 'segpipe[openvino]'"
+    importlib.util.find_spec("openvino") is None,
+    reason="needs OpenVINO: pip install 'segpipe[openvino]'",
 )
 
 
@@ -34,7 +35,7 @@ def network(seed: int = 0, model: str = "unet3d") -> nn.Module:
 def test_openvino_agrees_with_torch(model: str) -> None:
     window = (1, 32, 24, 16) if model == "unet3d" else (1, 64, 48)
     ours = network(model=model)
-    theirs = computed_by("openvino", ours, window, CPU, "float32")
+    theirs = with_backend("openvino", ours, window, CPU, "float32")
     x = torch.randn(3, *window)
     with torch.inference_mode():
         expected, found = ours(x), theirs(x)
@@ -47,7 +48,7 @@ def test_openvino_agrees_with_torch(model: str) -> None:
 def test_openvino_computes_each_member_of_an_ensemble_and_mirror_images() -> None:
     window = (1, 16, 16, 16)
     ours = Ensemble([network(0), network(1)], True, [0, 2]).eval()
-    theirs: Any = computed_by("openvino", ours, window, CPU, "float32")
+    theirs: Any = with_backend("openvino", ours, window, CPU, "float32")
     x = torch.randn(1, *window)
     with torch.inference_mode():
         expected, found = ours(x), theirs(x)
@@ -57,18 +58,22 @@ def test_openvino_computes_each_member_of_an_ensemble_and_mirror_images() -> Non
 
 def test_without_openvino_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ConfigError, match=r"OpenVINO is not installed: pip install 'segpipe\[openvino\]'"):
-        computed_by("openvino", network(), (1, 16, 16, 16), CPU, "float32")
+    with pytest.raises(
+        ConfigError, match=r"OpenVINO is not installed: pip install 'segpipe\[openvino\]'"
+    ):
+        with_backend("openvino", network(), (1, 16, 16, 16), CPU, "float32")
 
 
 def test_openvino_is_for_the_cpu_and_compiles_by_itself() -> None:
     with pytest.raises(ConfigError, match="use device=cpu"):
-        computed_by("openvino", network(), (1, 16, 16, 16), torch.device("cuda"), "float32")
+        with_backend("openvino", network(), (1, 16, 16, 16), torch.device("cuda"), "float32")
     with pytest.raises(ConfigError, match="compile=false"):
-        computed_by("openvino", network(), (1, 16, 16, 16), CPU, "float32", compiled=True)
+        with_backend("openvino", network(), (1, 16, 16, 16), CPU, "float32", compiled=True)
 
 
-def test_a_failed_compile_is_one_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_compile_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(_: nn.Module) -> Any:
         def call(_: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("No working C++ compiler found\nand much more")
@@ -78,14 +83,16 @@ def test_a_failed_compile_is_one_warning(monkeypatch: pytest.MonkeyPatch, caplog
     monkeypatch.setattr(torch, "compile", broken)
     ours = network()
     with caplog.at_level(logging.WARNING, "segpipe"):
-        assert computed_by("torch", ours, (1, 16, 16, 16), CPU, "float32", compiled=True) is ours
-    assert caplog.messages == ["compile=true: torch.compile failed (No working C++ compiler found); going on without"]
+        assert with_backend("torch", ours, (1, 16, 16, 16), CPU, "float32", compiled=True) is ours
+    assert caplog.messages == [
+        "compile=true: torch.compile failed (No working C++ compiler found); going on without"
+    ]
 
 
 @pytest.mark.slow
 def test_a_compiled_network_agrees() -> None:
     ours = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 3, 1)).eval()
-    fast = computed_by("torch", ours, (1, 16, 16, 16), CPU, "float32", compiled=True)
+    fast = with_backend("torch", ours, (1, 16, 16, 16), CPU, "float32", compiled=True)
     assert fast is not ours
     x = torch.randn(2, 1, 16, 16, 16)
     with torch.inference_mode():

@@ -17,7 +17,7 @@ import torch
 from test_prepare import LABELS, case, plan
 
 from segpipe.data import cache
-from segpipe.data.doctor import examine
+from segpipe.data.doctor import inspect_cases
 from segpipe.data.patches import PreparedCase, prepare_all, prepare_case
 from segpipe.errors import DataError
 from segpipe.files import write_text
@@ -60,10 +60,14 @@ def test_an_entry_is_named_after_content_and_settings(tmp_path: Path) -> None:
     assert prepare_all([one], plan(), folder) != [place]
 
 
-def test_a_prepared_case_is_not_prepared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prepared_case_is_not_prepared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cases, folder = [case(tmp_path, seed) for seed in range(2)], tmp_path / "cache"
     places = prepare_all(cases, plan(), folder)
-    monkeypatch.setattr("segpipe.data.patches.prepare_case", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(
+        "segpipe.data.patches.prepare_case", lambda *_: pytest.fail("prepared again")
+    )
     assert prepare_all(cases, plan(), folder) == places
 
 
@@ -118,15 +122,19 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:
 def test_a_full_disk_is_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 10_000))
-    with pytest.raises(DataError, match=r"the prepared cases need 0 MiB, but only 0 MiB are free: make room"):
+    with pytest.raises(
+        DataError, match=r"the prepared cases need 0 MiB, but only 0 MiB are free: make room"
+    ):
         prepare_all([case(tmp_path)], plan(), tmp_path / "cache")
 
 
-def test_a_case_that_was_examined_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_that_was_examined_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cases = [case(tmp_path, seed, ids=(0, 1, 9)) for seed in range(2)]
-    first = examine(cases, [], LABELS, None, lambda: None, kept_in=tmp_path / "cache")
-    monkeypatch.setattr("segpipe.data.examine.read", lambda _: pytest.fail("read again"))
-    again = examine(cases, [], LABELS, None, lambda: None, kept_in=tmp_path / "cache")
+    first = inspect_cases(cases, [], LABELS, None, lambda: None, kept_in=tmp_path / "cache")
+    monkeypatch.setattr("segpipe.data.inspection.read", lambda _: pytest.fail("read again"))
+    again = inspect_cases(cases, [], LABELS, None, lambda: None, kept_in=tmp_path / "cache")
     for before, after in zip(first, again, strict=True):
         assert after.findings == before.findings
         assert after.findings[0].kind == "values"
@@ -148,7 +156,9 @@ def test_a_text_that_cannot_be_written_is_one_line_and_leaves_what_was_there(
 
     write_text(tmp_path / "table.csv", "whole")
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(DataError, match=r"table.csv: cannot be written \(No space left on device\); make room"):
+    with pytest.raises(
+        DataError, match=r"table.csv: cannot be written \(No space left on device\); make room"
+    ):
         write_text(tmp_path / "table.csv", "half")
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
     assert (tmp_path / "table.csv").read_bytes() == b"whole"

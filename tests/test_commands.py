@@ -22,11 +22,11 @@ from pages import Reader
 from PIL import Image
 
 from segpipe import checkpoint
+from segpipe.batch import predict_batch
 from segpipe.config.compose import defaults, validate
 from segpipe.config.predict import Predict
 from segpipe.errors import ConfigError, DataError
-from segpipe.prediction.batch import predict_batch
-from segpipe.prediction.cleaning import clean
+from segpipe.prediction.postprocessing import clean
 from segpipe.prediction.predictor import Predictor
 
 TINY = ["model.channels=[4,8]", "data.phantom.train=6", "data.phantom.test=2", "plan.batch=1", "plan.patch=[32,32,32]",
@@ -58,13 +58,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def point_back(trained: Path) -> None:
     """Lets `runs/latest` be the run of the fixture again."""
     (trained / "runs/latest").unlink()
-    (trained / "runs/latest").symlink_to(min((trained / "runs/segpipe").iterdir()).relative_to(trained / "runs"))
+    (trained / "runs/latest").symlink_to(
+        min((trained / "runs/segpipe").iterdir()).relative_to(trained / "runs")
+    )
 
 
 def test_a_run_leaves_all_that_it_should(trained: Path) -> None:
     run = trained / "runs" / "latest"
     written = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    expected = {"config.yaml", "plan.yaml", "split.json", "environment.json", "metrics.csv", "validation.csv"}
+    expected = {
+        "config.yaml",
+        "plan.yaml",
+        "split.json",
+        "environment.json",
+        "metrics.csv",
+        "validation.csv",
+    }
     expected |= {
         "network.json",
         "network.png",
@@ -84,7 +93,9 @@ def test_a_run_leaves_all_that_it_should(trained: Path) -> None:
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6"]
     page = Reader(run / "report.html")
     assert page.problems == page.outside == []
-    assert {"preparing cases", "training", "validating", "scoring and drawing"} <= {row[0] for row in page.cells}
+    assert {"preparing cases", "training", "validating", "scoring and drawing"} <= {
+        row[0] for row in page.cells
+    }
     known = json.loads((run / "report.json").read_text())
     assert known["stopped"] is None
     assert len(known["scores"]) == 3 * len(known["split"]["val"])
@@ -94,7 +105,12 @@ def test_a_run_leaves_all_that_it_should(trained: Path) -> None:
 
 
 def test_an_interrupted_run_leaves_a_page_and_says_how_to_go_on(tmp_path: Path) -> None:
-    arguments = [*TINY, "trainer.max_steps=5000", "trainer.validations=1000", "hydra.run.dir=stopped"]
+    arguments = [
+        *TINY,
+        "trainer.max_steps=5000",
+        "trainer.validations=1000",
+        "hydra.run.dir=stopped",
+    ]
     with subprocess.Popen(
         [sys.executable, str(REPOSITORY / "train.py"), *arguments],
         cwd=tmp_path,
@@ -103,7 +119,10 @@ def test_an_interrupted_run_leaves_a_page_and_says_how_to_go_on(tmp_path: Path) 
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        while not all((tmp_path / "stopped" / file).is_file() for file in ("checkpoints/last.ckpt", "dice.csv")):
+        while not all(
+            (tmp_path / "stopped" / file).is_file()
+            for file in ("checkpoints/last.ckpt", "dice.csv")
+        ):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
@@ -142,7 +161,12 @@ def test_an_interruption_that_python_ignores_ends_a_run(tmp_path: Path) -> None:
     arguments = [*TINY, "trainer.max_steps=60", "hydra.run.dir=stopped"]
     env = os.environ | ONE_THREAD | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        [sys.executable, "-c", LOSING, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", LOSING, *arguments],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert "Exception ignored in: <function Dropped.__del__" in done.stderr
     assert done.returncode == 1
@@ -154,7 +178,9 @@ def test_an_interruption_that_python_ignores_ends_a_run(tmp_path: Path) -> None:
 def test_regions_are_learnt_scored_and_shown(trained: Path) -> None:
     """Overlapping regions through training, the checkpoint, and a mask with the dataset's own ids."""
     regions = "data.regions={organs:[1,2],kidneys:[2],vessel:[3]}"
-    done = command("train.py", "name=regions", *TINY, regions, "hydra.run.dir=runs/regions/one", folder=trained)
+    done = command(
+        "train.py", "name=regions", *TINY, regions, "hydra.run.dir=runs/regions/one", folder=trained
+    )
     assert done.returncode == 0, done.stderr
     with (trained / "runs/regions/one/validation.csv").open() as file:
         assert {row["label"] for row in csv.DictReader(file)} == {"organs", "kidneys", "vessel"}
@@ -180,8 +206,18 @@ def test_a_network_is_described_without_training(trained: Path) -> None:
     assert done.returncode == 0, done.stderr
     facts = json.loads((trained / "runs/described/network.json").read_text())
     assert abs(facts["match"]["reached"] / facts["match"]["reference"] - 1) <= 0.01
-    assert facts["match"]["reached"] == facts["parameters"] == sum(stage["parameters"] for stage in facts["stages"])
-    for words in ("encoder 3", "decoder 0", "sees mm", "79x79x79", "matched params: channels 16, 32, 64, 144"):
+    assert (
+        facts["match"]["reached"]
+        == facts["parameters"]
+        == sum(stage["parameters"] for stage in facts["stages"])
+    )
+    for words in (
+        "encoder 3",
+        "decoder 0",
+        "sees mm",
+        "79x79x79",
+        "matched params: channels 16, 32, 64, 144",
+    ):
         assert words in done.stdout
     assert {path.name for path in (trained / "runs/described").iterdir()} <= {
         "network.json", "network.png", "train.log", "split.json", "doctor.csv",
@@ -192,17 +228,29 @@ def test_a_network_is_described_without_training(trained: Path) -> None:
 def test_a_network_of_monai_trains_and_predicts(trained: Path) -> None:
     tiny = [option for option in TINY if "channels" not in option]
     done = command(
-        "train.py", "model=monai", "model.arguments={init_filters:8}", *tiny, "hydra.run.dir=runs/m", folder=trained
+        "train.py",
+        "model=monai",
+        "model.arguments={init_filters:8}",
+        *tiny,
+        "hydra.run.dir=runs/m",
+        folder=trained,
     )
     assert done.returncode == 0, done.stderr
-    done = command("predict.py", "checkpoint=runs/m", "input=data/phantom/imagesTs", "output=m", folder=trained)
+    done = command(
+        "predict.py", "checkpoint=runs/m", "input=data/phantom/imagesTs", "output=m", folder=trained
+    )
     assert done.returncode == 0, done.stderr
     point_back(trained)
 
 
 def test_a_checkpoint_is_plain_and_enough(trained: Path) -> None:
     stored = torch.load(trained / "runs/latest/checkpoints/best.ckpt", weights_only=True)
-    assert stored["segpipe"]["plan"]["labels"] == {"background": 0, "liver": 1, "kidneys": 2, "vessel": 3}
+    assert stored["segpipe"]["plan"]["labels"] == {
+        "background": 0,
+        "liver": 1,
+        "kidneys": 2,
+        "vessel": 3,
+    }
     found = checkpoint.load(trained / "runs/latest")
     assert not found.network.training
     assert found.config["seed"] == 0
@@ -240,7 +288,9 @@ def test_written_masks_score_what_training_logged(trained: Path) -> None:
         assert found.dtype == np.uint8
         for number, label in enumerate(("liver", "kidneys", "vessel"), 1):
             dice = (
-                2 * ((found == number) & (truth == number)).sum() / ((found == number).sum() + (truth == number).sum())
+                2
+                * ((found == number) & (truth == number)).sum()
+                / ((found == number).sum() + (truth == number).sum())
             )
             assert dice == pytest.approx(logged[name, label], abs=1e-3)
     with (trained / "masks/predictions.csv").open() as file:
@@ -258,23 +308,38 @@ def test_masks_of_real_scans_score_what_training_logged(
     real_data: Path, tmp_path: Path, model: str, steps: int
 ) -> None:
     root = real_data / "Task04_Hippocampus"
-    names = sorted(path.name.removesuffix(".nii.gz") for path in (root / "imagesTr").glob("hippocampus_*.nii.gz"))
+    names = sorted(
+        path.name.removesuffix(".nii.gz")
+        for path in (root / "imagesTr").glob("hippocampus_*.nii.gz")
+    )
     (tmp_path / "split.json").write_text(json.dumps({"train": names[:4], "val": names[4:10]}))
     arguments = [f"model={model}", "model.channels=[8,16]", "data=decathlon", f"data.root={root}",
                  "data.split=split.json", f"trainer.max_steps={steps}", "trainer.validations=1", "augment=none"]  # fmt: skip
     done = command("train.py", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "scans.txt").write_text("\n".join(str(root / f"imagesTr/{name}.nii.gz") for name in names[4:10]))
-    call = ["checkpoint=runs/latest", "input=scans.txt", "output=masks", f"truth={root / 'labelsTr'}", "overlays=false"]
+    (tmp_path / "scans.txt").write_text(
+        "\n".join(str(root / f"imagesTr/{name}.nii.gz") for name in names[4:10])
+    )
+    call = [
+        "checkpoint=runs/latest",
+        "input=scans.txt",
+        "output=masks",
+        f"truth={root / 'labelsTr'}",
+        "overlays=false",
+    ]
     done = command("predict.py", *call, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     dice = []
     for table in ("runs/latest/validation.csv", "masks/scores.csv"):
         with (tmp_path / table).open() as file:
-            dice.append({(row["case"], row["label"]): float(row["dice"]) for row in csv.DictReader(file)})
+            dice.append(
+                {(row["case"], row["label"]): float(row["dice"]) for row in csv.DictReader(file)}
+            )
     assert len(dice[0]) == 12
     assert dice[0] == pytest.approx(dice[1], abs=1e-3)
-    assert max(dice[0].values()) > 0.3  # so that there is something to compare; with fewer, luck decides
+    assert (
+        max(dice[0].values()) > 0.3
+    )  # so that there is something to compare; with fewer, luck decides
 
 
 def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
@@ -283,13 +348,23 @@ def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
     good = next((trained / "data/phantom/imagesTs").glob("*.nii.gz"))
     (scans / "b_good.nii.gz").symlink_to(good)
     (scans / "a_truncated.nii.gz").write_bytes(good.read_bytes()[:5000])
-    nib.save(nib.Nifti1Image(np.full((20, 20, 20), np.nan, np.float32), np.eye(4)), scans / "c_nan.nii.gz")
-    nib.save(nib.Nifti1Image(np.zeros((20, 20, 20, 2), np.float32), np.eye(4)), scans / "d_channels.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.full((20, 20, 20), np.nan, np.float32), np.eye(4)),
+        scans / "c_nan.nii.gz",
+    )
+    nib.save(
+        nib.Nifti1Image(np.zeros((20, 20, 20, 2), np.float32), np.eye(4)),
+        scans / "d_channels.nii.gz",
+    )
     (scans / "notes.txt").write_text("not a scan")
-    done = command("predict.py", "checkpoint=runs/latest", "input=mixed", "output=mixed_masks", folder=trained)
+    done = command(
+        "predict.py", "checkpoint=runs/latest", "input=mixed", "output=mixed_masks", folder=trained
+    )
     assert done.returncode == 3
     assert "Traceback" not in done.stdout + done.stderr
-    assert sorted(path.name for path in (trained / "mixed_masks").glob("*.nii.gz")) == ["b_good.nii.gz"]
+    assert sorted(path.name for path in (trained / "mixed_masks").glob("*.nii.gz")) == [
+        "b_good.nii.gz"
+    ]
     with (trained / "mixed_masks/predictions.csv").open() as file:
         reasons = {row["case"]: row["reason"] for row in csv.DictReader(file)}
     assert "cannot be read as NIfTI" in reasons["a_truncated"]
@@ -298,7 +373,9 @@ def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
     assert "has 2 channels, but the network was planned for 1" in reasons["d_channels"]
     assert "a_truncated.nii.gz" in done.stderr
     page = (trained / "mixed_masks/index.html").read_text(encoding="utf-8")
-    assert page.index("8000 of 8000 voxels") < page.index("b_good.nii.gz"), "what failed comes first"
+    assert page.index("8000 of 8000 voxels") < page.index("b_good.nii.gz"), (
+        "what failed comes first"
+    )
     log = (trained / "mixed_masks/predict.log").read_text()
     assert "8000 of 8000 voxels are NaN or infinite" in log
     assert "1 of 4 masks written" in log
@@ -317,11 +394,15 @@ def test_one_bad_scan_is_reported_and_the_rest_are_done(trained: Path) -> None:
         (["checkpoint=runs/latest", "input=data/phantom/imagesTs", "output=m", "device=cuda"], "segpipe-predict: device=cuda, but torch finds no CUDA device"),
     ],
 )  # fmt: skip
-def test_wrong_usage_is_one_line_and_exit_status_2(trained: Path, arguments: list[str], line: str) -> None:
+def test_wrong_usage_is_one_line_and_exit_status_2(
+    trained: Path, arguments: list[str], line: str
+) -> None:
     if "device=cuda" in arguments and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     (trained / "text.ckpt").write_text("text")
-    (trained / "cut.ckpt").write_bytes((trained / "runs/latest/checkpoints/best.ckpt").read_bytes()[:1000])
+    (trained / "cut.ckpt").write_bytes(
+        (trained / "runs/latest/checkpoints/best.ckpt").read_bytes()[:1000]
+    )
     torch.save({"weights": torch.ones(3)}, trained / "other.pt")
     done = command("predict.py", *arguments, folder=trained)
     assert done.returncode == 2
@@ -334,7 +415,9 @@ def test_wrong_usage_is_one_line_and_exit_status_2(trained: Path, arguments: lis
 def test_a_misspelt_key_is_one_line_before_anything_is_imported(tmp_path: Path) -> None:
     start = time.perf_counter()
     done = command("train.py", "model.long_skip=none", folder=tmp_path)
-    assert time.perf_counter() - start < 20  # torch, MONAI and Lightning alone take longer to import when it is cold
+    assert (
+        time.perf_counter() - start < 20
+    )  # torch, MONAI and Lightning alone take longer to import when it is cold
     assert done.returncode == 2
     assert done.stdout == ""
     assert (
@@ -366,19 +449,30 @@ def test_bad_data_is_a_line_per_file(tmp_path: Path, arguments: list[str], line:
     said = (done.stdout + done.stderr).strip().splitlines()
     assert any(one.startswith(line) for one in said), said
     if line.startswith("error"):
-        assert said[-1] == "segpipe-train: 3 of 3 cases cannot be used, as a: mend or leave them out (listed above)"
+        assert (
+            said[-1]
+            == "segpipe-train: 3 of 3 cases cannot be used, as a: mend or leave them out (listed above)"
+        )
         assert len(said) == 4  # a line per file and the last
     assert done.returncode == (1 if line.startswith("error") else 2)
     assert "Traceback" not in done.stderr
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_its_cases(trained: Path) -> None:
-    broken = ["optim.lr=1e30", "optim.clip=null", "trainer.precision=float32", "hydra.run.dir=runs/diverged/one"]
+    broken = [
+        "optim.lr=1e30",
+        "optim.clip=null",
+        "trainer.precision=float32",
+        "hydra.run.dir=runs/diverged/one",
+    ]
     done = command("train.py", *TINY, *broken, folder=trained)
     point_back(trained)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "Not done: stopped by DivergedError: step" in Reader(trained / "runs/diverged/one/report.html").text
+    assert (
+        "Not done: stopped by DivergedError: step"
+        in Reader(trained / "runs/diverged/one/report.html").text
+    )
     line = done.stderr.strip().splitlines()[-1]
     assert re.match(
         r"segpipe-train: step \d: the loss is \S+ \(Dice \S+, cross-entropy \S+\) on patches of phantom_\d+; lower optim.lr",
@@ -415,14 +509,23 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert command("train.py", "resume=killed", folder=tmp_path).returncode == 0
     assert command("train.py", *arguments, "hydra.run.dir=whole", folder=tmp_path).returncode == 0
     killed, whole = (
-        torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True) for run in ("killed", "whole")
+        torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True)
+        for run in ("killed", "whole")
     )
     assert killed["global_step"] == whole["global_step"] == 60
-    for part in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "random_states"):
+    for part in (
+        "state_dict",
+        "current_model_state",
+        "averaging_state",
+        "optimizer_states",
+        "random_states",
+    ):
         assert same(killed[part], whole[part]), part
     tables = [(tmp_path / run / "metrics.csv").read_text() for run in ("killed", "whole")]
     assert tables[0] == tables[1]
-    assert (tmp_path / "killed/validation.csv").read_text() == (tmp_path / "whole/validation.csv").read_text()
+    assert (tmp_path / "killed/validation.csv").read_text() == (
+        tmp_path / "whole/validation.csv"
+    ).read_text()
     assert command("train.py", "resume=killed", "seed=1", folder=tmp_path).stderr.startswith(
         "segpipe-train: seed: a resumed run keeps its config; only trainer.*, page.* and verbose can be changed with resume="
     )
@@ -430,7 +533,12 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        assert command("train.py", *TINY, f"name={name}", "trainer.precision=float32", folder=tmp_path).returncode == 0
+        assert (
+            command(
+                "train.py", *TINY, f"name={name}", "trainer.precision=float32", folder=tmp_path
+            ).returncode
+            == 0
+        )
     first, second = (
         torch.load(next(tmp_path.glob(f"runs/{name}/*/checkpoints/last.ckpt")), weights_only=True)
         for name in ("one", "two")
@@ -443,16 +551,31 @@ def test_a_sweep_is_a_folder_per_run(tmp_path: Path) -> None:
     done = command("train.py", "-m", *TINY, "model.long_skips=none,add,concat", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "runs/segpipe").iterdir()
-    configs = [yaml.safe_load((sweep / str(number) / "config.yaml").read_text()) for number in range(3)]
+    configs = [
+        yaml.safe_load((sweep / str(number) / "config.yaml").read_text()) for number in range(3)
+    ]
     assert [config["model"]["long_skips"] for config in configs] == ["none", "add", "concat"]
     assert all((sweep / str(number) / "validation.csv").is_file() for number in range(3))
 
 
 def test_a_2d_network_on_volumes_writes_volumes(tmp_path: Path) -> None:
     tiny = [argument for argument in TINY if not argument.startswith("plan.patch")]
-    done = command("train.py", *tiny, "model=unet2d", "model.channels=[4,8]", "plan.patch=[32,32]", folder=tmp_path)
+    done = command(
+        "train.py",
+        *tiny,
+        "model=unet2d",
+        "model.channels=[4,8]",
+        "plan.patch=[32,32]",
+        folder=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    done = command("predict.py", "checkpoint=runs/latest", "input=data/phantom/imagesTs", "output=m", folder=tmp_path)
+    done = command(
+        "predict.py",
+        "checkpoint=runs/latest",
+        "input=data/phantom/imagesTs",
+        "output=m",
+        folder=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     for scan in (tmp_path / "data/phantom/imagesTs").iterdir():
         assert nib.load(tmp_path / "m" / scan.name).shape == nib.load(scan).shape
@@ -465,13 +588,27 @@ def test_images_in_masks_out(tmp_path: Path) -> None:
             (tmp_path / "set" / part).mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(ord(name)).integers(0, 256, (40, 56, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"set/images/{name}.png")
-        Image.fromarray(((pixels[..., 0] > 127) * 255).astype(np.uint8)).save(tmp_path / f"set/labels/{name}.png")
+        Image.fromarray(((pixels[..., 0] > 127) * 255).astype(np.uint8)).save(
+            tmp_path / f"set/labels/{name}.png"
+        )
     tiny = [argument for argument in TINY if not argument.startswith("plan.patch")]
     done = command(
-        "train.py", *tiny, "model=unet2d", "model.channels=[4,8]", "data=folder", "data.root=set", folder=tmp_path
+        "train.py",
+        *tiny,
+        "model=unet2d",
+        "model.channels=[4,8]",
+        "data=folder",
+        "data.root=set",
+        folder=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    done = command("predict.py", "checkpoint=runs/latest", "input=set/images/*.png", "output=m", folder=tmp_path)
+    done = command(
+        "predict.py",
+        "checkpoint=runs/latest",
+        "input=set/images/*.png",
+        "output=m",
+        folder=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     mask = np.asarray(Image.open(tmp_path / "m/a.png"))
     assert mask.shape == (40, 56)
@@ -484,12 +621,16 @@ def test_folds_are_averaged(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     plans = [yaml.safe_load((tmp_path / f"cv/{fold}/plan.yaml").read_text()) for fold in range(3)]
     assert plans[0] == plans[1] == plans[2]
-    validated = [json.loads((tmp_path / f"cv/{fold}/split.json").read_text())["val"] for fold in range(3)]
+    validated = [
+        json.loads((tmp_path / f"cv/{fold}/split.json").read_text())["val"] for fold in range(3)
+    ]
     assert sorted(name for names in validated for name in names) == sorted(
         path.name[:-7] for path in (tmp_path / "data/phantom/imagesTr").iterdir()
     )
     arguments = ["input=data/phantom/imagesTs", "overlays=false"]
-    done = command("predict.py", "checkpoint=[cv/0,cv/1,cv/2]", *arguments, "output=mean", folder=tmp_path)
+    done = command(
+        "predict.py", "checkpoint=[cv/0,cv/1,cv/2]", *arguments, "output=mean", folder=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     scan = next((tmp_path / "data/phantom/imagesTs").iterdir())
     predictor = Predictor.load(*(tmp_path / f"cv/{fold}" for fold in range(3)))
@@ -508,9 +649,18 @@ def test_an_ensemble_shares_its_way_of_seeing(tmp_path: Path, trained: Path) -> 
     assert command("train.py", *spaced, folder=trained).returncode == 0
     point_back(trained)
     both = "checkpoint=[runs/latest,runs/coarse]"
-    done = command("predict.py", both, "input=data/phantom/imagesTs", f"output={tmp_path / 'm'}", folder=trained)
+    done = command(
+        "predict.py",
+        both,
+        "input=data/phantom/imagesTs",
+        f"output={tmp_path / 'm'}",
+        folder=trained,
+    )
     assert done.returncode == 2
-    assert "runs/coarse was trained with spacing_mm [3.0, 3.0, 3.0], but runs/latest with" in done.stderr
+    assert (
+        "runs/coarse was trained with spacing_mm [3.0, 3.0, 3.0], but runs/latest with"
+        in done.stderr
+    )
     assert not (tmp_path / "m").exists()
 
 
@@ -524,7 +674,11 @@ def test_a_batch_does_only_what_is_missing_or_changed(trained: Path) -> None:
     masks = trained / "again_masks"
 
     def run(*more: str) -> tuple[int, set[str]]:
-        before = {path.name: path.stat().st_mtime_ns for path in masks.glob("*.nii.gz")} if masks.is_dir() else {}
+        before = (
+            {path.name: path.stat().st_mtime_ns for path in masks.glob("*.nii.gz")}
+            if masks.is_dir()
+            else {}
+        )
         done = command("predict.py", *call, *more, folder=trained)
         assert "Traceback" not in done.stderr
         after = {path.name: path.stat().st_mtime_ns for path in masks.glob("*.nii.gz")}
@@ -537,7 +691,9 @@ def test_a_batch_does_only_what_is_missing_or_changed(trained: Path) -> None:
     assert not list(masks.glob(".part-*"))
     with (masks / "predictions.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["failed", "done", "done"]
-    (masks / "scan1.nii.gz").write_bytes(first["scan1.nii.gz"][:100])  # half-written by somebody else
+    (masks / "scan1.nii.gz").write_bytes(
+        first["scan1.nii.gz"][:100]
+    )  # half-written by somebody else
     assert run() == (3, {"scan1.nii.gz"})
     assert {path.name: path.read_bytes() for path in masks.glob("*.nii.gz")} == first
     assert run("overlap=0.25") == (3, {"scan0.nii.gz", "scan1.nii.gz"})
@@ -550,9 +706,14 @@ def test_a_batch_does_only_what_is_missing_or_changed(trained: Path) -> None:
 
 
 def predicting(trained: Path, output: Path, **changed: Any) -> Predict:
-    values = defaults("predict") | {"checkpoint": str(trained / "runs/latest"), "device": "cpu", "overlays": False}
+    values = defaults("predict") | {
+        "checkpoint": str(trained / "runs/latest"),
+        "device": "cpu",
+        "overlays": False,
+    }
     return validate(
-        Predict, values | {"input": str(trained / "data/phantom/imagesTs"), "output": str(output)} | changed
+        Predict,
+        values | {"input": str(trained / "data/phantom/imagesTs"), "output": str(output)} | changed,
     )
 
 
@@ -604,7 +765,10 @@ def test_an_interrupted_batch_finishes_the_scan_in_hand_and_goes_on_later(traine
             said = process.communicate()[1]
         if stop == signal.SIGINT:
             assert process.returncode == 1
-            assert re.search(r"segpipe-predict: interrupted: \d+ of 40 scans are settled; run again to go on", said)
+            assert re.search(
+                r"segpipe-predict: interrupted: \d+ of 40 scans are settled; run again to go on",
+                said,
+            )
         for path in masks.glob("scan*"):
             assert np.asarray(nib.load(path).dataobj).shape == nib.load(scans / path.name).shape
         assert len(json.loads((masks / "manifest.json").read_text())["scans"]) < 40
@@ -614,13 +778,21 @@ def test_an_interrupted_batch_finishes_the_scan_in_hand_and_goes_on_later(traine
 
 
 def test_masks_are_cleaned_as_asked(tmp_path: Path, trained: Path) -> None:
-    asked = {"keep_largest": ["liver"], "min_volume_ml": {"kidneys": 0.5}, "labels": ["liver", "kidneys"]}
+    asked = {
+        "keep_largest": ["liver"],
+        "min_volume_ml": {"kidneys": 0.5},
+        "labels": ["liver", "kidneys"],
+    }
     assert predict_batch(predicting(trained, tmp_path / "whole")) == 0
     assert predict_batch(predicting(trained, tmp_path / "clean", **asked)) == 0
     for path in (tmp_path / "whole").glob("*.nii.gz"):
         whole, mask = (nib.load(tmp_path / name / path.name) for name in ("whole", "clean"))
         expected = clean(
-            np.asarray(whole.dataobj), abs(np.linalg.det(whole.affine[:3, :3])) / 1000, [1], {2: 0.5}, [1, 2]
+            np.asarray(whole.dataobj),
+            abs(np.linalg.det(whole.affine[:3, :3])) / 1000,
+            [1],
+            {2: 0.5},
+            [1, 2],
         )
         assert np.array_equal(np.asarray(mask.dataobj), expected)
     with (tmp_path / "clean/predictions.csv").open() as file:
@@ -629,12 +801,18 @@ def test_masks_are_cleaned_as_asked(tmp_path: Path, trained: Path) -> None:
         predict_batch(predicting(trained, tmp_path / "none", keep_largest=["liber"]))
 
 
-def test_probabilities_and_entropy_are_written_beside_the_masks(tmp_path: Path, trained: Path) -> None:
+def test_probabilities_and_entropy_are_written_beside_the_masks(
+    tmp_path: Path, trained: Path
+) -> None:
     asked = {"save": ["mask", "probabilities", "entropy"]}
     assert predict_batch(predicting(trained, tmp_path, **asked)) == 0
     masks = sorted(tmp_path.glob("*.nii.gz"))
     assert len(masks) == 2
-    files = [tmp_path / folder / path.name for path in masks for folder in ("", "probabilities", "entropy")]
+    files = [
+        tmp_path / folder / path.name
+        for path in masks
+        for folder in ("", "probabilities", "entropy")
+    ]
     for path in masks:
         mask, chances, entropy = (
             nib.load(tmp_path / folder / path.name) for folder in ("", "probabilities", "entropy")
@@ -645,7 +823,9 @@ def test_probabilities_and_entropy_are_written_beside_the_masks(tmp_path: Path, 
         found, labels = chances.get_fdata(), np.asarray(mask.dataobj)
         assert np.abs(found.sum(3) - 1).max() < 4 / 255
         chosen = np.take_along_axis(found, labels[..., None].astype(int), 3)[..., 0]
-        assert (chosen >= found.max(3) - 1.01 / 255).all()  # the mask's ids are their own places in the phantom
+        assert (
+            chosen >= found.max(3) - 1.01 / 255
+        ).all()  # the mask's ids are their own places in the phantom
         assert 0 <= entropy.get_fdata().min() < entropy.get_fdata().max() <= 1
     before = [file.stat().st_mtime_ns for file in files]
     assert predict_batch(predicting(trained, tmp_path, **asked)) == 0
@@ -656,7 +836,9 @@ def test_probabilities_and_entropy_are_written_beside_the_masks(tmp_path: Path, 
     assert changed == [True] * 3 + [False] * 3
     assert not list(tmp_path.rglob(".part-*"))
     assert predict_batch(predicting(trained, tmp_path / "alone", save=["entropy"])) == 0
-    assert {path.name for path in (tmp_path / "alone").rglob("*.nii.gz")} == {path.name for path in masks}
+    assert {path.name for path in (tmp_path / "alone").rglob("*.nii.gz")} == {
+        path.name for path in masks
+    }
     assert not list((tmp_path / "alone").glob("*.nii.gz"))
 
 
@@ -676,11 +858,16 @@ def test_what_the_memory_cannot_hold_fails_alone(
     (tmp_path / "scans").mkdir()
     scan = next((trained / "data/phantom/imagesTs").iterdir())
     (tmp_path / "scans/small.nii.gz").write_bytes(scan.read_bytes())
-    nib.save(nib.Nifti1Image(np.zeros((900, 900, 900), np.uint8), np.eye(4)), tmp_path / "scans/large.nii.gz")
-    monkeypatch.setattr("segpipe.prediction.memory.usable_mib", lambda _: 2000.0)
+    nib.save(
+        nib.Nifti1Image(np.zeros((900, 900, 900), np.uint8), np.eye(4)),
+        tmp_path / "scans/large.nii.gz",
+    )
+    monkeypatch.setattr("segpipe.prediction.inference_plan.usable_mib", lambda _: 2000.0)
     assert predict_batch(predicting(trained, tmp_path / "m", input=str(tmp_path / "scans"))) == 3
     with (tmp_path / "m/predictions.csv").open() as file:
         large, small = csv.DictReader(file)
     assert (small["status"], small["note"]) == ("done", "")
     assert large["read_seconds"] == ""
-    assert re.search(r"large.nii.gz: needs about \d+ MiB of memory where 2000 MiB may be used", large["reason"])
+    assert re.search(
+        r"large.nii.gz: needs about \d+ MiB of memory where 2000 MiB may be used", large["reason"]
+    )

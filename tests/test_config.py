@@ -8,12 +8,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from segpipe.config.compose import CONF, check, keys, nearest, validate
+from segpipe.config.compose import CONF, check, keys, validate
 from segpipe.config.help import USAGE, choices, page
 from segpipe.config.model import per_level
 from segpipe.config.predict import Predict
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
+from segpipe.text import nearest
 
 
 def composed(*overrides: str) -> Train:
@@ -39,10 +40,16 @@ def test_every_file_in_conf_composes(choice: str) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("model.long_skip=none", "model.long_skip is not a key. Did you mean 'model.long_skips'? (--help lists all)"),
+        (
+            "model.long_skip=none",
+            "model.long_skip is not a key. Did you mean 'model.long_skips'? (--help lists all)",
+        ),
         ("+new.key=1", "new.key is not a key. (--help lists all)"),
         ("+optim.learning_rate=1", "optim.learning_rate is not a key. (--help lists all)"),
-        ("trainer.max_tim=1", "trainer.max_tim is not a key. Did you mean 'trainer.max_time'? (--help lists all)"),
+        (
+            "trainer.max_tim=1",
+            "trainer.max_tim is not a key. Did you mean 'trainer.max_time'? (--help lists all)",
+        ),
         ("modle=unet2d", "modle is not a key. Did you mean 'model'? (--help lists all)"),
         (
             "model.long_skips=cat",
@@ -52,12 +59,21 @@ def test_every_file_in_conf_composes(choice: str) -> None:
         ("optim.lr=-1", "optim.lr is -1: input should be greater than 0"),
         ("optim.lr=fast", "optim.lr is 'fast': input should be a valid number"),
         ("seed=1.5", "seed is 1.5: input should be a valid integer"),
-        ("trainer.max_time=5m", "trainer.max_time: must read DD:HH:MM:SS (days, hours, minutes, seconds), got '5m'"),
+        (
+            "trainer.max_time=5m",
+            "trainer.max_time: must read DD:HH:MM:SS (days, hours, minutes, seconds), got '5m'",
+        ),
         ("data=decathlon", "data.root is missing: name the dataset's folder, as in data.root=DIR"),
         ("plan.patch=[32,32]", "plan.patch has 2 entries, but model.dims is 3: give 3"),
-        ("model=unet4d", "In 'train': Could not find 'model/unet4d' Available options in 'model': "),
+        (
+            "model=unet4d",
+            "In 'train': Could not find 'model/unet4d' Available options in 'model': ",
+        ),
         ("~seed", "~seed: a key cannot be taken away; set it to null where its help allows that"),
-        ("optim.dice=0 optim.cross_entropy=0", "optim.dice and optim.cross_entropy are both 0, so there is no loss"),
+        (
+            "optim.dice=0 optim.cross_entropy=0",
+            "optim.dice and optim.cross_entropy are both 0, so there is no loss",
+        ),
         ("resume=nowhere", "resume: nowhere is not the folder of a run: it holds no config.yaml"),
     ],
 )
@@ -70,7 +86,9 @@ def test_a_mistake_is_one_line(override: str, line: str) -> None:
 
 
 def test_a_skip_list_of_the_wrong_length_says_what_fits() -> None:
-    with pytest.raises(ConfigError, match=r"model.long_skips has 2 entries; model.channels has 4 levels, so give 3"):
+    with pytest.raises(
+        ConfigError, match=r"model.long_skips has 2 entries; model.channels has 4 levels, so give 3"
+    ):
         check("train", Train, ["model.long_skips=[add,none]", "model.channels=[4,8,16,32]"])
 
 
@@ -82,7 +100,8 @@ def test_every_job_of_a_sweep_is_checked_before_the_first_starts() -> None:
 
 def test_one_skip_stands_for_every_level() -> None:
     values = [
-        composed("model.channels=[4,8,16]", f"model.long_skips={skip}").model for skip in ("add", "[add]", "[add,add]")
+        composed("model.channels=[4,8,16]", f"model.long_skips={skip}").model
+        for skip in ("add", "[add]", "[add,add]")
     ]
     assert [per_level(model.long_skips, 2) for model in values] == [["add", "add"]] * 3
 
@@ -98,7 +117,9 @@ def test_hours_can_be_written_without_days() -> None:
 
 
 @pytest.mark.parametrize(("program", "schema"), [("train", Train), ("predict", Predict)])
-def test_help_has_every_key_with_its_line(program: str, schema: type[Train] | type[Predict]) -> None:
+def test_help_has_every_key_with_its_line(
+    program: str, schema: type[Train] | type[Predict]
+) -> None:
     text = page(program, f"python {program}.py", schema)
     squeezed = " ".join(text.split())
     for key, field in keys(schema):
@@ -115,7 +136,9 @@ def shown(*about: str) -> str:
     return page("train", "python train.py", Train, about)
 
 
-@pytest.mark.parametrize("group", sorted(folder.name for folder in CONF.iterdir() if folder.is_dir()))
+@pytest.mark.parametrize(
+    "group", sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+)
 def test_help_has_every_choice_with_its_line(group: str) -> None:
     text = shown()
     for choice in choices(group):
@@ -125,7 +148,10 @@ def test_help_has_every_choice_with_its_line(group: str) -> None:
 
 def test_help_answers_which_values_a_key_can_take() -> None:
     answer = shown("model.long_skips").splitlines()
-    assert answer[0] == "  model.long_skips=concat  [none|add|concat|gate or list of none|add|concat|gate]"
+    assert (
+        answer[0]
+        == "  model.long_skips=concat  [none|add|concat|gate or list of none|add|concat|gate]"
+    )
     assert "      model=encoder_decoder sets none" in answer
     assert shown("model.long_skips=none") == shown("model.long_skips")
 
@@ -151,16 +177,25 @@ def test_help_of_a_key_a_group_a_choice_or_a_word(word: str, line: str) -> None:
 
 
 def test_help_of_what_there_is_not_is_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"^--help model.long_skp: is no key and no group. Did you mean 'model.long"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^--help model.long_skp: is no key and no group. Did you mean 'model.long",
+    ):
         shown("model.long_skp")
 
 
 def test_no_default_lives_in_python() -> None:
-    assert not [key for schema in (Train, Predict) for key, field in keys(schema) if not field.is_required()]
+    assert not [
+        key for schema in (Train, Predict) for key, field in keys(schema) if not field.is_required()
+    ]
 
 
 def test_values_of_a_map_can_be_set_one_by_one() -> None:
-    check("train", Train, ["data=folder", "data.root=.", "+data.labels.background=0", "+data.labels.cell=7"])
+    check(
+        "train",
+        Train,
+        ["data=folder", "data.root=.", "+data.labels.background=0", "+data.labels.cell=7"],
+    )
 
 
 @pytest.mark.parametrize("missing", ["checkpoint", "input", "output"])
@@ -171,7 +206,9 @@ def test_predict_says_what_is_missing(missing: str) -> None:
 
 
 def test_nearest_looks_at_the_last_word_too() -> None:
-    assert nearest("long_skips", ["model.long_skips", "seed"]) == " Did you mean 'model.long_skips'?"
+    assert (
+        nearest("long_skips", ["model.long_skips", "seed"]) == " Did you mean 'model.long_skips'?"
+    )
     assert nearest("zebra", ["model.long_skips", "seed"]) == ""
 
 

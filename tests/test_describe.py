@@ -10,16 +10,16 @@ from matplotlib.image import imread
 from test_config import composed
 from torch import nn
 
-from segpipe import nets
 from segpipe.config.compose import CONF, check
 from segpipe.config.model import Model
 from segpipe.config.train import Train
-from segpipe.drawing import draw_network
 from segpipe.errors import ConfigError
-from segpipe.nets import build
 from segpipe.nets.blocks import CONV
+from segpipe.nets.build import build
+from segpipe.nets.build import check as check_network
 from segpipe.nets.describe import Stage, describe
 from segpipe.nets.match import match
+from segpipe.reporting.drawing import draw_network
 
 UNETS = sorted(file.stem for file in (CONF / "model").glob("*.yaml") if file.stem != "monai")
 SMALL = ["model.channels=[2,3,4]", "model.norm=none"]
@@ -52,7 +52,9 @@ def reach(net: nn.Module, dims: int, size: int) -> int:
 
 
 @pytest.mark.parametrize("up", ["transposed", "nearest", "linear"])
-@pytest.mark.parametrize("more", [[], ["model.short_skips=residual"], ["model.kernel=5"], ["model.up_kernel=3"]])
+@pytest.mark.parametrize(
+    "more", [[], ["model.short_skips=residual"], ["model.kernel=5"], ["model.up_kernel=3"]]
+)
 def test_the_receptive_field_is_what_the_gradient_reaches(up: str, more: list[str]) -> None:
     model = composed("model.dims=2", *SMALL, "model.activation=elu", f"model.up={up}", *more).model
     found = describe(*shape(model), [128, 128])
@@ -68,7 +70,11 @@ def test_multiply_adds_and_parameters_are_those_of_algebra() -> None:
     assert found["encoder 1"].multiply_adds == 8 * 8 * 9 * (2 * 3 + 3 * 3)
     assert found["decoder 0"].multiply_adds == 8 * 8 * 3 * 2 * 4 + 16 * 16 * 9 * (4 * 2 + 2 * 2)
     assert found["head 0"].multiply_adds == 16 * 16 * 2 * 3
-    assert [(stage.channels, stage.size) for stage in found.values()][:3] == [(2, (16, 16)), (3, (8, 8)), (4, (4, 4))]
+    assert [(stage.channels, stage.size) for stage in found.values()][:3] == [
+        (2, (16, 16)),
+        (3, (8, 8)),
+        (4, (4, 4)),
+    ]
 
 
 def test_saved_memory_is_what_autograd_keeps() -> None:
@@ -89,8 +95,14 @@ def test_saved_memory_is_what_autograd_keeps() -> None:
 
 
 def test_skips_are_named_where_they_are() -> None:
-    found = stages("model.long_skips=[concat,none,gate]", "model.short_skips=residual", "model.short_skips_in=decoder")
-    assert [stage.short_skip for stage in found] == ["none"] * 4 + ["residual"] * 3 + [""] * 3  # a head per level
+    found = stages(
+        "model.long_skips=[concat,none,gate]",
+        "model.short_skips=residual",
+        "model.short_skips_in=decoder",
+    )
+    assert [stage.short_skip for stage in found] == ["none"] * 4 + ["residual"] * 3 + [
+        ""
+    ] * 3  # a head per level
     assert [stage.long_skip for stage in found] == [""] * 4 + ["gate", "none", "concat"] + [""] * 3
 
 
@@ -98,7 +110,9 @@ def test_skips_are_named_where_they_are() -> None:
 def test_every_preset_is_described_and_drawn(name: str, tmp_path: Path) -> None:
     model = composed(f"model={name}").model
     found = describe(*shape(model), [2 ** (model.levels - 1) * 2] * model.dims)
-    assert sum(stage.parameters for stage in found) == sum(w.numel() for w in nets.sketch(*shape(model)).parameters())
+    assert sum(stage.parameters for stage in found) == sum(
+        w.numel() for w in nets.build_meta(*shape(model)).parameters()
+    )
     draw_network(found, name, tmp_path / "network.png")
     assert np.ptp(imread(tmp_path / "network.png")) > 0.5
 
@@ -115,21 +129,30 @@ def test_matched_variants_are_within_one_percent(base: str, how: str, skips: lis
     given = shape(model)
     found = match(*given, [32] * model.dims)
     on = ["model.long_skips=concat", "model.short_skips_in=both"]
-    on += [one for one in skips if "dense" in one or "growth" in one] or ["model.short_skips=residual"]
+    on += [one for one in skips if "dense" in one or "growth" in one] or [
+        "model.short_skips=residual"
+    ]
     reference, reached = (
-        describe(one, *given[1:], [32] * model.dims) for one in (composed(f"model={base}", *on).model, found.model)
+        describe(one, *given[1:], [32] * model.dims)
+        for one in (composed(f"model={base}", *on).model, found.model)
     )
     count = {"params": "parameters", "flops": "multiply_adds"}[how]
     sizes = [sum(getattr(stage, count) for stage in one) for one in (reference, reached)]
     assert sizes == [found.reference, found.reached]
     assert abs(sizes[1] / sizes[0] - 1) <= 0.01
     assert found.model.match == "none"
-    assert (found.model.long_skips, found.model.short_skips) == (model.long_skips, model.short_skips)
+    assert (found.model.long_skips, found.model.short_skips) == (
+        model.long_skips,
+        model.short_skips,
+    )
 
 
 def test_a_network_too_small_to_be_matched_says_so() -> None:
     model = composed("model.channels=[1,1]", "model.long_skips=none", "model.match=params").model
-    with pytest.raises(ConfigError, match=r"no channels come within 1% of .* the nearest, .* are .* off: give wider"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no channels come within 1% of .* the nearest, .* are .* off: give wider",
+    ):
         match(*shape(model), [8] * 3)
 
 
@@ -144,9 +167,12 @@ def test_networks_of_monai_stand_in(name: str, arguments: dict[str, object]) -> 
     written = json.dumps(arguments).replace('"', "").replace(" ", "")
     levels = 6 if name == "SwinUNETR" else 4
     model = composed(
-        "model=monai", f"model.network={name}", f"model.arguments={written}", f"model.levels={levels}"
+        "model=monai",
+        f"model.network={name}",
+        f"model.arguments={written}",
+        f"model.levels={levels}",
     ).model
-    nets.check(model)
+    check_network(model)
     size = [2**levels * 2 // (1 + (levels == 6))] * 3
     net = build(*shape(model)).eval()
     assert net(torch.randn(1, 1, *size)).shape == (1, 3, *size)
@@ -166,7 +192,7 @@ def test_networks_of_monai_stand_in(name: str, arguments: dict[str, object]) -> 
 )  # fmt: skip
 def test_a_network_that_monai_has_not_is_one_line(overrides: list[str], line: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        nets.check(composed("model=monai", *overrides).model)
+        check_network(composed("model=monai", *overrides).model)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
 
@@ -174,14 +200,17 @@ def test_a_network_that_monai_has_not_is_one_line(overrides: list[str], line: st
 def test_a_network_of_monai_has_no_skip_switch() -> None:
     for override in ("model.long_skips=none", "+model.long_skips=none", "model.match=params"):
         with pytest.raises(
-            ConfigError, match=r"is a key, but not of the chosen model: take it away, or choose another"
+            ConfigError,
+            match=r"is a key, but not of the chosen model: take it away, or choose another",
         ):
             check("train", Train, ["model=monai", override])
 
 
 def test_a_patch_that_a_network_of_monai_cannot_take() -> None:
     model = composed("model=monai").model
-    with pytest.raises(ConfigError, match="model.network=SegResNet cannot take a patch of 42x42x42"):
+    with pytest.raises(
+        ConfigError, match="model.network=SegResNet cannot take a patch of 42x42x42"
+    ):
         describe(*shape(model), [42] * 3)
 
 

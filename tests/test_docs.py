@@ -102,16 +102,29 @@ def _names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run / "checkpoints/last.ckpt").touch()
     (run / "config.yaml").touch()
     sweep.mkdir()
-    (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: ['seed=0,1'], hydra: [hydra.mode=MULTIRUN]}}")
+    (sweep / "multirun.yaml").write_text(
+        "hydra: {overrides: {task: ['seed=0,1'], hydra: [hydra.mode=MULTIRUN]}}"
+    )
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_a_block_says_what_it_is(block: Block) -> None:
-    assert block.language in LANGUAGES, f"{block}: name its language, one of {', '.join(sorted(LANGUAGES))}"
+    assert block.language in LANGUAGES, (
+        f"{block}: name its language, one of {', '.join(sorted(LANGUAGES))}"
+    )
     if block.language == "text":
         first = {line.split()[0] for line in block.text.splitlines() if line.split()}
-        assert not first & {"$", "python", "pip", "make", "segpipe-train", "segpipe-predict", "sbatch", "docker"}
+        assert not first & {
+            "$",
+            "python",
+            "pip",
+            "make",
+            "segpipe-train",
+            "segpipe-predict",
+            "sbatch",
+            "docker",
+        }
     if block.language == "json":
         json.loads(block.text)
     if block.language == "yaml":
@@ -124,13 +137,13 @@ def test_a_command_is_as_its_program_wants_it(block: Block) -> None:
     for command in block.commands():
         if block.language == "console":  # which shows a mistake, and what is said of it
             with pytest.raises(ConfigError) as caught:
-                examine(command)
+                inspect_cases(command)
             assert f": {caught.value}\n" in block.text
         else:
-            examine(command)
+            inspect_cases(command)
 
 
-def examine(command: list[str]) -> None:
+def inspect_cases(command: list[str]) -> None:
     """Checks one command without running it.
 
     Raises:
@@ -163,9 +176,15 @@ def examine(command: list[str]) -> None:
         case ["pip", "install", *given]:
             examine_install(given)
         case ["make", target, *_]:
-            assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), target
+            assert re.search(rf"^{target}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE), (
+                target
+            )
         case ["python" | ".venv/bin/python", "-m", tool, *given] | [tool, *given] if tool in TOOLS:
-            assert all((REPOSITORY / word).exists() for word in given if word.startswith(("tests", "segpipe")))
+            assert all(
+                (REPOSITORY / word).exists()
+                for word in given
+                if word.startswith(("tests", "segpipe"))
+            )
         case [program, *_] if program in FOREIGN:
             pass
         case _:
@@ -182,7 +201,9 @@ def examine_install(given: list[str]) -> None:
             assert extra in PROJECT["project"]["optional-dependencies"], extra
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "python"], ids=str
+)
 def test_python_can_import_what_it_names(block: Block) -> None:
     parsed = ast.parse(block.text, str(block))
     imports = [one for one in parsed.body if isinstance(one, ast.Import | ast.ImportFrom)]
@@ -193,10 +214,18 @@ def shortened(given: list[str]) -> list[str]:
     """The same training on the phantom, with a budget of two steps."""
     if "--help" in given or any(word.startswith("resume=") for word in given):
         return given
-    layout = next((word.removeprefix("data=") for word in given if word.startswith("data=")), "phantom")
+    layout = next(
+        (word.removeprefix("data=") for word in given if word.startswith("data=")), "phantom"
+    )
     words = [re.sub(r"^(data\.root)=\S*", rf"\1={layout}", word) for word in given]
-    words = [re.sub(r"^(hydra\.(run|sweep)\.dir)=", rf"\1={uuid.uuid4().hex}/", word) for word in words]
-    single = [word for word in words if "=" in word and not word.startswith(("-", "hydra.")) and "," not in word]
+    words = [
+        re.sub(r"^(hydra\.(run|sweep)\.dir)=", rf"\1={uuid.uuid4().hex}/", word) for word in words
+    ]
+    single = [
+        word
+        for word in words
+        if "=" in word and not word.startswith(("-", "hydra.")) and "," not in word
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         dims = compose("train", overrides=single).model.dims
     asked = any(word.startswith("plan.patch=") for word in given)
@@ -219,7 +248,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "runs/NAME/DATE_TIME").symlink_to(folder / "RUN")
     shutil.copy(folder / "RUN/checkpoints/best.ckpt", folder / "best.ckpt")
     shutil.copy(folder / "RUN/split.json", folder / "SPLIT.json")
-    call([sys.executable, "-m", "segpipe.export", "checkpoint=best.ckpt", "output=network.onnx"], folder)
+    call(
+        [sys.executable, "-m", "segpipe.export", "checkpoint=best.ckpt", "output=network.onnx"],
+        folder,
+    )
     return folder
 
 
@@ -228,16 +260,26 @@ def lay_out(folder: Path) -> None:
     drawn = folder / "data/phantom"
     about = json.loads((drawn / "dataset.json").read_text())
     shutil.copytree(drawn, folder / "decathlon")
-    for name, images, labels in (("nnunet", "imagesTr", "labelsTr"), ("folder", "images", "labels")):
+    for name, images, labels in (
+        ("nnunet", "imagesTr", "labelsTr"),
+        ("folder", "images", "labels"),
+    ):
         shutil.copytree(drawn / "imagesTr", folder / name / images)
         shutil.copytree(drawn / "labelsTr", folder / name / labels)
     for file in (folder / "nnunet/imagesTr").iterdir():
         file.rename(file.with_name(file.name.replace(".nii.gz", "_0000.nii.gz")))
-    plain = {"channel_names": {"0": "MRI"}, "labels": {name: int(number) for number, name in about["labels"].items()}}
-    (folder / "nnunet/dataset.json").write_text(json.dumps({**plain, "numTraining": 6, "file_ending": ".nii.gz"}))
+    plain = {
+        "channel_names": {"0": "MRI"},
+        "labels": {name: int(number) for number, name in about["labels"].items()},
+    }
+    (folder / "nnunet/dataset.json").write_text(
+        json.dumps({**plain, "numTraining": 6, "file_ending": ".nii.gz"})
+    )
     (folder / "table").mkdir()
     cases = [file.name for file in sorted((drawn / "imagesTr").iterdir())]
-    rows = [f"{one[:-7]},../data/phantom/imagesTr/{one},../data/phantom/labelsTr/{one}" for one in cases]
+    rows = [
+        f"{one[:-7]},../data/phantom/imagesTr/{one},../data/phantom/labelsTr/{one}" for one in cases
+    ]
     (folder / "table/cases.csv").write_text("\n".join(["case,image,label", *rows]) + "\n")
     (folder / "SCANS").symlink_to(drawn / "imagesTs")
     shutil.copytree(drawn / "labelsTs", folder / "LABELS")
@@ -259,7 +301,9 @@ def call(command: list[str | Path], folder: Path) -> str:
         text=True,
         timeout=1800,
     )
-    assert done.returncode == 0, f"{shlex.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    assert done.returncode == 0, (
+        f"{shlex.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    )
     return done.stdout + done.stderr
 
 
@@ -288,16 +332,24 @@ def test_a_command_runs(block: Block, world: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "python"], ids=str
+)
 def test_python_runs(block: Block, world: Path) -> None:
     point_to_the_run(world)
     call([sys.executable, "-c", block.text], world)
 
 
-@pytest.mark.skipif(find_spec("mkdocs") is None, reason="needs MkDocs: pip install --group docs, or make docs")
+@pytest.mark.skipif(
+    find_spec("mkdocs") is None, reason="needs MkDocs: pip install --group docs, or make docs"
+)
 def test_the_docs_build_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")  # Material's own notice of what will come after MkDocs
-    printed = call([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path], REPOSITORY)
+    monkeypatch.setenv(
+        "NO_MKDOCS_2_WARNING", "1"
+    )  # Material's own notice of what will come after MkDocs
+    printed = call(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path], REPOSITORY
+    )
     assert "WARNING" not in printed
     for page, words in (("reference/config", "trainer.max_time"), ("reference/api", "mirror_axes")):
         assert words in (tmp_path / page / "index.html").read_text(encoding="utf-8")

@@ -13,10 +13,10 @@ import pytest
 from test_commands import command
 
 from segpipe.data.cases import Case
-from segpipe.data.doctor import examine
-from segpipe.data.examine import SEVERITY, Finding, examine_case
+from segpipe.data.doctor import inspect_cases
+from segpipe.data.inspection import SEVERITY, Finding, inspect_case
 from segpipe.data.layouts import read_dataset
-from segpipe.data.mend import write_mended
+from segpipe.data.repair import write_repaired
 from segpipe.errors import ConfigError
 
 LABELS = {"background": 0, "organ": 1}
@@ -49,7 +49,7 @@ def dataset(root: Path, cases: int = 4) -> Path:
     return root
 
 
-def turned(degrees: float = 0, shift: float = 0, shear: float = 0) -> np.ndarray:
+def affine_prob(degrees: float = 0, shift: float = 0, shear: float = 0) -> np.ndarray:
     affine = np.diag([1.0, 1.0, 2.0, 1.0])
     affine[0, 3], affine[0, 1] = shift, shear
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -100,9 +100,21 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "infinite": (image(with_one(np.inf)), "unreadable", "3 of 960 voxels are NaN or infinite"),
     "constant": (image(np.full(SHAPE, 7, np.int16)), "constant", "every voxel of the image is 7"),
     "empty image": (image(np.zeros(SHAPE, np.int16)), "constant", "every voxel of the image is 0"),
-    "another shape": (label(label_of()[:-1]), "grid", "has the shape (9, 12, 8), but case1.nii.gz has (10, 12, 8)"),
-    "far away": (label(label_of(), turned(shift=5)), "grid", "lies up to 5.00 mm from case1.nii.gz"),
-    "a little away": (label(label_of(), turned(shift=0.2)), "affine", "lies up to 0.2 mm from its image"),
+    "another shape": (
+        label(label_of()[:-1]),
+        "grid",
+        "has the shape (9, 12, 8), but case1.nii.gz has (10, 12, 8)",
+    ),
+    "far away": (
+        label(label_of(), affine_prob(shift=5)),
+        "grid",
+        "lies up to 5.00 mm from case1.nii.gz",
+    ),
+    "a little away": (
+        label(label_of(), affine_prob(shift=0.2)),
+        "affine",
+        "lies up to 0.2 mm from its image",
+    ),
     "undeclared": (
         label(label_of((0, 3))),
         "values",
@@ -117,16 +129,26 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "0 and 255": (label(label_of((0, 255))), "picture", "holds 0 and 255"),
     "an image for a label": (label(image_of(1)), "values", "is it an image?"),
     "nothing labelled": (label(label_of((0, 0))), "unlabelled", "has no labelled voxel"),
-    "metres for millimetres": (both(np.diag([1e-3, 1e-3, 2e-3, 1.0])), "spacing", "voxels of 0.001x0.001x0.002 mm"),
-    "a tilted gantry": (both(turned(shear=0.2)), "shear", "11.3 degrees off right angles"),
-    "a time series": (image(np.stack([image_of(1)] * 5, -1)), "channels", "has 5 channels, but most cases have 1"),
+    "metres for millimetres": (
+        both(np.diag([1e-3, 1e-3, 2e-3, 1.0])),
+        "spacing",
+        "voxels of 0.001x0.001x0.002 mm",
+    ),
+    "a tilted gantry": (both(affine_prob(shear=0.2)), "shear", "11.3 degrees off right angles"),
+    "a time series": (
+        image(np.stack([image_of(1)] * 5, -1)),
+        "channels",
+        "has 5 channels, but most cases have 1",
+    ),
     "the same image twice": (image(image_of(0)), "copy", "is the same image as case0.nii.gz"),
 }
 
 
 def findings(root: Path, val: int = 0) -> list[Finding]:
     cases = read_dataset("folder", root).cases
-    seen = examine(cases[: len(cases) - val], cases[len(cases) - val :], LABELS, None, lambda: None)
+    seen = inspect_cases(
+        cases[: len(cases) - val], cases[len(cases) - val :], LABELS, None, lambda: None
+    )
     return [finding for one in seen for finding in one.findings]
 
 
@@ -147,7 +169,11 @@ def test_there_are_twenty_and_every_kind_is_among_them(tmp_path: Path) -> None:
     save(dataset(tmp_path) / "images/case3.nii.gz", image_of(0))
     (leak,) = findings(tmp_path, val=1)
     assert "and one trains while the other validates" in leak.problem
-    assert {kind for _, kind, _ in BROKEN.values()} | {leak.kind, "blank", "mirrored"} == SEVERITY.keys()
+    assert {kind for _, kind, _ in BROKEN.values()} | {
+        leak.kind,
+        "blank",
+        "mirrored",
+    } == SEVERITY.keys()
 
 
 def test_one_blank_channel_of_several_stops_nobody(tmp_path: Path) -> None:
@@ -155,7 +181,7 @@ def test_one_blank_channel_of_several_stops_nobody(tmp_path: Path) -> None:
         first = save(tmp_path / f"images/case{number}_0000.nii.gz", image_of(number))
         second = save(tmp_path / f"images/case{number}_0001.nii.gz", image_of(9 + number) * number)
         labels = save(tmp_path / f"labels/case{number}.nii.gz", label_of())
-        seen = examine_case(Case("one", (first, second), labels), LABELS)
+        seen = inspect_case(Case("one", (first, second), labels), LABELS)
         assert seen.usable
         assert [found.problem for found in seen.findings] == (
             [] if number else [f"{first}: every voxel of channel 1 is 0"]
@@ -165,36 +191,38 @@ def test_one_blank_channel_of_several_stops_nobody(tmp_path: Path) -> None:
 def test_what_is_not_wrong_is_not_named(tmp_path: Path) -> None:
     """An affine that differs by rounding, a scan stored from left to right, an oblique one, whole numbers as floats."""
     dataset(tmp_path)
-    label(label_of().astype(np.float32), turned(shift=5e-4))(tmp_path)
+    label(label_of().astype(np.float32), affine_prob(shift=5e-4))(tmp_path)
     flipped = np.diag([-1.0, 1.0, 2.0, 1.0])
-    for number, affine in ((2, flipped), (3, turned(degrees=20))):
+    for number, affine in ((2, flipped), (3, affine_prob(degrees=20))):
         save(tmp_path / f"images/case{number}.nii.gz", image_of(number), affine)
         save(tmp_path / f"labels/case{number}.nii.gz", label_of(), affine)
     assert findings(tmp_path) == []
 
 
 def test_several_things_can_be_wrong_with_one_case(tmp_path: Path) -> None:
-    label(label_of((0, 255)), turned(shift=0.2))(dataset(tmp_path))
+    label(label_of((0, 255)), affine_prob(shift=0.2))(dataset(tmp_path))
     assert [found.kind for found in findings(tmp_path)] == ["affine", "picture"]
 
 
 def test_declared_channels_are_kept_to(tmp_path: Path) -> None:
     cases = read_dataset("folder", dataset(tmp_path)).cases
-    seen = examine(cases, [], LABELS, 2, lambda: None)
+    seen = inspect_cases(cases, [], LABELS, 2, lambda: None)
     assert [one.findings[0].kind for one in seen] == ["channels"] * 4
     assert "has 1 channels, but the dataset declares 2" in seen[0].findings[0].problem
 
 
 def test_a_mended_copy_has_nothing_wrong(tmp_path: Path) -> None:
     root = dataset(tmp_path / "old", cases=6)
-    label(label_of((0, 255)), turned(shift=0.2))(root)
+    label(label_of((0, 255)), affine_prob(shift=0.2))(root)
     save(root / "labels/case2.nii.gz", label_of().astype(np.float32))
     save(root / "images/case3.nii.gz", image_of(0))
     cut_path = root / "images/case4.nii.gz"
     cut_path.write_bytes(cut_path.read_bytes()[:-200])
     before = {path: path.read_bytes() for path in root.rglob("*.nii.gz")}
     cases = read_dataset("folder", root).cases
-    left_out = write_mended(examine(cases, [], LABELS, None, lambda: None), LABELS, tmp_path / "new")
+    left_out = write_repaired(
+        inspect_cases(cases, [], LABELS, None, lambda: None), LABELS, tmp_path / "new"
+    )
     assert left_out == ["case3", "case4"]
     assert findings(tmp_path / "new") == []
     assert {path: path.read_bytes() for path in root.rglob("*.nii.gz")} == before
@@ -205,16 +233,16 @@ def test_a_mended_copy_has_nothing_wrong(tmp_path: Path) -> None:
         assert np.array_equal(np.asanyarray(written.dataobj), label_of())
         assert np.array_equal(written.affine, scan.affine)
     with pytest.raises(ConfigError, match="is not empty; name a new folder"):
-        write_mended([], LABELS, tmp_path / "new")
+        write_repaired([], LABELS, tmp_path / "new")
 
 
 def test_what_is_cut_out_of_its_background_is_measured(tmp_path: Path) -> None:
     array = np.zeros((10, 12, 8), np.int16)
     array[2:5, 3:10, 1:7] = 100
     array[3, 4, 2] = 200
-    seen = examine_case(Case("a", (save(tmp_path / "a.nii", array),), None), LABELS)
+    seen = inspect_case(Case("a", (save(tmp_path / "a.nii", array),), None), LABELS)
     assert seen.box.tolist() == [3, 7, 6]
-    assert seen.void.tolist() == [pytest.approx(1 - 3 * 7 * 6 / 960)]
+    assert seen.zero_fraction.tolist() == [pytest.approx(1 - 3 * 7 * 6 / 960)]
 
 
 def test_a_case_that_is_mirrored_among_the_others_is_named(tmp_path: Path) -> None:
@@ -223,7 +251,10 @@ def test_a_case_that_is_mirrored_among_the_others_is_named(tmp_path: Path) -> No
     both(np.diag([-1.0, 1.0, 2.0, 1.0]))(tmp_path)
     (found,) = findings(tmp_path)
     assert (found.case, found.kind, found.severity) == ("case1", "mirrored", "warning")
-    assert "case1.nii.gz: its axes are left-handed (LAS), but those of 11 of 12 cases are right-handed" in found.problem
+    assert (
+        "case1.nii.gz: its axes are left-handed (LAS), but those of 11 of 12 cases are right-handed"
+        in found.problem
+    )
 
 
 def test_cases_of_many_scanners_are_not_called_mirrored(tmp_path: Path) -> None:
@@ -235,7 +266,7 @@ def test_cases_of_many_scanners_are_not_called_mirrored(tmp_path: Path) -> None:
 
 
 def test_a_case_without_a_label_is_examined_too(tmp_path: Path) -> None:
-    seen = examine_case(Case("one", (save(tmp_path / "one.nii.gz", image_of(0)),), None), LABELS)
+    seen = inspect_case(Case("one", (save(tmp_path / "one.nii.gz", image_of(0)),), None), LABELS)
     assert (seen.usable, seen.findings, seen.grid is not None) == (True, [], True)
 
 
@@ -243,25 +274,39 @@ def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
     root = dataset(tmp_path / "scans", cases=5)
     label(label_of((0, 3)))(root)
     save(root / "labels/case2.nii.gz", label_of((0, 0)))
-    options = ["data=folder", "data.root=scans", "data.labels={background:0,organ:1}", "hydra.run.dir=looked"]
+    options = [
+        "data=folder",
+        "data.root=scans",
+        "data.labels={background:0,organ:1}",
+        "hydra.run.dir=looked",
+    ]
     done = command("train.py", "mode=doctor", "fix=mended", *options, folder=tmp_path)
     assert (done.returncode, "Traceback" in done.stderr) == (3, False)
-    assert "error: scans/labels/case1.nii.gz: holds 3 (64 voxels), but the dataset declares only" in done.stderr
+    assert (
+        "error: scans/labels/case1.nii.gz: holds 3 (64 voxels), but the dataset declares only"
+        in done.stderr
+    )
     assert "warning: scans/labels/case2.nii.gz: has no labelled voxel" in done.stdout
     assert "5 cases read; 1 errors, 1 warnings" in done.stdout
     assert "left out of the copy: case1" in done.stdout
     with (tmp_path / "looked/doctor.csv").open() as file:
-        assert {row["case"]: row["kind"] for row in csv.DictReader(file)} == {"case1": "values", "case2": "unlabelled"}
+        assert {row["case"]: row["kind"] for row in csv.DictReader(file)} == {
+            "case1": "values",
+            "case2": "unlabelled",
+        }
     again = [one.replace("=scans", "=mended") for one in options]
     assert command("train.py", "mode=doctor", *again, folder=tmp_path).returncode == 0
     refused = command("train.py", *options, folder=tmp_path)
     assert refused.returncode == 1
-    assert "1 of 5 cases cannot be used, as case1: mend or leave them out (listed above)" in refused.stderr
+    assert (
+        "1 of 5 cases cannot be used, as case1: mend or leave them out (listed above)"
+        in refused.stderr
+    )
 
 
 def test_nothing_is_wrong_with_the_hippocampus(real_data: Path) -> None:
     found = read_dataset("decathlon", real_data / "Task04_Hippocampus")
-    seen = examine(found.cases, [], found.labels, len(found.channels), lambda: None)
+    seen = inspect_cases(found.cases, [], found.labels, len(found.channels), lambda: None)
     assert len(seen) == 200
     assert [finding for one in seen for finding in one.findings] == []
     facts = json.loads((real_data / "Task04_Hippocampus/dataset.json").read_text())

@@ -7,9 +7,9 @@ from test_nets import network
 from torch import Tensor, nn
 
 from segpipe.errors import ConfigError
-from segpipe.nets.entrances import entrances
+from segpipe.nets.skip_inputs import skip_inputs
 from segpipe.nets.skips import ConcatSkip
-from segpipe.study.lesion import Means, Shuffled, replaced
+from segpipe.probe.lesion import Means, Shuffled, replaced
 
 FOREIGN = {
     "UNet": (library.UNet(2, 1, 2, (4, 8, 16), (2, 2)), 2),
@@ -22,14 +22,16 @@ FOREIGN = {
 
 
 def image(channels: int = 2, size: int = 8, seed: int = 0) -> Tensor:
-    return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(seed)).double()
+    return torch.randn(
+        2, channels, size, size, generator=torch.Generator().manual_seed(seed)
+    ).double()
 
 
 @pytest.mark.parametrize("long", ["add", "concat", "gate"])
 def test_each_level_is_replaced_alone_and_given_back(long: str) -> None:
     net, x = network(2, (long, long)).eval(), image()
     whole = net(x)
-    skips = entrances(net)
+    skips = skip_inputs(net)
     assert [skip.name for skip in skips] == ["level 0", "level 1"]
     for skip in skips:
         with replaced(skip, lambda came: came):
@@ -40,20 +42,22 @@ def test_each_level_is_replaced_alone_and_given_back(long: str) -> None:
 
 
 def test_a_level_without_a_skip_has_no_entrance() -> None:
-    assert [skip.name for skip in entrances(network(2, ("none", "add")))] == ["level 1"]
+    assert [skip.name for skip in skip_inputs(network(2, ("none", "add")))] == ["level 1"]
     with pytest.raises(ConfigError, match="its network has no long skip"):
-        entrances(network(2, ("none", "none")))
+        skip_inputs(network(2, ("none", "none")))
 
 
 def test_a_skip_that_is_not_used_is_not_missed() -> None:
     """The fusing convolution's weights for the skip are 0: not a bit of the output may change."""
     net, x = network(2).eval(), image()
-    join, fuse = net.joins[0], net.fuses[0]
+    join, fuse = net.skips[0], net.decoder_stages[0]
     assert isinstance(join, ConcatSkip)
     first = next(part for part in fuse.modules() if isinstance(part, nn.Conv2d))
     with torch.no_grad():
-        first.weight[:, join.channels - 3 :] = 0  # the encoder's 3 channels lie behind those from below
-    whole, skip = net(x), entrances(net)[0]
+        first.weight[:, join.channels - 3 :] = (
+            0  # the encoder's 3 channels lie behind those from below
+        )
+    whole, skip = net(x), skip_inputs(net)[0]
     means = Means()
     with replaced(skip, means):
         net(x)
@@ -74,9 +78,11 @@ def test_a_shuffled_skip_is_that_of_the_other_scan() -> None:
     """Where the decoder sees nothing but the finest skip, shuffling gives the other scan's answer."""
     net = network(2).eval()
     with torch.no_grad():
-        next(part for part in net.fuses[0].modules() if isinstance(part, nn.Conv2d)).weight[:, :-3] = 0
+        next(
+            part for part in net.decoder_stages[0].modules() if isinstance(part, nn.Conv2d)
+        ).weight[:, :-3] = 0
     own, other = image(), image(seed=1)
-    shuffled = Shuffled(net, entrances(net)[0])
+    shuffled = Shuffled(net, skip_inputs(net)[0])
     assert torch.allclose(shuffled(torch.cat([own, other], 1)), net(other))
     assert not torch.allclose(net(own), net(other))
 
@@ -86,7 +92,7 @@ def test_skips_of_monais_networks_are_found(name: str) -> None:
     net, count = FOREIGN[name]
     net, x = net.eval(), image(1, 64).float()
     with torch.no_grad():
-        whole, skips = net(x), entrances(net)
+        whole, skips = net(x), skip_inputs(net)
         assert len(skips) == count
         for skip in skips:
             with replaced(skip, lambda came: came):
@@ -97,4 +103,4 @@ def test_skips_of_monais_networks_are_found(name: str) -> None:
 
 def test_a_network_whose_skips_enter_no_module_is_refused() -> None:
     with pytest.raises(ConfigError, match="no long skip of SegResNet enters a module of its own"):
-        entrances(library.SegResNet(2, 8, 1, 2))
+        skip_inputs(library.SegResNet(2, 8, 1, 2))

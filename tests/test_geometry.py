@@ -17,19 +17,25 @@ from scipy.spatial.transform import Rotation
 
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, ModelSpace, check_same_grid
-from segpipe.volumes import read, read_grid, write_mask
+from segpipe.io.volumes import read, read_grid, write_mask
 
 ORIENTATIONS = [
-    np.array([[sign * (row == axis) for axis in order] for row, sign in enumerate(signs)], dtype=float)
+    np.array(
+        [[sign * (row == axis) for axis in order] for row, sign in enumerate(signs)], dtype=float
+    )
     for order in itertools.permutations(range(3))
     for signs in itertools.product((1, -1), repeat=3)
 ]
 SHAPE, SPACING, ANGLES = (7, 10, 5), (0.7, 1.3, 4.1), (9.0, -14.0, 20.0)
 
 
-def make_affine(turn: np.ndarray, spacing: tuple[float, ...], angles: tuple[float, ...]) -> np.ndarray:
+def make_affine(
+    turn: np.ndarray, spacing: tuple[float, ...], angles: tuple[float, ...]
+) -> np.ndarray:
     affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ turn @ np.diag(spacing)
+    affine[:3, :3] = (
+        Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ turn @ np.diag(spacing)
+    )
     affine[:3, 3] = (-31.5, 12.25, 100)
     return affine
 
@@ -46,11 +52,12 @@ def test_the_orientations_are_all_48() -> None:
 def test_labels_return_identical_at_the_same_spacing(number: int) -> None:
     affine = make_affine(ORIENTATIONS[number], SPACING, ANGLES)
     labels = MetaTensor(
-        torch.from_numpy(np.random.default_rng(number).integers(0, 4, (1, *SHAPE), dtype=np.uint8)), affine
+        torch.from_numpy(np.random.default_rng(number).integers(0, 4, (1, *SHAPE), dtype=np.uint8)),
+        affine,
     )
     grid = Grid.of(labels)
     space = ModelSpace(grid.ras_spacing_mm)
-    inside = space.enter_labels(labels)
+    inside = space.labels_to_model(labels)
     assert tuple(inside.shape[1:]) == grid.ras_shape
     assert torch.equal(space.leave([one_hot(inside, 4)], 0, grid), labels.as_tensor())
     assert np.array_equal(grid.affine, affine)
@@ -68,8 +75,10 @@ def test_any_grid_returns_identical(turn, spacing, angles, shape, seed) -> None:
     voxels = np.random.default_rng(seed).integers(0, 3, (1, *shape), dtype=np.uint8)
     labels = MetaTensor(torch.from_numpy(voxels), make_affine(turn, spacing, angles))
     for space in (ModelSpace((None, None, None)), ModelSpace(Grid.of(labels).ras_spacing_mm)):
-        inside = space.enter_labels(labels)
-        assert torch.equal(space.leave([one_hot(inside, 3)], 1, Grid.of(labels)), labels.as_tensor())
+        inside = space.labels_to_model(labels)
+        assert torch.equal(
+            space.leave([one_hot(inside, 3)], 1, Grid.of(labels)), labels.as_tensor()
+        )
         assert torch.equal(space.enter(labels).to(torch.uint8), inside)
 
 
@@ -90,11 +99,14 @@ def test_resampling_does_not_shift(factor: float) -> None:
     """The centre of mass of a smooth blob stays within a tenth of a voxel, for all 48 orientations."""
     index = np.indices((21, 24, 18), dtype=float)
     blob = sum(
-        ((index[axis] - centre) / radius) ** 2 for axis, centre, radius in ((0, 9.3, 6), (1, 13.1, 7), (2, 8.2, 5))
+        ((index[axis] - centre) / radius) ** 2
+        for axis, centre, radius in ((0, 9.3, 6), (1, 13.1, 7), (2, 8.2, 5))
     )
     truth = (blob < 1).astype(np.uint8)
     for turn in ORIENTATIONS:
-        volume = MetaTensor(torch.from_numpy(truth[None]), make_affine(turn, (1.1, 0.9, 1.4), ANGLES))
+        volume = MetaTensor(
+            torch.from_numpy(truth[None]), make_affine(turn, (1.1, 0.9, 1.4), ANGLES)
+        )
         grid = Grid.of(volume)
         space = ModelSpace(tuple(mm * factor for mm in grid.ras_spacing_mm))  # type: ignore[arg-type]
         soft = space.enter(volume)
@@ -104,7 +116,9 @@ def test_resampling_does_not_shift(factor: float) -> None:
         assert 2 * (back & truth).sum() / (back.sum() + truth.sum()) > 0.95
 
 
-def scan_file(folder: Path, data: np.ndarray, affine: np.ndarray | None = None, name: str = "scan.nii.gz") -> Path:
+def scan_file(
+    folder: Path, data: np.ndarray, affine: np.ndarray | None = None, name: str = "scan.nii.gz"
+) -> Path:
     nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), folder / name)
     return folder / name
 
@@ -126,7 +140,15 @@ def test_masks_keep_the_scans_header(tmp_path: Path, codes: tuple[int, int]) -> 
     assert np.array_equal(np.asarray(after.dataobj), mask)
     assert after.get_data_dtype() == np.uint8
     assert np.array_equal(after.affine, before.affine)
-    for name in ("qform_code", "sform_code", "xyzt_units", "descrip", "quatern_b", "srow_x", "pixdim"):
+    for name in (
+        "qform_code",
+        "sform_code",
+        "xyzt_units",
+        "descrip",
+        "quatern_b",
+        "srow_x",
+        "pixdim",
+    ):
         assert np.array_equal(after.header[name], before.header[name]), name
     assert after.header.get_slope_inter() in [(1, 0), (None, None)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.nii.gz", "scan.nii.gz"]
@@ -135,7 +157,9 @@ def test_masks_keep_the_scans_header(tmp_path: Path, codes: tuple[int, int]) -> 
 def test_a_mask_that_does_not_read_back_leaves_no_file(tmp_path: Path) -> None:
     scan = scan_file(tmp_path, np.zeros((4, 4, 4), np.int16))
     with pytest.raises(DataError, match="does not read back as it was written"):
-        write_mask(np.full((4, 4, 4), 300), scan, tmp_path / "mask.nii.gz", np.uint8)  # 300 does not fit uint8
+        write_mask(
+            np.full((4, 4, 4), 300), scan, tmp_path / "mask.nii.gz", np.uint8
+        )  # 300 does not fit uint8
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
 
 
@@ -160,14 +184,20 @@ def test_channels_come_last_in_4d_files_and_first_in_volumes(tmp_path: Path) -> 
 def test_images_are_volumes_of_one_slice(tmp_path: Path, mode: str) -> None:
     kind = {"I;16": np.uint16, "1": bool}.get(mode, np.uint8)
     rows = (
-        np.random.default_rng(0).integers(0, 2, (6, 9, len(mode) if mode.isalpha() and mode != "L" else 1)).astype(kind)
+        np.random.default_rng(0)
+        .integers(0, 2, (6, 9, len(mode) if mode.isalpha() and mode != "L" else 1))
+        .astype(kind)
     )
-    Image.fromarray(rows[..., 0] if mode in ("L", "I;16", "1") else rows, None).save(tmp_path / "image.png")
+    Image.fromarray(rows[..., 0] if mode in ("L", "I;16", "1") else rows, None).save(
+        tmp_path / "image.png"
+    )
     volume = read([tmp_path / "image.png"])
     channels = 3 if "RGB" in mode else 1
     assert volume.shape == (channels, 9, 6, 1)
     assert np.array_equal(volume.numpy()[..., 0], rows[..., :channels].transpose(2, 1, 0))
-    write_mask(volume.numpy()[0].astype(np.uint8), tmp_path / "image.png", tmp_path / "mask.png", np.uint8)
+    write_mask(
+        volume.numpy()[0].astype(np.uint8), tmp_path / "image.png", tmp_path / "mask.png", np.uint8
+    )
     assert np.array_equal(np.asarray(Image.open(tmp_path / "mask.png")), rows[..., 0])
 
 
@@ -221,10 +251,16 @@ def test_files_on_two_grids_are_refused(tmp_path: Path) -> None:
         check_same_grid(tmp_path / "a", grid, tmp_path / "b", Grid((4, 4, 5), np.eye(4)))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(turn=st.sampled_from(ORIENTATIONS), angles=st.tuples(*[st.floats(-20, 20)] * 3))
-def test_a_scans_header_alone_tells_its_grid(tmp_path: Path, turn: np.ndarray, angles: tuple[float, ...]) -> None:
-    path = scan_file(tmp_path, np.zeros(SHAPE, np.int16), make_affine(turn, SPACING, angles), "grid.nii")
+def test_a_scans_header_alone_tells_its_grid(
+    tmp_path: Path, turn: np.ndarray, angles: tuple[float, ...]
+) -> None:
+    path = scan_file(
+        tmp_path, np.zeros(SHAPE, np.int16), make_affine(turn, SPACING, angles), "grid.nii"
+    )
     whole, header = Grid.of(read([path])), read_grid(path)
     assert header.shape == whole.shape
     assert np.array_equal(header.affine, whole.affine)
@@ -236,7 +272,7 @@ def test_real_scans_return_identical(real_data: Path, tmp_path: Path) -> None:
         volume = read([path])
         grid = Grid.of(volume)
         space = ModelSpace((None, None, None))
-        back = space.leave([one_hot(space.enter_labels(volume), 2)], 0, grid)[0].numpy()
+        back = space.leave([one_hot(space.labels_to_model(volume), 2)], 0, grid)[0].numpy()
         shutil.copy(path, tmp_path / path.name)
         write_mask(back, path, tmp_path / f"mask_{path.name}", np.uint8)
         written, original = nib.load(tmp_path / f"mask_{path.name}"), nib.load(path)
@@ -254,9 +290,13 @@ def test_real_scans_return_identical(real_data: Path, tmp_path: Path) -> None:
     most=st.sampled_from([1, 40, 10**6]),
     regions=st.booleans(),
 )
-def test_slabs_leave_model_space_as_the_whole_volume_does(model, native, cuts, axis, most, regions) -> None:
+def test_slabs_leave_model_space_as_the_whole_volume_does(
+    model, native, cuts, axis, most, regions
+) -> None:
     """Any cut into slabs, however few rows are decided at once, gives what interpolating all classes at once gives."""
-    probabilities = torch.rand(4, *model, generator=torch.Generator().manual_seed(sum(model) + sum(native)))
+    probabilities = torch.rand(
+        4, *model, generator=torch.Generator().manual_seed(sum(model) + sum(native))
+    )
     spacing = tuple(of / size for size, of in zip(model, native, strict=True))
     grid = Grid(native, np.diag([-1.0, 1.0, -1.0, 1.0]))
     space = ModelSpace(spacing)  # type: ignore[arg-type]
@@ -265,9 +305,17 @@ def test_slabs_leave_model_space_as_the_whole_volume_does(model, native, cuts, a
     slabs = [probabilities.narrow(axis + 1, a, b - a) for a, b in pairwise(edges)]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("segpipe.geometry.MOST_VOXELS", most)
-        found = grid.to_ras(space.leave(iter(slabs), axis, grid, [1, 2, 3, 4] if regions else None))[0]
-    whole = torch.nn.functional.interpolate(probabilities[None], native, mode="trilinear", align_corners=False)[0]
-    clear = (whole - 0.5).abs().min(0).values > 1e-5 if regions else whole.topk(2, 0).values.diff(dim=0)[0].abs() > 1e-5
+        found = grid.to_ras(
+            space.leave(iter(slabs), axis, grid, [1, 2, 3, 4] if regions else None)
+        )[0]
+    whole = torch.nn.functional.interpolate(
+        probabilities[None], native, mode="trilinear", align_corners=False
+    )[0]
+    clear = (
+        (whole - 0.5).abs().min(0).values > 1e-5
+        if regions
+        else whole.topk(2, 0).values.diff(dim=0)[0].abs() > 1e-5
+    )
     painted = torch.zeros(native, dtype=torch.uint8)
     for number, one in enumerate(whole, 1):
         painted[one > 0.5] = number

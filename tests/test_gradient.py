@@ -16,8 +16,8 @@ from segpipe.config.compose import CONF, validate
 from segpipe.config.probe import Depth
 from segpipe.errors import ConfigError
 from segpipe.nets.gradient import bottleneck, gradients, layers_in_order, relative_norms
-from segpipe.study.gradient import depth, ends, measure
-from segpipe.training.gradient_flow import GradientFlow
+from segpipe.probe.depth import depth, ends, measure
+from segpipe.training.callbacks.gradient_flow import GradientFlow
 
 
 def depth_options(*overrides: str) -> Depth:
@@ -59,7 +59,9 @@ def test_layers_come_in_the_order_in_which_they_run() -> None:
     layers = layers_in_order(net, (2, 8, 8, 8))
     stages = list(dict.fromkeys(layer.stage for layer in layers))
     assert stages == ["encoder 0", "encoder 1", "encoder 2", "decoder 1", "decoder 0", "head 0"]
-    assert len(layers) == sum(isinstance(part, nn.Conv3d | nn.ConvTranspose3d) for part in net.modules())
+    assert len(layers) == sum(
+        isinstance(part, nn.Conv3d | nn.ConvTranspose3d) for part in net.modules()
+    )
     assert all(layer.weight is net.get_submodule(layer.name).weight for layer in layers)
     assert layers[int(bottleneck(layers))].stage == "encoder 2"
 
@@ -81,7 +83,9 @@ def test_an_odd_size_and_a_dense_bottleneck_are_refused() -> None:
 
 
 def test_the_command_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
-    given = depth_options(f"output={tmp_path}", "model.blocks=1", "long_skips=[none,gate]", "size=16", "seeds=2")
+    given = depth_options(
+        f"output={tmp_path}", "model.blocks=1", "long_skips=[none,gate]", "size=16", "seeds=2"
+    )
     assert depth(given) == 0
     with (tmp_path / "depth.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -122,5 +126,7 @@ def test_gradient_flow_of_plain_descent_is_the_rate_times_the_gradient(tmp_path:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0"] * len(flow.layers) + ["1"] * len(flow.layers)
     for row in rows:
-        assert float(row["relative_step"]) == pytest.approx(0.25 * float(row["relative_gradient"]), rel=2e-3)
+        assert float(row["relative_step"]) == pytest.approx(
+            0.25 * float(row["relative_gradient"]), rel=2e-3
+        )
     assert (tmp_path / "gradient_flow.png").stat().st_size > 10_000

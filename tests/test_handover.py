@@ -10,20 +10,20 @@ from test_config import composed
 from test_plan import fingerprint
 
 from segpipe.card import card
-from segpipe.checkpoint import KEY, NETWORK, TrainedOn, contents, load, load_ensemble
+from segpipe.checkpoint import KEY, NETWORK, TrainedOn, load, load_ensemble, metadata
+from segpipe.config.checkpoint_tools import Card, Export
 from segpipe.config.compose import check, defaults, validate
-from segpipe.config.handover import Card, Export
 from segpipe.config.resume import resumed
 from segpipe.config.train import Train
 from segpipe.data.cases import Case
-from segpipe.data.examine import Examined
-from segpipe.data.fingerprint import content_of
+from segpipe.data.inspection import InspectedCase
 from segpipe.data.phantom import write_phantom
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.export import agreement, export
 from segpipe.geometry import Grid
-from segpipe.nets import build
-from segpipe.plan import make_plan
+from segpipe.nets.build import build
+from segpipe.planning.fingerprint import content_of
+from segpipe.planning.rules import make_plan
 from segpipe.prediction.predictor import Predictor
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
@@ -44,8 +44,11 @@ def network_file(file: Path, *overrides: str, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     network = build(options.model, 1, plan.outputs, plan.strides, plan.kernels)
     weights = {NETWORK + name: weight for name, weight in network.state_dict().items()}
-    data, dice = TrainedOn("Phantom", "c0ffee", 8, 2), {"liver": 0.9, "kidneys": 0.8, "vessel": float("nan")}
-    about = contents(options.model_dump(mode="json"), plan, data, dice)
+    data, dice = (
+        TrainedOn("Phantom", "c0ffee", 8, 2),
+        {"liver": 0.9, "kidneys": 0.8, "vessel": float("nan")},
+    )
+    about = metadata(options.model_dump(mode="json"), plan, data, dice)
     torch.save({"state_dict": weights, "global_step": 1234 + dims, KEY: about}, file)
     return file
 
@@ -56,7 +59,9 @@ def test_the_card_is_one_screen(tmp_path: Path) -> None:
     for words in ("step 1,237", "unet, 3D", "4 vessel", "Phantom: 8 cases train, 2 validate", "c0ffee", "0.9000 liver",
                   "0.8500 over whole validation scans", "spacing 2x2x2 mm"):  # fmt: skip
         assert words in text, words
-    assert lines[-1].endswith(f"segpipe-predict checkpoint={tmp_path}/net.ckpt input=SCANS output=MASKS")
+    assert lines[-1].endswith(
+        f"segpipe-predict checkpoint={tmp_path}/net.ckpt input=SCANS output=MASKS"
+    )
     assert len(lines) < 40
 
 
@@ -68,7 +73,9 @@ def test_the_card_of_an_older_checkpoint_says_what_it_lacks(tmp_path: Path) -> N
     assert card(file).count("not noted") == 3
 
 
-@pytest.mark.parametrize(("schema", "line"), [(Card, "checkpoint is missing"), (Export, "checkpoint is missing")])
+@pytest.mark.parametrize(
+    ("schema", "line"), [(Card, "checkpoint is missing"), (Export, "checkpoint is missing")]
+)
 def test_what_is_missing_is_one_line(schema: type[Card] | type[Export], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         check(schema.__name__.lower(), schema, [])
@@ -77,9 +84,15 @@ def test_what_is_missing_is_one_line(schema: type[Card] | type[Export], line: st
 def test_data_are_known_by_their_voxels_labels_and_places(tmp_path: Path) -> None:
     grid = Grid((2, 2, 2), torch.eye(4).double().numpy())
     cases = [
-        Examined(Case(name, (tmp_path / name,), None), grid=grid, content=name, label_content="l") for name in "ab"
+        InspectedCase(
+            Case(name, (tmp_path / name,), None), grid=grid, content=name, label_content="l"
+        )
+        for name in "ab"
     ]
-    same = [Examined(Case("x", (tmp_path / "x",), None), grid=grid, content=one, label_content="l") for one in "ba"]
+    same = [
+        InspectedCase(Case("x", (tmp_path / "x",), None), grid=grid, content=one, label_content="l")
+        for one in "ba"
+    ]
     assert content_of(cases) == content_of(same)
     cases[0].label_content = "another"
     assert content_of(cases) != content_of(same)
@@ -90,7 +103,10 @@ def test_masks_of_onnx_are_those_of_torch(tmp_path: Path) -> None:
     """On a whole scan, window by window of a batch, through the code that `predict.py` uses."""
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
-    source, file = network_file(tmp_path / "net.ckpt", "plan.patch=[16,24,16]"), tmp_path / "net.onnx"
+    source, file = (
+        network_file(tmp_path / "net.ckpt", "plan.patch=[16,24,16]"),
+        tmp_path / "net.onnx",
+    )
     assert export([source], file) >= 0.999
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ["batch", 1, "x", "y", "z"]
@@ -121,45 +137,65 @@ def test_a_2d_network_of_regions_is_exported_too(tmp_path: Path) -> None:
 
 @needs_onnx
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [["model.up=linear", "model.long_skips=gate"], ["model.short_skips=residual"]])
+@pytest.mark.parametrize(
+    "more", [["model.up=linear", "model.long_skips=gate"], ["model.short_skips=residual"]]
+)
 def test_an_ensemble_is_one_network(tmp_path: Path, more: list[str]) -> None:
-    files = [network_file(tmp_path / f"{seed}.ckpt", "plan.patch=[16,16,16]", *more, seed=seed) for seed in (0, 1)]
+    files = [
+        network_file(tmp_path / f"{seed}.ckpt", "plan.patch=[16,16,16]", *more, seed=seed)
+        for seed in (0, 1)
+    ]
     assert export(files, tmp_path / "net.onnx") >= 0.999
     assert agreement(load_ensemble(files), tmp_path / "net.onnx", [16, 16, 48]) >= 0.999
 
 
 @needs_onnx
-def test_a_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_differs_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("segpipe.export.agreement", lambda *_: 0.5)
-    monkeypatch.setattr("segpipe.export._write", lambda _trained, _window, part: part.write_bytes(b"x"))
-    with pytest.raises(SegpipeError, match=r"only 50.00% of voxels are as torch has them, so it was not written"):
+    monkeypatch.setattr(
+        "segpipe.export._write", lambda _trained, _window, part: part.write_bytes(b"x")
+    )
+    with pytest.raises(
+        SegpipeError, match=r"only 50.00% of voxels are as torch has them, so it was not written"
+    ):
         export([network_file(tmp_path / "net.ckpt")], tmp_path / "out" / "net.onnx")
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_without_onnx_one_line_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_one_line_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install 'segpipe\[onnx\]'"):
         export([tmp_path / "net.ckpt"], tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
-def test_without_its_package_a_logger_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_package_a_logger_is_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("segpipe.training.loggers.find_spec", lambda _: None)
     with pytest.raises(
-        ConfigError, match=rf"^logger={name}: {name} is not installed: pip install 'segpipe\[{name}\]'$"
+        ConfigError,
+        match=rf"^logger={name}: {name} is not installed: pip install 'segpipe\[{name}\]'$",
     ):
         check_logger(composed(f"logger={name}").logger)
     check_logger(composed().logger)
 
 
-@pytest.mark.skipif(find_spec("mlflow") is None or find_spec("sqlalchemy") is None, reason="needs MLflow")
+@pytest.mark.skipif(
+    find_spec("mlflow") is None or find_spec("sqlalchemy") is None, reason="needs MLflow"
+)
 def test_mlflow_is_told_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     database = f"sqlite:///{tmp_path}/mlflow.db"
-    options = composed("logger=mlflow", f"logger.tracking='{database}'", "logger.project=livers", "seed=7")
+    options = composed(
+        "logger=mlflow", f"logger.tracking='{database}'", "logger.project=livers", "seed=7"
+    )
     check_logger(options.logger)
     with open_logger(options, tmp_path / "deep" / "one") as logger:
         logger.log_metrics({"dice/mean": 0.5}, 3)

@@ -14,13 +14,14 @@ from test_config import composed
 from test_plan import fingerprint
 
 from segpipe.data.cases import Case
-from segpipe.data.examine import examine_case
+from segpipe.data.inspection import inspect_case
 from segpipe.data.patches import prepare_case
 from segpipe.data.phantom import write_phantom
 from segpipe.data.prepare import read_labels
 from segpipe.geometry import Grid
 from segpipe.metrics import IGNORED, dice_per_target, score_case
-from segpipe.plan import Plan, make_plan
+from segpipe.plan import Plan
+from segpipe.planning.rules import make_plan
 from segpipe.training.loss import SegmentationLoss
 
 LABELS = {"background": 0, "organ": 1, "vessel": 4}
@@ -28,14 +29,22 @@ REGIONS = "{both:[1,4],vessel:[4]}"
 
 
 def plan(*overrides: str) -> Plan:
-    return make_plan(composed(*overrides), fingerprint((1, 1, 1), (64, 64, 64)), ["MRI"], LABELS, "cpu")
+    return make_plan(
+        composed(*overrides), fingerprint((1, 1, 1), (64, 64, 64)), ["MRI"], LABELS, "cpu"
+    )
 
 
 @pytest.mark.parametrize("more", [[], [f"data.regions={REGIONS}"]])
 def test_what_is_ignored_is_in_no_term_of_the_loss(more: list[str]) -> None:
     made = plan("data.ignore_label=9", *more)
-    loss, full = SegmentationLoss(made, composed().optim), SegmentationLoss(plan(*more), composed().optim)
-    logits, label = torch.randn(2, made.outputs, 4, 6, 8), torch.randint(0, 3, (2, 1, 4, 6, 8), dtype=torch.uint8)
+    loss, full = (
+        SegmentationLoss(made, composed().optim),
+        SegmentationLoss(plan(*more), composed().optim),
+    )
+    logits, label = (
+        torch.randn(2, made.outputs, 4, 6, 8),
+        torch.randint(0, 3, (2, 1, 4, 6, 8), dtype=torch.uint8),
+    )
     assert float(loss(logits, label)) == pytest.approx(float(full(logits, label)), abs=1e-6)
     label[:, :, 2:] = IGNORED
     other = logits.clone()
@@ -58,7 +67,9 @@ def test_what_is_ignored_is_not_scored() -> None:
     assert score_case("a", prediction, open_, (1.0, 1.0, 1.0), targets) == score_case(
         "a", cut, truth, (1.0, 1.0, 1.0), targets
     )
-    assert np.array_equal(dice_per_target(prediction, open_, targets), dice_per_target(cut, truth, targets))
+    assert np.array_equal(
+        dice_per_target(prediction, open_, targets), dice_per_target(cut, truth, targets)
+    )
 
 
 def test_ignored_voxels_are_read_and_never_the_middle_of_a_patch(tmp_path: Path) -> None:
@@ -75,8 +86,8 @@ def test_ignored_voxels_are_read_and_never_the_middle_of_a_patch(tmp_path: Path)
     assert np.array_equal(inside, np.select([label == 9, label == 4], [IGNORED, 2], 0))
     prepared = prepare_case(case, made)
     assert [len(places) for places in prepared.indices] == [80 - 9, 0, 9]
-    assert examine_case(case, LABELS, 9).findings == []
-    assert [found.kind for found in examine_case(case, LABELS).findings] == ["values"]
+    assert inspect_case(case, LABELS, 9).findings == []
+    assert [found.kind for found in inspect_case(case, LABELS).findings] == ["values"]
 
 
 def sparse(root: Path, slices: int) -> None:
@@ -104,7 +115,9 @@ def test_sparse_annotation_trains_and_is_scored_where_it_is_known(tmp_path: Path
         rows = list(csv.DictReader(file))
     assert {row["label"] for row in rows} == {"liver", "kidneys", "vessel"}
     assert any((tmp_path / "runs/latest/overlays").iterdir())
-    refused = command("train.py", *[one for one in arguments if "ignore" not in one], folder=tmp_path)
+    refused = command(
+        "train.py", *[one for one in arguments if "ignore" not in one], folder=tmp_path
+    )
     assert "but the dataset declares only" in refused.stderr
 
 
@@ -117,9 +130,16 @@ def test_three_slices_an_axis_are_nearly_as_good_as_all(tmp_path: Path) -> None:
     dice = {}
     for name, more in (("full", []), ("sparse", ["data.ignore_label=9"])):
         budget = ["trainer.max_steps=400", "trainer.validations=1", f"hydra.run.dir={name}"]
-        done = command("train.py", "data=decathlon", f"data.root=data/{name}", *more, *budget, folder=tmp_path)
+        done = command(
+            "train.py", "data=decathlon", f"data.root=data/{name}", *more, *budget, folder=tmp_path
+        )
         assert done.returncode == 0, done.stderr
-        scans = ["input=data/full/imagesTs", "truth=data/full/labelsTs", f"output=masks_{name}", "overlays=false"]
+        scans = [
+            "input=data/full/imagesTs",
+            "truth=data/full/labelsTs",
+            f"output=masks_{name}",
+            "overlays=false",
+        ]
         assert command("predict.py", f"checkpoint={name}", *scans, folder=tmp_path).returncode == 0
         with (tmp_path / f"masks_{name}/scores.csv").open() as file:
             dice[name] = np.mean([float(row["dice"]) for row in csv.DictReader(file)])

@@ -11,21 +11,23 @@ from PIL import Image
 from segpipe.config.compose import defaults, validate
 from segpipe.config.predict import Predict
 from segpipe.metrics import Score
-from segpipe.prediction import index
-from segpipe.prediction.index import write_index
-from segpipe.prediction.manifest import Outcome
+from segpipe.prediction.records import ScanRecord
+from segpipe.reporting.prediction_page import write_index
 
 HOSTILE = "<script>alert(1)</script>"
 
 
 def options(folder: Path) -> Predict:
-    return validate(Predict, defaults("predict") | {"checkpoint": "run", "input": "scans", "output": str(folder)})
+    return validate(
+        Predict,
+        defaults("predict") | {"checkpoint": "run", "input": "scans", "output": str(folder)},
+    )
 
 
-def done(name: str, dice: float | None = None, volume: float = 2.0) -> Outcome:
+def done(name: str, dice: float | None = None, volume: float = 2.0) -> ScanRecord:
     scores = [] if dice is None else [Score(name, "liver", dice, dice, 1.0, 1.0, 1.0, volume, 2.0)]
     seconds = {"read": 0.1, "network": 3.21, "resample": 0.5, "write": 0.2}
-    return Outcome(name, "", "", seconds, [volume], [9], scores, images=[f"scans/{name}.nii.gz"], labels=["liver"], drawn=True)  # fmt: skip
+    return ScanRecord(name, "", "", seconds, [volume], [9], scores, images=[f"scans/{name}.nii.gz"], labels=["liver"], drawn=True)  # fmt: skip
 
 
 def draw(folder: Path, *names: str) -> None:
@@ -35,7 +37,7 @@ def draw(folder: Path, *names: str) -> None:
         Image.fromarray(pixels).save(folder / "overlays" / f"{name}.png")
 
 
-def written(folder: Path, *outcomes: Outcome) -> Reader:
+def written(folder: Path, *outcomes: ScanRecord) -> Reader:
     write_index(folder, {one.name: one for one in outcomes}, len(outcomes), options(folder))
     page = Reader(folder / "index.html")
     assert page.problems == []
@@ -45,7 +47,12 @@ def written(folder: Path, *outcomes: Outcome) -> Reader:
 
 def test_what_failed_comes_first_and_the_worst_of_the_rest_next(tmp_path: Path) -> None:
     draw(tmp_path, "a", "b")
-    page = written(tmp_path, done("a", 0.9), done("b", 0.8), Outcome(HOSTILE, f"{HOSTILE}.nii: 7 of 8 voxels are NaN"))
+    page = written(
+        tmp_path,
+        done("a", 0.9),
+        done("b", 0.8),
+        ScanRecord(HOSTILE, f"{HOSTILE}.nii: 7 of 8 voxels are NaN"),
+    )
     first = [row[0] for row in page.cells]
     assert first == ["scan", HOSTILE, "scan", "b", "a"]
     assert page.cells[1] == [HOSTILE, f"{HOSTILE}.nii: 7 of 8 voxels are NaN"]
@@ -58,15 +65,22 @@ def test_what_failed_comes_first_and_the_worst_of_the_rest_next(tmp_path: Path) 
     assert "2 scans done, 1 failed" in page.text
 
 
-def test_folders_of_scans_keep_their_links_and_a_network_of_other_labels_its_columns(tmp_path: Path) -> None:
-    earlier = Outcome("ward 3/x", images=["scans/ward 3/x.png"], labels=["vessel"], volumes_ml=[0.5], warnings=["finds no vessel"])  # fmt: skip
+def test_folders_of_scans_keep_their_links_and_a_network_of_other_labels_its_columns(
+    tmp_path: Path,
+) -> None:
+    earlier = ScanRecord("ward 3/x", images=["scans/ward 3/x.png"], labels=["vessel"], volumes_ml=[0.5], warnings=["finds no vessel"])  # fmt: skip
     page = written(tmp_path, done("a"), earlier)
     assert ("a", "ward%203/x.png") in page.addresses, "the mask of an image is an image"
-    assert [row[:4] for row in page.cells[1:]] == [["a", "picture", "2.00", "—"], ["ward 3/x", "—", "—", "0.50"]]
+    assert [row[:4] for row in page.cells[1:]] == [
+        ["a", "picture", "2.00", "—"],
+        ["ward 3/x", "—", "—", "0.50"],
+    ]
     assert page.cells[2][-1] == "finds no vessel"
 
 
-def test_beyond_the_limit_pictures_are_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_the_limit_pictures_are_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(index, "PICTURES_MIB", 0.5)
     names = [f"case_{number:03d}" for number in range(20)]
     draw(tmp_path, *names)
@@ -81,7 +95,10 @@ def test_beyond_the_limit_pictures_are_linked(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_folder_in_which_all_failed_or_nothing_was_drawn_has_a_page_too(tmp_path: Path) -> None:
-    assert [row[0] for row in written(tmp_path, Outcome("a", "a.nii: no such file")).cells] == ["scan", "a"]
+    assert [row[0] for row in written(tmp_path, ScanRecord("a", "a.nii: no such file")).cells] == [
+        "scan",
+        "a",
+    ]
     plain = done("a")
     plain.drawn = False
     assert "overlays=false" in written(tmp_path, plain).text

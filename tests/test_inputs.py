@@ -16,12 +16,12 @@ from test_commands import command
 from test_config import composed
 from test_plan import fingerprint
 
-from segpipe.checkpoint import KEY, NETWORK, contents
+from segpipe.checkpoint import KEY, NETWORK, metadata
 from segpipe.errors import ConfigError, DataError
-from segpipe.nets import build
-from segpipe.plan import make_plan
+from segpipe.io.volumes import read, read_grid, write_mask
+from segpipe.nets.build import build
+from segpipe.planning.rules import make_plan
 from segpipe.prediction.scans import find_scans
-from segpipe.volumes import read, read_grid, write_mask
 
 LPS = np.diag([-1.0, -1, 1, 1])
 VOXELS = np.random.default_rng(0).integers(-900, 900, (9, 7, 5)).astype(np.int16)
@@ -30,7 +30,9 @@ ORIENTATION, POSITION, SERIES = (0x0020, 0x0037), (0x0020, 0x0032), (0x0020, 0x0
 
 def oblique() -> np.ndarray:
     affine = np.eye(4)
-    affine[:3, :3] = Rotation.from_euler("xyz", (9, -14, 20), degrees=True).as_matrix() @ np.diag((0.7, 1.3, 2.5))
+    affine[:3, :3] = Rotation.from_euler("xyz", (9, -14, 20), degrees=True).as_matrix() @ np.diag(
+        (0.7, 1.3, 2.5)
+    )
     affine[:3, 3] = (-31.5, 12.25, 100)
     return affine
 
@@ -65,7 +67,9 @@ def test_a_mask_lies_where_the_scan_lies(tmp_path: Path, ending: str) -> None:
 
 def test_a_vector_image_has_channels(tmp_path: Path) -> None:
     two = np.stack([VOXELS, -VOXELS], -1)
-    assert np.array_equal(read([write_itk(tmp_path / "scan.mha", two, oblique())]).numpy(), np.moveaxis(two, -1, 0))
+    assert np.array_equal(
+        read([write_itk(tmp_path / "scan.mha", two, oblique())]).numpy(), np.moveaxis(two, -1, 0)
+    )
 
 
 def test_a_dicom_series_is_one_scan(tmp_path: Path) -> None:
@@ -73,19 +77,29 @@ def test_a_dicom_series_is_one_scan(tmp_path: Path) -> None:
     turn = Rotation.from_euler("xyz", (9, -14, 20), degrees=True).as_matrix()
     across, step = (tuple(turn[:, 0]), tuple(turn[:, 1])), tuple(2.5 * turn[:, 2])
     rescaled = {number: {(0x0028, 0x1052): "-1024", (0x0028, 0x1053): "2"} for number in range(5)}
-    folder = write_series(tmp_path / "scans/chest", VOXELS, step=step, across=across, changes=rescaled)
+    folder = write_series(
+        tmp_path / "scans/chest", VOXELS, step=step, across=across, changes=rescaled
+    )
     volume = read([folder])
     assert np.array_equal(volume.numpy()[0], 2.0 * VOXELS - 1024)
     expected = np.eye(4)
     expected[:3, :3], expected[:3, 3] = turn @ np.diag((0.7, 1.3, 2.5)), (-31.5, 12.25, 100)
     assert np.abs(np.asarray(volume.affine) - LPS @ expected).max() < 1e-3
     write_series(tmp_path / "scans/head", VOXELS)
-    for given, names in (("scans", ["chest", "head"]), ("scans/head", ["head"]), ("scans/h*", ["head"])):
-        assert [scan.name for scan in find_scans(str(tmp_path / given), tmp_path / "masks", 1)] == names
+    for given, names in (
+        ("scans", ["chest", "head"]),
+        ("scans/head", ["head"]),
+        ("scans/h*", ["head"]),
+    ):
+        assert [
+            scan.name for scan in find_scans(str(tmp_path / given), tmp_path / "masks", 1)
+        ] == names
 
 
 def _tilted(number: int) -> dict[tuple[int, int], Any]:
-    return {POSITION: (-31.5, 12.25 + number * 2.5 * math.tan(math.radians(12)), 100 + 2.5 * number)}
+    return {
+        POSITION: (-31.5, 12.25 + number * 2.5 * math.tan(math.radians(12)), 100 + 2.5 * number)
+    }
 
 
 @pytest.mark.parametrize(
@@ -95,14 +109,22 @@ def _tilted(number: int) -> dict[tuple[int, int], Any]:
             {3: {POSITION: (-31.5, 12.25, 109.0)}},
             r"0003.dcm and 0002.dcm lie 4 mm apart, most slices 2.5 mm: the spacing is uneven",
         ),
-        ({4: {POSITION: (-31.5, 12.25, 112.5)}}, r"lie 5 mm apart, most slices 2.5 mm: 1 missing between them"),
+        (
+            {4: {POSITION: (-31.5, 12.25, 112.5)}},
+            r"lie 5 mm apart, most slices 2.5 mm: 1 missing between them",
+        ),
         ({number: _tilted(number) for number in range(5)}, r"the gantry is tilted by 12.0 degrees"),
         ({2: {SERIES: "1.2.9"}}, r"holds 2 DICOM series of images; give each a folder of its own"),
-        ({2: {ORIENTATION: (*ACROSS[1], *ACROSS[0])}}, r"differs in size or orientation from .*they are no one stack"),
+        (
+            {2: {ORIENTATION: (*ACROSS[1], *ACROSS[0])}},
+            r"differs in size or orientation from .*they are no one stack",
+        ),
         ({2: {POSITION: None}}, r"has no position or orientation of the slice \(tag 0020,0032\)"),
     ],
 )
-def test_what_is_no_stack_of_slices_is_refused(tmp_path: Path, changes: dict[int, Any], reason: str) -> None:
+def test_what_is_no_stack_of_slices_is_refused(
+    tmp_path: Path, changes: dict[int, Any], reason: str
+) -> None:
     folder = write_series(tmp_path / "scan", VOXELS, changes=changes)
     for reading in (read_grid, lambda path: read([path])):
         with pytest.raises(DataError, match=reason) as refused:
@@ -142,17 +164,25 @@ def test_two_scans_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_real_series_lie_where_their_conversion_lies(real_data: Path, maker: str) -> None:
     folder = real_data / f"dicom/series/{maker}/001"
     series, converted = read([folder]), read([folder.with_name("001_ground_truth.nii.gz")])
-    here, there = (read_grid(path) for path in (folder, folder.with_name("001_ground_truth.nii.gz")))
-    assert np.array_equal(here.to_ras(series.as_tensor()).numpy(), there.to_ras(converted.as_tensor()).numpy())
+    here, there = (
+        read_grid(path) for path in (folder, folder.with_name("001_ground_truth.nii.gz"))
+    )
+    assert np.array_equal(
+        here.to_ras(series.as_tensor()).numpy(), there.to_ras(converted.as_tensor()).numpy()
+    )
     ends = []
     for grid in (here, there):
         last = np.subtract(grid.shape, 1)
-        corners = [(grid.affine @ [*np.multiply(corner, last), 1])[:3] for corner in np.ndindex(2, 2, 2)]
+        corners = [
+            (grid.affine @ [*np.multiply(corner, last), 1])[:3] for corner in np.ndindex(2, 2, 2)
+        ]
         ends.append((np.min(corners, 0), np.max(corners, 0)))
     assert np.allclose(ends[0], ends[1], atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("gantry_tilt", "tilted by 14.0"), ("missing_slice", "1 missing")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("gantry_tilt", "tilted by 14.0"), ("missing_slice", "1 missing")]
+)
 def test_real_broken_series_are_refused(real_data: Path, name: str, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         read([real_data / "dicom/broken" / name])
@@ -165,12 +195,15 @@ def network_of_one_channel(file: Path) -> Path:
     torch.manual_seed(0)
     network = build(options.model, 1, plan.outputs, plan.strides, plan.kernels)
     weights = {NETWORK + name: weight for name, weight in network.state_dict().items()}
-    torch.save({"state_dict": weights, KEY: contents(options.model_dump(mode="json"), plan)}, file)
+    torch.save({"state_dict": weights, KEY: metadata(options.model_dump(mode="json"), plan)}, file)
     return file
 
 
 def write_twelve_bad_ones(folder: Path) -> None:
-    affine, header = oblique(), "NRRD0004\ntype: short\ndimension: {}\nsizes: {}\nencoding: raw\nendian: little\n{}\n"
+    affine, header = (
+        oblique(),
+        "NRRD0004\ntype: short\ndimension: {}\nsizes: {}\nencoding: raw\nendian: little\n{}\n",
+    )
     there = "space: left-posterior-superior\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n"
     nib.save(nib.Nifti1Image(VOXELS, affine), folder / "cut.nii.gz")
     (folder / "cut.nii.gz").write_bytes((folder / "cut.nii.gz").read_bytes()[:300])
@@ -183,7 +216,9 @@ def write_twelve_bad_ones(folder: Path) -> None:
     write_itk(folder / "short.mha", VOXELS, affine)
     (folder / "short.mha").write_bytes((folder / "short.mha").read_bytes()[:-200])
     (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n cut short")
-    write_series(folder / "tilted", VOXELS, changes={number: _tilted(number) for number in range(5)})
+    write_series(
+        folder / "tilted", VOXELS, changes={number: _tilted(number) for number in range(5)}
+    )
     write_series(folder / "gap", VOXELS, changes={4: {POSITION: (-31.5, 12.25, 112.5)}})
     write_series(folder / "two", VOXELS, changes={2: {SERIES: "1.2.9"}})
 
@@ -209,7 +244,20 @@ def test_thirty_inputs_of_which_twelve_are_bad(tmp_path: Path) -> None:
     bad = {name: reason for name, reason in reasons.items() if reason}
     assert len(reasons) == 30
     assert sorted(bad) == sorted(
-        ["cut", "text", "empty", "nan", "channels", "huge", "flat", "short", "picture", "tilted", "gap", "two"]
+        [
+            "cut",
+            "text",
+            "empty",
+            "nan",
+            "channels",
+            "huge",
+            "flat",
+            "short",
+            "picture",
+            "tilted",
+            "gap",
+            "two",
+        ]
     )
     for name, reason in bad.items():
         assert f"scans/{name}" in reason
@@ -220,4 +268,6 @@ def test_thirty_inputs_of_which_twelve_are_bad(tmp_path: Path) -> None:
     for path in masks:
         nib.load(path).get_fdata()
     assert command("predict.py", *call, folder=tmp_path).returncode == 3
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "masks").glob("*.nii.gz")} == masks
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "masks").glob("*.nii.gz")
+    } == masks

@@ -6,23 +6,30 @@ import torch
 from test_nets import network
 from torch import Tensor, nn
 
-from segpipe.study.landscape import directions, filter_norms, moving, surface
+from segpipe.probe.landscape import directions, filter_norms, moving, surface
 
 LAYERS = [
     (nn.Conv2d(4, 6, 3), lambda weight, n: weight[n]),
     (nn.Conv3d(4, 6, 3, groups=2), lambda weight, n: weight[n]),
     (nn.ConvTranspose2d(4, 6, 2), lambda weight, n: weight[:, n]),
-    (nn.ConvTranspose3d(4, 6, 2, groups=2), lambda weight, n: weight[2 * (n // 3) : 2 * (n // 3) + 2, n % 3]),
+    (
+        nn.ConvTranspose3d(4, 6, 2, groups=2),
+        lambda weight, n: weight[2 * (n // 3) : 2 * (n // 3) + 2, n % 3],
+    ),
     (nn.Linear(4, 6), lambda weight, n: weight[n]),
 ]
 
 
 @pytest.mark.parametrize(("layer", "filter_"), LAYERS)
-def test_every_filter_of_a_direction_is_as_long_as_the_layers_own(layer: nn.Module, filter_) -> None:
+def test_every_filter_of_a_direction_is_as_long_as_the_layers_own(
+    layer: nn.Module, filter_
+) -> None:
     ((drawn,),) = directions(layer, 1, seed=0)
     weight = layer.get_parameter("weight").detach()
     for number in range(6):
-        assert float(filter_(drawn, number).norm()) == pytest.approx(float(filter_(weight, number).norm()), rel=1e-5)
+        assert float(filter_(drawn, number).norm()) == pytest.approx(
+            float(filter_(weight, number).norm()), rel=1e-5
+        )
     assert filter_norms(layer, weight).broadcast_to(weight.shape).shape == weight.shape
 
 
@@ -40,8 +47,8 @@ def test_a_transposed_filter_makes_one_channel(layer: nn.ConvTranspose2d) -> Non
 
 def test_the_landscape_of_a_linear_model_is_its_paraboloid() -> None:
     """`|X (w + a d + b e) - y|^2 / n`, expanded in a and b."""
-    chance = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(50, size, generator=chance).double() for size in (7, 1))
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(50, size, generator=rng).double() for size in (7, 1))
     model = nn.Linear(7, 1).double()
 
     def loss() -> float:
@@ -53,8 +60,18 @@ def test_the_landscape_of_a_linear_model_is_its_paraboloid() -> None:
     rest = (model(x) - y).detach()
     u, v = (x @ way[0].T for way in ways)
     a, b = np.meshgrid(places, places, indexing="ij")
-    dot = [float((one * other).mean()) for one, other in ((rest, rest), (rest, u), (rest, v), (u, u), (v, v), (u, v))]
-    expected = dot[0] + 2 * a * dot[1] + 2 * b * dot[2] + a**2 * dot[3] + b**2 * dot[4] + 2 * a * b * dot[5]
+    dot = [
+        float((one * other).mean())
+        for one, other in ((rest, rest), (rest, u), (rest, v), (u, u), (v, v), (u, v))
+    ]
+    expected = (
+        dot[0]
+        + 2 * a * dot[1]
+        + 2 * b * dot[2]
+        + a**2 * dot[3]
+        + b**2 * dot[4]
+        + 2 * a * b * dot[5]
+    )
     assert found == pytest.approx(expected, rel=1e-12)
     assert surface(model, loss, ways[:1], places) == pytest.approx(expected[:, 4], rel=1e-12)
 
@@ -76,10 +93,18 @@ def test_a_walk_leaves_the_network_as_it_was_even_when_it_breaks() -> None:
 
 def test_biases_and_norms_stand_still() -> None:
     net, seen = network(2).eval(), []
-    others = [weight for part in net.modules() if part not in moving(net) for weight in part.parameters(recurse=False)]
+    others = [
+        weight
+        for part in net.modules()
+        if part not in moving(net)
+        for weight in part.parameters(recurse=False)
+    ]
     others += [part.bias for part in moving(net) if isinstance(part.bias, Tensor)]  # type: ignore[union-attr]
     surface(
-        net, lambda: seen.append([one.detach().clone() for one in others]) or 0.0, directions(net, 1, 0), [-1.0, 1.0]
+        net,
+        lambda: seen.append([one.detach().clone() for one in others]) or 0.0,
+        directions(net, 1, 0),
+        [-1.0, 1.0],
     )
     assert others
     assert all(torch.equal(first, second) for first, second in zip(*seen, strict=True))

@@ -19,12 +19,21 @@ def touch(folder: Path, *names: str) -> Path:
 
 
 def decathlon(root: Path, **changes: object) -> Path:
-    touch(root, "imagesTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/a.nii.gz", "labelsTr/b.nii.gz", "imagesTs/c.nii.gz")
+    touch(
+        root,
+        "imagesTr/a.nii.gz",
+        "imagesTr/b.nii.gz",
+        "labelsTr/a.nii.gz",
+        "labelsTr/b.nii.gz",
+        "imagesTs/c.nii.gz",
+    )
     facts = {
         "name": "Heart",
         "modality": {"0": "CT"},
         "labels": {"0": "background", "2": "wall", "1": "atrium"},
-        "training": [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in "ba"],
+        "training": [
+            {"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in "ba"
+        ],
         "test": ["./imagesTs/c.nii.gz"],
     }
     (root / "dataset.json").write_text(json.dumps(facts | changes))
@@ -33,7 +42,10 @@ def decathlon(root: Path, **changes: object) -> Path:
 
 def nnunet(root: Path, **changes: object) -> Path:
     touch(
-        root, *[f"imagesTr/{n}_000{c}.nii.gz" for n in "ab" for c in (0, 1)], "labelsTr/a.nii.gz", "labelsTr/b.nii.gz"
+        root,
+        *[f"imagesTr/{n}_000{c}.nii.gz" for n in "ab" for c in (0, 1)],
+        "labelsTr/a.nii.gz",
+        "labelsTr/b.nii.gz",
     )
     facts = {
         "channel_names": {"1": "T1w", "0": "FLAIR"},
@@ -68,14 +80,19 @@ def test_nnunet_orders_channels_by_number(tmp_path: Path) -> None:
 def test_folder_matches_names_whatever_the_endings(tmp_path: Path) -> None:
     touch(tmp_path, "images/x.nii.gz", "labels/x.nii", "images/y.PNG", "labels/y_mask.png")
     dataset = read_dataset("folder", tmp_path)
-    found = [(case.name, case.images[0].name, case.label and case.label.name) for case in dataset.cases]
+    found = [
+        (case.name, case.images[0].name, case.label and case.label.name) for case in dataset.cases
+    ]
     assert found == [("x", "x.nii.gz", "x.nii"), ("y", "y.PNG", "y_mask.png")]
     assert dataset.labels is None
 
 
 def test_folder_groups_channels(tmp_path: Path) -> None:
     touch(tmp_path, "images/x_0001.nii", "images/x_0000.nii", "labels/x.nii")
-    assert [path.name for path in read_dataset("folder", tmp_path).cases[0].images] == ["x_0000.nii", "x_0001.nii"]
+    assert [path.name for path in read_dataset("folder", tmp_path).cases[0].images] == [
+        "x_0000.nii",
+        "x_0001.nii",
+    ]
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t"])
@@ -100,18 +117,36 @@ def test_table(tmp_path: Path, delimiter: str) -> None:
     ("name", "content", "says"),
     [
         ("t.csv", b"case,image,label\n\xe4,a.nii,b.nii\n", "is not UTF-8 text"),
-        ("t.csv", b"case,image,label\nA,a.nii,b.nii,more\n", "row 2 has not the 3 fields of the header"),
+        (
+            "t.csv",
+            b"case,image,label\nA,a.nii,b.nii,more\n",
+            "row 2 has not the 3 fields of the header",
+        ),
         ("t.csv", b"case,image,label\nA,a.nii\n", "row 2 has not the 3 fields of the header"),
         ("t.csv", b"", "has no rows"),
-        ("t.csv", b"case,image,label,split\nA,a.nii,b.nii,test\n", "all 1 rows have the split test"),
+        (
+            "t.csv",
+            b"case,image,label,split\nA,a.nii,b.nii,test\n",
+            "all 1 rows have the split test",
+        ),
         ("t.csv", b"case,image,label\nA,a.nii;c.nii,b.nii\nB,d.nii,b.nii\n", "1 in B, 2 in A"),
         ("t.json", b'{"image": "a.nii"}', "must be a list of objects"),
         ("t.json", b'[{"image": 3, "label": "b.nii"}]', "image and label must be file names"),
-        ("t.json", b'[{"image": ["a.nii", 1], "label": "b.nii"}]', "image and label must be file names"),
-        ("t.json", b'[{"image": "a.nii", "label": ["b.nii"]}]', "image and label must be file names"),
+        (
+            "t.json",
+            b'[{"image": ["a.nii", 1], "label": "b.nii"}]',
+            "image and label must be file names",
+        ),
+        (
+            "t.json",
+            b'[{"image": "a.nii", "label": ["b.nii"]}]',
+            "image and label must be file names",
+        ),
     ],
 )
-def test_a_broken_table_is_named_in_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_a_broken_table_is_named_in_one_line(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
     (touch(tmp_path, "a.nii", "b.nii", "c.nii", "d.nii") / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         read_dataset("table", tmp_path)
@@ -121,13 +156,21 @@ def test_a_broken_table_is_named_in_one_line(tmp_path: Path, name: str, content:
 
 def test_json_table(tmp_path: Path) -> None:
     touch(tmp_path, "t1.nii", "t2.nii", "a.nii")
-    (tmp_path / "cases.json").write_text(json.dumps([{"image": ["t1.nii", "t2.nii"], "label": "a.nii"}]))
-    assert read_dataset("table", tmp_path).cases[0].images == (tmp_path / "t1.nii", tmp_path / "t2.nii")
+    (tmp_path / "cases.json").write_text(
+        json.dumps([{"image": ["t1.nii", "t2.nii"], "label": "a.nii"}])
+    )
+    assert read_dataset("table", tmp_path).cases[0].images == (
+        tmp_path / "t1.nii",
+        tmp_path / "t2.nii",
+    )
 
 
 def test_declared_labels_replace_the_datasets(tmp_path: Path) -> None:
     declared = {"all": 3, "nothing": 0}
-    assert read_dataset("decathlon", decathlon(tmp_path), declared=declared).labels == {"nothing": 0, "all": 3}
+    assert read_dataset("decathlon", decathlon(tmp_path), declared=declared).labels == {
+        "nothing": 0,
+        "all": 3,
+    }
 
 
 def broken(root: Path, how: str) -> tuple[str, Path]:
@@ -152,7 +195,9 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
     elif how == "ignore":
         return "nnunet", nnunet(root, labels={"background": 0, "edema": 1, "ignore": 2})
     elif how == "unmatched":
-        return "folder", touch(root, "images/scan1.nii", "images/scan2.nii", "labels/scan1.nii", "labels/scan_2.nii")
+        return "folder", touch(
+            root, "images/scan1.nii", "images/scan2.nii", "labels/scan1.nii", "labels/scan_2.nii"
+        )
     elif how == "left over":
         return "folder", touch(root, "images/scan1.nii", "labels/scan1.nii", "labels/scan3.nii")
     elif how == "no folder":
@@ -184,13 +229,37 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
     ("how", "kind", "says"),
     [
         ("missing file", DataError, "dataset.json: 1 of 4 named files are not there, as "),
-        ("two backgrounds", DataError, "two labels share a name in {'0': 'background', '1': 'background'}"),
-        ("no background", DataError, "{'atrium': 1, 'wall': 2} must be a background of id 0 and others"),
+        (
+            "two backgrounds",
+            DataError,
+            "two labels share a name in {'0': 'background', '1': 'background'}",
+        ),
+        (
+            "no background",
+            DataError,
+            "{'atrium': 1, 'wall': 2} must be a background of id 0 and others",
+        ),
         ("not json", DataError, "dataset.json: cannot be read as JSON"),
-        ("odd labels", DataError, "'labels' must be as {\"0\": \"background\", ...}, got ['background']"),
-        ("wrong layout", ConfigError, "has no 'modality', so it is not data=decathlon; this looks like data=nnunet"),
-        ("channel", DataError, "case b lacks _0001: here a case has _0000, _0001; found b_0000.nii.gz"),
-        ("region", DataError, "label whole: [1, 2]: regions and ignore labels are not read from here; give plain ids"),
+        (
+            "odd labels",
+            DataError,
+            "'labels' must be as {\"0\": \"background\", ...}, got ['background']",
+        ),
+        (
+            "wrong layout",
+            ConfigError,
+            "has no 'modality', so it is not data=decathlon; this looks like data=nnunet",
+        ),
+        (
+            "channel",
+            DataError,
+            "case b lacks _0001: here a case has _0000, _0001; found b_0000.nii.gz",
+        ),
+        (
+            "region",
+            DataError,
+            "label whole: [1, 2]: regions and ignore labels are not read from here; give plain ids",
+        ),
         ("ignore", DataError, "label ignore: 2: regions and ignore labels"),
         ("unmatched", DataError, "1 of 2 images have no label of their name"),
         ("unmatched", DataError, "as scan2.nii; closest: scan_2, scan1"),
@@ -205,7 +274,9 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
         ("two tables", ConfigError, "holds 2 tables"),
     ],
 )
-def test_a_broken_dataset_is_named_in_one_line(tmp_path: Path, how: str, kind: type[Exception], says: str) -> None:
+def test_a_broken_dataset_is_named_in_one_line(
+    tmp_path: Path, how: str, kind: type[Exception], says: str
+) -> None:
     layout, root = broken(tmp_path, how)
     with pytest.raises(kind) as caught:
         read_dataset(layout, root)  # type: ignore[arg-type]
@@ -222,7 +293,8 @@ def test_a_wrong_root_names_its_nearest(tmp_path: Path) -> None:
 
 def test_another_layout_is_recognised(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="has no dataset.json, so it is not data=decathlon; this looks like data=folder"
+        ConfigError,
+        match="has no dataset.json, so it is not data=decathlon; this looks like data=folder",
     ):
         read_dataset("decathlon", touch(tmp_path, "images/a.nii", "labels/a.nii"))
 
@@ -244,19 +316,28 @@ def test_a_training_case_needs_a_label_and_never_takes_a_test_one(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"training": []}, "DIR/dataset.json: 'training' lists no case; each is an object with image and label"),
+        (
+            {"training": []},
+            "DIR/dataset.json: 'training' lists no case; each is an object with image and label",
+        ),
         ({"training": 3}, "DIR/dataset.json: 'training' must be a list of cases, got 3"),
         ({"test": [7]}, "DIR/dataset.json: each case of 'test' must name an image, got 7"),
         (
             {"test": ["imagesTs/z.nii.gz"]},
             "DIR/dataset.json: 1 of 1 named files are not there, as DIR/imagesTs/z.nii.gz",
         ),
-        ({"test": ["imagesTs/c.nii.gz"] * 2}, "DIR: the test case name c stands 2 times; each must stand once"),
+        (
+            {"test": ["imagesTs/c.nii.gz"] * 2},
+            "DIR: the test case name c stands 2 times; each must stand once",
+        ),
         (
             {"test": ["imagesTr/a.nii.gz"]},
             "DIR: the image DIR/imagesTr/a.nii.gz stands 2 times; each must stand once",
         ),
-        ({"modality": ["CT"]}, "DIR/dataset.json: 'modality' must be as {\"0\": \"MRI\", ...}, got ['CT']"),
+        (
+            {"modality": ["CT"]},
+            "DIR/dataset.json: 'modality' must be as {\"0\": \"MRI\", ...}, got ['CT']",
+        ),
     ],
 )
 def test_a_broken_decathlon(tmp_path: Path, changes: dict[str, object], says: str) -> None:
@@ -267,9 +348,15 @@ def test_a_broken_decathlon(tmp_path: Path, changes: dict[str, object], says: st
     ("changes", "says"),
     [
         ({"labels": None}, "'labels' must be as {\"background\": 0, ...}, got None"),
-        ({"labels": {"background": 0, "a": "x"}}, "'labels' must be as {\"background\": 0, ...}, got {'a': 'x',"),
+        (
+            {"labels": {"background": 0, "a": "x"}},
+            "'labels' must be as {\"background\": 0, ...}, got {'a': 'x',",
+        ),
         ({"channel_names": ["T1"]}, "'channel_names' must be as {\"0\": \"T1\", ...}, got ['T1']"),
-        ({"file_ending": ".mha"}, "no file matches imagesTr/*_0000.mha; found a_0000.nii.gz, a_0001.nii.gz,"),
+        (
+            {"file_ending": ".mha"},
+            "no file matches imagesTr/*_0000.mha; found a_0000.nii.gz, a_0001.nii.gz,",
+        ),
     ],
 )
 def test_a_broken_nnunet(tmp_path: Path, changes: dict[str, object], says: str) -> None:
@@ -285,12 +372,17 @@ def test_nnunet_drops_no_case_whose_first_channel_is_missing(tmp_path: Path) -> 
 
 def test_nnunet_refuses_a_channel_too_many(tmp_path: Path) -> None:
     touch(nnunet(tmp_path), "imagesTr/b_0002.nii.gz")
-    assert "case b has too many channels: here a case has _0000, _0001" in refusal("nnunet", tmp_path)
+    assert "case b has too many channels: here a case has _0000, _0001" in refusal(
+        "nnunet", tmp_path
+    )
 
 
 def test_nnunet_refuses_a_label_without_an_image(tmp_path: Path) -> None:
     touch(nnunet(tmp_path), "labelsTr/c.nii.gz")
-    assert refusal("nnunet", tmp_path) == "DIR/labelsTr: 1 labels have no image in imagesTr, as c.nii.gz"
+    assert (
+        refusal("nnunet", tmp_path)
+        == "DIR/labelsTr: 1 labels have no image in imagesTr, as c.nii.gz"
+    )
 
 
 def test_nnunet_test_part_and_hidden_files(tmp_path: Path) -> None:
@@ -316,15 +408,23 @@ def test_declared_labels_stand_in_for_regions(tmp_path: Path) -> None:
 
 
 def test_declared_labels_need_a_background(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data.labels: the labels {'a': 1} must be a background of id 0"):
+    with pytest.raises(
+        ConfigError, match="data.labels: the labels {'a': 1} must be a background of id 0"
+    ):
         read_dataset("decathlon", decathlon(tmp_path), declared={"a": 1})
 
 
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        ("images/x.nii images/x.png labels/x.nii", "DIR/images: x.nii and x.png have the same name, x; keep one"),
-        ("images/x.nii labels/x.nii labels/x.png", "DIR/labels: x.nii and x.png have the same name, x; keep one"),
+        (
+            "images/x.nii images/x.png labels/x.nii",
+            "DIR/images: x.nii and x.png have the same name, x; keep one",
+        ),
+        (
+            "images/x.nii labels/x.nii labels/x.png",
+            "DIR/labels: x.nii and x.png have the same name, x; keep one",
+        ),
         (
             "images/x.nii labels/x.nii labels/x_seg.nii",
             "DIR/labels: 1 of 2 labels have no image of their name in DIR/images, as x_seg.nii",
@@ -354,11 +454,20 @@ def test_a_broken_folder(tmp_path: Path, names: str, says: str) -> None:
 
 
 def test_numbered_cases_are_not_channels(tmp_path: Path) -> None:
-    touch(tmp_path, "images/img_0000.png", "images/img_0001.png", "labels/img_0000.png", "labels/img_0001_mask.png")
+    touch(
+        tmp_path,
+        "images/img_0000.png",
+        "images/img_0001.png",
+        "labels/img_0000.png",
+        "labels/img_0001_mask.png",
+    )
     touch(tmp_path, "test/images/img_0000.png", "test/images/img_0001.png")
     dataset = read_dataset("folder", tmp_path)
     assert [case.name for case in dataset.cases] == ["img_0000", "img_0001"]
-    assert [(case.name, case.label) for case in dataset.test] == [("img_0000", None), ("img_0001", None)]
+    assert [(case.name, case.label) for case in dataset.test] == [
+        ("img_0000", None),
+        ("img_0001", None),
+    ]
 
 
 def test_a_folders_test_part_has_the_channels_of_its_training_part(tmp_path: Path) -> None:
@@ -373,12 +482,16 @@ def test_a_folders_test_part_has_the_channels_of_its_training_part(tmp_path: Pat
 @pytest.mark.parametrize("layout", ["decathlon", "nnunet", "folder"])
 def test_a_file_is_no_root(tmp_path: Path, layout: str) -> None:
     file = decathlon(tmp_path) / "dataset.json"
-    says = f"data.root={file}: is a file; data={layout} needs the folder, as in data.root={tmp_path}"
+    says = (
+        f"data.root={file}: is a file; data={layout} needs the folder, as in data.root={tmp_path}"
+    )
     assert refusal(layout, file) == says.replace(str(file), "DIR")
 
 
 @pytest.mark.parametrize(("make", "other"), [(decathlon, "decathlon"), (nnunet, "nnunet")])
-def test_a_table_that_is_another_layout(tmp_path: Path, make: Callable[[Path], Path], other: str) -> None:
+def test_a_table_that_is_another_layout(
+    tmp_path: Path, make: Callable[[Path], Path], other: str
+) -> None:
     says = f"data.root=DIR: holds no table, so it is not data=table; this looks like data={other}"
     assert refusal("table", make(tmp_path)) == says
 
@@ -386,7 +499,10 @@ def test_a_table_that_is_another_layout(tmp_path: Path, make: Callable[[Path], P
 def test_a_folder_that_is_another_layout(tmp_path: Path) -> None:
     assert refusal("folder", decathlon(tmp_path)).endswith("; this looks like data=decathlon")
     (tmp_path / "dataset.json").write_text("3")
-    assert refusal("folder", tmp_path) == "data.root=DIR: has no folder images; closest: imagesTs, imagesTr, labelsTr"
+    assert (
+        refusal("folder", tmp_path)
+        == "data.root=DIR: has no folder images; closest: imagesTs, imagesTr, labelsTr"
+    )
 
 
 def test_real_datasets(real_data: Path) -> None:
@@ -394,4 +510,7 @@ def test_real_datasets(real_data: Path) -> None:
     assert len(hippocampus.cases) == 200
     assert hippocampus.labels == {"background": 0, "Anterior": 1, "Posterior": 2}
     assert len(read_dataset("folder", real_data / "nuclei").cases) == 200
-    assert [case.name for case in read_dataset("folder", real_data / "spinal_cord").cases] == ["t1", "t2"]
+    assert [case.name for case in read_dataset("folder", real_data / "spinal_cord").cases] == [
+        "t1",
+        "t2",
+    ]

@@ -14,8 +14,8 @@ from test_geometry import ORIENTATIONS, make_affine
 
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, ModelSpace
+from segpipe.io.volumes import write_shares
 from segpipe.prediction.maps import Maps
-from segpipe.volumes import write_shares
 
 BOTH = ("probabilities", "entropy")
 
@@ -38,9 +38,14 @@ def test_what_is_written_through_the_view_is_what_turning_gives(number: int) -> 
     most=st.sampled_from([1, 40, 10**6]),
     exclusive=st.booleans(),
 )
-def test_slabs_leave_the_maps_of_the_whole_volume(model, native, cuts, axis, most, exclusive) -> None:
+def test_slabs_leave_the_maps_of_the_whole_volume(
+    model, native, cuts, axis, most, exclusive
+) -> None:
     """However the volume is cut, what is kept is within half a step of what interpolating all classes at once gives."""
-    noise = torch.randn(3, *model, generator=torch.Generator().manual_seed(sum(model) + sum(native))) * 3
+    noise = (
+        torch.randn(3, *model, generator=torch.Generator().manual_seed(sum(model) + sum(native)))
+        * 3
+    )
     chances = torch.softmax(noise, 0) if exclusive else torch.sigmoid(noise)
     grid = Grid(native, np.diag([-1.0, 1.0, -1.0, 1.0]))
     space = ModelSpace(tuple(of / size for size, of in zip(model, native, strict=True)))  # type: ignore[arg-type]
@@ -51,12 +56,17 @@ def test_slabs_leave_the_maps_of_the_whole_volume(model, native, cuts, axis, mos
         patched.setattr("segpipe.geometry.MOST_VOXELS", most)
         labels = space.leave(iter(slabs), axis, grid, ids, maps.watch)
     assert torch.equal(labels, space.leave([chances], axis, grid, ids))
-    whole = torch.nn.functional.interpolate(chances[None], native, mode="trilinear", align_corners=False)[0].double()
+    whole = torch.nn.functional.interpolate(
+        chances[None], native, mode="trilinear", align_corners=False
+    )[0].double()
     whole = whole.flip(1, 3)
     assert maps.probabilities is not None
     assert maps.entropy is not None
     assert maps.probabilities.shape == (*native, 3)
-    assert np.abs(maps.probabilities / 255 - whole.permute(1, 2, 3, 0).numpy()).max() <= 0.5 / 255 + 1e-5
+    assert (
+        np.abs(maps.probabilities / 255 - whole.permute(1, 2, 3, 0).numpy()).max()
+        <= 0.5 / 255 + 1e-5
+    )
     if exclusive:
         entropy = torch.distributions.Categorical(probs=whole.movedim(0, -1)).entropy() / np.log(3)
     else:
@@ -70,7 +80,9 @@ def test_the_entropy_of_what_is_sure_is_0_and_of_what_is_even_1() -> None:
         even = 0.25 if exclusive else 0.5
         chances = torch.tensor([[1, even], [0, even], [0, even], [0, even]]).reshape(4, 2, 1, 1)
         maps = Maps(grid, 0, 4, exclusive, ["entropy"])
-        ModelSpace((None, None, None)).leave([chances], 0, grid, None if exclusive else [1, 2, 3, 4], maps.watch)
+        ModelSpace((None, None, None)).leave(
+            [chances], 0, grid, None if exclusive else [1, 2, 3, 4], maps.watch
+        )
         assert maps.probabilities is None
         assert maps.entropy is not None
         assert maps.entropy.ravel().tolist() == [0, 255]
@@ -99,7 +111,9 @@ def header_of(path: Path) -> tuple:
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("classes", [(), (3,)])
-def test_shares_lie_as_their_scan_and_stay_small(tmp_path: Path, kind, classes: tuple[int, ...]) -> None:
+def test_shares_lie_as_their_scan_and_stay_small(
+    tmp_path: Path, kind, classes: tuple[int, ...]
+) -> None:
     affine = np.array([[0, -1.5, 0.1, 9], [1.2, 0, 0, -4], [0, 0.1, -2, 7], [0, 0, 0, 1.0]])
     scan = kind(np.random.default_rng(0).normal(size=(9, 8, 7)).astype(np.float32) * 1000, affine)
     scan.set_sform(affine, 4)
@@ -110,7 +124,9 @@ def test_shares_lie_as_their_scan_and_stay_small(tmp_path: Path, kind, classes: 
     nib.save(scan, tmp_path / "scan.nii.gz")
     shares = np.random.default_rng(1).integers(0, 256, (9, 8, 7, *classes), dtype=np.uint8)
     path = tmp_path / "out" / "shares.nii.gz"
-    write_shares(shares, tmp_path / "scan.nii.gz", path, ["background", "liver", "tumour"][: sum(classes)])
+    write_shares(
+        shares, tmp_path / "scan.nii.gz", path, ["background", "liver", "tumour"][: sum(classes)]
+    )
     written = nib.load(path)
     assert header_of(path) == header_of(tmp_path / "scan.nii.gz")
     assert written.get_data_dtype() == np.uint8
@@ -130,7 +146,9 @@ def test_shares_of_an_image_are_a_volume_of_one_slice(tmp_path: Path) -> None:
     assert np.array_equal(np.diag(written.affine), [-1, -1, 1, 1])
 
 
-def test_shares_that_do_not_read_back_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_that_do_not_read_back_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "scan.nii")
     shares = np.full((4, 4, 4, 2), 7, np.uint8)
     whole = nib.save
@@ -140,7 +158,7 @@ def test_shares_that_do_not_read_back_are_not_there(tmp_path: Path, monkeypatch:
         voxels[3, 3, 3, 1] = 8
         whole(nib.Nifti1Image(voxels, image.affine, image.header), path)
 
-    monkeypatch.setattr("segpipe.volumes.nib.save", flawed)
+    monkeypatch.setattr("segpipe.io.volumes.nib.save", flawed)
     with pytest.raises(DataError, match="shares.nii: does not read back as it was written"):
         write_shares(shares, tmp_path / "scan.nii", tmp_path / "shares.nii")
     assert [file.name for file in tmp_path.iterdir()] == ["scan.nii"]

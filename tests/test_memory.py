@@ -11,11 +11,17 @@ from torch import Tensor, nn
 
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
+from segpipe.nets.activation_memory import forward_bytes
 from segpipe.nets.ensemble import Ensemble
-from segpipe.nets.forward import forward_bytes
 from segpipe.plan import Plan
-from segpipe.prediction import memory
-from segpipe.prediction.memory import Forecast, Rung, fitting, forecast, ladder, usual_windows
+from segpipe.prediction.inference_plan import (
+    Forecast,
+    InferencePlan,
+    default_batch_size,
+    fallbacks,
+    first_that_fits,
+    forecast,
+)
 from segpipe.prediction.predictor import Predictor
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -30,7 +36,9 @@ def grid_of(*shape: int) -> Grid:
     return Grid((shape[0], shape[1], shape[2]), np.diag([1.0, 1.0, 1.0, 1.0]))
 
 
-def needed(grid: Grid, rung: Rung, device: torch.device = CPU, of: Plan | None = None) -> Forecast:
+def needed(
+    grid: Grid, rung: InferencePlan, device: torch.device = CPU, of: Plan | None = None
+) -> Forecast:
     return forecast(grid, of or made(), rung, device, 0.5, "float32", 2**20)
 
 
@@ -60,7 +68,9 @@ def scan() -> MetaTensor:
 
 def test_the_bytes_that_live_at_once_are_counted() -> None:
     voxels = 4 * 6 * 5 * 4  # bytes of one channel
-    chain = nn.Sequential(nn.Conv3d(1, 7, 3, padding=1), nn.Conv3d(7, 2, 3, padding=1), nn.Conv3d(2, 3, 1))
+    chain = nn.Sequential(
+        nn.Conv3d(1, 7, 3, padding=1), nn.Conv3d(7, 2, 3, padding=1), nn.Conv3d(2, 3, 1)
+    )
     assert forward_bytes(chain, (1, 6, 5, 4)) == (1 + 7 + 2) * voxels
     wide = nn.Sequential(nn.Conv3d(1, 9, 1), nn.Conv3d(9, 3, 1))
     assert forward_bytes(wide, (1, 6, 5, 4)) == (1 + 9 + 3) * voxels
@@ -84,51 +94,77 @@ def test_a_network_of_one_size_is_counted_on_that_size() -> None:
 
 
 def test_the_ladder_goes_from_the_device_to_the_host_to_fewer_windows() -> None:
-    assert ladder(CUDA, 4) == [Rung(CUDA, 4), Rung(CPU, 4), Rung(CPU, 2), Rung(CPU, 1)]
-    assert ladder(CPU, 3) == [Rung(CPU, 3), Rung(CPU, 1)]
-    assert ladder(CPU, 1) == [Rung(CPU, 1)]
+    assert fallbacks(CUDA, 4) == [
+        InferencePlan(CUDA, 4),
+        InferencePlan(CPU, 4),
+        InferencePlan(CPU, 2),
+        InferencePlan(CPU, 1),
+    ]
+    assert fallbacks(CPU, 3) == [InferencePlan(CPU, 3), InferencePlan(CPU, 1)]
+    assert fallbacks(CPU, 1) == [InferencePlan(CPU, 1)]
 
 
 def test_each_rung_needs_less() -> None:
     grid = grid_of(200, 180, 160)
-    on_device, on_host, two, one = (needed(grid, rung, CUDA) for rung in ladder(CUDA, 4))
+    on_device, on_host, two, one = (needed(grid, rung, CUDA) for rung in fallbacks(CUDA, 4))
     assert on_device.device > on_host.device > two.device > one.device > 0
     assert on_host.host > on_device.host
-    assert needed(grid, Rung(CPU, 1)).device == 0
-    assert needed(grid, Rung(CPU, 1)).host > one.host
+    assert needed(grid, InferencePlan(CPU, 1)).device == 0
+    assert needed(grid, InferencePlan(CPU, 1)).host > one.host
     many = made().model_copy(update={"labels": {f"label {number}": number for number in range(61)}})
     whole = 4 * 61 * (512 * 512 * 400 / 1.5**3) / 2**20  # the logits of all of model space
-    assert needed(grid_of(512, 512, 400), Rung(CPU, 1), of=many).host < 0.4 * whole
+    assert needed(grid_of(512, 512, 400), InferencePlan(CPU, 1), of=many).host < 0.4 * whole
 
 
 def test_the_first_way_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    rungs, room = ladder(CUDA, 2), {"cuda": 100.0, "cpu": 800.0}
+    rungs, room = fallbacks(CUDA, 2), {"cuda": 100.0, "cpu": 800.0}
     monkeypatch.setattr(memory, "usable_mib", lambda device: room[device.type])
-    assert fitting(rungs, [Forecast(90.0, 10.0), Forecast(50.0, 20.0), Forecast(40.0, 20.0)], CUDA) == rungs
-    assert fitting(rungs, [Forecast(110.0, 10.0), Forecast(50.0, 20.0), Forecast(40.0, 20.0)], CUDA) == rungs[1:]
-    assert fitting(rungs, [Forecast(110.0, 10.0), Forecast(50.0, 900.0), Forecast(40.0, 20.0)], CUDA) == rungs[2:]
+    assert (
+        first_that_fits(
+            rungs, [Forecast(90.0, 10.0), Forecast(50.0, 20.0), Forecast(40.0, 20.0)], CUDA
+        )
+        == rungs
+    )
+    assert (
+        first_that_fits(
+            rungs, [Forecast(110.0, 10.0), Forecast(50.0, 20.0), Forecast(40.0, 20.0)], CUDA
+        )
+        == rungs[1:]
+    )
+    assert (
+        first_that_fits(
+            rungs, [Forecast(110.0, 10.0), Forecast(50.0, 900.0), Forecast(40.0, 20.0)], CUDA
+        )
+        == rungs[2:]
+    )
     with pytest.raises(DataError, match="and 140 of 100 MiB on cuda, even with 1 windows at once"):
-        fitting(rungs, [Forecast(170.0, 10.0), Forecast(150.0, 20.0), Forecast(140.0, 20.0)], CUDA)
+        first_that_fits(
+            rungs, [Forecast(170.0, 10.0), Forecast(150.0, 20.0), Forecast(140.0, 20.0)], CUDA
+        )
     with pytest.raises(DataError, match=LINE):
-        fitting(ladder(CPU, 1), [Forecast(0.0, 900.0)], CPU)
+        first_that_fits(fallbacks(CPU, 1), [Forecast(0.0, 900.0)], CPU)
 
 
 def test_windows_at_once_suit_the_device() -> None:
-    assert usual_windows(made("plan.patch=[40,40,40]"), CPU) == 2
-    assert usual_windows(made("plan.patch=[96,96,96]"), CPU) == 1
-    assert usual_windows(made("plan.patch=[96,96,96]"), CUDA) == 4
+    assert default_batch_size(made("plan.patch=[40,40,40]"), CPU) == 2
+    assert default_batch_size(made("plan.patch=[96,96,96]"), CPU) == 1
+    assert default_batch_size(made("plan.patch=[96,96,96]"), CUDA) == 4
 
 
 @pytest.mark.parametrize(
     "error",
     [
         lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"),
+        lambda: RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"
+        ),
         lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         MemoryError,
     ],
 )
-def test_scarce_memory_is_met_with_fewer_windows(error: Callable[[], Exception], scan: MetaTensor) -> None:
+def test_scarce_memory_is_met_with_fewer_windows(
+    error: Callable[[], Exception], scan: MetaTensor
+) -> None:
     scarce, rich = Scarce(1, error), Scarce(99, error)
     found = Predictor(scarce, made(), CPU, windows=4).predict(scan)
     whole = Predictor(rich, made(), CPU, windows=4).predict(scan)
@@ -142,8 +178,12 @@ def test_scarce_memory_is_met_with_fewer_windows(error: Callable[[], Exception],
 
 
 def test_what_helps_no_more_is_one_line_and_other_errors_are_not_hidden(scan: MetaTensor) -> None:
-    with pytest.raises(DataError, match="the memory of cpu was too scarce even for 1 windows at once"):
-        Predictor(Scarce(0, lambda: torch.OutOfMemoryError("CUDA out of memory")), made(), CPU, windows=2).predict(scan)
+    with pytest.raises(
+        DataError, match="the memory of cpu was too scarce even for 1 windows at once"
+    ):
+        Predictor(
+            Scarce(0, lambda: torch.OutOfMemoryError("CUDA out of memory")), made(), CPU, windows=2
+        ).predict(scan)
     network = Scarce(0, lambda: RuntimeError("shapes differ"))
     with pytest.raises(RuntimeError, match="shapes differ"):
         Predictor(network, made(), CPU, windows=2).predict(scan)
@@ -151,9 +191,11 @@ def test_what_helps_no_more_is_one_line_and_other_errors_are_not_hidden(scan: Me
 
 
 @pytest.mark.gpu
-def test_the_host_puts_together_what_the_gpu_computes(scan: MetaTensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_puts_together_what_the_gpu_computes(
+    scan: MetaTensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = Scarce(99, MemoryError).to(CUDA)
     predictor = Predictor(network, made(), CUDA, windows=4)
     usual = predictor.predict(scan)
-    monkeypatch.setattr(predictor, "ways", lambda _: [Rung(CPU, 4)])
+    monkeypatch.setattr(predictor, "ways", lambda _: [InferencePlan(CPU, 4)])
     assert (predictor.predict(scan).labels == usual.labels).mean() > 0.999

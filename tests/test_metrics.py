@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
-from segpipe.metrics import Score, _count, dice_per_target, mean_dice, score_case, summarise, write_scores
+from segpipe.metrics import (
+    Score,
+    _count,
+    dice_per_target,
+    mean_dice,
+    score_case,
+    summarise,
+    write_scores,
+)
 
 SPACING = (1.0, 1.0, 1.0)
 AB = {"a": [1], "b": [2]}
@@ -21,10 +29,14 @@ def ball(radius: float, spacing: tuple[float, float, float], shift_mm: float = 0
     size = [round(40 / mm) for mm in spacing]
     index = np.indices(size).astype(float)
     place = [(axis + 0.5) * mm - 20 for axis, mm in zip(index, spacing, strict=True)]
-    return (((place[0] - shift_mm) ** 2 + place[1] ** 2 + place[2] ** 2) < radius**2).astype(np.uint8)
+    return (((place[0] - shift_mm) ** 2 + place[1] ** 2 + place[2] ** 2) < radius**2).astype(
+        np.uint8
+    )
 
 
-def one(prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Score:
+def one(
+    prediction: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> Score:
     (score,) = score_case("case", prediction, truth, spacing, {"organ": [1]})
     return score
 
@@ -95,13 +107,19 @@ def test_a_miss_and_a_false_alarm_are_the_worst_there_is() -> None:
         assert (score.dice, score.iou, score.nsd) == (0, 0, 0)
         assert score.hd95_mm == score.assd_mm == pytest.approx(30)
     both = one(empty, empty)
-    assert all(math.isnan(value) for value in (both.dice, both.iou, both.hd95_mm, both.assd_mm, both.nsd))
+    assert all(
+        math.isnan(value) for value in (both.dice, both.iou, both.hd95_mm, both.assd_mm, both.nsd)
+    )
 
 
 def test_the_summary_counts_misses_and_leaves_out_what_is_nowhere() -> None:
     empty, full = np.zeros((10, 10, 10), np.uint8), ball(9, (4.0, 4.0, 4.0))
     pairs = [(full, full), (empty, full), (full, empty), (empty, empty)]
-    scores = [score for number, (p, t) in enumerate(pairs) for score in score_case(str(number), p, t, SPACING, AB)]
+    scores = [
+        score
+        for number, (p, t) in enumerate(pairs)
+        for score in score_case(str(number), p, t, SPACING, AB)
+    ]
     a, b, mean = summarise(scores)
     assert (a.dice, a.misses, a.false_alarms) == (pytest.approx(1 / 3), 1, 1)
     assert math.isnan(b.dice)
@@ -111,15 +129,21 @@ def test_the_summary_counts_misses_and_leaves_out_what_is_nowhere() -> None:
 def distances_by_hand(first: np.ndarray, second: np.ndarray, mm: np.ndarray) -> tuple[float, float]:
     """HD95 and mean surface distance from distance maps: voxels with a neighbour outside are the surface."""
     surfaces = [mask & ~binary_erosion(mask) for mask in (first, second)]
-    there, back = (distance_transform_edt(~to, sampling=mm)[of] for of, to in (surfaces, surfaces[::-1]))
-    return max(np.quantile(there, 0.95), np.quantile(back, 0.95)), float(np.concatenate([there, back]).mean())
+    there, back = (
+        distance_transform_edt(~to, sampling=mm)[of] for of, to in (surfaces, surfaces[::-1])
+    )
+    return max(np.quantile(there, 0.95), np.quantile(back, 0.95)), float(
+        np.concatenate([there, back]).mean()
+    )
 
 
 @pytest.mark.parametrize("shape", [(13, 11, 9), (13, 11, 1), (1, 11, 13)])
 @pytest.mark.parametrize("seed", range(3))
 def test_distances_are_those_of_a_distance_map(shape: tuple[int, int, int], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    first, second = (gaussian_filter(rng.normal(size=shape), 1.5) > 0 for _ in range(2))  # with an inside
+    first, second = (
+        gaussian_filter(rng.normal(size=shape), 1.5) > 0 for _ in range(2)
+    )  # with an inside
     spacing = (0.7, 1.3, 2.9)
     flat = [axis for axis in range(3) if shape[axis] == 1]
     hd95, assd = distances_by_hand(first.squeeze(), second.squeeze(), np.delete(spacing, flat))
@@ -140,18 +164,29 @@ def test_neither_the_order_of_masks_nor_of_axes_nor_of_labels_matters() -> None:
     assert [score.truth_ml for score in swapped] == [score.volume_ml for score in expected]
     for axes in ((1, 2, 0), (2, 1, 0)):
         same(
-            score_case("case", first.transpose(axes)[::-1], second.transpose(axes)[::-1], spacing[[*axes]], AB),
+            score_case(
+                "case",
+                first.transpose(axes)[::-1],
+                second.transpose(axes)[::-1],
+                spacing[[*axes]],
+                AB,
+            ),
             expected,
         )
     other = np.array([0, 2, 1])
-    same(score_case("case", other[first], other[second], spacing, {"b": [1], "a": [2]}), expected[::-1])
+    same(
+        score_case("case", other[first], other[second], spacing, {"b": [1], "a": [2]}),
+        expected[::-1],
+    )
 
 
 def test_where_a_mask_lies_in_a_large_image_does_not_matter() -> None:
     rng = np.random.default_rng(1)
     first, second = (rng.integers(0, 2, (5, 5, 5)) for _ in range(2))
     alone = one(first, second)
-    moved = one(np.pad(first, ((0, 30), (20, 0), (7, 9))), np.pad(second, ((0, 30), (20, 0), (7, 9))))
+    moved = one(
+        np.pad(first, ((0, 30), (20, 0), (7, 9))), np.pad(second, ((0, 30), (20, 0), (7, 9)))
+    )
     assert moved == alone
 
 
@@ -165,7 +200,10 @@ def test_a_row_of_voxels_has_distances(shape: tuple[int, int, int]) -> None:
 def test_the_tolerance_of_the_nsd_is_in_millimetres() -> None:
     first, second = np.zeros((20, 8, 8), np.uint8), np.zeros((20, 8, 8), np.uint8)
     first[4:8], second[6:10] = 1, 1  # slabs moved by 2 voxels of 1.5 mm
-    nsd = [score_case("case", first, second, (1.5, 1.0, 1.0), {"x": [1]}, mm)[0].nsd for mm in (2.9, 3.0)]
+    nsd = [
+        score_case("case", first, second, (1.5, 1.0, 1.0), {"x": [1]}, mm)[0].nsd
+        for mm in (2.9, 3.0)
+    ]
     assert nsd[0] < 0.9
     assert nsd[1] == 1
 
@@ -178,7 +216,9 @@ def test_what_cannot_be_compared_is_refused_with_the_numbers() -> None:
     with pytest.raises(ValueError, match=r"0\.\.2; the truth has 3\.\.3"):
         dice_per_target(*masks[::-1], AB)
     with pytest.raises(ValueError, match=r"\(4, 4, 4\).*\(2, 8, 4\)"):
-        _count(masks[0], masks[1].reshape(2, 8, 4), ABC)  # above it, jaxtyping's hook would be the first to see this
+        _count(
+            masks[0], masks[1].reshape(2, 8, 4), ABC
+        )  # above it, jaxtyping's hook would be the first to see this
 
 
 def test_a_label_counts_as_much_as_one_that_more_cases_have() -> None:
@@ -193,7 +233,9 @@ def test_a_label_counts_as_much_as_one_that_more_cases_have() -> None:
     assert summarise(scores)[-1].dice == pytest.approx(0.65)
 
 
-labels = st.lists(st.integers(0, 3), min_size=24, max_size=24).map(lambda values: np.array(values).reshape(4, 3, 2))
+labels = st.lists(st.integers(0, 3), min_size=24, max_size=24).map(
+    lambda values: np.array(values).reshape(4, 3, 2)
+)
 
 
 @given(prediction=labels, truth=labels)
@@ -203,7 +245,9 @@ def test_dice_is_the_textbooks(prediction: np.ndarray, truth: np.ndarray) -> Non
     for label in (1, 2, 3):
         found, real = prediction == label, truth == label
         if found.any() or real.any():
-            assert dice[label - 1] == pytest.approx(2 * (found & real).sum() / (found.sum() + real.sum()))
+            assert dice[label - 1] == pytest.approx(
+                2 * (found & real).sum() / (found.sum() + real.sum())
+            )
         else:
             assert math.isnan(dice[label - 1])
     assert np.array_equal(dice, dice_per_target(truth, prediction, ABC), equal_nan=True)
@@ -211,20 +255,26 @@ def test_dice_is_the_textbooks(prediction: np.ndarray, truth: np.ndarray) -> Non
     itself = dice_per_target(truth, truth, ABC)
     assert (itself[~np.isnan(itself)] == 1).all()
     assert np.array_equal(
-        dice, dice_per_target(np.asfortranarray(prediction), truth.astype(np.uint8), ABC), equal_nan=True
+        dice,
+        dice_per_target(np.asfortranarray(prediction), truth.astype(np.uint8), ABC),
+        equal_nan=True,
     )
 
 
 @given(prediction=labels, truth=labels)
 @settings(deadline=None, max_examples=30)
-def test_a_region_is_scored_as_the_label_that_its_union_would_be(prediction: np.ndarray, truth: np.ndarray) -> None:
+def test_a_region_is_scored_as_the_label_that_its_union_would_be(
+    prediction: np.ndarray, truth: np.ndarray
+) -> None:
     regions = {"whole": [1, 2, 3], "core": [1, 3], "inner": [3]}
     found = score_case("case", prediction, truth, (1.0, 2.0, 0.5), regions)
     for name, score in zip(regions, found, strict=True):
         masks = (np.isin(one, regions[name]).astype(np.uint8) for one in (prediction, truth))
         (alone,) = score_case("case", *masks, (1.0, 2.0, 0.5), {name: [1]})
         same([score], [alone])
-    assert np.array_equal(dice_per_target(prediction, truth, regions), [score.dice for score in found], equal_nan=True)
+    assert np.array_equal(
+        dice_per_target(prediction, truth, regions), [score.dice for score in found], equal_nan=True
+    )
 
 
 def test_scores_are_written_whole(tmp_path: Path) -> None:

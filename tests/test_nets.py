@@ -14,14 +14,17 @@ from torch.nn import functional as F
 from segpipe.config.compose import check
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
-from segpipe.nets import CHANNELS_LAST, build
-from segpipe.nets.blocks import INSTANCE_NORM, StageOptions, Style, stage
+from segpipe.nets.blocks import INSTANCE_NORM, ConvConfig, StageConfig, stage
+from segpipe.nets.build import CHANNELS_LAST, build
 from segpipe.nets.ensemble import Ensemble
 from segpipe.nets.unet import UNet
 
 CHANNELS = [3, 4, 5]
 LONG = ["none", "add", "concat", "gate"]
-SHORT = [("none", "both"), *itertools.product(["residual", "dense"], ["encoder", "decoder", "both"])]
+SHORT = [
+    ("none", "both"),
+    *itertools.product(["residual", "dense"], ["encoder", "decoder", "both"]),
+]
 DOWN, UP = ["stride", "maxpool", "transition"], ["transposed", "nearest", "linear"]
 COMBINATIONS = list(itertools.product([2, 3], LONG, SHORT, DOWN, UP))  # 504
 
@@ -33,25 +36,32 @@ def network(
     down: str = "stride",
     up: str = "transposed",
     seed: int = 0,
-    style: Style | None = None,
+    style: ConvConfig | None = None,
     kernels: list[int | list[int]] | None = None,
     **more: object,
 ) -> UNet:
     torch.manual_seed(seed)
-    on = StageOptions(
-        short_skips=short[0], growth=2, blocks=int(more.pop("blocks", 1)), block=more.pop("block", "plain")
+    on = StageConfig(
+        short_skips=short[0],
+        growth=2,
+        blocks=int(more.pop("blocks", 1)),
+        block=more.pop("block", "plain"),
     )  # type: ignore[arg-type, call-overload]
     off = replace(on, short_skips="none")
-    encoder, decoder = (on if short[1] in (part, "both") else off for part in ("encoder", "decoder"))
+    encoder, decoder = (
+        on if short[1] in (part, "both") else off for part in ("encoder", "decoder")
+    )
     kernels = kernels or [3, 3, 3]
     up_kernels = [0, 0] if up == "transposed" else kernels[:2]
-    net = UNet(2, 3, CHANNELS, CHANNELS[:2], more.pop("strides", [2, 2]), kernels, long, style or Style(dims),  # type: ignore[arg-type]
+    net = UNet(2, 3, CHANNELS, CHANNELS[:2], more.pop("strides", [2, 2]), kernels, long, style or ConvConfig(dims),  # type: ignore[arg-type]
                [encoder] * 3, [decoder] * 2, down=[down] * 2, up=up, up_kernels=up_kernels, **more)  # type: ignore[arg-type]  # fmt: skip
     return net.double()
 
 
 def image(dims: int, *, seed: int = 0) -> Tensor:
-    return torch.randn(2, 2, *(8, 12, 8)[:dims], dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        2, 2, *(8, 12, 8)[:dims], dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize(("dims", "long", "short", "down", "up"), COMBINATIONS)
@@ -80,7 +90,9 @@ def inflate(flat: nn.Module, deep: nn.Module) -> None:
             thick.copy_(thin if thin.ndim != 4 else thin[..., None].expand_as(thick))
 
 
-@pytest.mark.parametrize(("long", "short", "down", "up"), list(itertools.product(LONG, SHORT, DOWN, UP)))
+@pytest.mark.parametrize(
+    ("long", "short", "down", "up"), list(itertools.product(LONG, SHORT, DOWN, UP))
+)
 def test_a_3d_network_is_its_2d_twin_on_a_volume_that_repeats(
     long: str, short: tuple[str, str], down: str, up: str
 ) -> None:
@@ -90,7 +102,9 @@ def test_a_3d_network_is_its_2d_twin_on_a_volume_that_repeats(
     inflate(flat, deep)
     one = image(2)
     repeated = one[..., None].expand(*one.shape, 8)
-    torch.testing.assert_close(deep(repeated), flat(one)[..., None].expand(-1, -1, -1, -1, 8), atol=1e-11, rtol=1e-11)
+    torch.testing.assert_close(
+        deep(repeated), flat(one)[..., None].expand(-1, -1, -1, -1, 8), atol=1e-11, rtol=1e-11
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -106,7 +120,7 @@ def test_each_long_switch_really_cuts(dims: int, level: int, skip: str) -> None:
         carried.append(inputs[1].detach().requires_grad_())
         return inputs[0], carried[0]
 
-    net.joins[level].register_forward_pre_hook(keep)
+    net.skips[level].register_forward_pre_hook(keep)
     net(image(dims)).square().sum().backward()
     gradient = carried[0].grad
     assert (gradient is not None and bool(gradient.abs().max() > 0)) == (skip != "none")
@@ -118,16 +132,21 @@ def test_short_skips_stand_where_they_are_asked_for(short: str, where: str) -> N
     """With every convolution of a block at zero, only a short skip still carries the input through a stage."""
     net = network(2, short=(short, where))
     kinds = {"none": (), "residual": ("Residual",), "dense": ("Dense",)}[short]
-    for part, stages in (("encoder", [net.stem, *net.downs]), ("decoder", list(net.fuses))):
+    for part, stages in (
+        ("encoder", [net.stem, *net.downs]),
+        ("decoder", list(net.decoder_stages)),
+    ):
         for one in stages:
             found = [type(module).__name__ in ("Residual", "Dense") for module in one.modules()]
             assert any(found) == (short != "none" and where in (part, "both"))
-            assert {type(m).__name__ for m in one.modules() if type(m).__name__ in ("Residual", "Dense")} <= set(kinds)
+            assert {
+                type(m).__name__ for m in one.modules() if type(m).__name__ in ("Residual", "Dense")
+            } <= set(kinds)
 
 
 def test_a_residual_block_with_no_weights_is_the_identity() -> None:
-    style = Style(2, norm="none", order="pre")
-    block = stage(style, StageOptions(short_skips="residual"), 4, 4, 3)
+    style = ConvConfig(2, norm="none", order="pre")
+    block = stage(style, StageConfig(short_skips="residual"), 4, 4, 3)
     for weight in block.parameters():
         nn.init.zeros_(weight)
     x = torch.randn(1, 4, 6, 6)
@@ -135,21 +154,21 @@ def test_a_residual_block_with_no_weights_is_the_identity() -> None:
 
 
 def test_a_dense_layer_sees_all_earlier_ones() -> None:
-    options = StageOptions(short_skips="dense", convs=4, growth=5)
-    dense, transition = stage(Style(2), options, 3, 8, 3)
+    options = StageConfig(short_skips="dense", convs=4, growth=5)
+    dense, transition = stage(ConvConfig(2), options, 3, 8, 3)
     assert [layer[0].in_channels for layer in dense.layers] == [3, 8, 13, 18]
     assert (transition[0].in_channels, transition[0].out_channels) == (23, 8)
     x = torch.randn(2, 3, 6, 6)
-    everything, new = (stage(Style(2), options, 3, outside, 3) for outside in (23, 20))
+    everything, new = (stage(ConvConfig(2), options, 3, outside, 3) for outside in (23, 20))
     assert torch.equal(everything(x)[:, :3], x)
     new.load_state_dict(everything.state_dict())
     assert torch.equal(new(x), everything(x)[:, 3:])
 
 
 def test_a_dense_stage_is_entered_by_a_convolution_where_it_must_be() -> None:
-    options = StageOptions(short_skips="dense", convs=2, growth=5, first=0.5)
+    options = StageConfig(short_skips="dense", convs=2, growth=5, first=0.5)
     for stride, stem, entering in ((1, False, 3), (2, False, 4), (1, True, 4)):
-        steps = stage(Style(2), options, 3, 8, 3, stride, stem)
+        steps = stage(ConvConfig(2), options, 3, 8, 3, stride, stem)
         assert len(steps) == 2 + (entering != 3)
         assert [layer[0].in_channels for layer in steps[-2].layers] == [entering, entering + 5]
 
@@ -169,13 +188,15 @@ def test_what_each_long_skip_adds_is_what_algebra_says(dims: int) -> None:
 
 def test_residual_costs_only_its_projections() -> None:
     plain, residual = network(3), network(3, short=("residual", "encoder"))
-    projections = sum(a * b + 2 * b for a, b in ((2, 3), (3, 4), (4, 5)))  # 1x1 convolutions and their norms
+    projections = sum(
+        a * b + 2 * b for a, b in ((2, 3), (3, 4), (4, 5))
+    )  # 1x1 convolutions and their norms
     assert parameters(residual) - parameters(plain) == projections
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_strided_projection_computes_what_the_convolution_would(dims: int) -> None:
-    thin = Style(dims, bias=True).conv(2, 3, 1, 2).double()
+    thin = ConvConfig(dims, bias=True).conv(2, 3, 1, 2).double()
     x = image(dims)
     strided = (F.conv2d if dims == 2 else F.conv3d)(x, thin[1].weight, thin[1].bias, stride=2)  # type: ignore[index, arg-type]
     torch.testing.assert_close(thin(x), strided, rtol=0, atol=0)
@@ -184,7 +205,9 @@ def test_a_strided_projection_computes_what_the_convolution_would(dims: int) -> 
 def test_no_1x1_convolution_of_a_residual_network_has_a_stride() -> None:
     """oneDNN 3.11 ends the process at a strided 1x1 convolution of 4 to 15 channels: there must be none."""
     model = network(2, short=("residual", "both"), down="stride")
-    strided = [one for one in model.modules() if isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1)]
+    strided = [
+        one for one in model.modules() if isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1)
+    ]
     assert {one.stride for one in strided} == {(1, 1)}
 
 
@@ -202,23 +225,25 @@ def test_a_dropped_skip_is_no_skip_and_only_in_training(skip: str) -> None:
     assert torch.equal(always.eval()(image(2)), never.eval()(image(2)))
     always.train()
     seen: list[Tensor] = []
-    always.joins[0].register_forward_hook(lambda _m, _i, out: seen.append(out))
+    always.skips[0].register_forward_hook(lambda _m, _i, out: seen.append(out))
     for _ in range(2):
         always(image(2))
     kept = seen[0][:, 3:] if skip != "add" else seen[0]
     assert (kept.abs().sum() == 0) == (skip != "add")
 
 
-@pytest.mark.parametrize("style", [Style(2, norm=norm, activation=act, order=order, dropout=0.2)  # type: ignore[arg-type]
+@pytest.mark.parametrize("style", [ConvConfig(2, norm=norm, activation=act, order=order, dropout=0.2)  # type: ignore[arg-type]
                                    for norm in ("instance", "batch", "group", "none")
                                    for act in ("leaky_relu", "relu", "prelu", "elu") for order in ("post", "pre")])  # fmt: skip
 @pytest.mark.parametrize("block", ["plain", "bottleneck"])
-def test_every_style_learns(style: Style, block: str) -> None:
+def test_every_style_learns(style: ConvConfig, block: str) -> None:
     net = network(2, short=("residual", "both"), style=style, block=block, blocks=2)
     given = image(2)
     net(given).square().sum().backward()
     assert torch.equal(given, image(2))
-    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in net.parameters())
+    assert all(
+        weight.grad is not None and weight.grad.isfinite().all() for weight in net.parameters()
+    )
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
@@ -229,7 +254,9 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 def test_strides_and_kernels_may_differ_along_the_axes() -> None:
     for down, up in itertools.product(DOWN, UP):
-        net = network(3, down=down, up=up, strides=[[2, 2, 1], [2, 1, 2]], kernels=[[3, 3, 1], 3, [1, 3, 3]])
+        net = network(
+            3, down=down, up=up, strides=[[2, 2, 1], [2, 1, 2]], kernels=[[3, 3, 1], 3, [1, 3, 3]]
+        )
         assert net(image(3)).shape == (2, 3, 8, 12, 8)
 
 
@@ -238,8 +265,11 @@ def test_upsampling_may_keep_the_coarser_levels_channels() -> None:
         net = network(2, (skip, skip), up_keeps_channels=True)
         assert net(image(2)).shape == (2, 3, 8, 12)
         assert [up.out_channels for up in net.ups] == CHANNELS[1:]
-    project = network(2, ("add", "add"), up_keeps_channels=True).joins[0].project
-    assert (project.in_channels, project.out_channels) == (4, 3)  # to the skip's, which goes across as it is
+    project = network(2, ("add", "add"), up_keeps_channels=True).skips[0].project
+    assert (project.in_channels, project.out_channels) == (
+        4,
+        3,
+    )  # to the skip's, which goes across as it is
 
 
 def test_deep_supervision_gives_each_level_in_training_only() -> None:
@@ -250,7 +280,9 @@ def test_deep_supervision_gives_each_level_in_training_only() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dims", "long", "short", "down", "up"), COMBINATIONS)
-def test_every_combination_can_be_exported(dims: int, long: str, short: tuple[str, str], down: str, up: str) -> None:
+def test_every_combination_can_be_exported(
+    dims: int, long: str, short: tuple[str, str], down: str, up: str
+) -> None:
     net = network(dims, (long, long), short, down, up).eval()
     exported = torch.export.export(net, (image(dims),)).module()
     torch.testing.assert_close(exported(image(dims)), net(image(dims)))
@@ -275,10 +307,14 @@ def test_what_is_given_per_level_stands_at_its_level() -> None:
     ).model  # fmt: skip
     net = build(model, 1, 2, [[2, 2, 2]] * 2, [[3, 3, 3]] * 3).eval()
     assert [type(down[0]).__name__ for down in net.downs] == ["MaxPool3d", "Identity"]
-    assert [type(one[0]).__name__ for one in (net.stem, net.downs[0][1], net.fuses[0], net.fuses[1])] == [
+    assert [type(one[0]).__name__ for one in (net.stem, net.downs[0][1], net.decoder_stages[0], net.decoder_stages[1])] == [
         "Sequential", "Residual", "Sequential", "Residual",
     ]  # fmt: skip
-    assert [len(net.downs[0][1][0].body), len(net.downs[1][1][0].body), len(net.fuses[0][0])] == [2, 3, 2]
+    assert [
+        len(net.downs[0][1][0].body),
+        len(net.downs[1][1][0].body),
+        len(net.decoder_stages[0][0]),
+    ] == [2, 3, 2]
     assert net.heads[0].in_channels == 6
     assert net(torch.randn(1, 1, 8, 8, 8)).shape == (1, 2, 8, 8, 8)
 
@@ -298,7 +334,7 @@ def test_the_image_meets_a_convolution_first() -> None:
     for block, short in itertools.product(("plain", "bottleneck"), ("none", "residual", "dense")):
         if (block, short) == ("bottleneck", "dense"):
             continue
-        net = network(2, short=(short, "both"), style=Style(2, order="pre"), block=block)
+        net = network(2, short=(short, "both"), style=ConvConfig(2, order="pre"), block=block)
         first = next(module for module in net.stem.modules() if not list(module.children()))
         assert isinstance(first, nn.Conv2d)
 
@@ -306,7 +342,10 @@ def test_the_image_meets_a_convolution_first() -> None:
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["model.long_skips=[add,none]"], "model.long_skips has 2 entries; model.channels has 4 levels, so give 3"),
+        (
+            ["model.long_skips=[add,none]"],
+            "model.long_skips has 2 entries; model.channels has 4 levels, so give 3",
+        ),
         (
             ["model.short_skips=dense"],
             "model.short_skips=dense needs model.growth_rate, the channels that each layer adds",
@@ -323,14 +362,26 @@ def test_the_image_meets_a_convolution_first() -> None:
             ["model.up=nearest", "model.up_kernel=0"],
             "model.up_kernel=0 leaves no convolution that could change channels",
         ),
-        (["model.up=nearest", "model.up_kernel=4"], "model.up_kernel: 4 has no middle voxel: use 5"),
+        (
+            ["model.up=nearest", "model.up_kernel=4"],
+            "model.up_kernel: 4 has no middle voxel: use 5",
+        ),
         (
             ["model.decoder_channels=[8]"],
             "model.decoder_channels has 1 entries; model.channels has 4 levels, so give 3",
         ),
-        (["model.short_skips=[none,dense]"], "model.short_skips has 2 entries; model.channels has 4 levels, so give 4"),
-        (["model.short_skips=[none,dense,none,none]"], "model.short_skips=dense (level 1) needs model.growth_rate"),
-        (["model.convs=[1,2]"], "model.convs has 2 entries; model.channels has 4 levels, so give 4 (finest first)"),
+        (
+            ["model.short_skips=[none,dense]"],
+            "model.short_skips has 2 entries; model.channels has 4 levels, so give 4",
+        ),
+        (
+            ["model.short_skips=[none,dense,none,none]"],
+            "model.short_skips=dense (level 1) needs model.growth_rate",
+        ),
+        (
+            ["model.convs=[1,2]"],
+            "model.convs has 2 entries; model.channels has 4 levels, so give 4 (finest first)",
+        ),
         (["model.kernel=4"], "model.kernel: 4 has no middle voxel: use 3 or 5"),
     ],
 )
@@ -349,7 +400,9 @@ def test_instance_norm_is_pytorchs_and_leaves_channels_last(dims: int) -> None:
         for norm in (ours, theirs):
             norm.weight.copy_(torch.linspace(-1, 2, 5))
             norm.bias.copy_(torch.linspace(3, -1, 5))
-    x = torch.randn(3, 5, *(6, 4, 3)[:dims], dtype=torch.float64).to(memory_format=CHANNELS_LAST[dims])
+    x = torch.randn(3, 5, *(6, 4, 3)[:dims], dtype=torch.float64).to(
+        memory_format=CHANNELS_LAST[dims]
+    )
     found = []
     for norm in (ours, theirs):
         given = x.clone().requires_grad_()
@@ -364,9 +417,16 @@ def test_instance_norm_is_pytorchs_and_leaves_channels_last(dims: int) -> None:
 def test_an_ensemble_is_the_mean_over_networks_and_mirror_images(exclusive: bool) -> None:
     torch.manual_seed(0)
     networks = [nn.Conv3d(1, 3, 3, padding=1) for _ in range(2)]
-    x, chances = torch.randn(2, 1, 4, 5, 6), (lambda logits: torch.softmax(logits, 1)) if exclusive else torch.sigmoid
+    x, chances = (
+        torch.randn(2, 1, 4, 5, 6),
+        (lambda logits: torch.softmax(logits, 1)) if exclusive else torch.sigmoid,
+    )
     flips = [(), (2,), (4,), (2, 4)]
-    expected = torch.stack([chances(net(x.flip(flip)).flip(flip)) for net in networks for flip in flips]).mean(0)
-    torch.testing.assert_close(chances(Ensemble(networks, exclusive, [0, 2])(x)), expected, atol=1e-6, rtol=1e-5)
+    expected = torch.stack(
+        [chances(net(x.flip(flip)).flip(flip)) for net in networks for flip in flips]
+    ).mean(0)
+    torch.testing.assert_close(
+        chances(Ensemble(networks, exclusive, [0, 2])(x)), expected, atol=1e-6, rtol=1e-5
+    )
     symmetric = Ensemble(networks, exclusive, [0, 2])
     torch.testing.assert_close(symmetric(x.flip(2)), symmetric(x).flip(2), atol=1e-6, rtol=1e-5)

@@ -22,12 +22,12 @@ from test_geometry import ORIENTATIONS
 from test_plan import fingerprint
 from torch.nn import init
 
-from segpipe.checkpoint import KEY, NETWORK, contents
+from segpipe.batch import predict_batch
+from segpipe.checkpoint import KEY, NETWORK, metadata
 from segpipe.config.compose import defaults, validate
 from segpipe.config.predict import Predict
-from segpipe.nets import build
-from segpipe.plan import make_plan
-from segpipe.prediction.batch import predict_batch
+from segpipe.nets.build import build
+from segpipe.planning.rules import make_plan
 
 SPACING = (1.1, 0.9, 1.3)
 SHAPE = (40, 46, 34)
@@ -45,7 +45,11 @@ def oracle(file: Path, factor: float) -> Path:
         f"plan.spacing=[{spacing}]", "plan.patch=[24,24,24]", "plan.normalise=none",
     )  # fmt: skip
     seen = fingerprint(SPACING, SHAPE)
-    seen = replace(seen, void=seen.void * len(LABELS), foreground=seen.foreground * len(LABELS))
+    seen = replace(
+        seen,
+        zero_fraction=seen.zero_fraction * len(LABELS),
+        foreground=seen.foreground * len(LABELS),
+    )
     plan = make_plan(options, seen, list(LABELS), LABELS, "cpu")
     network = build(options.model, len(LABELS), plan.outputs, plan.strides, plan.kernels)
     for weight in network.parameters():
@@ -54,40 +58,52 @@ def oracle(file: Path, factor: float) -> Path:
         middle = (slice(None), slice(None), *(size // 2 for size in weight.shape[2:]))
         if name.startswith("stem") and name.endswith("weight"):
             weight.data[middle] = torch.eye(len(LABELS))
-        if name.startswith("fuses") and name.endswith("weight"):  # what came up, then what came across
-            weight.data[middle] = torch.cat([torch.zeros(len(LABELS), len(LABELS)), torch.eye(len(LABELS))], 1)
+        if name.startswith("fuses") and name.endswith(
+            "weight"
+        ):  # what came up, then what came across
+            weight.data[middle] = torch.cat(
+                [torch.zeros(len(LABELS), len(LABELS)), torch.eye(len(LABELS))], 1
+            )
         if name == "heads.0.weight":
             weight.data[middle] = 2 * torch.eye(len(LABELS))
     weights = {NETWORK + name: weight for name, weight in network.state_dict().items()}
-    torch.save({"state_dict": weights, KEY: contents(options.model_dump(mode="json"), plan)}, file)
+    torch.save({"state_dict": weights, KEY: metadata(options.model_dump(mode="json"), plan)}, file)
     return file
 
 
 def smooth_shapes() -> np.ndarray:
     """Three ellipsoids, each an id of the dataset."""
-    x, y, z = np.meshgrid(*[np.arange(size) * mm for size, mm in zip(SHAPE, SPACING, strict=True)], indexing="ij")
+    x, y, z = np.meshgrid(
+        *[np.arange(size) * mm for size, mm in zip(SHAPE, SPACING, strict=True)], indexing="ij"
+    )
     truth = np.zeros(SHAPE, np.uint8)
     for number, (middle, radii) in {
         1: ((15, 18, 22), (10, 13, 14)),
         2: ((33, 14, 18), (7.5, 9, 9)),
         4: ((28, 33, 30), (11, 6.5, 8)),
     }.items():
-        inside = sum(((way - at) / r) ** 2 for way, at, r in zip((x, y, z), middle, radii, strict=True))
+        inside = sum(
+            ((way - at) / r) ** 2 for way, at, r in zip((x, y, z), middle, radii, strict=True)
+        )
         truth[(inside <= 1) & (truth == 0)] = number
     return truth
 
 
-def scan_of(truth: np.ndarray, turn: np.ndarray, angles: tuple[float, ...]) -> tuple[nib.Nifti1Image, np.ndarray]:
+def scan_of(
+    truth: np.ndarray, turn: np.ndarray, angles: tuple[float, ...]
+) -> tuple[nib.Nifti1Image, np.ndarray]:
     """The shapes as a scanner with these axes stores them: an image with a channel per label, and the truth."""
     order = np.abs(turn).argmax(0)
-    turned = np.flip(truth.transpose(order), np.flatnonzero(turn.sum(0) < 0))
+    affine_prob = np.flip(truth.transpose(order), np.flatnonzero(turn.sum(0) < 0))
     affine = np.eye(4)
     affine[:3, :3] = (
-        Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ turn @ np.diag(np.array(SPACING)[order])
+        Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+        @ turn
+        @ np.diag(np.array(SPACING)[order])
     )
     affine[:3, 3] = (-70.5, 33.25, 1000)
-    channels = np.stack([turned == number for number in LABELS.values()], -1)
-    return nib.Nifti1Image(channels.astype(np.uint8), affine), turned
+    channels = np.stack([affine_prob == number for number in LABELS.values()], -1)
+    return nib.Nifti1Image(channels.astype(np.uint8), affine), affine_prob
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.7, 1.6])
@@ -131,17 +147,21 @@ def test_killed_at_twenty_moments_nothing_is_half_written(tmp_path: Path) -> Non
     checkpoint = oracle(tmp_path / "oracle.ckpt", 0.7)
 
     def batch(output: str) -> int:
-        given = {"checkpoint": str(checkpoint), "input": str(tmp_path / "scans"), "output": str(tmp_path / output)}
+        given = {
+            "checkpoint": str(checkpoint),
+            "input": str(tmp_path / "scans"),
+            "output": str(tmp_path / output),
+        }
         return predict_batch(validate(Predict, defaults("predict") | given | {"device": "cpu"}))
 
     start = time.monotonic()
     assert batch("whole") == 0
     seconds = time.monotonic() - start
-    chance, killed = random.Random(0), 0
+    rng, killed = random.Random(0), 0
     for _ in range(20):
         child = multiprocessing.get_context("fork").Process(target=batch, args=("killed",))
         child.start()
-        child.join(chance.uniform(0.01, 0.1) * seconds)
+        child.join(rng.uniform(0.01, 0.1) * seconds)
         killed += child.is_alive()
         if child.is_alive():
             os.kill(child.pid or 0, signal.SIGKILL)
@@ -152,12 +172,20 @@ def test_killed_at_twenty_moments_nothing_is_half_written(tmp_path: Path) -> Non
             assert picture.read_bytes() == (tmp_path / "whole/overlays" / picture.name).read_bytes()
     assert killed == 20
     assert batch("killed") == 0
-    files = [sorted(path.name for path in (tmp_path / output).rglob("*")) for output in ("killed", "whole")]
+    files = [
+        sorted(path.name for path in (tmp_path / output).rglob("*"))
+        for output in ("killed", "whole")
+    ]
     assert files[0] == files[1]
-    assert all(same(mask, tmp_path / "whole" / mask.name) for mask in (tmp_path / "killed").glob("*.nii.gz"))
+    assert all(
+        same(mask, tmp_path / "whole" / mask.name)
+        for mask in (tmp_path / "killed").glob("*.nii.gz")
+    )
 
 
 def same(mask: Path, other: Path) -> bool:
     """Whether two masks are whole and equal, geometry included."""
     one, two = nib.load(mask), nib.load(other)
-    return np.array_equal(one.affine, two.affine) and np.array_equal(np.asarray(one.dataobj), np.asarray(two.dataobj))
+    return np.array_equal(one.affine, two.affine) and np.array_equal(
+        np.asarray(one.dataobj), np.asarray(two.dataobj)
+    )

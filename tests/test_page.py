@@ -8,7 +8,7 @@ import pytest
 from pages import Reader
 from PIL import Image
 
-from segpipe.report.page import Column, Link, Page, Sorted, Table, _templates, embed, write_page
+from segpipe.reporting.page import Column, Link, Page, Sorted, Table, _templates, embed, write_page
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 
@@ -26,7 +26,9 @@ def test_a_name_is_text_and_never_an_element(tmp_path: Path) -> None:
 
 def table(tmp_path: Path, shown: Table) -> Reader:
     text = '{% import "parts.html" as parts %}{{ parts.table(table) }}'
-    (tmp_path / "table.html").write_text(_templates().from_string(text).render(table=shown), encoding="utf-8")
+    (tmp_path / "table.html").write_text(
+        _templates().from_string(text).render(table=shown), encoding="utf-8"
+    )
     return Reader(tmp_path / "table.html")
 
 

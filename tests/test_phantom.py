@@ -49,12 +49,17 @@ def scans(root: Path) -> list[tuple[nib.Nifti1Image, nib.Nifti1Image]]:
 
 def arrays(root: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     if list(root.glob("imagesTr/*.png")):
-        return [(np.array(Image.open(image)), np.array(Image.open(label))) for image, label in listed(root)]
+        return [
+            (np.array(Image.open(image)), np.array(Image.open(label)))
+            for image, label in listed(root)
+        ]
     return [(image.get_fdata(), np.asarray(label.dataobj)) for image, label in scans(root)]
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+def metadata(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
 
 
 def best_window_dice(image: np.ndarray, organ: np.ndarray) -> float:
@@ -63,26 +68,32 @@ def best_window_dice(image: np.ndarray, organ: np.ndarray) -> float:
     edges[-1] += 1
     sizes = np.histogram(image, edges)[0]
     hits = np.histogram(image[organ], edges)[0]
-    return max((2 * np.cumsum(hits[low:]) / (np.cumsum(sizes[low:]) + organ.sum())).max() for low in range(len(sizes)))
+    return max(
+        (2 * np.cumsum(hits[low:]) / (np.cumsum(sizes[low:]) + organ.sum())).max()
+        for low in range(len(sizes))
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_same_call_gives_the_same_bytes(dims, tmp_path):
     one = write_phantom(tmp_path / "one", dims=dims, train=2, test=1, seed=4)
     other = write_phantom(tmp_path / "other", dims=dims, train=2, test=1, seed=4)
-    assert len(contents(one)) == 7
-    assert contents(one) == contents(other)
+    assert len(metadata(one)) == 7
+    assert metadata(one) == metadata(other)
 
 
 def test_another_seed_gives_other_patients(sections, tmp_path):
     other = write_phantom(tmp_path / "other", dims=2, train=1, test=0, seed=1)
-    assert contents(other)["labelsTr/phantom_000.png"] != contents(sections)["labelsTr/phantom_000.png"]
+    assert (
+        metadata(other)["labelsTr/phantom_000.png"]
+        != metadata(sections)["labelsTr/phantom_000.png"]
+    )
 
 
 def test_more_cases_leave_the_earlier_ones_as_they_are(volumes, tmp_path):
-    fewer = contents(write_phantom(tmp_path / "fewer", train=2, test=1))
+    fewer = metadata(write_phantom(tmp_path / "fewer", train=2, test=1))
     fewer.pop("dataset.json")
-    assert fewer.items() <= contents(volumes).items()
+    assert fewer.items() <= metadata(volumes).items()
 
 
 @pytest.mark.parametrize("root", ["volumes", "sections"])
@@ -92,7 +103,7 @@ def test_dataset_json_lists_every_file(root, request):
     assert (about["numTraining"], about["numTest"]) == (9, 2)
     assert about["labels"] == {"0": "background", "1": "liver", "2": "kidneys", "3": "vessel"}
     files = {str(path.relative_to(root)) for pair in listed(root) for path in pair}
-    assert files | {"dataset.json"} == set(contents(root))
+    assert files | {"dataset.json"} == set(metadata(root))
 
 
 @pytest.mark.parametrize("root", ["volumes", "sections"])
@@ -106,7 +117,9 @@ def test_every_case_has_every_label(root, request):
 def test_sections_are_grey_images_of_varied_size(sections):
     images = [image for image, _ in arrays(sections)]
     assert all(image.dtype == np.uint8 for image in images)
-    assert all(128 <= rows <= 160 and 128 <= columns <= 192 for rows, columns in (i.shape for i in images))
+    assert all(
+        128 <= rows <= 160 and 128 <= columns <= 192 for rows, columns in (i.shape for i in images)
+    )
     assert len({image.shape for image in images}) > 1
 
 
@@ -140,7 +153,8 @@ def test_some_scans_are_oblique_by_15_degrees_at_most(volumes):
 def test_the_liver_lies_right_of_the_kidneys_and_higher_whatever_the_axes(volumes):
     for _, label in scans(volumes):
         liver, kidneys = (
-            apply_affine(label.affine, np.argwhere(np.asarray(label.dataobj) == organ)).mean(0) for organ in (1, 2)
+            apply_affine(label.affine, np.argwhere(np.asarray(label.dataobj) == organ)).mean(0)
+            for organ in (1, 2)
         )
         assert liver[0] > kidneys[0] + 5
         assert liver[2] > kidneys[2] + 5
@@ -160,7 +174,9 @@ def test_edge_voxels_hold_a_part_of_both_sides(volumes):
         regions = np.empty(image.shape, int)
         connected(image < 0.3 * fat, output=regions)
         air = regions == regions[0, 0, 0]
-        skin = image[air & binary_dilation(~air)] / fat  # with hard edges, nothing but the air's noise
+        skin = (
+            image[air & binary_dilation(~air)] / fat
+        )  # with hard edges, nothing but the air's noise
         assert (skin > 0.2).mean() > 0.05
 
 
@@ -174,17 +190,23 @@ def test_other_settings_are_refused_by_name(sections):
     with pytest.raises(DataError) as error:
         write_phantom(sections, dims=2, train=8, test=2, seed=7)
     advice = "remove the folder or choose another."
-    assert str(error.value) == f"{sections} holds a phantom with train=9, seed=0, not train=8, seed=7; {advice}"
+    assert (
+        str(error.value)
+        == f"{sections} holds a phantom with train=9, seed=0, not train=8, seed=7; {advice}"
+    )
 
 
 @pytest.mark.parametrize("text", [None, "{}", "not JSON", '{"phantom": 3}', "[]"])
 def test_what_is_not_a_phantom_is_never_overwritten(text, tmp_path):
     (tmp_path / "dataset.json" if text else tmp_path / "scan.txt").write_text(text or "mine")
-    before = contents(tmp_path)
+    before = metadata(tmp_path)
     with pytest.raises(DataError) as error:
         write_phantom(tmp_path)
-    assert str(error.value) == f"{tmp_path} exists and is not a phantom; remove the folder or choose another."
-    assert contents(tmp_path) == before
+    assert (
+        str(error.value)
+        == f"{tmp_path} exists and is not a phantom; remove the folder or choose another."
+    )
+    assert metadata(tmp_path) == before
 
 
 def test_an_empty_folder_is_filled(tmp_path):
@@ -198,7 +220,7 @@ def test_two_calls_at_once_both_end_well(tmp_path, sections):
         calls = [pool.submit(write_phantom, root, dims=2, train=9, test=2) for _ in range(2)]
     assert [call.result() for call in calls] == [root, root]
     assert list(tmp_path.iterdir()) == [root]
-    assert contents(root) == contents(sections)
+    assert metadata(root) == metadata(sections)
 
 
 def overtaken(monkeypatch: pytest.MonkeyPatch, ready: Path, root: Path) -> None:

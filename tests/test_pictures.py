@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from segpipe.report.pictures import COLOURS, OPACITY, colour, draw_overlay, window
-from segpipe.report.plots import draw_curves
+from segpipe.reporting.pictures import COLOURS, OPACITY, colour, draw_overlay, window
+from segpipe.reporting.plots import draw_curves
 
 NAMES = ["liver", "kidney"]
 
@@ -31,7 +31,9 @@ def labelled(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(14, 12, 10), (14, 12, 1)])
-def test_an_overlay_shows_every_label_and_the_truth(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+def test_an_overlay_shows_every_label_and_the_truth(
+    tmp_path: Path, shape: tuple[int, int, int]
+) -> None:
     picture = tmp_path / "overlays" / "case.png"
     image, labels = np.full(shape, 100.0), labelled(shape)
     image[0, 0, 0] = 300
@@ -68,13 +70,17 @@ def test_the_patients_right_is_on_the_left(tmp_path: Path) -> None:
     assert columns.mean() < drawn.shape[1] * 0.4
 
 
-@pytest.mark.parametrize(("shape", "panels"), [((14, 12, 10), 3), ((14, 12, 1), 1), ((1, 14, 12), 1), ((9, 1, 1), 1)])
+@pytest.mark.parametrize(
+    ("shape", "panels"), [((14, 12, 10), 3), ((14, 12, 1), 1), ((1, 14, 12), 1), ((9, 1, 1), 1)]
+)
 def test_a_view_per_direction_that_has_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int, int], panels: int
 ) -> None:
     drawn = texts(monkeypatch)
     labels = np.ones(shape, np.uint8)
-    draw_overlay(np.zeros(shape), labels, None, (0.5, 0.5, 2.0), ["x"], "case", tmp_path / "case.png")
+    draw_overlay(
+        np.zeros(shape), labels, None, (0.5, 0.5, 2.0), ["x"], "case", tmp_path / "case.png"
+    )
     assert sum("slice" in text for text in drawn) == panels
 
 
@@ -99,23 +105,35 @@ def test_a_picture_says_where_the_sides_are_how_long_a_millimetre_is_and_what_is
     said = texts(monkeypatch)
     labels = labelled((14, 12, 10))
     draw_overlay(
-        np.zeros(labels.shape), labels, labels, (3.0, 3.0, 3.0), [*NAMES, "spleen"], "case 7", tmp_path / "a.png"
+        np.zeros(labels.shape),
+        labels,
+        labels,
+        (3.0, 3.0, 3.0),
+        [*NAMES, "spleen"],
+        "case 7",
+        tmp_path / "a.png",
     )
     assert {"R", "L", "A", "P", "S", "I", "10 mm", *NAMES, "truth"} <= set(said)
     assert "spleen" not in said, "is in neither mask"
     assert "case 7\nradiological view: the patient's right is on the left" in said
 
 
-def test_a_photograph_has_pixels_and_no_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photograph_has_pixels_and_no_sides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = texts(monkeypatch)
     labels = labelled((14, 12, 1))
-    draw_overlay(np.zeros(labels.shape), labels, None, (1.0, 1.0, 1.0), NAMES, "case", tmp_path / "a.png")
+    draw_overlay(
+        np.zeros(labels.shape), labels, None, (1.0, 1.0, 1.0), NAMES, "case", tmp_path / "a.png"
+    )
     assert "2 px" in said
     assert not {"R", "L", "A", "P"} & set(said)
     assert "case" in said
 
 
-def test_an_outline_follows_the_edges_of_voxels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outline_follows_the_edges_of_voxels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A label of 2 x 3 voxels of 1 x 2 mm at the lower corner: its outline's corners are where the voxels' are."""
     outlines = []
     contour = Axes.contour
@@ -128,12 +146,16 @@ def test_an_outline_follows_the_edges_of_voxels(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Axes, "contour", keep)
     labels = np.zeros((20, 20, 1), np.uint8)
     labels[4:6, 7:10] = 1
-    draw_overlay(np.zeros(labels.shape), labels, None, (1.0, 2.0, 1.0), ["x"], "", tmp_path / "a.png")
+    draw_overlay(
+        np.zeros(labels.shape), labels, None, (1.0, 2.0, 1.0), ["x"], "", tmp_path / "a.png"
+    )
     (outline,) = outlines
     assert outline.min(0) == pytest.approx([20 - 6, 40 - 20], abs=0.15)
     assert outline.max(0) == pytest.approx([20 - 4, 40 - 14], abs=0.15)
     for corner in ((14, 20), (16, 20), (14, 26), (16, 26)):
-        assert np.linalg.norm(outline - corner, axis=1).min() < 0.3, "half a voxel's diagonal would be 1.1"
+        assert np.linalg.norm(outline - corner, axis=1).min() < 0.3, (
+            "half a voxel's diagonal would be 1.1"
+        )
 
 
 def test_the_grey_window_is_robust_and_shows_the_soft_tissue_of_a_ct() -> None:
@@ -147,7 +169,11 @@ def test_the_grey_window_is_robust_and_shows_the_soft_tissue_of_a_ct() -> None:
     body[organ] = -800  # a label in the lung
     seen = window(body, organ)
     assert seen[0, 0, 0] == 0
-    assert 0 < window(np.where(organ, rng.normal(-800, 50, body.shape), body), organ)[organ].mean() < seen[9, 9, 9]
+    assert (
+        0
+        < window(np.where(organ, rng.normal(-800, 50, body.shape), body), organ)[organ].mean()
+        < seen[9, 9, 9]
+    )
     speck = np.zeros((20, 20, 20))
     speck[3, 3, 3] = 0.01
     assert (window(speck, nowhere).min(), window(speck, nowhere).max()) == (0, 1)
@@ -169,26 +195,35 @@ def curves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[float], list
     plot = Axes.plot
 
     def keep(axes: Axes, *args: np.ndarray, **kwargs: object) -> object:
-        drawn.append((str(kwargs.get("label", "")), *(np.asarray(values).tolist() for values in args)))
+        drawn.append(
+            (str(kwargs.get("label", "")), *(np.asarray(values).tolist() for values in args))
+        )
         return plot(axes, *args, **kwargs)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(Axes, "plot", keep)
     return drawn
 
 
-def test_curves_show_what_was_measured_when_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_show_what_was_measured_when_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn, said = curves(monkeypatch), texts(monkeypatch)
     (tmp_path / "metrics.csv").write_text(
         "epoch,step,loss,lr,dice/liver,dice/mean\n0,50,1.2,0.2,,\n1,100,0.8,0.1,0.7,0.6\n2,150,,,0.5,0.4\n"
     )
     draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
-    assert [values for name, *values in drawn if not name] == [[[50, 100], [1.2, 0.8]], [[50, 100], [0.2, 0.1]]]
+    assert [values for name, *values in drawn if not name] == [
+        [[50, 100], [1.2, 0.8]],
+        [[50, 100], [0.2, 0.1]],
+    ]
     assert ("liver", [100, 150], [0.7, 0.5]) in drawn
     assert ("mean", [100, 150], [0.6, 0.4]) in drawn
     assert any("best mean 0.600, step 100" in text for text in said)
 
 
-def test_a_long_training_has_a_smooth_curve_over_the_raw_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_training_has_a_smooth_curve_over_the_raw_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn = curves(monkeypatch)
     noise = np.random.default_rng(0).normal(0, 0.1, 200)
     rows = "".join(f"{epoch},{epoch * 50},{1 + noise[epoch]},0.001\n" for epoch in range(200))

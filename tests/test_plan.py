@@ -9,27 +9,36 @@ import torch
 from test_config import composed
 
 from segpipe.errors import ConfigError
-from segpipe.plan import Fingerprint, LabelSize, Plan, make_plan
-from segpipe.training.memory import fitting_plan, step_mib
+from segpipe.plan import Plan
+from segpipe.planning.fingerprint import Fingerprint, LabelSize
+from segpipe.planning.memory import fitting_plan, step_mib
+from segpipe.planning.rules import make_plan
 
 LABELS = {"background": 0, "organ": 1}
 
 
 def fingerprint(
-    spacing: tuple[float, ...], shape: tuple[int, ...], box: tuple[int, ...] | None = None, void: float = 0.0
+    spacing: tuple[float, ...],
+    shape: tuple[int, ...],
+    box: tuple[int, ...] | None = None,
+    zero_fraction: float = 0.0,
 ) -> Fingerprint:
     return Fingerprint(
         np.tile(spacing, (5, 1)),
         np.tile(shape, (5, 1)),
         np.tile(box or shape, (5, 1)),
-        [void],
+        [zero_fraction],
         [(0.0, 1.0, 0.5, 0.2)],
         {1: LabelSize(5, 0.02, 1.0, 3.4)},
     )
 
 
 def plan(
-    spacing: tuple[float, ...], shape: tuple[int, ...], *overrides: str, channel: str = "MRI", device: str = "cpu"
+    spacing: tuple[float, ...],
+    shape: tuple[int, ...],
+    *overrides: str,
+    channel: str = "MRI",
+    device: str = "cpu",
 ) -> Plan:
     return make_plan(composed(*overrides), fingerprint(spacing, shape), [channel], LABELS, device)
 
@@ -62,7 +71,9 @@ def test_a_2d_network_sees_slices_across_the_largest_spacing() -> None:
     assert made.spacing_mm == [0.7, None, 0.7]
     assert made.patch[1] == 1
     assert len(made.strides[0]) == 2
-    assert plan((0.7, 3.0, 0.7), (200, 40, 180), "model=unet2d", "data.slice_axis=0").slice_axis == 0
+    assert (
+        plan((0.7, 3.0, 0.7), (200, 40, 180), "model=unet2d", "data.slice_axis=0").slice_axis == 0
+    )
 
 
 def test_images_have_one_slice() -> None:
@@ -75,10 +86,14 @@ def test_equal_spacings_are_cut_into_axial_slices() -> None:
     assert plan((1.0, 1.0, 1.0), (64, 64, 64), "model=unet2d").slice_axis == 2
 
 
-@pytest.mark.parametrize(("channel", "rule"), [("CT", "ct"), ("MRI", "zscore"), ("image", "zscore")])
+@pytest.mark.parametrize(
+    ("channel", "rule"), [("CT", "ct"), ("MRI", "zscore"), ("image", "zscore")]
+)
 def test_intensities_follow_the_modality(channel: str, rule: str) -> None:
     assert plan((1.0, 1.0, 1.0), (64, 64, 64), channel=channel).normalise == [rule]
-    assert plan((1.0, 1.0, 1.0), (64, 64, 64), "plan.normalise=none", channel=channel).normalise == ["none"]
+    assert plan(
+        (1.0, 1.0, 1.0), (64, 64, 64), "plan.normalise=none", channel=channel
+    ).normalise == ["none"]
 
 
 def test_every_entry_can_be_given() -> None:
@@ -89,13 +104,17 @@ def test_every_entry_can_be_given() -> None:
 
 
 def test_a_patch_that_cannot_be_halved_says_what_can() -> None:
-    says = r"plan.patch entry 1 is 50, .* \(it needs a multiple of 4\): use 48 or 52, or fewer levels"
+    says = (
+        r"plan.patch entry 1 is 50, .* \(it needs a multiple of 4\): use 48 or 52, or fewer levels"
+    )
     with pytest.raises(ConfigError, match=says):
         plan((1.0, 1.0, 1.0), (64, 64, 64), "plan.patch=[48,50,48]", "model.channels=[4,8,16]")
 
 
 def test_a_slice_axis_is_for_2d_networks() -> None:
-    with pytest.raises(ConfigError, match="data.slice_axis is for 2D networks, but model.dims is 3"):
+    with pytest.raises(
+        ConfigError, match="data.slice_axis is for 2D networks, but model.dims is 3"
+    ):
         plan((1.0, 1.0, 1.0), (64, 64, 64), "data.slice_axis=0")
 
 
@@ -112,16 +131,26 @@ def test_what_was_found_of_the_labels_is_told() -> None:
 
 
 def test_strides_and_kernels_can_be_given() -> None:
-    both = ["plan.strides=[[2,2,1],[2,2,2]]", "plan.kernels=[[3,3,1],[3,3,3],[3,3,3]]", "model.channels=[4,8,16]"]
+    both = [
+        "plan.strides=[[2,2,1],[2,2,2]]",
+        "plan.kernels=[[3,3,1],[3,3,3],[3,3,3]]",
+        "model.channels=[4,8,16]",
+    ]
     made = plan((1.0, 1.0, 1.0), (64, 64, 64), *both)
-    assert (made.strides, made.kernels) == ([[2, 2, 1], [2, 2, 2]], [[3, 3, 1], [3, 3, 3], [3, 3, 3]])
-    with pytest.raises(ConfigError, match=r"plan.strides must have 3 entries of 3, since model.channels has 4 levels"):
+    assert (made.strides, made.kernels) == (
+        [[2, 2, 1], [2, 2, 2]],
+        [[3, 3, 1], [3, 3, 3], [3, 3, 3]],
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"plan.strides must have 3 entries of 3, since model.channels has 4 levels",
+    ):
         plan((1.0, 1.0, 1.0), (64, 64, 64), "plan.strides=[[2,2,1]]")
 
 
 def test_each_channel_has_its_own_scale() -> None:
     seen = fingerprint((1.0, 1.0, 1.0), (64, 64, 64))
-    two = replace(seen, foreground=seen.foreground * 2, void=seen.void * 2)
+    two = replace(seen, foreground=seen.foreground * 2, zero_fraction=seen.zero_fraction * 2)
     made = [
         make_plan(composed(*more), two, ["CT", "PET"], LABELS, "cpu").normalise
         for more in ([], ["plan.normalise=[none,ct]"], ["plan.normalise=none"])
@@ -131,31 +160,40 @@ def test_each_channel_has_its_own_scale() -> None:
         make_plan(composed("plan.normalise=[none,ct,ct]"), two, ["CT", "PET"], LABELS, "cpu")
 
 
-def fitting(*overrides: str, device: str = "cpu") -> Plan:
+def first_that_fits(*overrides: str, device: str = "cpu") -> Plan:
     options, seen = composed(*overrides), fingerprint((1.0, 1.0, 1.0), (512, 512, 300))
     return fitting_plan(
-        lambda share: make_plan(options, seen, ["MRI"], LABELS, device, share), options, "float32", torch.device("cpu")
+        lambda share: make_plan(options, seen, ["MRI"], LABELS, device, share),
+        options,
+        "float32",
+        torch.device("cpu"),
     )
 
 
 def test_a_plan_is_made_smaller_until_its_step_fits() -> None:
-    usual, small = fitting(device="cuda"), fitting("plan.memory_gib=2", device="cuda")
+    usual, small = (
+        first_that_fits(device="cuda"),
+        first_that_fits("plan.memory_gib=2", device="cuda"),
+    )
     assert usual.patch == [128, 128, 128]
     assert np.prod(small.patch) * small.batch < np.prod(usual.patch) * usual.batch
     assert 0.5 * 2048 < step_mib(small, composed(), "float32") <= 2048
-    assert re.match(r"memory about \d+ of 2048 MiB: plan.memory_gib, for which patch or batch", small.reasons[-1])
+    assert re.match(
+        r"memory about \d+ of 2048 MiB: plan.memory_gib, for which patch or batch",
+        small.reasons[-1],
+    )
 
 
 def test_a_given_patch_that_does_not_fit_is_refused() -> None:
     says = r"plan: a step of 2 patches of 128x128x128 needs about \d+ MiB, but 512 MiB may be used: give a smaller"
     with pytest.raises(ConfigError, match=says):
-        fitting("plan.memory_gib=0.5", "plan.patch=[128,128,128]", "plan.batch=2")
-    assert fitting("plan.memory_gib=0.5", "plan.batch=2").patch[0] < 128
+        first_that_fits("plan.memory_gib=0.5", "plan.patch=[128,128,128]", "plan.batch=2")
+    assert first_that_fits("plan.memory_gib=0.5", "plan.batch=2").patch[0] < 128
 
 
 def test_what_was_cut_out_of_its_background_is_planned_by_what_is_left() -> None:
     """A brain of 80 voxels in a volume of 160, the rest of which is 0: the patch is its size, and so is the scale."""
-    seen = fingerprint((1.0, 1.0, 1.0), (160, 160, 160), (80, 24, 40), void=0.9)
+    seen = fingerprint((1.0, 1.0, 1.0), (160, 160, 160), (80, 24, 40), zero_fraction=0.9)
     made = make_plan(composed("model.channels=[4,8,16]"), seen, ["MRI"], LABELS, "cuda")
     assert made.patch == [80, 24, 40]
     assert made.normalise == ["zscore_nonzero"]

@@ -32,7 +32,14 @@ def test_a_file_an_image_and_a_tensor_give_one_mask(tmp_path: Path, predictor: P
     assert set(np.unique(first)) <= set(predictor.plan.labels.values())
     assert len(np.unique(first)) > 1
     tensor = MetaTensor(torch.from_numpy(voxels), torch.from_numpy(AFFINE))
-    for given in (str(path), [path], nib.load(path), nib.Nifti1Image(voxels, AFFINE), tensor, tensor[None]):
+    for given in (
+        str(path),
+        [path],
+        nib.load(path),
+        nib.Nifti1Image(voxels, AFFINE),
+        tensor,
+        tensor[None],
+    ):
         assert np.array_equal(predictor(given), first)
 
 
@@ -40,10 +47,14 @@ def test_what_is_no_scan_is_refused(predictor: Predictor) -> None:
     with pytest.raises(DataError, match="the tensor has no affine: give monai.data.MetaTensor"):
         predictor(torch.zeros(8, 8, 8))
     with pytest.raises(DataError, match="the affine has a zero or undefined axis"):
-        predictor(MetaTensor(torch.zeros(8, 8, 8), torch.diag(torch.tensor([1.0, float("nan"), 1, 1]))))
+        predictor(
+            MetaTensor(torch.zeros(8, 8, 8), torch.diag(torch.tensor([1.0, float("nan"), 1, 1])))
+        )
     infinite = torch.zeros(8, 8, 8)
     infinite[1, 2, 3] = torch.inf
     with pytest.raises(DataError, match="1 of 512 voxels are NaN or infinite"):
         predictor(MetaTensor(infinite, torch.eye(4)))
-    with pytest.raises(DataError, match="the scan: has 2 channels, but the network was planned for 1"):
+    with pytest.raises(
+        DataError, match="the scan: has 2 channels, but the network was planned for 1"
+    ):
         predictor(MetaTensor(torch.zeros(2, 8, 8, 8), torch.eye(4)))

@@ -17,22 +17,27 @@ from test_plan import fingerprint
 from torch.utils.data import default_collate
 
 from segpipe.config.train import Augment
-from segpipe.data.augment import RandBlurd, changing, cutting
+from segpipe.data.augment import RandBlurd, make_augmentation, make_sampler
 from segpipe.data.cases import Case
-from segpipe.data.cut import Cut
-from segpipe.data.doctor import examine
-from segpipe.data.fingerprint import fingerprint as look
-from segpipe.data.fingerprint import label_ids
+from segpipe.data.doctor import inspect_cases
 from segpipe.data.module import count_workers
-from segpipe.data.patches import Patches, change_batch, prepare_case
-from segpipe.data.prepare import inside_ids, mask_dtype, normalise, outside_ids, prepare_scan
+from segpipe.data.patch_sampler import PatchSampler
+from segpipe.data.patches import Patches, augment_batch, prepare_case
+from segpipe.data.prepare import mask_dtype, normalise, prepare_scan, to_index, to_label
 from segpipe.errors import DataError
-from segpipe.plan import Plan, make_plan
+from segpipe.plan import Plan
+from segpipe.planning.fingerprint import fingerprint as look
+from segpipe.planning.fingerprint import label_ids
+from segpipe.planning.rules import make_plan
 
 LABELS = {"background": 0, "core": 1, "edema": 2, "rim": 4}
 
 
-def plan(*overrides: str, shape: tuple[int, int, int] = (20, 16, 12), labels: dict[str, int] | None = None) -> Plan:
+def plan(
+    *overrides: str,
+    shape: tuple[int, int, int] = (20, 16, 12),
+    labels: dict[str, int] | None = None,
+) -> Plan:
     options = composed("model.channels=[4,8]", *overrides)
     return make_plan(options, fingerprint((1.0, 1.0, 1.0), shape), ["MRI"], labels or LABELS, "cpu")
 
@@ -44,16 +49,25 @@ def where(label: torch.Tensor, labels: int) -> list[np.ndarray]:
 def cut_and_change(
     made: Plan, foreground: float, augment: Augment, given_: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    patch = cutting(made, foreground, augment)(**given_, seed=seed)
-    return changing(made, augment)(patch, seed)
+    patch = make_sampler(made, foreground, augment)(**given_, seed=seed)
+    return make_augmentation(made, augment)(patch, seed)
 
 
 def case(
-    folder: Path, seed: int = 0, shape: tuple[int, int, int] = (20, 16, 12), ids: tuple[int, ...] = (0, 1, 2, 4)
+    folder: Path,
+    seed: int = 0,
+    shape: tuple[int, int, int] = (20, 16, 12),
+    ids: tuple[int, ...] = (0, 1, 2, 4),
 ) -> Case:
     rng = np.random.default_rng(seed)
-    nib.save(nib.Nifti1Image(rng.normal(size=shape).astype(np.float32), np.eye(4)), folder / f"image{seed}.nii")
-    nib.save(nib.Nifti1Image(rng.choice(ids, shape).astype(np.uint8), np.eye(4)), folder / f"label{seed}.nii")
+    nib.save(
+        nib.Nifti1Image(rng.normal(size=shape).astype(np.float32), np.eye(4)),
+        folder / f"image{seed}.nii",
+    )
+    nib.save(
+        nib.Nifti1Image(rng.choice(ids, shape).astype(np.uint8), np.eye(4)),
+        folder / f"label{seed}.nii",
+    )
     return Case(f"case{seed}", (folder / f"image{seed}.nii",), folder / f"label{seed}.nii")
 
 
@@ -61,14 +75,16 @@ def case(
 def test_label_ids_return_as_they_were(ids: set[int], seed: int) -> None:
     labels = {"background": 0} | {f"label {number}": number for number in sorted(ids)}
     disk = np.random.default_rng(seed).choice([0, *ids], (1, 4, 3, 2))
-    inside = inside_ids(disk, labels, Path("x"))
+    inside = to_index(disk, labels, Path("x"))
     assert inside.max() < len(labels)
-    assert np.array_equal(outside_ids(inside, labels), disk)
-    assert outside_ids(inside, labels).dtype == mask_dtype(labels)
+    assert np.array_equal(to_label(inside, labels), disk)
+    assert to_label(inside, labels).dtype == mask_dtype(labels)
 
 
 def test_masks_of_one_label_set_share_their_type() -> None:
-    kinds = [mask_dtype({"background": 0, "a": largest}) for largest in (1, 255, 256, 65_535, 65_536)]
+    kinds = [
+        mask_dtype({"background": 0, "a": largest}) for largest in (1, 255, 256, 65_535, 65_536)
+    ]
     assert kinds == [np.uint8, np.uint8, np.uint16, np.uint16, np.uint32]
 
 
@@ -76,9 +92,10 @@ def test_masks_of_one_label_set_share_their_type() -> None:
 def test_an_undeclared_label_is_named_with_its_voxels(value: float) -> None:
     ids = np.array([0, 1, 4, value, value]).reshape(1, 5, 1, 1)
     with pytest.raises(
-        DataError, match=rf"^x.nii: holds {value:g} \(2 voxels\), but the dataset declares only 0 background"
+        DataError,
+        match=rf"^x.nii: holds {value:g} \(2 voxels\), but the dataset declares only 0 background",
     ):
-        inside_ids(ids, LABELS, Path("x.nii"))
+        to_index(ids, LABELS, Path("x.nii"))
 
 
 def test_zscore_nonzero_leaves_what_was_cut_away_alone() -> None:
@@ -95,7 +112,9 @@ def test_zscore_nonzero_leaves_what_was_cut_away_alone() -> None:
 
 def test_zscore_is_per_scan_and_channel() -> None:
     image = torch.stack([torch.randn(9, 8, 7) * 1e5 + 3e5, torch.randn(9, 8, 7)])
-    two = plan().model_copy(update={"normalise": ["zscore"] * 2, "foreground": plan().foreground * 2})
+    two = plan().model_copy(
+        update={"normalise": ["zscore"] * 2, "foreground": plan().foreground * 2}
+    )
     for channel in normalise(image, two):
         assert channel.mean().item() == pytest.approx(0, abs=1e-4)
         assert channel.std(correction=0).item() == pytest.approx(1, abs=1e-4)
@@ -103,7 +122,9 @@ def test_zscore_is_per_scan_and_channel() -> None:
 
 
 def test_ct_is_clipped_to_the_foregrounds_percentiles() -> None:
-    made = plan("plan.normalise=ct").model_copy(update={"foreground": [(-100.0, 200.0, 50.0, 25.0)]})
+    made = plan("plan.normalise=ct").model_copy(
+        update={"foreground": [(-100.0, 200.0, 50.0, 25.0)]}
+    )
     image = torch.tensor([-1000.0, -100, 50, 75, 200, 3000]).reshape(1, 6, 1, 1)
     assert normalise(image, made).flatten().tolist() == [-6, -6, 0, 1, 6, 6]
 
@@ -118,7 +139,9 @@ def test_a_prepared_case_keeps_every_label(tmp_path: Path) -> None:
 
 def test_another_number_of_channels_is_refused(tmp_path: Path) -> None:
     image = case(tmp_path).images[0]
-    with pytest.raises(DataError, match=r"image0.nii: has 2 channels, but the network was planned for 1"):
+    with pytest.raises(
+        DataError, match=r"image0.nii: has 2 channels, but the network was planned for 1"
+    ):
         prepare_scan([image, image], plan())
 
 
@@ -145,7 +168,9 @@ def test_patches_are_centred_on_labels_as_often_as_asked(foreground: float, shar
     made = plan("plan.patch=[4,4,4]", labels={"background": 0, "organ": 1})
     given_ = {"image": label.float(), "label": label, "indices": where(label, 2)}
     still = composed("augment=none").augment
-    hits = [cut_and_change(made, foreground, still, given_, seed)["label"].any() for seed in range(200)]
+    hits = [
+        cut_and_change(made, foreground, still, given_, seed)["label"].any() for seed in range(200)
+    ]
     assert np.mean(hits) == pytest.approx(share, abs=0.12)
 
 
@@ -155,7 +180,9 @@ def test_patches_are_centred_on_labels_as_often_as_asked(foreground: float, shar
     shares=st.tuples(*[st.floats(0.1, 1)] * 3),
     seed=st.integers(0, 999),
 )
-def test_a_patch_is_cut_where_monai_cuts_it(edges: tuple, size: tuple, shares: tuple, seed: int) -> None:
+def test_a_patch_is_cut_where_monai_cuts_it(
+    edges: tuple, size: tuple, shares: tuple, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     given_: dict[str, Any] = {
         "image": torch.from_numpy(rng.normal(size=(2, *edges))).float(),
@@ -164,10 +191,17 @@ def test_a_patch_is_cut_where_monai_cuts_it(edges: tuple, size: tuple, shares: t
     before = {name: voxels.clone() for name, voxels in given_.items()}
     given_["indices"] = where(given_["label"], 3)
     crop = RandCropByLabelClassesd(
-        ("image", "label"), "label", size, list(shares), 3, indices_key="indices", allow_smaller=True, warn=False
+        ("image", "label"),
+        "label",
+        size,
+        list(shares),
+        3,
+        indices_key="indices",
+        allow_smaller=True,
+        warn=False,
     )
     theirs: Any = SpatialPadd(("image", "label"), size)(crop.set_random_state(seed)(given_)[0])
-    ours = Cut(size, shares)(**given_, seed=seed)
+    ours = PatchSampler(size, shares)(**given_, seed=seed)
     for name in ("image", "label"):
         assert ours[name].dtype == given_[name].dtype
         assert torch.equal(ours[name], torch.as_tensor(theirs[name]))
@@ -177,9 +211,11 @@ def test_a_patch_is_cut_where_monai_cuts_it(edges: tuple, size: tuple, shares: t
 
 def test_a_case_without_what_patches_are_centred_on_is_cut_anywhere() -> None:
     label = torch.zeros(1, 9, 8, 7, dtype=torch.uint8)
-    cut = Cut((3, 3, 3), [0.0, 1.0])
+    cut = PatchSampler((3, 3, 3), [0.0, 1.0])
     places = torch.arange(label.numel()).reshape(label.shape)
-    found = {int(cut(places.float(), label, where(label, 2), seed)["image"].min()) for seed in range(50)}
+    found = {
+        int(cut(places.float(), label, where(label, 2), seed)["image"].min()) for seed in range(50)
+    }
     assert len(found) > 20
 
 
@@ -188,13 +224,17 @@ def test_a_case_without_what_patches_are_centred_on_is_cut_anywhere() -> None:
 def test_a_patch_is_blurred_as_monai_blurs_it(edges: tuple, seed: int) -> None:
     image, sigma = torch.randn(2, *edges, generator=torch.Generator().manual_seed(seed)), (0.5, 1.0)
     ours = RandBlurd(1.0, sigma).set_random_state(seed)({"image": image})["image"]
-    theirs = RandGaussianSmoothd("image", sigma, sigma, sigma, prob=1).set_random_state(seed)({"image": image})
+    theirs = RandGaussianSmoothd("image", sigma, sigma, sigma, prob=1).set_random_state(seed)(
+        {"image": image}
+    )
     assert torch.allclose(ours, torch.as_tensor(theirs["image"]), atol=1e-5)
 
 
 def test_a_slice_is_blurred_in_its_plane_only() -> None:
     """Across it there is nothing but the 0 that is thought outside, which would darken it."""
-    flat = RandBlurd(1.0, (0.5, 1.0)).set_random_state(0)({"image": torch.ones(1, 30, 1, 30)})["image"]
+    flat = RandBlurd(1.0, (0.5, 1.0)).set_random_state(0)({"image": torch.ones(1, 30, 1, 30)})[
+        "image"
+    ]
     assert torch.allclose(flat[:, 8:-8, :, 8:-8], torch.ones(()), atol=1e-3)
 
 
@@ -208,13 +248,15 @@ def test_a_patch_depends_on_its_number_alone(tmp_path: Path) -> None:
     assert not torch.equal(first[0], first[3])
 
 
-def test_a_batch_augmented_where_the_network_is_equals_one_that_the_workers_made(tmp_path: Path) -> None:
+def test_a_batch_augmented_where_the_network_is_equals_one_that_the_workers_made(
+    tmp_path: Path,
+) -> None:
     options = composed("model.channels=[4,8]", "augment=strong", f"data.cache={tmp_path / 'cache'}")
     cases, made = [case(tmp_path, seed) for seed in range(2)], plan("plan.patch=[8,8,8]")
     ready, cut = Patches(cases, made, options), Patches(cases, made, options, change=False)
     batch = default_collate([cut[number] for number in range(4)])
     assert batch["image"].shape[2:] == (10, 10, 10)  # with a margin, to be turned
-    changed = change_batch(changing(made, options.augment), batch)
+    changed = augment_batch(make_augmentation(made, options.augment), batch)
     for number in range(4):
         assert torch.equal(changed["image"][number], ready[number]["image"])
         assert torch.equal(changed["label"][number], ready[number]["label"])
@@ -222,8 +264,12 @@ def test_a_batch_augmented_where_the_network_is_equals_one_that_the_workers_made
 
 def test_coarse_slices_are_turned_in_their_plane_only() -> None:
     """As for a 2D network: a slice that holds its own number still holds nothing else after rotation."""
-    options = composed("model.channels=[4,8]", "augment=strong", "augment.elastic=0", "augment.affine=1")
-    label = torch.arange(8, dtype=torch.uint8)[None, None, None, :].expand(1, 32, 32, 8).contiguous()
+    options = composed(
+        "model.channels=[4,8]", "augment=strong", "augment.elastic=0", "augment.affine=1"
+    )
+    label = (
+        torch.arange(8, dtype=torch.uint8)[None, None, None, :].expand(1, 32, 32, 8).contiguous()
+    )
     names = {f"label {number}": number for number in range(8)}
     made = make_plan(options, fingerprint((1.0, 1.0, 5.0), (32, 32, 8)), ["MRI"], names, "cpu")
     given_ = {"image": label.float(), "label": label, "indices": where(label, 8)}
@@ -236,7 +282,9 @@ def test_coarse_slices_are_turned_in_their_plane_only() -> None:
 def test_slices_are_turned_in_their_plane_only() -> None:
     """A slice that holds its own number still holds nothing else after rotation."""
     options = composed("model=unet2d", "model.channels=[4,8]", "augment=strong")
-    label = torch.arange(10, dtype=torch.uint8)[None, None, :, None].expand(1, 30, 10, 30).contiguous()
+    label = (
+        torch.arange(10, dtype=torch.uint8)[None, None, :, None].expand(1, 30, 10, 30).contiguous()
+    )
     names = {f"label {number}": number for number in range(10)}
     made = make_plan(options, fingerprint((1.0, 5.0, 1.0), (30, 10, 30)), ["MRI"], names, "cpu")
     assert made.slice_axis == 1
@@ -250,25 +298,34 @@ def test_slices_are_turned_in_their_plane_only() -> None:
 def test_the_fingerprint_is_of_the_training_cases_alone(tmp_path: Path) -> None:
     cases = [case(tmp_path, seed) for seed in range(3)]
     done: list[int] = []
-    seen = examine(cases[:2], cases[2:], None, None, lambda: done.append(1))
+    seen = inspect_cases(cases[:2], cases[2:], None, None, lambda: done.append(1))
     found = look(seen[:2])
     assert found.shapes.tolist() == [[20, 16, 12]] * 2
-    assert (len(found.void), len(found.foreground), len(done)) == (1, 1, 3)
+    assert (len(found.zero_fraction), len(found.foreground), len(done)) == (1, 1, 3)
     assert label_ids(seen, None) == {"background": 0, "label 1": 1, "label 2": 2, "label 4": 4}
     assert label_ids(seen, LABELS) == LABELS
     with pytest.raises(DataError, match="no voxel of any of the 1 label maps is labelled"):
-        label_ids(examine([case(tmp_path, 9, ids=(0,))], [], None, None, lambda: None), None)
+        label_ids(inspect_cases([case(tmp_path, 9, ids=(0,))], [], None, None, lambda: None), None)
 
 
 def test_a_cpu_that_trains_cuts_its_own_patches() -> None:
     usual, given_ = composed().trainer, composed("trainer.workers=3").trainer
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert (count_workers(usual, cpu), count_workers(given_, cpu), count_workers(given_, gpu)) == (0, 3, 3)
+    assert (count_workers(usual, cpu), count_workers(given_, cpu), count_workers(given_, gpu)) == (
+        0,
+        3,
+        3,
+    )
     assert 0 <= count_workers(usual, gpu) <= 8
 
 
-def test_cases_stay_open_only_while_they_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cases, options = [case(tmp_path, seed) for seed in range(2)], composed(f"data.cache={tmp_path / 'cache'}")
+def test_cases_stay_open_only_while_they_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases, options = (
+        [case(tmp_path, seed) for seed in range(2)],
+        composed(f"data.cache={tmp_path / 'cache'}"),
+    )
     small = Patches(cases, plan(), options)
     monkeypatch.setattr("segpipe.data.patches.HELD_MIB", 0)
     large = Patches(cases, plan(), options)

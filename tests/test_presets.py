@@ -7,7 +7,7 @@ from test_config import composed
 from torch import nn
 
 from segpipe.config.compose import CONF
-from segpipe.nets import build
+from segpipe.nets.build import build
 
 PRESETS = sorted(file.stem for file in (CONF / "model").glob("*.yaml") if file.stem != "monai")
 NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
@@ -16,7 +16,9 @@ NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm2d, nn.BatchNorm3d, n
 def preset(name: str, in_channels: int, labels: int, *overrides: str) -> nn.Module:
     model = composed(f"model={name}", *overrides).model
     levels = len(model.channels)
-    return build(model, in_channels, labels, [[2] * model.dims] * (levels - 1), [[3] * model.dims] * levels)
+    return build(
+        model, in_channels, labels, [[2] * model.dims] * (levels - 1), [[3] * model.dims] * levels
+    )
 
 
 def parameters(net: nn.Module, norms: bool = True) -> int:
@@ -32,7 +34,9 @@ def test_unet2d_2015_has_ronnebergers_parameters() -> None:
 def test_unet3d_2016_has_ciceks_parameters() -> None:
     """As the paper counts: biases of convolutions, but not the scale and shift of batch norm."""
     assert parameters(preset("unet3d_2016", 3, 3), norms=False) == 19_069_955
-    assert parameters(preset("unet3d_2016", 3, 3, "model.long_skips=none"), norms=False) == 16_747_523
+    assert (
+        parameters(preset("unet3d_2016", 3, 3, "model.long_skips=none"), norms=False) == 16_747_523
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +62,14 @@ def test_tiramisu103_2017_has_jegous_parameters() -> None:
 
 def test_nnunet_has_the_parameters_of_monais() -> None:
     """An independent network of the same plan; MONAI's has no biases, and supervises all but the two coarsest levels."""
-    ours = preset("nnunet", 1, 3, "model.conv_bias=false", "model.up_bias=false", "model.deep_supervision=false")
+    ours = preset(
+        "nnunet",
+        1,
+        3,
+        "model.conv_bias=false",
+        "model.up_bias=false",
+        "model.deep_supervision=false",
+    )
     theirs = DynUNet(3, 1, 3, [3] * 6, [1, 2, 2, 2, 2, 2], [2] * 5, [32, 64, 128, 256, 320, 320])
     assert parameters(ours) == parameters(theirs)
 
@@ -67,7 +78,9 @@ def test_nnunet_has_the_parameters_of_monais() -> None:
 def test_every_preset_gives_a_mask_of_the_images_size(name: str) -> None:
     model = composed(f"model={name}").model
     narrow = f"{[max(2, channels // 16) for channels in model.channels]}".replace(" ", "")
-    net = preset(name, 2, 3, *([] if name.startswith("tiramisu") else [f"model.channels={narrow}"])).eval()
+    net = preset(
+        name, 2, 3, *([] if name.startswith("tiramisu") else [f"model.channels={narrow}"])
+    ).eval()
     size = 2 ** (len(model.channels) - 1) * 2
     assert net(torch.randn(1, 2, *[size] * model.dims)).shape == (1, 3, *[size] * model.dims)
 

@@ -11,8 +11,9 @@ from test_plan import fingerprint
 
 from segpipe.errors import ConfigError
 from segpipe.geometry import Grid, ModelSpace
-from segpipe.plan import Plan, make_plan
-from segpipe.regions import own_id
+from segpipe.plan import Plan
+from segpipe.planning.rules import make_plan
+from segpipe.regions import region_label
 from segpipe.training.loss import SegmentationLoss
 
 LABELS = {"background": 0, "oedema": 2, "core": 1, "enhancing": 4}  # BraTS
@@ -28,8 +29,11 @@ def test_a_plan_has_regions_in_ids_inside() -> None:
     found = plan()
     assert found.regions == {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
     assert (found.outputs, found.targets) == (3, found.regions)
-    assert [own_id(found.regions, name) for name in found.regions] == [1, 2, 3]
-    assert (plan(None).outputs, plan(None).targets) == (4, {"oedema": [1], "core": [2], "enhancing": [3]})
+    assert [region_label(found.regions, name) for name in found.regions] == [1, 2, 3]
+    assert (plan(None).outputs, plan(None).targets) == (
+        4,
+        {"oedema": [1], "core": [2], "enhancing": [3]},
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +48,10 @@ def test_a_plan_has_regions_in_ids_inside() -> None:
             "{whole:[1,2,4]}",
             "data.regions.whole must have just one id that no region after it has, by which a mask shows",
         ),
-        ("{core:[1,4],whole:[1,2,4]}", "data.regions.core must have just one id that no region after it has"),
+        (
+            "{core:[1,4],whole:[1,2,4]}",
+            "data.regions.core must have just one id that no region after it has",
+        ),
     ],
 )
 def test_regions_that_a_mask_cannot_show_are_refused(regions: str, line: str) -> None:
@@ -59,8 +66,12 @@ def test_the_loss_of_regions_is_the_textbooks() -> None:
     truth = torch.stack([label[:, 0] >= 1, label[:, 0] >= 2, label[:, 0] >= 3], 1).float()
     p = torch.sigmoid(logits)
     entropy = -(truth * p.log() + (1 - truth) * (1 - p).log()).mean()
-    dice = [2 * (p[:, k] * truth[:, k]).sum() / (p[:, k].sum() + truth[:, k].sum()) for k in range(3)]
-    assert float(loss(logits, label)) == pytest.approx(float(entropy + 1 - torch.stack(dice).mean()), abs=1e-5)
+    dice = [
+        2 * (p[:, k] * truth[:, k]).sum() / (p[:, k].sum() + truth[:, k].sum()) for k in range(3)
+    ]
+    assert float(loss(logits, label)) == pytest.approx(
+        float(entropy + 1 - torch.stack(dice).mean()), abs=1e-5
+    )
 
 
 def test_the_loss_of_labels_is_the_textbooks() -> None:
@@ -68,10 +79,14 @@ def test_the_loss_of_labels_is_the_textbooks() -> None:
     logits, label = torch.randn(2, 4, 4, 5, 6), torch.randint(0, 4, (2, 1, 4, 5, 6))
     p, truth = torch.softmax(logits, 1), torch.nn.functional.one_hot(label[:, 0]).movedim(-1, 1)
     entropy = -(truth * p.log()).sum(1).mean()
-    dice = [2 * (p[:, k] * truth[:, k]).sum() / (p[:, k].sum() + truth[:, k].sum()) for k in (1, 2, 3)]
+    dice = [
+        2 * (p[:, k] * truth[:, k]).sum() / (p[:, k].sum() + truth[:, k].sum()) for k in (1, 2, 3)
+    ]
     expected = float(entropy + 0.5 * (1 - torch.stack(dice).mean()))
     assert float(loss(logits, label)) == pytest.approx(expected, abs=1e-5)
-    assert float(loss.terms(logits, label)["cross-entropy"]) == pytest.approx(float(entropy), abs=1e-5)
+    assert float(loss.terms(logits, label)["cross-entropy"]) == pytest.approx(
+        float(entropy), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("regions", [REGIONS, None])
@@ -92,8 +107,10 @@ def test_a_mask_shows_the_innermost_region(seed: int) -> None:
     truth = np.random.default_rng(seed).integers(0, 4, (5, 4, 3))
     found = plan()
     assert found.regions is not None
-    ids = [own_id(found.regions, name) for name in found.regions]
-    sure = torch.stack([torch.from_numpy(np.isin(truth, region)) for region in found.regions.values()]).float()
+    ids = [region_label(found.regions, name) for name in found.regions]
+    sure = torch.stack(
+        [torch.from_numpy(np.isin(truth, region)) for region in found.regions.values()]
+    ).float()
     grid = Grid.of(MetaTensor(torch.zeros(1, 5, 4, 3), torch.eye(4)))
     mask = ModelSpace((None, None, None)).leave([sure], 0, grid, ids)[0].numpy()
     assert np.array_equal(mask, truth)

@@ -10,14 +10,14 @@ import pytest
 from pages import Reader
 from runs import DICE, HOSTILE, LABELS, begun, done, validated
 
-from segpipe.report.plots import draw_boxes
-from segpipe.report.viewer import Shelf, turnable
+from segpipe.reporting.plots import draw_boxes
+from segpipe.reporting.run_page import reported, write_report
+from segpipe.reporting.viewer import ViewerBudget, viewer_case
 from segpipe.training import page as module
-from segpipe.training.page import reported, write_report
-from segpipe.training.stages import Stages, read_stages
+from segpipe.training.callbacks.phases import PhaseTimer, read_phases
 
 
-def written(folder: Path, stopped: str = "", shelf: Shelf | None = None) -> Reader:
+def written(folder: Path, stopped: str = "", shelf: ViewerBudget | None = None) -> Reader:
     write_report(folder, stopped, shelf)
     page = Reader(folder / "report.html")
     assert page.problems == []
@@ -25,7 +25,9 @@ def written(folder: Path, stopped: str = "", shelf: Shelf | None = None) -> Read
     return page
 
 
-def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_repeat_it(tmp_path: Path) -> None:
+def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_repeat_it(
+    tmp_path: Path,
+) -> None:
     page = written(done(tmp_path / "run"))
     assert len(page.scripts) == 1, "a name is no script"
     for words in ("2 cases train, 3 validate; 100 steps; mean Dice 0.6", "small cases", "abc1234", "3.11.7", "data/x",
@@ -41,7 +43,9 @@ def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_rep
     assert [row[0] for row in cases] == ["hard", HOSTILE, "easy"]
     assert ["training", "12.5", "700"] in page.cells
     assert ["patch 8x8x8", "small cases"] in page.cells
-    pictures = [to for name, to in page.addresses if name == "img" and to.startswith("data:image/webp")]
+    pictures = [
+        to for name, to in page.addresses if name == "img" and to.startswith("data:image/webp")
+    ]
     assert len(pictures) == 2 + 4, "two cases, boxes, curves, fingerprint and network"
     assert "Not done" not in page.text
 
@@ -56,7 +60,9 @@ def test_machines_read_the_same(tmp_path: Path) -> None:
     found = json.loads((folder / "report.json").read_text(), parse_constant=no_number)
     with (folder / "validation.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(one["case"], one["label"]) for one in found["scores"]] == [(row["case"], row["label"]) for row in rows]
+    assert [(one["case"], one["label"]) for one in found["scores"]] == [
+        (row["case"], row["label"]) for row in rows
+    ]
     assert [one["dice"] for one in found["scores"]] == [0.95, 0.9, 0.7, 0.1, 0.9, None]
     assert found["stopped"] is None
     assert found["metrics"][1]["dice/mean"] == 0.675
@@ -84,7 +90,7 @@ def test_the_page_is_written_whatever_ends_the_run_and_hides_nothing(
         if broken:
             (folder / "report.html").unlink()
             monkeypatch.setattr(module, "write_page", lambda *_: 1 / 0)
-        with pytest.raises(type(error)) as raised, reported(folder, Stages(folder)):
+        with pytest.raises(type(error)) as raised, reported(folder, PhaseTimer(folder)):
             raise error
         assert raised.value is error
         assert (folder / "report.html").is_file() is not broken
@@ -92,11 +98,17 @@ def test_the_page_is_written_whatever_ends_the_run_and_hides_nothing(
 
 def test_the_viewer_of_a_run_holds_the_worst_cases_that_there_is_room_for(tmp_path: Path) -> None:
     volume = np.random.default_rng(0).normal(size=(24, 20, 16))
-    case = turnable("hard", volume, (volume > 1).astype(np.uint8), (volume > 2).astype(np.uint8), np.eye(4))
+    case = viewer_case(
+        "hard", volume, (volume > 1).astype(np.uint8), (volume > 2).astype(np.uint8), np.eye(4)
+    )
     assert case is not None
-    shelf = Shelf(1.5 * case.size / 2**20)
+    shelf = ViewerBudget(1.5 * case.size / 2**20)
     shelf.add(
-        0.8, turnable("easy", volume, (volume > 1).astype(np.uint8), (volume > 2).astype(np.uint8), np.eye(4)) or case
+        0.8,
+        viewer_case(
+            "easy", volume, (volume > 1).astype(np.uint8), (volume > 2).astype(np.uint8), np.eye(4)
+        )
+        or case,
     )
     shelf.add(0.1, case)
     page = written(done(tmp_path / "run"), shelf=shelf)
@@ -107,10 +119,10 @@ def test_the_viewer_of_a_run_holds_the_worst_cases_that_there_is_room_for(tmp_pa
 
 def test_stages_take_their_own_time_and_a_resumed_run_adds_to_it(tmp_path: Path) -> None:
     for _ in range(2):
-        stages = Stages(tmp_path)
-        with stages.stage("outer"):
+        stages = PhaseTimer(tmp_path)
+        with stages.phase("outer"):
             time.sleep(0.02)
-            with stages.stage("inner"):
+            with stages.phase("inner"):
                 time.sleep(0.05)
         stages.save()
 
@@ -118,10 +130,10 @@ def test_stages_take_their_own_time_and_a_resumed_run_adds_to_it(tmp_path: Path)
         stages.begin("left open by an error")
         raise ValueError("x")
 
-    with pytest.raises(ValueError, match="x"), stages.stage("outer"):
+    with pytest.raises(ValueError, match="x"), stages.phase("outer"):
         fail()
     assert stages.open == []
-    outer, inner = read_stages(tmp_path)
+    outer, inner = read_phases(tmp_path)
     assert (outer.name, inner.name) == ("outer", "inner")
     assert inner.seconds >= 0.1
     assert 0.04 <= outer.seconds < inner.seconds + 0.04
@@ -129,5 +141,8 @@ def test_stages_take_their_own_time_and_a_resumed_run_adds_to_it(tmp_path: Path)
 
 
 def test_boxes_of_labels_that_no_case_has_are_drawn_too(tmp_path: Path) -> None:
-    draw_boxes({"Dice": {"liver": [0.5, 0.6, float("nan")], "a" * 80: [], "z": [float("nan")]}}, tmp_path / "boxes.png")
+    draw_boxes(
+        {"Dice": {"liver": [0.5, 0.6, float("nan")], "a" * 80: [], "z": [float("nan")]}},
+        tmp_path / "boxes.png",
+    )
     assert (tmp_path / "boxes.png").stat().st_size > 5000

@@ -12,7 +12,14 @@ from segpipe.prediction.scans import find_scans
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("in/b.nii.gz", "in/a.nii", "in/.hidden.nii", "in/notes.txt", "in/deep/er/a.nii.gz", "in/deep/c.png"):
+    for name in (
+        "in/b.nii.gz",
+        "in/a.nii",
+        "in/.hidden.nii",
+        "in/notes.txt",
+        "in/deep/er/a.nii.gz",
+        "in/deep/c.png",
+    ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(b"")
     return tmp_path
@@ -45,7 +52,9 @@ def test_a_list_names_files_beside_it(folder: Path) -> None:
         (Path("in/b.nii.gz"),),
     ]
     Path("in/list.txt").write_text("a.nii\ndeep/er/a.nii.gz\n")
-    with pytest.raises(ConfigError, match=r"a.nii, in/deep/er/a.nii.gz would all be written as a; rename them"):
+    with pytest.raises(
+        ConfigError, match=r"a.nii, in/deep/er/a.nii.gz would all be written as a; rename them"
+    ):
         masks("in/list.txt")
 
 
@@ -60,7 +69,9 @@ def test_a_table_gives_channels_and_names(folder: Path) -> None:
     ]
     for name in ("../one", "/tmp/one"):
         Path("scans.csv").write_text(f"case,image\n{name},in/b.nii.gz\n")
-        with pytest.raises(ConfigError, match=re.escape(f"the mask {name}.nii.gz would leave output=out")):
+        with pytest.raises(
+            ConfigError, match=re.escape(f"the mask {name}.nii.gz would leave output=out")
+        ):
             masks("scans.csv")
     Path("scans.csv").write_text("case,image\none,in/b.nii.gz\none,in/a.nii\n")
     with pytest.raises(ConfigError, match="would all be written as one"):

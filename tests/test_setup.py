@@ -21,7 +21,12 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 def run(*call: str | Path, folder: Path) -> str:
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [str(part) for part in call], cwd=folder, env=alone | ONE_THREAD, capture_output=True, text=True, timeout=600
+        [str(part) for part in call],
+        cwd=folder,
+        env=alone | ONE_THREAD,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -30,25 +35,51 @@ def run(*call: str | Path, folder: Path) -> str:
 @pytest.mark.slow
 def test_the_wheel_works_where_there_is_no_checkout(tmp_path: Path) -> None:
     """In an environment of its own, which borrows only the dependencies, from an empty folder."""
-    build = "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path / "dist", REPOSITORY
+    build = (
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        tmp_path / "dist",
+        REPOSITORY,
+    )
     run(sys.executable, "-m", "pip", *build, folder=tmp_path)
     (wheel,) = (tmp_path / "dist").glob("segpipe-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"segpipe/conf/train.yaml", "segpipe/conf/logger/wandb.yaml", "segpipe/report/templates/page.css"} <= {
-        *names
-    }
+    assert {
+        "segpipe/conf/train.yaml",
+        "segpipe/conf/logger/wandb.yaml",
+        "segpipe/reporting/templates/page.css",
+    } <= {*names}
     assert not [name for name in names if name.startswith(("tests", "docs", "conf"))]
 
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", folder=tmp_path)
     python, bin_folder = tmp_path / "venv/bin/python", tmp_path / "venv/bin"
-    own = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path).strip())
+    own = Path(
+        run(
+            python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path
+        ).strip()
+    )
     # a path in a .pth file lends packages, but not what their own .pth files add, such as an editable segpipe
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, folder=tmp_path)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "--no-deps",
+        "--no-index",
+        wheel,
+        folder=tmp_path,
+    )
 
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert run(python, "-c", "import segpipe; print(segpipe.__file__)", folder=empty).startswith(str(own))
+    assert run(python, "-c", "import segpipe; print(segpipe.__file__)", folder=empty).startswith(
+        str(own)
+    )
     run(bin_folder / "segpipe-train", *TINY, folder=empty)
     run(
         bin_folder / "segpipe-predict",
@@ -58,13 +89,18 @@ def test_the_wheel_works_where_there_is_no_checkout(tmp_path: Path) -> None:
         folder=empty,
     )
     assert len(list((empty / "masks").glob("*.nii.gz"))) == 2
-    assert "5 cases train" in run(python, "-m", "segpipe.card", "checkpoint=runs/latest", folder=empty)
+    assert "5 cases train" in run(
+        python, "-m", "segpipe.card", "checkpoint=runs/latest", folder=empty
+    )
     assert {path.name for path in empty.iterdir()} == {"data", "runs", "masks"}
 
 
 def test_the_citation_is_of_this_version_and_licence() -> None:
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
-    assert (citation["version"], citation["license"]) == (segpipe.__version__, PROJECT["project"]["license"])
+    assert (citation["version"], citation["license"]) == (
+        segpipe.__version__,
+        PROJECT["project"]["license"],
+    )
     assert "Apache License" in (REPOSITORY / "LICENSE").read_text()
 
 
@@ -77,13 +113,19 @@ def test_the_image_is_given_what_it_copies() -> None:
     """No engine builds it here; at least no file that it names is missing or kept from it."""
     lines = (REPOSITORY / "Dockerfile").read_text().splitlines()
     copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
-    given = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    given = {
+        line[1:]
+        for line in (REPOSITORY / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
     assert copied == given
     assert all((REPOSITORY / name).exists() for name in copied)
 
 
 def test_what_an_extra_brings_the_tests_have_too() -> None:
     """MLflow in its small edition, which is all that writing takes."""
-    extras = {name for needed in PROJECT["project"]["optional-dependencies"].values() for name in needed}
+    extras = {
+        name for needed in PROJECT["project"]["optional-dependencies"].values() for name in needed
+    }
     tested = {*PROJECT["dependency-groups"]["dev"], "mlflow>=3.0"}
     assert extras <= tested

@@ -9,14 +9,26 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-HEAVY = ("torch", "monai", "pytorch_lightning", "nibabel", "matplotlib", "tensorboard", "scipy.ndimage")
+HEAVY = (
+    "torch",
+    "monai",
+    "pytorch_lightning",
+    "nibabel",
+    "matplotlib",
+    "tensorboard",
+    "scipy.ndimage",
+)
 
 
 def imported(code: str, *arguments: str) -> str:
     """The heavy packages that this code has imported by its end."""
     code = f"import sys\ntry:\n    {code}\nfinally:\n    print('heavy', sorted({{*{HEAVY!r}}} & {{*sys.modules}}))"
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     return done.stdout.splitlines()[-1]
 
@@ -28,7 +40,7 @@ def test_importing_segpipe_is_light() -> None:
 
 def test_a_prediction_does_not_wait_for_what_it_may_not_need() -> None:
     """MONAI takes longer to import than a small scan to segment; pictures are drawn when the mask is there."""
-    assert imported("import segpipe.prediction.batch") == "heavy ['nibabel', 'torch']"
+    assert imported("import segpipe.batch") == "heavy ['nibabel', 'torch']"
 
 
 @pytest.mark.parametrize("program", ["train", "predict"])
@@ -42,10 +54,14 @@ def test_help_is_there_at_once_beside_what_it_does_not_import() -> None:
 
     def seconds(*call: str) -> float:
         start = time.perf_counter()
-        subprocess.run([sys.executable, *call], cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [sys.executable, *call], cwd=REPOSITORY, check=True, capture_output=True, timeout=120
+        )
         return time.perf_counter() - start
 
-    assert seconds("train.py", "--help") < seconds("-c", "import torch, monai.transforms, pytorch_lightning")
+    assert seconds("train.py", "--help") < seconds(
+        "-c", "import torch, monai.transforms, pytorch_lightning"
+    )
 
 
 def test_help_can_be_cut_short(tmp_path: Path) -> None:

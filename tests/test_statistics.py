@@ -28,7 +28,9 @@ def test_without_an_effect_few_comparisons_look_like_one() -> None:
         hard = rng.normal(0, 0.05, (CASES, 1))
         reference = [hard + one for one in simulated(rng)]
         p = [
-            statistics.wilcoxon_p(np.nanmean(np.array([hard + one for one in simulated(rng)]) - reference, axis=0))
+            statistics.wilcoxon_p(
+                np.nanmean(np.array([hard + one for one in simulated(rng)]) - reference, axis=0)
+            )
             for _ in range(VARIANTS)
         ]
         alarms += min(holm(p)) < 0.05
@@ -38,7 +40,9 @@ def test_without_an_effect_few_comparisons_look_like_one() -> None:
 def test_a_planted_effect_is_found() -> None:
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 0.05, (CASES, 1))
-    found = compare([hard + one for one in simulated(rng, -0.019)], [hard + one for one in simulated(rng)])
+    found = compare(
+        [hard + one for one in simulated(rng, -0.019)], [hard + one for one in simulated(rng)]
+    )
     assert found.interval.mean == pytest.approx(-0.019, abs=0.006)
     assert found.interval.low < found.interval.mean < found.interval.high < 0
     assert found.p < 1e-4
@@ -60,7 +64,9 @@ def test_the_interval_of_skewed_scores_with_gaps_is_that_of_the_mean_over_target
     assert found.low < found.mean < found.high
 
 
-@pytest.mark.parametrize(("cases", "runs", "known"), [(1, 1, False), (40, 1, False), (5, 3, False), (6, 2, True)])
+@pytest.mark.parametrize(
+    ("cases", "runs", "known"), [(1, 1, False), (40, 1, False), (5, 3, False), (6, 2, True)]
+)
 def test_no_p_where_cases_or_runs_are_too_few(cases: int, runs: int, known: bool) -> None:
     rng = np.random.default_rng(4)
     variant, reference = ([rng.normal(size=(cases, 1)) for _ in range(runs)] for _ in range(2))

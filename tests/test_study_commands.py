@@ -19,22 +19,27 @@ from segpipe import checkpoint
 from segpipe.config.compose import defaults, validate
 from segpipe.config.probe import Landscape, Lesion, Robustness
 from segpipe.errors import ConfigError
-from segpipe.study.landscape import landscape
-from segpipe.study.lesion import lesion
-from segpipe.study.robustness import CHANGES, degrade, robustness
-from segpipe.study.trained import find_cases, open_runs, tell_apart
+from segpipe.probe.landscape import landscape
+from segpipe.probe.lesion import lesion
+from segpipe.probe.robustness import CHANGES, degrade, robustness
+from segpipe.probe.trained import find_cases, open_runs, tell_apart
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    done = command("train.py", *TINY, "trainer.gradient_flow=true", "hydra.run.dir=runs/a/one", folder=folder)
+    done = command(
+        "train.py", *TINY, "trainer.gradient_flow=true", "hydra.run.dir=runs/a/one", folder=folder
+    )
     assert done.returncode == 0, done.stderr
     return folder
 
 
 def options(schema: Any, folder: Path, **given: object) -> Any:
-    values = defaults(schema.__name__.lower()) | {"checkpoint": str(folder / "runs/a/one"), "precision": "float32"}
+    values = defaults(schema.__name__.lower()) | {
+        "checkpoint": str(folder / "runs/a/one"),
+        "precision": "float32",
+    }
     return validate(schema, values | {"data_root": str(folder / "data/phantom")} | given)
 
 
@@ -52,7 +57,9 @@ def test_a_training_leaves_its_gradient_flow(trained: Path) -> None:
     found = rows(trained / "runs/a/one/gradient_flow.csv")
     assert {row["epoch"] for row in found} == {"0", "1"}
     assert {row["stage"] for row in found} == {"encoder 0", "encoder 1", "decoder 0", "head 0"}
-    assert all(float(row["relative_gradient"]) > 0 and float(row["relative_step"]) > 0 for row in found)
+    assert all(
+        float(row["relative_gradient"]) > 0 and float(row["relative_step"]) > 0 for row in found
+    )
     assert (trained / "runs/a/one/gradient_flow.png").is_file()
 
 
@@ -105,7 +112,11 @@ def test_an_unused_skip_loses_exactly_nothing(trained: Path, tmp_path: Path) -> 
     given = options(Lesion, trained, checkpoint=str(tmp_path / "run"), output=str(tmp_path / "out"),
                     cases=["unseen_000", "unseen_001"])  # fmt: skip
     assert lesion(given) == 0
-    lost = [float(row[key]) for row in rows(tmp_path / "out/lesion.csv") for key in ("dice_lost", "nsd_lost")]
+    lost = [
+        float(row[key])
+        for row in rows(tmp_path / "out/lesion.csv")
+        for key in ("dice_lost", "nsd_lost")
+    ]
     assert all(value == 0 or np.isnan(value) for value in lost)
     assert 0 in lost
 
@@ -117,24 +128,43 @@ def test_one_case_cannot_be_shuffled(trained: Path) -> None:
         lesion(options(Lesion, trained, cases=["unseen_01"]))
 
 
-def test_landscapes_stand_beside_each_other(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_landscapes_stand_beside_each_other(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = str(trained / "runs/a/one")
-    given = options(Landscape, trained, checkpoint=[run, run], output=str(tmp_path), max_time="00:00:00:01", patches=2)
+    given = options(
+        Landscape,
+        trained,
+        checkpoint=[run, run],
+        output=str(tmp_path),
+        max_time="00:00:00:01",
+        patches=2,
+    )
     assert landscape(given) == 0
     found = rows(tmp_path / "landscape.csv")
     places = {row["first"] for row in found}
     assert "0.0" in places
     assert len(found) == 2 * len(places) ** 2
-    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("profile.png", "contour.png", "surface.png"))
+    assert all(
+        (tmp_path / name).stat().st_size > 10_000
+        for name in ("profile.png", "contour.png", "surface.png")
+    )
     losses = np.array([float(row["loss"]) for row in found[: len(places) ** 2]])
-    far = np.array([max(abs(float(row[way])) for way in ("first", "second")) for row in found[: len(places) ** 2]])
+    far = np.array(
+        [
+            max(abs(float(row[way])) for way in ("first", "second"))
+            for row in found[: len(places) ** 2]
+        ]
+    )
     said = capsys.readouterr().out
     for value in (losses[far == 0][0], losses[far <= 0.5].mean(), losses.mean(), losses.max()):
         assert said.count(f" {value:.4g} ") >= 2  # both are the same network
 
 
 def test_robustness_starts_from_the_clean_scan(trained: Path, tmp_path: Path) -> None:
-    given = options(Robustness, trained, output=str(tmp_path), noise=[5], blur_mm=[], coarser=[2], bias=[0.2])
+    given = options(
+        Robustness, trained, output=str(tmp_path), noise=[5], blur_mm=[], coarser=[2], bias=[0.2]
+    )
     assert robustness(given) == 0
     found = rows(tmp_path / "robustness.csv")
     assert {row["change"] for row in found} == {"", "noise", "bias", "coarser"}
@@ -152,7 +182,9 @@ def test_cases_are_those_that_validated_and_learnt_ones_are_told(
     run = open_runs(given)[0]
     names = [case.name for case in find_cases(given, run.trained)]
     assert names == [row["case"] for row in rows(trained / "runs/a/one/validation.csv")][:1]
-    learnt = next(f"phantom_{number:03d}" for number in range(6) if f"phantom_{number:03d}" not in names)
+    learnt = next(
+        f"phantom_{number:03d}" for number in range(6) if f"phantom_{number:03d}" not in names
+    )
     find_cases(options(Lesion, trained, cases=[learnt]), run.trained)
     assert f"was trained on 1 of these 1 cases, as {learnt}" in caplog.text
 
@@ -171,11 +203,13 @@ def test_a_change_grows_with_its_strength(change: str, shape: tuple[int, ...]) -
 
 
 def test_noise_is_a_share_of_each_channels_own_deviation() -> None:
-    scan = torch.randn(2, 40, 40, 40, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 50]).view(
-        2, 1, 1, 1
-    )
+    scan = torch.randn(2, 40, 40, 40, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1.0, 50]
+    ).view(2, 1, 1, 1)
     added = degrade(MetaTensor(scan, torch.eye(4).double()), "noise", 0.5, seed=0) - scan
-    assert (added.std((1, 2, 3)) / scan.std((1, 2, 3))).tolist() == pytest.approx([0.5, 0.5], rel=0.02)
+    assert (added.std((1, 2, 3)) / scan.std((1, 2, 3))).tolist() == pytest.approx(
+        [0.5, 0.5], rel=0.02
+    )
 
 
 def test_runs_are_told_apart_by_what_differs() -> None:
@@ -188,4 +222,6 @@ def test_runs_are_told_apart_by_what_differs() -> None:
 def test_a_checkpoint_is_opened_as_it_was_saved(trained: Path) -> None:
     run = open_runs(options(Lesion, trained))[0]
     saved = checkpoint.load(trained / "runs/a/one").network.state_dict()
-    assert all(torch.equal(value, saved[name]) for name, value in run.trained.network.state_dict().items())
+    assert all(
+        torch.equal(value, saved[name]) for name, value in run.trained.network.state_dict().items()
+    )

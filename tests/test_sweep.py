@@ -21,11 +21,18 @@ from segpipe.config.compose import check, sweep_jobs
 from segpipe.config.resume import begun, command_line
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
-from segpipe.nets import build, draw_weights
-from segpipe.study.evidence import ALL, weigh
+from segpipe.nets.build import build, init_weights
+from segpipe.study.evidence import ALL, analyse
 from segpipe.study.sweep import find_reference, read_sweep
 
-SWEEP = ["-m", *TINY, "data.fraction=0.5", "model.long_skips=none,concat", "seed=0,1", "hydra.sweep.dir=runs/a/sweep"]
+SWEEP = [
+    "-m",
+    *TINY,
+    "data.fraction=0.5",
+    "model.long_skips=none,concat",
+    "seed=0,1",
+    "hydra.sweep.dir=runs/a/sweep",
+]
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +74,18 @@ def test_variants_begin_with_the_same_weights_where_their_shapes_agree(name: str
         torch.manual_seed(len(skip) + 10 * seed)  # whatever was drawn before
         model = composed("model.channels=[4,8,16]", f"model.long_skips={skip}").model
         network = build(model, 1, 3, [[2, 2, 2]] * 2, [[3, 3, 3]] * 3)
-        draw_weights(network, seed)
+        init_weights(network, seed)
         return network.state_dict()
 
     reference, variant, other = drawn("concat", 0), drawn(name, 0), drawn("concat", 1)
-    shared = [key for key in reference if key in variant and reference[key].shape == variant[key].shape]
+    shared = [
+        key for key in reference if key in variant and reference[key].shape == variant[key].shape
+    ]
     assert all(torch.equal(reference[key], variant[key]) for key in shared)
     convolutions = [key for key in reference if reference[key].ndim > 1]
-    assert len(set(shared) & set(convolutions)) >= len(convolutions) - 2  # only what a concatenation enters may differ
+    assert (
+        len(set(shared) & set(convolutions)) >= len(convolutions) - 2
+    )  # only what a concatenation enters may differ
     assert not any(torch.equal(reference[key], other[key]) for key in convolutions)
 
 
@@ -99,7 +110,9 @@ def test_a_browser_shows_the_report_and_asks_nobody(opened: Browser, swept: Path
     pictures = "[...document.querySelectorAll('img[src]')]"
     opened.wait(f"{pictures}.every(one => one.complete && one.naturalWidth > 0)")
     assert opened.ask(f"{pictures}.length") >= 5
-    assert opened.ask("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
+    assert opened.ask("document.documentElement.scrollWidth <= innerWidth"), (
+        "the page is wider than the window"
+    )
     assert opened.complaints == []
     assert opened.left(swept) == []
 
@@ -116,7 +129,10 @@ def test_runs_are_sorted_by_variant_and_compared_with_the_configs_own(swept: Pat
     assert not sweep.problems
     assert find_reference(sweep, None).name == "long_skips=concat"
     assert find_reference(sweep, "model.long_skips=none").name == "long_skips=none"
-    with pytest.raises(ConfigError, match="no variant of .* is 'x'; there are: model.long_skips=none; model.long_sk"):
+    with pytest.raises(
+        ConfigError,
+        match="no variant of .* is 'x'; there are: model.long_skips=none; model.long_sk",
+    ):
         find_reference(sweep, "x")
 
 
@@ -146,18 +162,29 @@ def test_a_sweep_goes_on_with_its_own_overrides(swept: Path) -> None:
     assert words[0] == "-m"
     assert words[-1] == f"hydra.sweep.dir='{swept}'"
     assert "model.long_skips=none,concat" in words
-    with pytest.raises(ConfigError, match="^optim.lr=1: a sweep that goes on keeps its overrides; give resume="):
+    with pytest.raises(
+        ConfigError, match="^optim.lr=1: a sweep that goes on keeps its overrides; give resume="
+    ):
         command_line([f"resume={swept}", "optim.lr=1"])
 
 
 def test_a_folder_that_holds_another_run_is_not_written_over(swept: Path) -> None:
-    with pytest.raises(ConfigError, match="holds the run of .*model.long_skips=none.*: choose another folder"):
+    with pytest.raises(
+        ConfigError, match="holds the run of .*model.long_skips=none.*: choose another folder"
+    ):
         begun(swept / "0", ["seed=7"])
 
 
 def test_a_run_that_fails_is_listed_and_the_others_go_on(swept: Path, tmp_path: Path) -> None:
     shutil.copytree(swept.parents[2] / "data", tmp_path / "data")
-    done = command("train.py", "-m", *TINY, "optim.lr=1e30,8e-3", "hydra.sweep.dir=runs/a/sweep", folder=tmp_path)
+    done = command(
+        "train.py",
+        "-m",
+        *TINY,
+        "optim.lr=1e30,8e-3",
+        "hydra.sweep.dir=runs/a/sweep",
+        folder=tmp_path,
+    )
     text = done.stdout + done.stderr
     assert done.returncode == 3, text
     assert "go on with what is missing: python train.py resume=runs/a/sweep" in text
@@ -180,21 +207,28 @@ def test_what_is_not_done_is_said_run_by_run(copied: Path) -> None:
     assert problems["2"].startswith("failed: the loss is nan (")
     done = study(copied)
     assert done.returncode == 0, done.stderr
-    assert all(text.split(" (")[0] in (copied / "study.md").read_text() for text in problems.values())
+    assert all(
+        text.split(" (")[0] in (copied / "study.md").read_text() for text in problems.values()
+    )
     assert "p =" not in (copied / "study.md").read_text()
 
 
 @pytest.mark.parametrize(("spoilt", "why"), [("split", "trained on 3 cases that are not the 2 of 2"),
                                              ("truth", "the truth of .*, .*, has .* mL, but 9 mL in 2"),
                                              ("labels", "scored other cases or labels than 2")])  # fmt: skip
-def test_runs_that_cannot_be_compared_are_left_out_and_named(copied: Path, spoilt: str, why: str) -> None:
+def test_runs_that_cannot_be_compared_are_left_out_and_named(
+    copied: Path, spoilt: str, why: str
+) -> None:
     if spoilt == "split":
         split = json.loads((copied / "2/split.json").read_text())
         (copied / "2/split.json").write_text(json.dumps(split | {"train": split["train"][:-1]}))
     else:
-        edit(copied / "2/validation.csv", *(("truth_ml", "9") if spoilt == "truth" else ("label", "spleen")))
+        edit(
+            copied / "2/validation.csv",
+            *(("truth_ml", "9") if spoilt == "truth" else ("label", "spleen")),
+        )
     sweep = read_sweep(copied)
-    evidence = weigh(sweep, find_reference(sweep, None))
+    evidence = analyse(sweep, find_reference(sweep, None))
     assert list(evidence.problems) == ["0"]
     assert re.search(why, evidence.problems["0"])
     assert evidence.comparisons[0].differences["dice"].runs == 1
@@ -225,20 +259,33 @@ def test_every_study_is_a_grid_of_valid_runs_with_three_seeds(name: str, tmp_pat
 
 
 def test_runs_go_beside_each_other(swept: Path, tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs pip install 'segpipe[parallel]'")
+    pytest.importorskip(
+        "hydra_plugins.hydra_joblib_launcher", reason="needs pip install 'segpipe[parallel]'"
+    )
     shutil.copytree(swept.parents[2] / "data", tmp_path / "data")
-    done = command("train.py", *SWEEP, "seed=0", "hydra/launcher=parallel", "hydra.launcher.n_jobs=2", folder=tmp_path)
+    done = command(
+        "train.py",
+        *SWEEP,
+        "seed=0",
+        "hydra/launcher=parallel",
+        "hydra.launcher.n_jobs=2",
+        folder=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     sweep = read_sweep(tmp_path / "runs/a/sweep")
     assert [len(variant.runs) for variant in sweep.variants] == [1, 1]
     for number, same in ((0, 0), (1, 2)):  # as the sequential ones, to the last digit
-        own, theirs = (folder / "validation.csv" for folder in (sweep.folder / str(number), swept / str(same)))
+        own, theirs = (
+            folder / "validation.csv" for folder in (sweep.folder / str(number), swept / str(same))
+        )
         assert own.read_text() == theirs.read_text()
 
 
 @pytest.mark.skipif(shutil.which("srun") is not None, reason="this is a node of a cluster")
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs pip install 'segpipe[slurm]'")
+    pytest.importorskip(
+        "hydra_plugins.hydra_submitit_launcher", reason="needs pip install 'segpipe[slurm]'"
+    )
     done = command("train.py", "-m", "hydra/launcher=slurm", "seed=0,1", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (

@@ -14,9 +14,9 @@ from PIL import Image
 from runs import done as done_run
 from test_index import done, draw, options
 
-from segpipe.prediction.index import write_index
-from segpipe.report.viewer import Shelf, Turnable, make_viewer, turnable
-from segpipe.training.page import write_report
+from segpipe.reporting.prediction_page import write_index
+from segpipe.reporting.run_page import write_report
+from segpipe.reporting.viewer import ViewerBudget, ViewerCase, make_viewer, viewer_case
 
 AFFINE = np.array([[-1.5, 0, 0, 20], [0, 1, 0, -30], [0, 0, 3, 0], [0, 0, 0, 1.0]])
 LIVER, VESSEL = (230, 159, 0), (86, 180, 233)
@@ -28,11 +28,15 @@ def volumes(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     far = np.linalg.norm(place / (1, 1, 0.5), axis=1).reshape(40, 36, 20)
     image = 100.0 * (far < 17) + np.random.default_rng(seed).normal(0, 3, far.shape)
     labels = (far < 12).astype(np.uint8) + (far < 5)
-    return image, labels.astype(np.uint8), np.where(np.arange(40)[:, None, None] < 22, labels, 0).astype(np.uint8)
+    return (
+        image,
+        labels.astype(np.uint8),
+        np.where(np.arange(40)[:, None, None] < 22, labels, 0).astype(np.uint8),
+    )
 
 
-def case(name: str, seed: int = 0) -> Turnable:
-    made = turnable(name, *volumes(seed), AFFINE)
+def case(name: str, seed: int = 0) -> ViewerCase:
+    made = viewer_case(name, *volumes(seed), AFFINE)
     assert made is not None
     return made
 
@@ -44,15 +48,19 @@ def test_a_volume_is_inside_as_it_is(tmp_path: Path) -> None:
         assert packed is not None
         voxels = np.frombuffer(gzip.decompress(base64.b64decode(packed)), np.uint8)
         assert np.array_equal(voxels.reshape(made.shape, order="F"), expected)
-    grey = np.frombuffer(gzip.decompress(base64.b64decode(made.scan)), np.uint8).reshape(made.shape, order="F")
+    grey = np.frombuffer(gzip.decompress(base64.b64decode(made.scan)), np.uint8).reshape(
+        made.shape, order="F"
+    )
     assert np.corrcoef(grey.ravel(), image.ravel())[0, 1] > 0.99
     assert made.affine == AFFINE.ravel().tolist()
-    assert turnable("flat", image[..., :1], labels[..., :1], None, AFFINE) is None, "a picture cannot be turned"
+    assert viewer_case("flat", image[..., :1], labels[..., :1], None, AFFINE) is None, (
+        "a picture cannot be turned"
+    )
 
 
 def test_beyond_the_limit_the_best_are_left_out_and_named() -> None:
     one = case("one")
-    shelf = Shelf(2.5 * one.size / 2**20)
+    shelf = ViewerBudget(2.5 * one.size / 2**20)
     for name, rank in (("good", 0.9), ("nothing", float("nan")), ("bad", 0.1), ("fair", 0.5)):
         shelf.add(rank, replace(one, name=name))
     viewer = make_viewer(shelf, ["liver", "vessel"])
@@ -60,7 +68,7 @@ def test_beyond_the_limit_the_best_are_left_out_and_named() -> None:
     assert [one.name for one in viewer.cases] == ["bad", "fair"]
     assert "without room: good, nothing." in viewer.note
     assert viewer.colours == [LIVER, VESSEL]
-    assert make_viewer(Shelf(1.0), ["liver"]) is None
+    assert make_viewer(ViewerBudget(1.0), ["liver"]) is None
 
 
 def test_the_page_of_predictions_takes_what_is_there_as_files(tmp_path: Path) -> None:
@@ -90,7 +98,10 @@ def test_the_page_of_predictions_takes_what_is_there_as_files(tmp_path: Path) ->
     asked = asked.model_copy(update={"page": asked.page.model_copy(update={"viewer_mib": 0.001})})
     write_index(tmp_path, {"a": here}, 1, asked)
     page = Reader(tmp_path / "index.html")
-    assert "0 cases, 0.0 MiB of at most 0.001 (page.viewer_mib), the worst first; without room: a." in page.text
+    assert (
+        "0 cases, 0.0 MiB of at most 0.001 (page.viewer_mib), the worst first; without room: a."
+        in page.text
+    )
     assert len(page.scripts) == 1, "without a volume there is no viewer"
     assert (tmp_path / "index.html").stat().st_size < 500_000
 
@@ -101,7 +112,12 @@ def share(picture: np.ndarray, towards: tuple[int, int, int]) -> float:
     colour = np.array(towards, float)
     pixels, colour = pixels - pixels.mean(1, keepdims=True), colour - colour.mean()
     strong = np.linalg.norm(pixels, axis=1) > 40
-    return float((strong & (pixels @ colour > 0.97 * np.linalg.norm(pixels, axis=1) * np.linalg.norm(colour))).mean())
+    return float(
+        (
+            strong
+            & (pixels @ colour > 0.97 * np.linalg.norm(pixels, axis=1) * np.linalg.norm(colour))
+        ).mean()
+    )
 
 
 def chosen(opened: Browser, menu: str, value: str, shown: str) -> np.ndarray:
@@ -114,10 +130,12 @@ def chosen(opened: Browser, menu: str, value: str, shown: str) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_browser_shows_masks_sorts_tables_and_asks_nobody(opened: Browser, tmp_path: Path) -> None:
+def test_a_browser_shows_masks_sorts_tables_and_asks_nobody(
+    opened: Browser, tmp_path: Path
+) -> None:
     folder = done_run(tmp_path / "run")
     Image.fromarray(np.zeros((40, 90, 3), np.uint8)).save(folder / "network.png")
-    shelf = Shelf(8.0)
+    shelf = ViewerBudget(8.0)
     shelf.add(0.1, case("hard"))
     shelf.add(0.5, case("easy", 1))
     write_report(folder, shelf=shelf)
@@ -132,7 +150,9 @@ def test_a_browser_shows_masks_sorts_tables_and_asks_nobody(opened: Browser, tmp
     assert share(seen, LIVER) > 0.02
     assert share(seen, VESSEL) > 0.002
     truth = chosen(opened, "mask", "truth", "hard,truth")
-    assert 0.3 * share(seen, LIVER) < share(truth, LIVER) < 0.9 * share(seen, LIVER), "the truth lacks nearly half"
+    assert 0.3 * share(seen, LIVER) < share(truth, LIVER) < 0.9 * share(seen, LIVER), (
+        "the truth lacks nearly half"
+    )
     assert share(chosen(opened, "mask", "none", "hard,none"), LIVER) == 0
     assert share(chosen(opened, "mask", "differ", "hard,differ"), LIVER) > 0.01
     assert share(chosen(opened, "case", "1", "easy,differ"), LIVER) > 0.01

@@ -21,10 +21,10 @@ def drawn(warp: RandWarpd, seed: int) -> RandWarpd:
 
 
 def scan(*size: int) -> dict[str, torch.Tensor]:
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     return {
-        "image": torch.randn(2, *size, generator=chance),
-        "label": torch.randint(0, 200, (1, *size), generator=chance, dtype=torch.uint8),
+        "image": torch.randn(2, *size, generator=rng),
+        "label": torch.randint(0, 200, (1, *size), generator=rng, dtype=torch.uint8),
     }
 
 
@@ -50,14 +50,18 @@ def test_any_matrix_gives_what_monai_gives(patch: tuple, size: tuple, entries: l
     st.tuples(*[st.integers(1, 12)] * 3),
     st.lists(st.floats(-1.5, 1.5), min_size=9, max_size=9),
 )
-def test_a_label_is_that_of_the_voxel_in_which_a_place_lies(patch: tuple, size: tuple, entries: list[float]) -> None:
+def test_a_label_is_that_of_the_voxel_in_which_a_place_lies(
+    patch: tuple, size: tuple, entries: list[float]
+) -> None:
     matrix, lines = np.array(entries).reshape(3, 3), [_line(n) for n in patch]
     numbered = torch.arange(1, math.prod(size) + 1, dtype=torch.int32).reshape(1, *size)
     found = _nearest(numbered, _grid(matrix, lines, numbered))[0].numpy()
     assert found.shape == patch
     places = np.einsum("ij,j...->i...", matrix, np.stack(np.meshgrid(*lines, indexing="ij")))
     places += (np.array(size)[:, None, None, None] - 1) / 2
-    edge = np.abs((places + 0.5) - np.round(places + 0.5)).min(0) < 1e-3  # between two voxels it may be either
+    edge = (
+        np.abs((places + 0.5) - np.round(places + 0.5)).min(0) < 1e-3
+    )  # between two voxels it may be either
     voxels = np.round(places).astype(int)
     inside = np.all((voxels >= 0) & (voxels < np.array(size)[:, None, None, None]), 0)
     assert not found[~inside & ~edge].any()
@@ -69,25 +73,30 @@ def test_a_label_is_that_of_the_voxel_in_which_a_place_lies(patch: tuple, size: 
 def test_a_turn_by_nothing_is_the_middle(size: tuple[int, int, int]) -> None:
     given_ = scan(*size)
     still = RandWarpd((6, 4, 5), 0.0, FLAT, FLAT, 0.0, [])(given_)
-    turned = RandWarpd((6, 4, 5), 1.0, FLAT, FLAT, 0.0, [])(given_)
+    affine_prob = RandWarpd((6, 4, 5), 1.0, FLAT, FLAT, 0.0, [])(given_)
     if size == (8, 10, 11):  # else the middle lies between two voxels
-        assert torch.equal(turned["label"], still["label"])
-        assert torch.allclose(turned["image"], still["image"], atol=1e-5)
+        assert torch.equal(affine_prob["label"], still["label"])
+        assert torch.allclose(affine_prob["image"], still["image"], atol=1e-5)
     first = [(a - b) // 2 for a, b in zip(size, (6, 4, 5), strict=True)]
     inside = tuple(slice(start, start + n) for start, n in zip(first, (6, 4, 5), strict=True))
     assert torch.equal(still["image"], given_["image"][:, *inside])
-    assert still["label"].shape == turned["label"].shape == (1, 6, 4, 5)
+    assert still["label"].shape == affine_prob["label"].shape == (1, 6, 4, 5)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_quarter_turn_moves_every_voxel_to_another(axis: int) -> None:
     given_, plane = scan(8, 8, 8), [other + 1 for other in range(3) if other != axis]
-    warp = RandWarpd((8, 8, 8), 1.0, [math.pi / 2 if a == axis else 0.0 for a in range(3)], FLAT, 0.0, [])
+    warp = RandWarpd(
+        (8, 8, 8), 1.0, [math.pi / 2 if a == axis else 0.0 for a in range(3)], FLAT, 0.0, []
+    )
     warp.R = _Always()  # type: ignore[assignment]
-    turned = warp(given_)
+    affine_prob = warp(given_)
     for name in ("image", "label"):
         assert any(
-            torch.allclose(turned[name].float(), given_[name].float().rot90(k, plane), atol=1e-4) for k in (1, 3)
+            torch.allclose(
+                affine_prob[name].float(), given_[name].float().rot90(k, plane), atol=1e-4
+            )
+            for k in (1, 3)
         )
 
 
@@ -113,12 +122,16 @@ def test_what_is_bent_keeps_its_order_and_its_middle(voxels: int) -> None:
 
 def test_only_the_axes_that_may_bend_do() -> None:
     """A slice that holds its own number still holds nothing else."""
-    label = torch.arange(9, dtype=torch.uint8)[None, None, None, :].expand(1, 20, 20, 9).contiguous()
+    label = (
+        torch.arange(9, dtype=torch.uint8)[None, None, None, :].expand(1, 20, 20, 9).contiguous()
+    )
     image = torch.arange(20.0)[None, :, None, None].expand(1, 20, 20, 9).contiguous()
     for seed in range(5):
-        bent = drawn(RandWarpd((16, 16, 9), 0.0, FLAT, FLAT, 1.0, [0, 1]), seed)({"image": image, "label": label})
-        assert all(set(bent["label"][..., z].unique().tolist()) == {z} for z in range(9))
-        assert not torch.allclose(bent["image"], image[:, 2:18, 2:18], atol=0.05)
+        elastic_prob = drawn(RandWarpd((16, 16, 9), 0.0, FLAT, FLAT, 1.0, [0, 1]), seed)(
+            {"image": image, "label": label}
+        )
+        assert all(set(elastic_prob["label"][..., z].unique().tolist()) == {z} for z in range(9))
+        assert not torch.allclose(elastic_prob["image"], image[:, 2:18, 2:18], atol=0.05)
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
@@ -127,15 +140,24 @@ def test_the_number_of_threads_changes_nothing() -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            warped = drawn(RandWarpd((12, 8, 8), 1.0, [0.5] * 3, [0.4] * 3, 1.0, [0, 1, 2]), 3)(given_)
+            warped = drawn(RandWarpd((12, 8, 8), 1.0, [0.5] * 3, [0.4] * 3, 1.0, [0, 1, 2]), 3)(
+                given_
+            )
             found.append(RandBlurd(1.0, (0.5, 1.0)).set_random_state(3)(warped))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in ("image", "label"))
+    assert all(
+        torch.equal(found[0][name], other[name])
+        for other in found[1:]
+        for name in ("image", "label")
+    )
 
 
 def test_noise_is_as_often_and_as_strong_as_asked() -> None:
-    still = {"image": torch.zeros(1, 20, 20, 20), "label": torch.zeros(1, 20, 20, 20, dtype=torch.uint8)}
+    still = {
+        "image": torch.zeros(1, 20, 20, 20),
+        "label": torch.zeros(1, 20, 20, 20, dtype=torch.uint8),
+    }
     noisy = RandNoised(0.4, 0.3)
     noisy.set_random_state(0)
     strengths = np.array([float(noisy(still)["image"].std()) for _ in range(400)])

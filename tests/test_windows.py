@@ -7,8 +7,15 @@ from hypothesis import strategies as st
 from monai.data.utils import compute_importance_map
 from monai.inferers.utils import sliding_window_inference
 
-from segpipe.prediction.air import SkippingAir
-from segpipe.windows import _blending, count_windows, from_network, predict_slabs, slab_axis, to_network
+from segpipe.prediction.empty_windows import SkipEmptyWindows
+from segpipe.windows import (
+    _blending,
+    count_windows,
+    from_network,
+    predict_slabs,
+    slab_axis,
+    to_network,
+)
 
 sizes = st.tuples(*[st.integers(1, 20)] * 3)
 
@@ -35,7 +42,9 @@ def test_stitching_the_windows_of_an_oracle_gives_the_volume(size, overlap, axis
     patch = tuple(1 if place == axis else 8 for place in range(3))
     stitched = predict_volume(oracle, volume, patch, axis, overlap, 3)
     assert stitched.shape == (2, *size)
-    torch.testing.assert_close(stitched, torch.softmax(oracle(volume[None])[0], 0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        stitched, torch.softmax(oracle(volume[None])[0], 0), atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -60,7 +69,12 @@ def test_from_network_undoes_to_network() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(size=sizes, overlap=st.sampled_from([0.0, 0.3, 0.5, 0.75]), windows=st.integers(1, 7), exclusive=st.booleans())
+@given(
+    size=sizes,
+    overlap=st.sampled_from([0.0, 0.3, 0.5, 0.75]),
+    windows=st.integers(1, 7),
+    exclusive=st.booleans(),
+)
 def test_slabs_are_what_monai_makes_of_the_whole_volume(size, overlap, windows, exclusive) -> None:
     """A network whose answer depends on where in the window a voxel lies."""
     torch.manual_seed(0)
@@ -69,7 +83,9 @@ def test_slabs_are_what_monai_makes_of_the_whole_volume(size, overlap, windows, 
     )
     volume, patch = torch.randn(2, *size), (6, 8, 5)
     with torch.no_grad():
-        whole = sliding_window_inference(volume[None], patch, windows, network, overlap, mode="gaussian")[0]
+        whole = sliding_window_inference(
+            volume[None], patch, windows, network, overlap, mode="gaussian"
+        )[0]
         found = predict_volume(network, volume, patch, None, overlap, windows, exclusive)
     torch.testing.assert_close(
         found, torch.softmax(whole, 0) if exclusive else torch.sigmoid(whole), atol=1e-5, rtol=1e-4
@@ -77,19 +93,30 @@ def test_slabs_are_what_monai_makes_of_the_whole_volume(size, overlap, windows, 
 
 
 @settings(max_examples=40, deadline=None)
-@given(size=sizes, overlap=st.sampled_from([0.0, 0.3, 0.5]), windows=st.integers(1, 7), exclusive=st.booleans())
-def test_skipped_windows_are_what_monai_makes_of_certain_background(size, overlap, windows, exclusive) -> None:
+@given(
+    size=sizes,
+    overlap=st.sampled_from([0.0, 0.3, 0.5]),
+    windows=st.integers(1, 7),
+    exclusive=st.booleans(),
+)
+def test_skipped_windows_are_what_monai_makes_of_certain_background(
+    size, overlap, windows, exclusive
+) -> None:
     """A body of a few voxels in a corner: however many windows go at once, those without any of it are background."""
     volume, patch = torch.randn(2, *size), (6, 8, 5)
     volume[1] = 0
     volume[1, : size[0] // 3, : size[1] // 3 + 1] = 1
-    asked = SkippingAir(lambda patches: torch.cat([patches, -patches, 2 * patches], 1), 3, exclusive)
+    asked = SkipEmptyWindows(
+        lambda patches: torch.cat([patches, -patches, 2 * patches], 1), 3, exclusive
+    )
 
     def certain(patches: torch.Tensor) -> torch.Tensor:
         logits = torch.cat([patches[:, :1], -patches[:, :1], 2 * patches[:, :1]], 1)
         sure = torch.full_like(logits, -20 * (not exclusive))
         sure[:, 0] = 20 if exclusive else -20
-        return torch.where(patches[:, 1:].flatten(1).any(1)[:, None, None, None, None], logits, sure)
+        return torch.where(
+            patches[:, 1:].flatten(1).any(1)[:, None, None, None, None], logits, sure
+        )
 
     whole = sliding_window_inference(
         volume[None], patch, 1, certain, overlap, mode="gaussian", padding_mode="constant"

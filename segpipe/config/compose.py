@@ -1,6 +1,5 @@
 """From a command line to checked options, or to one clear line; the one door to Hydra and OmegaConf."""
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +12,15 @@ from pydantic_core import ErrorDetails
 
 from segpipe.config.section import Section
 from segpipe.errors import ConfigError
+from segpipe.text import nearest
 
 S = TypeVar("S", bound=Section)
 
 PACKAGE = Path(__file__).resolve().parents[1]
-LAUNCHERS = {"parallel": "joblib", "slurm": "submitit_slurm"}  # and what each is made from, a plugin of Hydra's
+LAUNCHERS = {
+    "parallel": "joblib",
+    "slurm": "submitit_slurm",
+}  # and what each is made from, a plugin of Hydra's
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 
 
@@ -39,18 +42,6 @@ def _sections(annotation: Any) -> Iterator[type[Section]]:
         yield annotation
     for member in get_args(annotation):
         yield from _sections(member)
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """` Did you mean 'x'?` for the most similar known word, or nothing where none is similar."""
-    section, _, leaf = word.rpartition(".")
-    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
-    anywhere = {name.rpartition(".")[2]: name for name in known}
-    for names, alike in ((siblings, 0.6), (anywhere, 0.75)):
-        if close := difflib.get_close_matches(leaf, names, 3, alike):
-            swapped = [name for name in close if sorted(name) == sorted(leaf)]  # two letters in the wrong order
-            return f" Did you mean '{names[(swapped or close)[0]]}'?"
-    return ""
 
 
 def validate(schema: type[S], values: dict[str, Any]) -> S:
@@ -79,17 +70,23 @@ def _one_line(error: ValidationError, known: list[str]) -> str:
     )
     if details["type"] == "value_error":
         text = str(details.get("ctx", {}).get("error", details["msg"]))
-        return text if text.split(" ")[0] in known or not key or key not in known else f"{key}: {text}"
+        return (
+            text if text.split(" ")[0] in known or not key or key not in known else f"{key}: {text}"
+        )
     if details["type"] == "extra_forbidden":
         key = ".".join(_place(details))
         return f"{key} is not a key.{nearest(key, known)}" if key not in known else _elsewhere(key)
     if details["type"] == "missing":
         return f"{'.'.join(_place(details))} has no value: add it to the config"
-    entry = next((f" entry {part}" for part in reversed(details["loc"]) if isinstance(part, int)), "")
+    entry = next(
+        (f" entry {part}" for part in reversed(details["loc"]) if isinstance(part, int)), ""
+    )
     value = details["input"]
     if details["type"] == "literal_error":
         choices = str(details.get("ctx", {}).get("expected", ""))
-        hint = nearest(str(value), [choice.strip("' ") for choice in choices.replace(" or ", ", ").split(",")])
+        hint = nearest(
+            str(value), [choice.strip("' ") for choice in choices.replace(" or ", ", ").split(",")]
+        )
         return f"{key}{entry} is {value!r}, which is none of {choices}.{hint}"
     return f"{key}{entry} is {value!r}: {details['msg'][0].lower()}{details['msg'][1:]}"
 
@@ -100,7 +97,9 @@ def _elsewhere(key: str) -> str:
 
 
 def _place(details: ErrorDetails) -> list[str]:
-    return [str(part) for part in details["loc"] if not str(part).startswith("(")]  # without the kind of a section
+    return [
+        str(part) for part in details["loc"] if not str(part).startswith("(")
+    ]  # without the kind of a section
 
 
 def _key(details: ErrorDetails, known: list[str]) -> str:
@@ -126,7 +125,11 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     given = get_args_parser().parse_args(arguments)
-    extra = [f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]"] if given.config_dir else []
+    extra = (
+        [f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]"]
+        if given.config_dir
+        else []
+    )
     try:
         overrides = OverridesParser.create().parse_overrides(given.overrides)
         with _hydra():
@@ -142,7 +145,9 @@ def check(program: str, schema: type[Section], arguments: list[str]) -> None:
             raise ConfigError(_elsewhere(refused[1])) from None
         for choice, plugin in LAUNCHERS.items():
             if f"'hydra/launcher/{plugin}'" in str(error):
-                raise ConfigError(f"hydra/launcher={choice} needs: pip install 'segpipe[{choice}]'") from None
+                raise ConfigError(
+                    f"hydra/launcher={choice} needs: pip install 'segpipe[{choice}]'"
+                ) from None
         text = str(error).split("Config search path")[0].split("See https")[0]
         raise ConfigError(" ".join(text.split())) from None
 
@@ -156,7 +161,10 @@ def _jobs(program: str, overrides: list[str], extra: Sequence[str] = ()) -> list
     parser = OverridesParser.create()
     single = [one for one, found in zip(overrides, parser.parse_overrides(overrides), strict=True)
               if not found.is_sweep_override()]  # fmt: skip
-    params = compose(program, overrides=[*extra, *single], return_hydra_config=True).hydra.sweeper.params or {}
+    params = (
+        compose(program, overrides=[*extra, *single], return_hydra_config=True).hydra.sweeper.params
+        or {}
+    )
     studied = [f"{key}={values}" for key, values in params.items()]
     return BasicSweeper.split_arguments(parser.parse_overrides([*studied, *overrides]), None)[0]
 
@@ -193,14 +201,20 @@ def _check_key(key: str, deleted: bool, schema: type[Section], config_dir: str |
     folders = [CONF, *([Path(config_dir)] if config_dir else [])]
     groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
     if deleted:
-        raise ConfigError(f"~{key}: a key cannot be taken away; set it to null where its help allows that")
+        raise ConfigError(
+            f"~{key}: a key cannot be taken away; set it to null where its help allows that"
+        )
     inside = any(key.startswith(f"{name}.") and _is_mapping(field) for name, field in known.items())
     if key not in known and key not in groups and not inside:
-        raise ConfigError(f"{key} is not a key.{nearest(key, [*known, *groups])} (--help lists all)")
+        raise ConfigError(
+            f"{key} is not a key.{nearest(key, [*known, *groups])} (--help lists all)"
+        )
 
 
 def _is_mapping(field: FieldInfo) -> bool:
-    return any(get_origin(member) is dict for member in (field.annotation, *get_args(field.annotation)))
+    return any(
+        get_origin(member) is dict for member in (field.annotation, *get_args(field.annotation))
+    )
 
 
 @contextmanager
@@ -233,5 +247,7 @@ def chosen(program: str) -> dict[str, str]:
 
     with _hydra():
         found = compose(program, return_hydra_config=True).hydra.runtime.choices
-    groups = {group: choice for group, choice in sorted(found.items()) if not group.startswith("hydra/")}
+    groups = {
+        group: choice for group, choice in sorted(found.items()) if not group.startswith("hydra/")
+    }
     return groups | ({"study": ""} if program == "train" else {})

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from segpipe.config.compose import CONF, chosen, defaults, keys, nearest
+from segpipe.config.compose import CONF, chosen, defaults, keys
 from segpipe.config.section import Section, Unit
 from segpipe.errors import ConfigError
+from segpipe.text import nearest
 
 WIDTH = 110
 GLOBAL = "# @package _global_\n"  # Hydra's word for a file that sets keys outside its own group
@@ -101,7 +102,10 @@ def _choice(file: Path) -> Choice:
     everywhere = text.startswith(GLOBAL)
     line = text.removeprefix(GLOBAL).partition("\n")[0]
     values = {key: value for key, value in yaml.safe_load(text).items() if key != "defaults"}
-    sets = {key.removeprefix(SWEPT): value for key, value in _leaves(values, "" if everywhere else f"{group}.")}
+    sets = {
+        key.removeprefix(SWEPT): value
+        for key, value in _leaves(values, "" if everywhere else f"{group}.")
+    }
     return Choice(group, file.stem, line.removeprefix("# ") if line.startswith("# ") else "", sets)
 
 
@@ -125,12 +129,18 @@ def page(program: str, command: str, schema: type[Section], about: Sequence[str]
     lines = [USAGE[program].format(command=command), ""]
     if groups:
         lines += ["Groups (GROUP=CHOICE); the default is marked *:"]
-        lines += [line for group, default in groups.items() for line in _group(group, default)] + [""]
+        lines += [line for group, default in groups.items() for line in _group(group, default)] + [
+            ""
+        ]
     lines += ["Keys (KEY=VALUE), each with its default, [its type and unit] and its meaning:"]
-    return "\n".join([*lines, *(line for key, field in known.items() for line in _key(key, field, values))])
+    return "\n".join(
+        [*lines, *(line for key, field in known.items() for line in _key(key, field, values))]
+    )
 
 
-def _answer(word: str, known: dict[str, FieldInfo], groups: dict[str, str], values: Any) -> list[str]:
+def _answer(
+    word: str, known: dict[str, FieldInfo], groups: dict[str, str], values: Any
+) -> list[str]:
     name, _, choice = word.lstrip("+~").partition("=")
     for one in choices(name) if choice and name in groups else []:
         if one.name == choice:
@@ -140,12 +150,18 @@ def _answer(word: str, known: dict[str, FieldInfo], groups: dict[str, str], valu
                 *(f"      {key}={_text(one.sets[key])}" for key in one.sets),
             ]
     if name in known:
-        sets = [f"      {one.group}={one.name} sets {_text(one.sets[name])}" for one in _setting(name)]
+        sets = [
+            f"      {one.group}={one.name} sets {_text(one.sets[name])}" for one in _setting(name)
+        ]
         return [*_key(name, known[name], values), *sets]
     group = _group(name, groups[name]) if name in groups else []
-    inside = [key for key in known if key.startswith(f"{name}.")] or [key for key in known if name in key and not group]
+    inside = [key for key in known if key.startswith(f"{name}.")] or [
+        key for key in known if name in key and not group
+    ]
     if not inside and not group:
-        raise ConfigError(f"--help {word}: is no key and no group.{nearest(name, [*known, *groups])}")
+        raise ConfigError(
+            f"--help {word}: is no key and no group.{nearest(name, [*known, *groups])}"
+        )
     return [*group, *(line for key in inside for line in _key(key, known[key], values))]
 
 
@@ -159,7 +175,10 @@ def _group(group: str, default: str) -> list[str]:
     widest = max(len(one.name) for one in found)
     mark = {default: "*"}
     title = group if default else f"-m +{group}=CHOICE"
-    return [f"  {title}", *(f"  {mark.get(one.name, ' ')} {one.name.ljust(widest)}  {one.line}" for one in found)]
+    return [
+        f"  {title}",
+        *(f"  {mark.get(one.name, ' ')} {one.name.ljust(widest)}  {one.line}" for one in found),
+    ]
 
 
 def _key(key: str, field: FieldInfo, values: Any) -> list[str]:
@@ -169,7 +188,9 @@ def _key(key: str, field: FieldInfo, values: Any) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False
+    )
 
 
 def _default(values: Any, key: str) -> str:
@@ -199,8 +220,17 @@ def _type(annotation: Any, rules: Iterable[Any] = ()) -> str:
     if origin is dict:
         return f"map of text to {_type(members[1])}"
     if members:
-        return " or ".join("null" if member is NoneType else _type(member, rules) for member in members)
-    words = {str: "text", int: "integer", float: "number", bool: "true|false", Path: "path", Any: "anything"}
+        return " or ".join(
+            "null" if member is NoneType else _type(member, rules) for member in members
+        )
+    words = {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true|false",
+        Path: "path",
+        Any: "anything",
+    }
     return (words | {timedelta: "DD:HH:MM:SS"})[annotation] + _bounds(rules)
 
 
@@ -213,10 +243,16 @@ def _count(rules: Iterable[Any]) -> str:
 
 def _bounds(rules: Iterable[Any]) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    found = [f"{sign} {bound}" for name, sign in signs.items() if (bound := _rule(rules, name)) is not None]
+    found = [
+        f"{sign} {bound}"
+        for name, sign in signs.items()
+        if (bound := _rule(rules, name)) is not None
+    ]
     return f" {' and '.join(found)}" if found else ""
 
 
 def _rule(rules: Iterable[Any], name: str) -> Any:
-    single = [one for rule in rules for one in (rule.metadata if isinstance(rule, FieldInfo) else [rule])]
+    single = [
+        one for rule in rules for one in (rule.metadata if isinstance(rule, FieldInfo) else [rule])
+    ]
     return next((getattr(rule, name) for rule in single if hasattr(rule, name)), None)

@@ -7,9 +7,12 @@ from pydantic import Discriminator, Field, Tag
 from segpipe.config.section import Section
 
 Name = Annotated[
-    Literal["tensorboard", "mlflow", "wandb"], Field(description="who shows them; set by logger=NAME with all it needs")
+    Literal["tensorboard", "mlflow", "wandb"],
+    Field(description="who shows them; set by logger=NAME with all it needs"),
 ]
-Project = Annotated[str, Field(min_length=1, description="MLflow's experiment, or the project of Weights & Biases")]
+Project = Annotated[
+    str, Field(min_length=1, description="MLflow's experiment, or the project of Weights & Biases")
+]
 
 
 class TensorBoard(Section):
@@ -24,7 +27,8 @@ class MLflow(Section):
     name: Name
     project: Project
     tracking: str = Field(
-        min_length=1, description="a database, as sqlite:///mlflow.db, or a server, as http://HOST:5000"
+        min_length=1,
+        description="a database, as sqlite:///mlflow.db, or a server, as http://HOST:5000",
     )
 
 
@@ -33,7 +37,9 @@ class Wandb(Section):
 
     name: Name
     project: Project
-    offline: bool = Field(description="only write files into the run's folder, for wandb sync later")
+    offline: bool = Field(
+        description="only write files into the run's folder, for wandb sync later"
+    )
 
 
 def _kind(values: Any) -> str:

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from segpipe.config.section import Section, Unit
 
@@ -22,8 +30,12 @@ def per_level(value: T | list[T], levels: int) -> list[T]:
 class Model(Section):
     """A U-Net. Level 0 is the finest; a list is read finest first."""
 
-    network: Literal["unet"] = Field(description="unet; with model=monai the name of a class of monai.networks.nets")
-    dims: Literal[2, 3] = Field(description="space that the network sees: 2 (slices or images) or 3 (volumes)")
+    network: Literal["unet"] = Field(
+        description="unet; with model=monai the name of a class of monai.networks.nets"
+    )
+    dims: Literal[2, 3] = Field(
+        description="space that the network sees: 2 (slices or images) or 3 (volumes)"
+    )
     channels: list[PositiveInt] = Field(
         min_length=2, description="channels per level; its length is the number of levels"
     )
@@ -34,36 +46,54 @@ class Model(Section):
         description="encoder-to-decoder joins: one value for all levels, or one per level but the coarsest; "
         "gate = attention gate before a concatenation"
     )
-    skip_dropout: float = Field(ge=0, lt=1, description="chance that a long skip is dropped whole in training")
+    skip_dropout: float = Field(
+        ge=0, lt=1, description="chance that a long skip is dropped whole in training"
+    )
     short_skips: ShortSkip | list[ShortSkip] = Field(
         description="skips inside a stage: a sum around each block, or every layer concatenated to all later ones; "
         "one value for all levels, or one per level"
     )
-    short_skips_in: Literal["encoder", "decoder", "both"] = Field(description="where the short skips are")
-    growth_rate: PositiveInt | None = Field(description="channels that each layer of a dense stage adds")
+    short_skips_in: Literal["encoder", "decoder", "both"] = Field(
+        description="where the short skips are"
+    )
+    growth_rate: PositiveInt | None = Field(
+        description="channels that each layer of a dense stage adds"
+    )
     block: Block | list[Block] = Field(
         description="plain: convolutions of the stage's kernel; bottleneck: 1, kernel, 1 with a quarter inside; "
         "one value, or one per level"
     )
-    blocks: PositiveInt | list[PositiveInt] = Field(description="blocks per stage: one number, or one per level")
+    blocks: PositiveInt | list[PositiveInt] = Field(
+        description="blocks per stage: one number, or one per level"
+    )
     convs: PositiveInt | list[PositiveInt] = Field(
         description="convolutions in a plain block, layers in a dense stage: one number, or one per level"
     )
     first_conv: float = Field(
-        gt=0, le=1, description="share of a stage's channels that the first convolution of an encoder's stage has"
+        gt=0,
+        le=1,
+        description="share of a stage's channels that the first convolution of an encoder's stage has",
     )
     decoder_block: Block | list[Block] | None = Field(description="as block; null = as the encoder")
-    decoder_blocks: PositiveInt | list[PositiveInt] | None = Field(description="as blocks; null = as the encoder")
-    decoder_convs: PositiveInt | list[PositiveInt] | None = Field(description="as convs; null = as the encoder")
+    decoder_blocks: PositiveInt | list[PositiveInt] | None = Field(
+        description="as blocks; null = as the encoder"
+    )
+    decoder_convs: PositiveInt | list[PositiveInt] | None = Field(
+        description="as convs; null = as the encoder"
+    )
     kernel: Annotated[PositiveInt, Unit("voxels")] = Field(
         description="what a convolution sees along an axis (odd); along axes that are still too coarse it is 1"
     )
-    norm: Literal["instance", "batch", "group", "none"] = Field(description="normalisation after each convolution")
+    norm: Literal["instance", "batch", "group", "none"] = Field(
+        description="normalisation after each convolution"
+    )
     activation: Literal["leaky_relu", "relu", "prelu", "elu"] = Field(description="nonlinearity")
     order: Literal["post", "pre"] = Field(
         description="post: convolution, norm, activation; pre: norm, activation, convolution"
     )
-    dropout: float = Field(ge=0, lt=1, description="share of channels dropped after each convolution in training")
+    dropout: float = Field(
+        ge=0, lt=1, description="share of channels dropped after each convolution in training"
+    )
     down: Down | list[Down] = Field(
         description="strided convolution, max pooling, or transition: a 1-wide convolution and max pooling; one value, "
         "or one per level but the coarsest"
@@ -87,7 +117,9 @@ class Model(Section):
     match: Literal["none", "params", "flops"] = Field(
         description="scale channels until parameters or multiply-adds are within 1 % of this network with all skips on"
     )
-    describe: bool = Field(description="print the network stage by stage, draw it, and stop before training")
+    describe: bool = Field(
+        description="print the network stage by stage, draw it, and stop before training"
+    )
 
     @property
     def levels(self) -> int:
@@ -104,7 +136,10 @@ class Model(Section):
     @model_validator(mode="after")
     def _one_value_per_level(self) -> "Model":
         levels = len(self.channels)
-        encoder, decoder = ("blocks", "convs", "block", "short_skips"), ("long_skips", "down", "decoder_channels")
+        encoder, decoder = (
+            ("blocks", "convs", "block", "short_skips"),
+            ("long_skips", "down", "decoder_channels"),
+        )
         both = {**dict.fromkeys(encoder, levels), **dict.fromkeys(decoder, levels - 1)}
         both |= {f"decoder_{key}": levels - 1 for key in ("blocks", "convs", "block")}
         for key, count in both.items():
@@ -124,13 +159,19 @@ class Model(Section):
         for level, skip in enumerate(per_level(self.short_skips, levels)):
             if skip != "dense":
                 continue
-            dense = "model.short_skips=dense" + (f" (level {level})" if isinstance(self.short_skips, list) else "")
+            dense = "model.short_skips=dense" + (
+                f" (level {level})" if isinstance(self.short_skips, list) else ""
+            )
             if self.growth_rate is None:
-                raise ValueError(f"{dense} needs model.growth_rate, the channels that each layer adds")
+                raise ValueError(
+                    f"{dense} needs model.growth_rate, the channels that each layer adds"
+                )
             if per_level(self.block, levels)[level] == "bottleneck":
                 raise ValueError(f"{dense} has layers, not bottlenecks: use model.block=plain")
             if per_level(self.blocks, levels)[level] != 1:
-                raise ValueError(f"{dense} has layers, not blocks: use model.convs, with model.blocks=1")
+                raise ValueError(
+                    f"{dense} has layers, not blocks: use model.convs, with model.blocks=1"
+                )
         return self
 
     @model_validator(mode="after")
@@ -142,7 +183,9 @@ class Model(Section):
                 "model.up_kernel=0 leaves no convolution that could change channels: use model.up_keeps_channels=true"
             )
         if self.up_kernel % 2 == 0 and self.up_kernel:
-            raise ValueError(f"model.up_kernel: {self.up_kernel} has no middle voxel: use {self.up_kernel + 1}")
+            raise ValueError(
+                f"model.up_kernel: {self.up_kernel} has no middle voxel: use {self.up_kernel + 1}"
+            )
         return self
 
 
@@ -150,12 +193,16 @@ class MonaiModel(Section):
     """A network of MONAI, as a baseline; its skips are as MONAI made them."""
 
     network: str = Field(description="name of a class of monai.networks.nets")
-    dims: Literal[2, 3] = Field(description="space that the network sees: 2 (slices or images) or 3 (volumes)")
+    dims: Literal[2, 3] = Field(
+        description="space that the network sees: 2 (slices or images) or 3 (volumes)"
+    )
     arguments: dict[str, Any] | None = Field(
         description="what its constructor is given beside the space, the image channels and the labels; "
         "null = nothing more"
     )
-    levels: PositiveInt = Field(description="sizes that it works at: a patch can be halved one time less")
+    levels: PositiveInt = Field(
+        description="sizes that it works at: a patch can be halved one time less"
+    )
     describe: bool = Field(description="print the network part by part and stop before training")
 
 
@@ -165,4 +212,6 @@ def _kind(values: Any) -> str:
 
 
 AnyModel = Model | MonaiModel
-ModelChoice = Annotated[Annotated[Model, Tag("(unet)")] | Annotated[MonaiModel, Tag("(monai)")], Discriminator(_kind)]
+ModelChoice = Annotated[
+    Annotated[Model, Tag("(unet)")] | Annotated[MonaiModel, Tag("(monai)")], Discriminator(_kind)
+]

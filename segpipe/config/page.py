@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from segpipe.config.section import Section, Unit
 
 
-class Page(Section):
+class PageOptions(Section):
     """What a page holds beside its tables and pictures."""
 
     viewer: bool = Field(
@@ -18,7 +18,7 @@ class Page(Section):
     )
 
 
-class RunPage(Page):
+class RunPageOptions(PageOptions):
     """What report.html of a run holds beside its tables and plots."""
 
     cases: NonNegativeInt = Field(

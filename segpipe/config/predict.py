@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
-from segpipe.config.page import Page
+from segpipe.config.page import PageOptions
 from segpipe.config.section import Section, Unit
 from segpipe.config.train import Precision
 
@@ -23,18 +23,26 @@ class Predict(Section):
         "such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a table (.csv, .tsv, .json: columns image or "
         "image_0, image_1 ..., and case for the mask's name)"
     )
-    recursive: bool = Field(description="of a folder: also the scans in the folders inside it, mirrored in the output")
+    recursive: bool = Field(
+        description="of a folder: also the scans in the folders inside it, mirrored in the output"
+    )
     output: Path | None = Field(description="folder for the masks, made if it is not there")
     truth: Path | None = Field(
         description="folder of labels with the scans' names: Dice per label is printed and saved"
     )
-    overlap: float = Field(ge=0, lt=1, description="overlap of neighbouring windows, as a share of the window")
+    overlap: float = Field(
+        ge=0, lt=1, description="overlap of neighbouring windows, as a share of the window"
+    )
     mirror_axes: list[Literal[0, 1, 2]] = Field(
         description="average over each window and its mirror images along these axes (0 left-right, 1 back-front, "
         "2 foot-head), alone and together; for networks that were trained with the same augment.mirror_axes"
     )
-    labels: list[str] | None = Field(min_length=1, description="names of the labels that masks show; null = all")
-    keep_largest: list[str] = Field(description="names of the labels of which only the largest part stays")
+    labels: list[str] | None = Field(
+        min_length=1, description="names of the labels that masks show; null = all"
+    )
+    keep_largest: list[str] = Field(
+        description="names of the labels of which only the largest part stays"
+    )
     min_volume_ml: Annotated[dict[str, NonNegativeFloat] | NonNegativeFloat, Unit("mL")] = Field(
         description="least volume of a part that stays: one number for all labels, or {label: number}"
     )
@@ -57,12 +65,18 @@ class Predict(Section):
     compile: bool = Field(
         description="let torch.compile make the network faster: a minute at the start, which pays for many scans"
     )
-    retry_failed: bool = Field(description="try again what failed in an earlier call, though nothing has changed")
+    retry_failed: bool = Field(
+        description="try again what failed in an earlier call, though nothing has changed"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
-    precision: Precision = Field(description="auto = as in training: bf16 where the device computes it faster")
+    precision: Precision = Field(
+        description="auto = as in training: bf16 where the device computes it faster"
+    )
     overlays: bool = Field(description="draw a picture of each mask over its scan")
-    page: Page
-    verbose: bool = Field(description="say more in the terminal; predict.log has it all in any case")
+    page: PageOptions
+    verbose: bool = Field(
+        description="say more in the terminal; predict.log has it all in any case"
+    )
 
     @field_validator("checkpoint", mode="before")
     @classmethod
@@ -73,5 +87,7 @@ class Predict(Section):
     def _says_what(self) -> "Predict":
         for key in ("checkpoint", "input", "output"):
             if getattr(self, key) is None:
-                raise ValueError(f"{key} is missing: predict.py needs checkpoint=RUN input=SCANS output=FOLDER")
+                raise ValueError(
+                    f"{key} is missing: predict.py needs checkpoint=RUN input=SCANS output=FOLDER"
+                )
         return self

@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from segpipe.config.model import LongSkip, Model, ShortSkip, per_level
 from segpipe.config.section import Section
@@ -16,19 +23,23 @@ class Probe(Section):
     """What all commands that look into trained networks share."""
 
     checkpoint: list[Path] | None = Field(
-        min_length=1, description="a run's folder (its best checkpoint) or a checkpoint file; several as [RUN,RUN]"
+        min_length=1,
+        description="a run's folder (its best checkpoint) or a checkpoint file; several as [RUN,RUN]",
     )
     data_root: Path | None = Field(
         description="where the first run's dataset is now; null = where the runs found theirs (data.root)"
     )
     cases: list[str] | None = Field(
-        min_length=1, description="names of labelled cases of that dataset; null = those that validated the run"
+        min_length=1,
+        description="names of labelled cases of that dataset; null = those that validated the run",
     )
     output: Path | None = Field(
         description="folder to write to; null = a folder named after the command in that of the first run"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
-    precision: Precision = Field(description="auto = as in training: bf16 where the device computes it faster")
+    precision: Precision = Field(
+        description="auto = as in training: bf16 where the device computes it faster"
+    )
 
     @field_validator("checkpoint", mode="before")
     @classmethod
@@ -55,7 +66,9 @@ class Lesion(Probe):
     @model_validator(mode="after")
     def _one_network(self) -> "Lesion":
         if self.checkpoint is not None and len(self.checkpoint) > 1:
-            raise ValueError(f"checkpoint names {len(self.checkpoint)} networks; lesion looks into one")
+            raise ValueError(
+                f"checkpoint names {len(self.checkpoint)} networks; lesion looks into one"
+            )
         return self
 
 
@@ -64,8 +77,12 @@ class Landscape(Probe):
 
     axes: Literal[1, 2] = Field(description="1 = along one direction, 2 = over a plane of two")
     reach: PositiveFloat = Field(description="how far to go, in lengths of each filter")
-    patches: PositiveInt = Field(description="validation patches, always the same, on which the loss is computed")
-    max_time: Duration = Field(description="wall time for all networks, DD:HH:MM:SS; the resolution fits it")
+    patches: PositiveInt = Field(
+        description="validation patches, always the same, on which the loss is computed"
+    )
+    max_time: Duration = Field(
+        description="wall time for all networks, DD:HH:MM:SS; the resolution fits it"
+    )
     seed: NonNegativeInt = Field(description="seed of the directions and of the patches")
 
 
@@ -79,8 +96,12 @@ class Robustness(Probe):
     bias: list[PositiveFloat] = Field(
         description="largest coefficients of a smooth polynomial whose exponential multiplies the scan"
     )
-    coarser: list[Factor] = Field(description="how many times as wide voxels become, before they are interpolated back")
-    seed: NonNegativeInt = Field(description="seed of noise and bias fields, the same for all networks")
+    coarser: list[Factor] = Field(
+        description="how many times as wide voxels become, before they are interpolated back"
+    )
+    seed: NonNegativeInt = Field(
+        description="seed of noise and bias fields, the same for all networks"
+    )
 
 
 class Report(Study):
@@ -104,7 +125,9 @@ class Depth(Section):
     """`depth`: the gradient of each layer at initialisation."""
 
     model: Model
-    long_skips: list[LongSkip] = Field(min_length=1, description="kinds of long skip to put in, at all levels")
+    long_skips: list[LongSkip] = Field(
+        min_length=1, description="kinds of long skip to put in, at all levels"
+    )
     short_skips: list[ShortSkip] = Field(
         min_length=1, description="kinds of short skip to put in, in every stage; of dense, in place of each stage's "
         "blocks as many layers, which together add the stage's channels",
@@ -121,11 +144,17 @@ class Depth(Section):
     def _can_be_halved(self) -> "Depth":
         step = 2 ** (self.model.levels - 1)
         if self.size % step:
-            raise ValueError(f"size is {self.size}; the {self.model.levels} levels need a multiple of {step}")
+            raise ValueError(
+                f"size is {self.size}; the {self.model.levels} levels need a multiple of {step}"
+            )
         return self
 
     @model_validator(mode="after")
     def _plain_blocks_for_dense(self) -> "Depth":
-        if "dense" in self.short_skips and "bottleneck" in per_level(self.model.block, self.model.levels):
-            raise ValueError("short_skips: dense has layers, not bottlenecks: use model.block=plain")
+        if "dense" in self.short_skips and "bottleneck" in per_level(
+            self.model.block, self.model.levels
+        ):
+            raise ValueError(
+                "short_skips: dense has layers, not bottlenecks: use model.block=plain"
+            )
         return self

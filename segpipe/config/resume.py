@@ -7,7 +7,10 @@ from typing import Any
 from segpipe.config.compose import sweep_overrides
 from segpipe.errors import ConfigError
 
-SHOWN = ("page", "verbose")  # what is shown of a run, rather than the run itself: may be changed with resume=
+SHOWN = (
+    "page",
+    "verbose",
+)  # what is shown of a run, rather than the run itself: may be changed with resume=
 
 
 def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -45,7 +48,9 @@ def begun(folder: Path, overrides: list[str]) -> Path | None:
         return None
     were = json.loads(record.read_text())["overrides"]
     if were != overrides:
-        raise ConfigError(f"{folder} holds the run of {' '.join(were) or 'no overrides'}: choose another folder")
+        raise ConfigError(
+            f"{folder} holds the run of {' '.join(were) or 'no overrides'}: choose another folder"
+        )
     return folder if (folder / "checkpoints" / "last.ckpt").is_file() else None
 
 
@@ -65,9 +70,18 @@ def command_line(typed: list[str]) -> list[str]:
         return typed
     folder = folders[-1]
     if not (folder / "multirun.yaml").is_file():
-        return [*typed, f"hydra.run.dir='{folder}'"]  # it goes on in its own folder, not in a new one
-    if more := [word for word in typed if not word.startswith("resume=") and word not in ("-m", "--multirun")]:
-        raise ConfigError(f"{more[0]}: a sweep that goes on keeps its overrides; give resume={folder} alone")
+        return [
+            *typed,
+            f"hydra.run.dir='{folder}'",
+        ]  # it goes on in its own folder, not in a new one
+    if more := [
+        word
+        for word in typed
+        if not word.startswith("resume=") and word not in ("-m", "--multirun")
+    ]:
+        raise ConfigError(
+            f"{more[0]}: a sweep that goes on keeps its overrides; give resume={folder} alone"
+        )
     task, of_hydra = sweep_overrides(folder)
     kept = [word for word in of_hydra if not word.startswith(("hydra.mode=", "hydra.sweep.dir="))]
     return ["-m", *task, *kept, f"hydra.sweep.dir='{folder}'"]

@@ -19,7 +19,7 @@ from pydantic import (
 
 from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
-from segpipe.config.page import RunPage
+from segpipe.config.page import RunPageOptions
 from segpipe.config.section import Section, Unit
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -32,7 +32,9 @@ def _duration(value: object) -> object:
     if isinstance(value, str):
         match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+):(\d+)", value)
         if match is None:
-            raise ValueError(f"must read DD:HH:MM:SS (days, hours, minutes, seconds), got {value!r}")
+            raise ValueError(
+                f"must read DD:HH:MM:SS (days, hours, minutes, seconds), got {value!r}"
+            )
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
         return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
     return value
@@ -62,7 +64,9 @@ class Phantom(Section):
     @model_validator(mode="after")
     def _ct_is_3d(self) -> "Phantom":
         if self.modality == "CT" and self.dims == 2:
-            raise ValueError("data.phantom.modality=CT is drawn in 3D only: give data.phantom.dims=3")
+            raise ValueError(
+                "data.phantom.modality=CT is drawn in 3D only: give data.phantom.dims=3"
+            )
         return self
 
 
@@ -72,7 +76,9 @@ class Data(Section):
     layout: Literal["phantom", "decathlon", "nnunet", "folder", "table"] = Field(
         description="how the dataset lies on disk (data/README.md draws each)"
     )
-    root: Path | None = Field(description="folder of the dataset; for a table, the CSV or JSON file or its folder")
+    root: Path | None = Field(
+        description="folder of the dataset; for a table, the CSV or JSON file or its folder"
+    )
     image_folder: str = Field(description="name of the image folder (layout folder)")
     label_folder: str = Field(description="name of the label folder (layout folder)")
     labels: dict[str, NonNegativeInt] | None = Field(
@@ -85,13 +91,17 @@ class Data(Section):
     ignore_label: PositiveInt | None = Field(
         description="id on disk of voxels that nobody has annotated: neither learnt nor scored; null = there are none"
     )
-    split: Path | None = Field(description="JSON file {train: [...], val: [...]} of case names, or a list of such")
+    split: Path | None = Field(
+        description="JSON file {train: [...], val: [...]} of case names, or a list of such"
+    )
     folds: int = Field(ge=2, description="number of cross-validation folds")
     fold: NonNegativeInt | None = Field(
         description="the fold that validates, from 0, or the entry of data.split; the plan is then made of all cases, "
         "so that predict.py can average the folds; null = data.fraction"
     )
-    fraction: Probability = Field(description="share of the cases that validates where there is no fold and no split")
+    fraction: Probability = Field(
+        description="share of the cases that validates where there is no fold and no split"
+    )
     slice_axis: Literal[0, 1, 2] | None = Field(
         description="2D networks: axis of the volume that is cut into slices (0 left-right, 1 back-front, "
         "2 foot-head); null = the largest spacing"
@@ -108,7 +118,7 @@ class Data(Section):
         return self
 
 
-class Plan(Section):
+class PlanOptions(Section):
     """What is derived from the training cases where it is null."""
 
     spacing: Annotated[list[PositiveFloat] | None, Unit("mm")] = Field(
@@ -136,7 +146,9 @@ class Plan(Section):
     memory_gib: Annotated[PositiveFloat | None, Unit("GiB")] = Field(
         description="what a training step may need; null = 90 % of the GPU's memory, or 70 % of the machine's"
     )
-    foreground: Probability = Field(description="share of patches that are centred on a labelled voxel")
+    foreground: Probability = Field(
+        description="share of patches that are centred on a labelled voxel"
+    )
 
     @field_validator("normalise", mode="before")
     @classmethod
@@ -151,7 +163,9 @@ class Augment(Section):
         description="axes that may be mirrored (0 left-right, 1 back-front, 2 foot-head); [] = none"
     )
     affine: Probability = Field(description="probability of a rotation with scaling")
-    rotate_deg: Annotated[float, Unit("degrees")] = Field(ge=0, le=180, description="largest rotation about each axis")
+    rotate_deg: Annotated[float, Unit("degrees")] = Field(
+        ge=0, le=180, description="largest rotation about each axis"
+    )
     scale: float = Field(ge=0, lt=1, description="largest relative change of size")
     elastic: Probability = Field(description="probability of a smooth grid distortion")
     noise: Probability = Field(description="probability of Gaussian noise")
@@ -165,12 +179,20 @@ class Augment(Section):
 class Optim(Section):
     """The loss and how it is brought down."""
 
-    name: Literal["adamw", "sgd"] = Field(description="optimiser; sgd is with Nesterov momentum 0.99")
+    name: Literal["adamw", "sgd"] = Field(
+        description="optimiser; sgd is with Nesterov momentum 0.99"
+    )
     lr: PositiveFloat = Field(description="highest learning rate")
     weight_decay: NonNegativeFloat = Field(description="decay of convolution weights")
-    schedule: Literal["cosine", "poly", "constant"] = Field(description="course of the learning rate over the budget")
-    warmup: float = Field(ge=0, lt=1, description="share of the budget in which the learning rate rises to lr")
-    clip: PositiveFloat | None = Field(description="gradients are scaled down to this norm; null = never")
+    schedule: Literal["cosine", "poly", "constant"] = Field(
+        description="course of the learning rate over the budget"
+    )
+    warmup: float = Field(
+        ge=0, lt=1, description="share of the budget in which the learning rate rises to lr"
+    )
+    clip: PositiveFloat | None = Field(
+        description="gradients are scaled down to this norm; null = never"
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         description="decay per step of a running mean of the weights, which is what is validated and kept; "
         "null = the weights themselves"
@@ -181,7 +203,9 @@ class Optim(Section):
     @model_validator(mode="after")
     def _has_a_loss(self) -> "Optim":
         if self.dice == self.cross_entropy == 0:
-            raise ValueError("optim.dice and optim.cross_entropy are both 0, so there is no loss: raise one")
+            raise ValueError(
+                "optim.dice and optim.cross_entropy are both 0, so there is no loss: raise one"
+            )
         return self
 
 
@@ -189,9 +213,15 @@ class TrainerOptions(Section):
     """How long, on what, and how often it is looked at."""
 
     max_time: Duration | None = Field(description="budget of wall time; the schedule fits it")
-    max_steps: Annotated[PositiveInt | None, Unit("optimiser steps")] = Field(description="budget in steps")
-    max_epochs: Annotated[PositiveInt | None, Unit("epochs")] = Field(description="budget in epochs")
-    default_time: Duration = Field(description="budget of wall time where none of the three above is given")
+    max_steps: Annotated[PositiveInt | None, Unit("optimiser steps")] = Field(
+        description="budget in steps"
+    )
+    max_epochs: Annotated[PositiveInt | None, Unit("epochs")] = Field(
+        description="budget in epochs"
+    )
+    default_time: Duration = Field(
+        description="budget of wall time where none of the three above is given"
+    )
     steps_per_epoch: Annotated[PositiveInt, Unit("optimiser steps")] = Field(
         description="steps that are called an epoch"
     )
@@ -202,7 +232,9 @@ class TrainerOptions(Section):
         description="measure gradient and step of each layer, relative to its weights: gradient_flow.csv and .png"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
-    precision: Precision = Field(description="auto = bf16 where the device computes it faster, else float32")
+    precision: Precision = Field(
+        description="auto = bf16 where the device computes it faster, else float32"
+    )
     workers: NonNegativeInt | None = Field(
         description="processes that cut and augment patches; 0 = none beside the training; null = 0 on a CPU, which "
         "they would take from the network, else one for each core but one, at most 8"
@@ -224,22 +256,26 @@ class Study(Section):
 class Train(Section):
     """Everything that `train.py` can be told."""
 
-    name: str = Field(pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME")
+    name: str = Field(
+        pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME"
+    )
     seed: NonNegativeInt = Field(description="seed of weights, patches and augmentation")
     mode: Literal["train", "doctor"] = Field(
         description="doctor = only look through the dataset and say what is wrong with each case"
     )
-    fix: Path | None = Field(description="mode=doctor: new folder for a corrected copy of the dataset")
+    fix: Path | None = Field(
+        description="mode=doctor: new folder for a corrected copy of the dataset"
+    )
     resume: Path | None = Field(description="folder of a run to go on with, where it stopped")
     data: Data
-    plan: Plan
+    plan: PlanOptions
     model: ModelChoice
     augment: Augment
     optim: Optim
     trainer: TrainerOptions
     logger: LoggerChoice
     study: Study
-    page: RunPage
+    page: RunPageOptions
     verbose: bool = Field(description="say more in the terminal; train.log has it all in any case")
 
     @field_validator("resume")
@@ -248,7 +284,9 @@ class Train(Section):
         if folder is not None and not (folder / "config.yaml").is_file():
             raise ValueError(f"{folder} is not the folder of a run: it holds no config.yaml")
         if folder is not None and not (folder / "checkpoints" / "last.ckpt").is_file():
-            raise ValueError(f"{folder} stopped before its first epoch ended: it holds no checkpoints/last.ckpt")
+            raise ValueError(
+                f"{folder} stopped before its first epoch ended: it holds no checkpoints/last.ckpt"
+            )
         return folder
 
     @model_validator(mode="after")
@@ -261,5 +299,7 @@ class Train(Section):
     def _patch_fits_network(self) -> "Train":
         patch, dims = self.plan.patch, self.model.dims
         if patch is not None and len(patch) != dims:
-            raise ValueError(f"plan.patch has {len(patch)} entries, but model.dims is {dims}: give {dims}")
+            raise ValueError(
+                f"plan.patch has {len(patch)} entries, but model.dims is {dims}: give {dims}"
+            )
         return self

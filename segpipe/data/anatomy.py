@@ -53,11 +53,15 @@ class Patient:
             Tissue(body - self.rng.uniform(3, 6), liver, texture=0),  # muscle
             Tissue(body - self.rng.uniform(9, 11), self.signal(0.86), mottle=0.08, texture=2),
             self.spine(),
-            Tissue(self.tube([(-6, -11, -80), (-5, -12, 0), (-6, -10, 80)], 5.5), vessel),  # the aorta
+            Tissue(
+                self.tube([(-6, -11, -80), (-5, -12, 0), (-6, -10, 80)], 5.5), vessel
+            ),  # the aorta
             *self.bowel(kidney),
             Tissue(spleen, liver),
             Tissue(self.liver(), liver, label=1, mottle=0.07),
-            Tissue(self.blob((21, 18, -6), (5, 6, 9)), self.signal(0.3)),  # gall bladder, in the liver's edge
+            Tissue(
+                self.blob((21, 18, -6), (5, 6, 9)), self.signal(0.3)
+            ),  # gall bladder, in the liver's edge
             *self.kidneys(kidney),
             Tissue(self.vessel(), vessel, label=3, texture=0),
         ]
@@ -81,7 +85,9 @@ class Patient:
         curve = CubicSpline(np.linspace(0, 1, len(through_mm)), np.array(through_mm))(steps)
         reach_mm = radius_mm + 4  # farther out only the sign matters
         near = KDTree(curve).query(self.points.reshape(3, -1).T, distance_upper_bound=reach_mm)[0]
-        return (radius_mm - np.minimum(near, reach_mm).reshape(self.points.shape[1:])).astype(np.float32)
+        return (radius_mm - np.minimum(near, reach_mm).reshape(self.points.shape[1:])).astype(
+            np.float32
+        )
 
     def spine(self) -> Tissue:
         """A column of vertebrae with a darker disc every 16 mm."""
@@ -93,11 +99,18 @@ class Patient:
         """Loops at the kidneys' signal or near it, some with gas."""
         loops: list[Tissue] = []
         for number in range(6):
-            centre, radii = self.rng.uniform((-34, -4, -50), (30, 24, 30)), self.rng.uniform(5, 12, 3)
+            centre, radii = (
+                self.rng.uniform((-34, -4, -50), (30, 24, 30)),
+                self.rng.uniform(5, 12, 3),
+            )
             loop = self.blob(tuple(centre), tuple(radii))
-            loops.append(Tissue(loop, kidney + self.rng.uniform(-0.1, 0.1) * (number % 2), mottle=0.08))
+            loops.append(
+                Tissue(loop, kidney + self.rng.uniform(-0.1, 0.1) * (number % 2), mottle=0.08)
+            )
             if number % 3 == 0:
-                gas = np.minimum(loop - 2, self.points[1] - np.float32(centre[1]))  # gas rises to the front
+                gas = np.minimum(
+                    loop - 2, self.points[1] - np.float32(centre[1])
+                )  # gas rises to the front
                 loops.append(Tissue(gas, 0.03))
         return loops
 
@@ -112,7 +125,10 @@ class Patient:
         for side in (-1, 1):
             bean = self.blob((25 * side, -17, -10 + 3 * side), (11, 10, 19))
             bean = -union(-bean, self.blob((14 * side, -15, -10 + 3 * side), (6, 5, 7)))
-            painted += [Tissue(bean, cortex, label=2), Tissue(bean - 4, cortex - 0.1, label=2, texture=0)]
+            painted += [
+                Tissue(bean, cortex, label=2),
+                Tissue(bean - 4, cortex - 0.1, label=2, texture=0),
+            ]
         return painted
 
     def vessel(self) -> Floats:
@@ -139,7 +155,9 @@ def wave(points: Floats, rng: np.random.Generator, shortest_mm: float, longest_m
     """The phase, in radians, of a plane wave of random direction, length and offset."""
     direction = rng.standard_normal(3)
     direction *= 2 * np.pi / rng.uniform(shortest_mm, longest_mm) / np.linalg.norm(direction)
-    return np.tensordot(direction.astype(np.float32), points, axes=1) + np.float32(rng.uniform(0, 2 * np.pi))
+    return np.tensordot(direction.astype(np.float32), points, axes=1) + np.float32(
+        rng.uniform(0, 2 * np.pi)
+    )
 
 
 def column(vector: npt.NDArray[np.float64]) -> Floats:

@@ -23,42 +23,49 @@ from monai.transforms.transform import MapTransform, Randomizable, RandomizableT
 from torch import Tensor
 
 from segpipe.config.train import Augment
-from segpipe.data.cut import Cut
+from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.warp import BOTH, RandWarpd
 from segpipe.plan import ANISOTROPIC, Plan
 
-MARGIN = 1.15  # a patch is cut this much larger before it is rotated, so that its corners are anatomy
+MARGIN = (
+    1.15  # a patch is cut this much larger before it is rotated, so that its corners are anatomy
+)
 
 
-def cutting(plan: Plan, foreground: float, augment: Augment) -> Cut:
+def make_sampler(plan: Plan, foreground: float, augment: Augment) -> PatchSampler:
     """Prepared case -> patch, a little larger than the plan's where `changing` will move it.
 
     A share `foreground` of the patches is centred on a labelled voxel, every label equally often.
     """
     flat = _in_plane(plan)
-    grown = [math.ceil(voxels * MARGIN) if axis in flat else voxels for axis, voxels in enumerate(plan.patch)]
+    grown = [
+        math.ceil(voxels * MARGIN) if axis in flat else voxels
+        for axis, voxels in enumerate(plan.patch)
+    ]
     cut = grown if _moves(augment) else plan.patch
     labels = len(plan.labels) - 1
-    return Cut(cut, [1 - foreground] + [foreground / labels] * labels)
+    return PatchSampler(cut, [1 - foreground] + [foreground / labels] * labels)
 
 
-class Changes:
+class Augmentation:
     """Transforms after one another, all drawing from one stream of chance: a patch is what its seed makes of it.
 
     What MONAI's `Compose` does, without the metadata and the lazy transforms.
     """
 
     def __init__(self, transforms: Sequence[MapTransform]) -> None:
-        self.transforms, self.chance = transforms, np.random.RandomState(0)
+        self.transforms, self.rng = transforms, np.random.RandomState(0)
         for transform in transforms:
             if isinstance(transform, Randomizable):
-                transform.set_random_state(state=self.chance)
+                transform.set_random_state(state=self.rng)
 
     def __call__(self, patch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
         """`image` and `label` of a patch, augmented on the device where they are."""
-        self.chance.seed(seed)
+        self.rng.seed(seed)
         changed: Any = patch
-        set_track_meta(False)  # a patch needs no affine, and keeping one costs as much as the augmentation
+        set_track_meta(
+            False
+        )  # a patch needs no affine, and keeping one costs as much as the augmentation
         try:
             for transform in self.transforms:
                 changed = transform(changed)
@@ -67,11 +74,11 @@ class Changes:
         return {"image": changed["image"], "label": changed["label"].to(torch.uint8)}
 
 
-def changing(plan: Plan, augment: Augment) -> Changes:
+def make_augmentation(plan: Plan, augment: Augment) -> Augmentation:
     """What was cut -> augmented patch: `image` `(c, *patch)` and `label` `(1, *patch)`, on their own device."""
     steps: list[MapTransform] = [_warp(plan, augment)] if _moves(augment) else []
     steps += [RandFlipd(BOTH, 0.5, axis) for axis in augment.mirror_axes if plan.patch[axis] > 1]
-    return Changes([*steps, *_intensity(augment)])
+    return Augmentation([*steps, *_intensity(augment)])
 
 
 def _moves(augment: Augment) -> bool:
@@ -95,7 +102,10 @@ def _warp(plan: Plan, augment: Augment) -> RandWarpd:
     plane = _in_plane(plan)
     angle = math.radians(augment.rotate_deg)
     # what has a plane is only turned within it, that is about the axis that is not in it
-    angles = [angle if len(plane) == 3 or (len(plane) == 2 and axis not in plane) else 0.0 for axis in range(3)]
+    angles = [
+        angle if len(plane) == 3 or (len(plane) == 2 and axis not in plane) else 0.0
+        for axis in range(3)
+    ]
     sizes = [augment.scale if axis in plane else 0.0 for axis in range(3)]
     return RandWarpd(plan.patch, augment.affine, angles, sizes, augment.elastic, plane)
 
@@ -105,7 +115,9 @@ def _intensity(augment: Augment) -> list[MapTransform]:
         RandNoised(augment.noise, 0.3),
         RandBlurd(augment.blur, (0.5, 1.0)),
         RandScaleIntensityd("image", 0.25, prob=augment.brightness),
-        RandScaleIntensityFixedMeand("image", (-0.25, 0.25), prob=augment.contrast, preserve_range=True),
+        RandScaleIntensityFixedMeand(
+            "image", (-0.25, 0.25), prob=augment.contrast, preserve_range=True
+        ),
         RandSimulateLowResolutiond("image", prob=augment.low_resolution, zoom_range=(0.5, 1.0)),
         RandAdjustContrastd("image", prob=augment.gamma, gamma=(0.7, 1.5), retain_stats=True),
     ]
@@ -130,8 +142,8 @@ class RandNoised(RandomizableTransform, MapTransform):
         self.randomize(None)
         if not self._do_transform:
             return dict(data)
-        chance = torch.Generator(image.device).manual_seed(int(self.R.randint(2**31)))
-        noise = torch.randn(image.shape, generator=chance, device=image.device)
+        rng = torch.Generator(image.device).manual_seed(int(self.R.randint(2**31)))
+        noise = torch.randn(image.shape, generator=rng, device=image.device)
         return {**data, "image": noise.mul_(self.R.uniform(0, self.largest)).add_(image)}
 
 
@@ -154,7 +166,10 @@ class RandBlurd(RandomizableTransform, MapTransform):
         self.randomize(None)
         if not self._do_transform:
             return dict(data)
-        x, y, z = (_blurring(self.R.uniform(*self.deviation), edge).to(image.device) for edge in image.shape[1:])
+        x, y, z = (
+            _blurring(self.R.uniform(*self.deviation), edge).to(image.device)
+            for edge in image.shape[1:]
+        )
         image = y @ (image @ z)
         image = (x @ image.flatten(2)).view_as(image)
         return {**data, "image": image}

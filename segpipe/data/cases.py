@@ -51,7 +51,10 @@ class Dataset:
 
 def stem(path: Path) -> str:
     """The file name without its image ending."""
-    return next((path.name[: -len(ending)] for ending in ENDINGS if path.name.lower().endswith(ending)), path.name)
+    return next(
+        (path.name[: -len(ending)] for ending in ENDINGS if path.name.lower().endswith(ending)),
+        path.name,
+    )
 
 
 def read_json(file: Path) -> Any:
@@ -72,6 +75,10 @@ def check_files(source: Path, cases: Sequence[Case]) -> None:
     Raises:
         DataError: with their number and the first of them.
     """
-    named = [path for case in cases for path in (*case.images, *([case.label] if case.label else []))]
+    named = [
+        path for case in cases for path in (*case.images, *([case.label] if case.label else []))
+    ]
     if missing := [path for path in named if not path.is_file()]:
-        raise DataError(f"{source}: {len(missing)} of {len(named)} named files are not there, as {missing[0]}")
+        raise DataError(
+            f"{source}: {len(missing)} of {len(named)} named files are not there, as {missing[0]}"
+        )

@@ -3,8 +3,7 @@
 An error makes a case unusable; a warning is something that a person should look at, but that does not stop a training.
 """
 
-import csv
-import io
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +12,21 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
+from segpipe.config.train import Data
 from segpipe.data import cache
-from segpipe.data.cases import Case
-from segpipe.data.examine import Examined, Finding, examine_case
+from segpipe.data.cases import Case, Dataset
+from segpipe.data.inspection import Finding, InspectedCase, inspect_case
 from segpipe.errors import DataError
-from segpipe.files import write_text
+from segpipe.files import write_table
+from segpipe.terminal import progress_bar
 
-MOST_MIRRORED = 0.1  # a larger share of cases than this, stored in the other handedness, is another scanner
+log = logging.getLogger("segpipe")
+MOST_MIRRORED = (
+    0.1  # a larger share of cases than this, stored in the other handedness, is another scanner
+)
 
 
-def examine(
+def inspect_cases(
     train: Sequence[Case],
     val: Sequence[Case],
     labels: dict[str, int] | None,
@@ -30,7 +34,7 @@ def examine(
     done: Callable[[], None],
     ignore: int | None = None,
     kept_in: Path | None = None,
-) -> list[Examined]:
+) -> list[InspectedCase]:
     """Reads every case once, in parallel.
 
     Args:
@@ -43,8 +47,12 @@ def examine(
         kept_in: the cache; a case that lies there since an earlier run, unchanged, is not read again.
     """
 
-    def one(case: Case) -> Examined:
-        seen = examine_case(case, labels, ignore) if kept_in is None else _examine_once(case, labels, ignore, kept_in)
+    def one(case: Case) -> InspectedCase:
+        seen = (
+            inspect_case(case, labels, ignore)
+            if kept_in is None
+            else _examine_once(case, labels, ignore, kept_in)
+        )
         done()
         return seen
 
@@ -56,21 +64,25 @@ def examine(
     return cases
 
 
-def _examine_once(case: Case, labels: dict[str, int] | None, ignore: int | None, folder: Path) -> Examined:
+def _examine_once(
+    case: Case, labels: dict[str, int] | None, ignore: int | None, folder: Path
+) -> InspectedCase:
     files = [*case.images, *([case.label] if case.label else [])]
     try:
-        place = cache.entry(folder, files, "examined 2", [str(file) for file in files], labels, ignore)
+        place = cache.entry(
+            folder, files, "examined 2", [str(file) for file in files], labels, ignore
+        )
     except DataError:
-        return examine_case(case, labels, ignore)  # which notes what cannot be read
+        return inspect_case(case, labels, ignore)  # which notes what cannot be read
     arrays = cache.kept(place)
     if arrays is None:
-        seen = examine_case(case, labels, ignore)
+        seen = inspect_case(case, labels, ignore)
         cache.keep(place, seen.pack())
         return seen
-    return Examined.unpack(case, arrays)
+    return InspectedCase.unpack(case, arrays)
 
 
-def _check_channels(cases: Sequence[Examined], declared: int | None) -> None:
+def _check_channels(cases: Sequence[InspectedCase], declared: int | None) -> None:
     counts = Counter(len(seen.foreground) for seen in cases if seen.grid is not None)
     if not counts:
         return
@@ -80,12 +92,20 @@ def _check_channels(cases: Sequence[Examined], declared: int | None) -> None:
         found = len(seen.foreground)
         if seen.grid is not None and found != usual:
             problem = f"{seen.case.images[0]}: has {found} channels, but {whose} {usual}"
-            seen.add("channels", problem, "a time series or a colour picture? keep the channels that all cases have")
+            seen.add(
+                "channels",
+                problem,
+                "a time series or a colour picture? keep the channels that all cases have",
+            )
 
 
-def _check_hands(cases: Sequence[Examined]) -> None:
+def _check_hands(cases: Sequence[InspectedCase]) -> None:
     """Left-handed axes are common and well, but a few among others are what a converter leaves that lost a sign."""
-    hands = [(seen, np.linalg.det(seen.grid.affine[:3, :3]) < 0) for seen in cases if seen.grid is not None]
+    hands = [
+        (seen, np.linalg.det(seen.grid.affine[:3, :3]) < 0)
+        for seen in cases
+        if seen.grid is not None
+    ]
     left = [seen for seen, is_left in hands if is_left]
     few = min(left, [seen for seen, is_left in hands if not is_left], key=len)
     if not 0 < len(few) <= MOST_MIRRORED * len(hands):
@@ -102,8 +122,8 @@ def _check_hands(cases: Sequence[Examined]) -> None:
         )
 
 
-def _check_copies(cases: Sequence[Examined], val: set[str]) -> None:
-    first: dict[str, Examined] = {}
+def _check_copies(cases: Sequence[InspectedCase], val: set[str]) -> None:
+    first: dict[str, InspectedCase] = {}
     for seen in cases:
         other = first.setdefault(seen.content, seen) if seen.content else seen
         if other is seen:
@@ -118,9 +138,46 @@ def _check_copies(cases: Sequence[Examined], val: set[str]) -> None:
 
 
 def write_findings(findings: Sequence[Finding], path: Path) -> None:
-    """Writes a CSV with a line per finding."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["case", "severity", "kind", "problem", "mend"])
-    table.writerows([one.case, one.severity, one.kind, one.problem, one.mend] for one in findings)
-    write_text(path, text.getvalue())
+    """Write a CSV file with a line per finding."""
+    header = ["case", "severity", "kind", "problem", "mend"]
+    rows = [[one.case, one.severity, one.kind, one.problem, one.mend] for one in findings]
+    write_table(path, header, rows)
+
+
+def inspect_dataset(
+    dataset: Dataset, train: list[Case], val: list[Case], data: Data, folder: Path
+) -> list[InspectedCase]:
+    """Every case read once; what is wrong goes into `doctor.csv` and, line by line, to the terminal."""
+    declared = len(dataset.channels) if data.layout in ("decathlon", "nnunet") else None
+    with progress_bar() as bar:
+        reading = bar.add_task("reading cases", total=len(train) + len(val), note="")
+        cases = inspect_cases(
+            train,
+            val,
+            dataset.labels,
+            declared,
+            lambda: bar.advance(reading),
+            data.ignore_label,
+            data.cache,
+        )
+    findings = [finding for seen in cases for finding in seen.findings]
+    write_findings(findings, folder / "doctor.csv")
+    for finding in findings:
+        line = (
+            f"{finding.severity}: {finding.problem}. {finding.mend[0].upper()}{finding.mend[1:]}."
+        )
+        log.log(logging.ERROR if finding.severity == "error" else logging.WARNING, line)
+    return cases
+
+
+def refuse_errors(cases: Sequence[InspectedCase]) -> None:
+    """Lets only cases train that can be used.
+
+    Raises:
+        DataError: if there are others.
+    """
+    wrong = [seen.case.name for seen in cases if not seen.usable]
+    if wrong:
+        raise DataError(
+            f"{len(wrong)} of {len(cases)} cases cannot be used, as {wrong[0]}: mend or leave them out (listed above)"
+        )

@@ -17,7 +17,9 @@ CHANNEL = re.compile(r"_\d{4}$")
 Numbered = tuple[int, str]
 LABEL_SUFFIX = re.compile(r"[_-](seg|segmentation|label|labels|mask)$", re.IGNORECASE)
 
-Channels = dict[str, dict[str, Path]]  # the image files of each case by their suffix: _0000, _0001 ..., or none
+Channels = dict[
+    str, dict[str, Path]
+]  # the image files of each case by their suffix: _0000, _0001 ..., or none
 
 
 def read_dataset(
@@ -61,7 +63,9 @@ def _check_root(layout: str, root: Path) -> None:
         near = _closest(root.name, [path.name for path in _entries(root.parent)])
         raise ConfigError(f"data.root={root}: no such folder{near}")
     if layout != "table" and not root.is_dir():
-        raise ConfigError(f"data.root={root}: is a file; data={layout} needs the folder, as in data.root={root.parent}")
+        raise ConfigError(
+            f"data.root={root}: is a file; data={layout} needs the folder, as in data.root={root.parent}"
+        )
     if layout == "table" and root.is_dir() and not _tables(root) and (hint := _fits(root)):
         raise ConfigError(f"data.root={root}: holds no table, so it is not data=table{hint}")
 
@@ -73,14 +77,18 @@ def _decathlon(root: Path, declared: dict[str, int] | None) -> Dataset:
     if not train:
         raise DataError(f"{file}: 'training' lists no case; each is an object with image and label")
     own = _decathlon_labels(file, facts) if declared is None else None
-    return Dataset(str(facts.get("name", root.name)), train, _listed(file, facts, "test"), own, names)
+    return Dataset(
+        str(facts.get("name", root.name)), train, _listed(file, facts, "test"), own, names
+    )
 
 
 def _decathlon_labels(file: Path, facts: dict[str, Any]) -> dict[str, int]:
     pairs = _numbered(file, facts, "labels", '{"0": "background", ...}')
     labels = {name: number for number, name in pairs}
     if len(labels) < len(pairs):
-        raise DataError(f"{file}: two labels share a name in {facts['labels']}; each needs one of its own")
+        raise DataError(
+            f"{file}: two labels share a name in {facts['labels']}; each needs one of its own"
+        )
     return _background_first(labels, file)
 
 
@@ -96,9 +104,15 @@ def _listed(file: Path, facts: dict[str, Any], key: str) -> tuple[Case, ...]:
 def _listed_case(file: Path, key: str, entry: object) -> Case:
     named = entry if isinstance(entry, dict) else {"image": entry}
     image, label = named.get("image"), named.get("label")
-    if not isinstance(image, str) or not isinstance(label, str | None) or (key == "training" and not label):
+    if (
+        not isinstance(image, str)
+        or not isinstance(label, str | None)
+        or (key == "training" and not label)
+    ):
         needs = "an image and a label" if key == "training" else "an image"
-        raise DataError(f"{file}: each case of '{key}' must name {needs}, got {reprlib.repr(entry)}")
+        raise DataError(
+            f"{file}: each case of '{key}' must name {needs}, got {reprlib.repr(entry)}"
+        )
     path = file.parent / image
     beside = file.parent / "labelsTs" / path.name
     found = file.parent / label if label else beside
@@ -111,21 +125,39 @@ def _nnunet(root: Path, declared: dict[str, int] | None) -> Dataset:
     names = tuple(name for _, name in _numbered(file, facts, "channel_names", '{"0": "T1", ...}'))
     train = _nnunet_cases(root, "Tr", ending, len(names))
     if not train:
-        raise ConfigError(f"data.root={root}: no file matches imagesTr/*_0000{ending}{_instead(root / 'imagesTr')}")
+        raise ConfigError(
+            f"data.root={root}: no file matches imagesTr/*_0000{ending}{_instead(root / 'imagesTr')}"
+        )
     check_files(file, train)
     known = {case.label for case in train}
-    if left := [path for path in _entries(root / "labelsTr") if path.name.endswith(ending) and path not in known]:
-        raise DataError(f"{root / 'labelsTr'}: {len(left)} labels have no image in imagesTr, as {left[0].name}")
+    if left := [
+        path
+        for path in _entries(root / "labelsTr")
+        if path.name.endswith(ending) and path not in known
+    ]:
+        raise DataError(
+            f"{root / 'labelsTr'}: {len(left)} labels have no image in imagesTr, as {left[0].name}"
+        )
     own = _nnunet_labels(file, facts) if declared is None else None
-    return Dataset(str(facts.get("name", root.name)), train, _nnunet_cases(root, "Ts", ending, len(names)), own, names)
+    return Dataset(
+        str(facts.get("name", root.name)),
+        train,
+        _nnunet_cases(root, "Ts", ending, len(names)),
+        own,
+        names,
+    )
 
 
 def _nnunet_labels(file: Path, facts: dict[str, Any]) -> dict[str, int]:
     labels = facts.get("labels")
     for name, number in labels.items() if isinstance(labels, dict) else ():
         if isinstance(number, list) or name == "ignore":
-            mend = "give plain ids by data.labels={background:0,edema:1}, and regions by data.regions"
-            raise DataError(f"{file}: label {name}: {number}: regions and ignore labels are not read from here; {mend}")
+            mend = (
+                "give plain ids by data.labels={background:0,edema:1}, and regions by data.regions"
+            )
+            raise DataError(
+                f"{file}: label {name}: {number}: regions and ignore labels are not read from here; {mend}"
+            )
     pairs = _numbered(file, facts, "labels", '{"background": 0, ...}', number_first=False)
     return _background_first({name: number for number, name in pairs}, file)
 
@@ -136,11 +168,15 @@ def _nnunet_cases(root: Path, part: str, ending: str, channels: int) -> tuple[Ca
     for path in _entries(folder):
         if match := re.fullmatch(rf"(.+)(_\d{{4}}){re.escape(ending)}", path.name):
             grouped.setdefault(match[1], {})[match[2]] = path
-    if not ending.startswith(".nii") and all(list(files) == ["_0000"] for files in grouped.values()):
+    if not ending.startswith(".nii") and all(
+        list(files) == ["_0000"] for files in grouped.values()
+    ):
         channels = 1  # nnU-Net names red, green and blue of a PNG that holds all three
     _check_channels(folder, grouped, channels)
     label_of = {name: labels / f"{name}{ending}" for name in grouped}
-    return _cases(grouped, {name: path for name, path in label_of.items() if part == "Tr" or path.is_file()})
+    return _cases(
+        grouped, {name: path for name, path in label_of.items() if part == "Tr" or path.is_file()}
+    )
 
 
 def _folder(root: Path, images: str, labels: str) -> Dataset:
@@ -163,7 +199,9 @@ def _paired(images: Path, labels: Path) -> tuple[Case, ...]:
     image_of, label_of = _by_name(images), _by_name(labels)
     known = {LABEL_SUFFIX.sub("", name): path for name, path in label_of.items()} | label_of
     grouped = _grouped(image_of, known)
-    if lonely := [path for name in grouped.keys() - known.keys() for path in grouped[name].values()]:
+    if lonely := [
+        path for name in grouped.keys() - known.keys() for path in grouped[name].values()
+    ]:
         raise DataError(
             f"{images}: {len(lonely)} of {len(image_of)} images have no label of their name in {labels}, "
             f"as {min(lonely).name}{_closest(stem(min(lonely)), list(label_of))}"
@@ -217,14 +255,18 @@ def _check_channels(folder: Path, grouped: Channels, count: int) -> None:
 def _facts(root: Path, layout: str, needs: str) -> tuple[Path, dict[str, Any]]:
     file = root / "dataset.json"
     if not file.is_file():
-        raise ConfigError(f"data.root={root}: has no dataset.json, so it is not data={layout}{_fits(root)}")
+        raise ConfigError(
+            f"data.root={root}: has no dataset.json, so it is not data={layout}{_fits(root)}"
+        )
     facts = read_json(file)
     if not isinstance(facts, dict) or needs not in facts:
         raise ConfigError(f"{file}: has no '{needs}', so it is not data={layout}{_fits(root)}")
     return file, facts
 
 
-def _numbered(file: Path, facts: dict[str, Any], key: str, example: str, number_first: bool = True) -> list[Numbered]:
+def _numbered(
+    file: Path, facts: dict[str, Any], key: str, example: str, number_first: bool = True
+) -> list[Numbered]:
     """An object of numbers and names as pairs, by number."""
     entry = facts.get(key)
     pairs = list(entry.items()) if isinstance(entry, dict) else []
@@ -234,9 +276,13 @@ def _numbered(file: Path, facts: dict[str, Any], key: str, example: str, number_
     return sorted((int(number), str(name)) for number, name in pairs)
 
 
-def _background_first(labels: dict[str, int], source: object, kind: type[SegpipeError] = DataError) -> dict[str, int]:
+def _background_first(
+    labels: dict[str, int], source: object, kind: type[SegpipeError] = DataError
+) -> dict[str, int]:
     if 0 not in labels.values() or len(set(labels.values())) < len(labels) or len(labels) < 2:
-        raise kind(f"{source}: the labels {labels} must be a background of id 0 and others, each of an id of its own")
+        raise kind(
+            f"{source}: the labels {labels} must be a background of id 0 and others, each of an id of its own"
+        )
     return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
@@ -249,7 +295,9 @@ def _check_cases(root: Path, dataset: Dataset) -> None:
     ):
         value, count = Counter(values).most_common(1)[0] if values else ("", 0)
         if count > 1:
-            raise DataError(f"{root}: the {what} {value} stands {count} times; each must stand once")
+            raise DataError(
+                f"{root}: the {what} {value} stands {count} times; each must stand once"
+            )
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
@@ -258,7 +306,9 @@ def _by_name(folder: Path) -> dict[str, Path]:
     for path in _entries(folder):
         name = stem(path)
         if name in found:
-            raise DataError(f"{folder}: {found[name].name} and {path.name} have the same name, {name}; keep one")
+            raise DataError(
+                f"{folder}: {found[name].name} and {path.name} have the same name, {name}; keep one"
+            )
         if name != path.name:
             found[name] = path
     if not found:
@@ -268,12 +318,16 @@ def _by_name(folder: Path) -> dict[str, Path]:
 
 def _entries(folder: Path) -> list[Path]:
     # hidden ones are left out: archives made on a Mac hold a ._NAME beside each file
-    return sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    return (
+        sorted(path for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    )
 
 
 def _tables(root: Path) -> list[Path]:
     tables = (".csv", ".tsv", ".json")
-    return [path for path in _entries(root) if path.suffix in tables and path.name != "dataset.json"]
+    return [
+        path for path in _entries(root) if path.suffix in tables and path.name != "dataset.json"
+    ]
 
 
 def _instead(folder: Path) -> str:

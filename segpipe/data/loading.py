@@ -12,7 +12,7 @@ from monai.data.image_reader import ImageReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
 
-from segpipe.volumes import is_scan, read_voxels
+from segpipe.io.volumes import is_scan, read_voxels
 
 
 class ScanReader(ImageReader):
@@ -33,7 +33,11 @@ class ScanReader(ImageReader):
             DataError: if the file is missing, damaged, or not a scan.
         """
         array, affine = read_voxels(img)
-        meta = {"affine": affine, "original_affine": affine.copy(), "spatial_shape": array.shape[1:]}
+        meta = {
+            "affine": affine,
+            "original_affine": affine.copy(),
+            "spatial_shape": array.shape[1:],
+        }
         return array, meta | {"original_channel_dim": 0, "filename_or_obj": str(img)}
 
 

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from segpipe.config.train import Train, TrainerOptions
-from segpipe.data.augment import changing
+from segpipe.data.augment import make_augmentation
 from segpipe.data.cases import Case
-from segpipe.data.patches import Onwards, Patches, change_batch
+from segpipe.data.patches import ContinuingSampler, Patches, augment_batch
 from segpipe.plan import Plan
 
 MOST_WORKERS = 8
@@ -31,18 +31,25 @@ class CaseData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, train: Sequence[Case], val: Sequence[Case], plan: Plan, options: Train, device: torch.device
+        self,
+        train: Sequence[Case],
+        val: Sequence[Case],
+        plan: Plan,
+        options: Train,
+        device: torch.device,
     ) -> None:
         super().__init__()
         self.train_cases, self.val, self.plan, self.options = train, val, plan, options
-        self.change = changing(plan, options.augment) if device.type == "cuda" else None
+        self.change = make_augmentation(plan, options.augment) if device.type == "cuda" else None
         self.workers = count_workers(options.trainer, device)
         self.patches: Patches | None = None
 
     def setup(self, stage: str) -> None:
         """Prepares the training cases."""
         if stage == "fit" and self.patches is None:
-            self.patches = Patches(self.train_cases, self.plan, self.options, change=self.change is None)
+            self.patches = Patches(
+                self.train_cases, self.plan, self.options, change=self.change is None
+            )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of patches, an epoch of `trainer.steps_per_epoch` steps at a time."""
@@ -53,7 +60,7 @@ class CaseData(pl.LightningDataModule):
         return DataLoader(
             self.patches,
             batch_size=batch,
-            sampler=Onwards(done, self.options.trainer.steps_per_epoch * batch),
+            sampler=ContinuingSampler(done, self.options.trainer.steps_per_epoch * batch),
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
@@ -61,13 +68,23 @@ class CaseData(pl.LightningDataModule):
             worker_init_fn=_one_thread,
         )
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
         """Moves patches; a case is only the names of its files."""
-        return batch if isinstance(batch, Case) else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return (
+            batch
+            if isinstance(batch, Case)
+            else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augments patches that have come to the GPU unchanged."""
-        return batch if isinstance(batch, Case) or self.change is None else change_batch(self.change, batch)
+        return (
+            batch
+            if isinstance(batch, Case) or self.change is None
+            else augment_batch(self.change, batch)
+        )
 
     def val_dataloader(self) -> DataLoader[Case]:
         """The validation cases, one at a time: they are read by the predictor, as a scan from outside would be."""

@@ -18,14 +18,14 @@ from torch.utils.data import Dataset, Sampler
 
 from segpipe.config.train import Augment, Train
 from segpipe.data import cache
-from segpipe.data.augment import Changes, changing, cutting
+from segpipe.data.augment import Augmentation, make_augmentation, make_sampler
 from segpipe.data.cases import Case
 from segpipe.data.loading import load
 from segpipe.data.prepare import model_space, prepare_scan, read_labels
 from segpipe.errors import DataError
+from segpipe.io.volumes import read_grid
 from segpipe.plan import Plan
 from segpipe.terminal import progress_bar
-from segpipe.volumes import read_grid
 
 log = logging.getLogger("segpipe")
 LARGEST_INDEX = 100_000  # voxels remembered per label: enough to centre patches on, bounded in size
@@ -62,7 +62,9 @@ class PreparedCase:
         """
         arrays = cache.kept(place)
         if arrays is None:
-            raise DataError(f"{place}: this prepared case is gone; go on with resume=RUN, which prepares it again")
+            raise DataError(
+                f"{place}: this prepared case is gone; go on with resume=RUN, which prepares it again"
+            )
         indices = np.split(arrays["indices"], arrays["ends"][:-1])
         return cls(torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["label"]), indices)
 
@@ -74,7 +76,7 @@ def prepare_case(case: Case, plan: Plan) -> PreparedCase:
         DataError: if a file cannot be used.
     """
     scan = prepare_scan(case.images, plan, load)
-    label = model_space(plan).enter_labels(read_labels(case, plan, scan.grid))
+    label = model_space(plan).labels_to_model(read_labels(case, plan, scan.grid))
     indices = map_classes_to_indices(label, len(plan.labels), max_samples_per_class=LARGEST_INDEX)
     return PreparedCase(scan.image, label, [np.asarray(places) for places in indices])
 
@@ -88,7 +90,11 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
     cache.tidy(folder)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         places = list(threads.map(partial(_place, plan=plan, folder=folder), cases))
-        missing = [(case, place) for case, place in zip(cases, places, strict=True) if cache.kept(place) is None]
+        missing = [
+            (case, place)
+            for case, place in zip(cases, places, strict=True)
+            if cache.kept(place) is None
+        ]
         if missing:
             _check_room([case for case, _ in missing], len(cases), plan, folder)
         with progress_bar() as bar:
@@ -101,12 +107,21 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
 def _place(case: Case, plan: Plan, folder: Path) -> Path:
     assert case.label is not None
     foreground = plan.foreground if "ct" in plan.normalise else None
-    settings = ["prepared", plan.spacing_mm, plan.normalise, foreground, list(plan.labels.values()), plan.ignore]
+    settings = [
+        "prepared",
+        plan.spacing_mm,
+        plan.normalise,
+        foreground,
+        list(plan.labels.values()),
+        plan.ignore,
+    ]
     return cache.entry(folder, [*case.images, case.label], *settings)
 
 
 def _check_room(cases: Sequence[Case], of: int, plan: Plan, folder: Path) -> None:
-    voxels = sum(float(np.prod(model_space(plan).shape(read_grid(case.images[0])))) for case in cases)
+    voxels = sum(
+        float(np.prod(model_space(plan).shape(read_grid(case.images[0])))) for case in cases
+    )
     needed = voxels * (4 * len(plan.channels) + 1) / MIB
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free / MIB
@@ -130,13 +145,17 @@ class Patches(Dataset[dict[str, Any]]):
         change: whether to augment the patches; else `change_batch` does it where the network is.
     """
 
-    def __init__(self, cases: Sequence[Case], plan: Plan, options: Train, change: bool = True) -> None:
+    def __init__(
+        self, cases: Sequence[Case], plan: Plan, options: Train, change: bool = True
+    ) -> None:
         self.cases, self.seed = cases, options.seed
-        self.cut = cutting(plan, options.plan.foreground, options.augment)
-        self.change = changing(plan, options.augment) if change else None
+        self.cut = make_sampler(plan, options.plan.foreground, options.augment)
+        self.change = make_augmentation(plan, options.augment) if change else None
         self.places = prepare_all(cases, plan, options.data.cache)
         self.round: tuple[int, list[list[int]]] = -1, []
-        self.held: dict[Path, PreparedCase] | None = {} if _size_mib(self.places) <= HELD_MIB else None
+        self.held: dict[Path, PreparedCase] | None = (
+            {} if _size_mib(self.places) <= HELD_MIB else None
+        )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`image` `(c, *patch)` float32, `label` `(1, *patch)` uint8, the `case`'s name and the patch's `seed`."""
@@ -151,8 +170,8 @@ class Patches(Dataset[dict[str, Any]]):
     def _drawn(self, turn: int) -> list[list[int]]:
         """Of each patch of a round its case, and the seeds of its place and augmentation; kept until the next round."""
         if self.round[0] != turn:
-            chance, cases = np.random.default_rng([self.seed, turn]), len(self.cases)
-            columns = chance.permutation(cases), *chance.integers(2**31, size=(2, cases))
+            rng, cases = np.random.default_rng([self.seed, turn]), len(self.cases)
+            columns = rng.permutation(cases), *rng.integers(2**31, size=(2, cases))
             self.round = turn, np.column_stack(columns).tolist()
         return self.round[1]
 
@@ -176,7 +195,7 @@ def fixed_patches(
     Raises:
         DataError: if a case cannot be used.
     """
-    cut = cutting(plan, foreground, augment.model_copy(update={"affine": 0.0, "elastic": 0.0}))
+    cut = make_sampler(plan, foreground, augment.model_copy(update={"affine": 0.0, "elastic": 0.0}))
     prepared = [prepare_case(case, plan) for case in cases[:count]]
     found = []
     for number in range(count):
@@ -191,16 +210,18 @@ def _size_mib(places: Sequence[Path]) -> float:
     return sum(file.stat().st_size for place in places for file in place.iterdir()) / MIB
 
 
-def change_batch(change: Changes, batch: dict[str, Any]) -> dict[str, Any]:
+def augment_batch(change: Augmentation, batch: dict[str, Any]) -> dict[str, Any]:
     """Augments the patches of a batch that was only cut, each by its own seed."""
     patches = [
         change({"image": image, "label": label}, int(seed))
         for image, label, seed in zip(batch["image"], batch["label"], batch["seed"], strict=True)
     ]
-    return batch | {name: torch.stack([patch[name] for patch in patches]) for name in ("image", "label")}
+    return batch | {
+        name: torch.stack([patch[name] for patch in patches]) for name in ("image", "label")
+    }
 
 
-class Onwards(Sampler[int]):
+class ContinuingSampler(Sampler[int]):
     """The numbers of an epoch's patches: each epoch goes on where the last one ended."""
 
     def __init__(self, first: int, size: int) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from segpipe.data.cases import Case
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
+from segpipe.io.volumes import load, read
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
-from segpipe.volumes import load, read
 
 AIR_HU = -800  # below it is air, noise and all: air is at -1000, lungs lie around -850 but with vessels above -100
 
@@ -45,7 +45,9 @@ def model_space(plan: Plan) -> ModelSpace:
     return ModelSpace((x, y, z))
 
 
-def prepare_scan(images: Sequence[Path], plan: Plan, load: Callable[[Path], Located] = load) -> PreparedScan:
+def prepare_scan(
+    images: Sequence[Path], plan: Plan, load: Callable[[Path], Located] = load
+) -> PreparedScan:
     """Reads a scan, each file by `load`, and brings it before the network.
 
     Raises:
@@ -61,7 +63,9 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
         DataError: if it has other channels than the plan.
     """
     if volume.shape[0] != len(plan.channels):
-        raise DataError(f"{name}: has {volume.shape[0]} channels, but the network was planned for {len(plan.channels)}")
+        raise DataError(
+            f"{name}: has {volume.shape[0]} channels, but the network was planned for {len(plan.channels)}"
+        )
     image = model_space(plan).enter(volume)
     body = (image > AIR_HU).any(0) if all(how == "ct" for how in plan.normalise) else None
     return PreparedScan(normalise(image, plan), volume, body)
@@ -76,7 +80,9 @@ def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x
     every scan.
     """
     channels = zip(image, plan.normalise, plan.foreground, strict=True)
-    return torch.stack([_on_scale(channel, how, foreground) for channel, how, foreground in channels])
+    return torch.stack(
+        [_on_scale(channel, how, foreground) for channel, how, foreground in channels]
+    )
 
 
 def _on_scale(channel: Tensor, how: str, foreground: tuple[float, float, float, float]) -> Tensor:
@@ -92,7 +98,10 @@ def _on_scale(channel: Tensor, how: str, foreground: tuple[float, float, float, 
 
 
 def _zscore(voxels: Tensor) -> Tensor:
-    mean, deviation = voxels.mean(dtype=torch.float64).float(), voxels.double().std(correction=0).float()
+    mean, deviation = (
+        voxels.mean(dtype=torch.float64).float(),
+        voxels.double().std(correction=0).float(),
+    )
     return (voxels - mean) / deviation.clamp(min=1e-6 * (1 + float(mean.abs())))
 
 
@@ -110,13 +119,17 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
         raise DataError(f"{case.label}: has {volume.shape[0]} channels; a label map has one")
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
     ids = volume.numpy()
-    inside = inside_ids(ids if plan.ignore is None else np.where(ids == plan.ignore, 0, ids), plan.labels, case.label)
+    inside = to_index(
+        ids if plan.ignore is None else np.where(ids == plan.ignore, 0, ids),
+        plan.labels,
+        case.label,
+    )
     if plan.ignore is not None:
         inside[ids == plan.ignore] = IGNORED
     return Volume(torch.from_numpy(inside), np.asarray(volume.affine, dtype=float))
 
 
-def inside_ids(ids: np.ndarray, labels: dict[str, int], path: Path) -> Integer[np.ndarray, "1 x y z"]:
+def to_index(ids: np.ndarray, labels: dict[str, int], path: Path) -> Integer[np.ndarray, "1 x y z"]:
     """Ids on disk -> their place in the order of `labels`, uint8.
 
     Raises:
@@ -127,7 +140,10 @@ def inside_ids(ids: np.ndarray, labels: dict[str, int], path: Path) -> Integer[n
     at = np.minimum(np.searchsorted(declared, ids), len(declared) - 1)
     if (strange := declared[at] != ids).any():
         found, counts = np.unique(ids[strange], return_counts=True)
-        first = ", ".join(f"{value:g} ({count} voxels)" for value, count in zip(found[:5], counts[:5], strict=True))
+        first = ", ".join(
+            f"{value:g} ({count} voxels)"
+            for value, count in zip(found[:5], counts[:5], strict=True)
+        )
         known = ", ".join(f"{label} {name}" for name, label in labels.items())
         raise DataError(
             f"{path}: holds {first}{' ...' if len(found) > 5 else ''}, but the dataset declares only {known}"
@@ -135,7 +151,9 @@ def inside_ids(ids: np.ndarray, labels: dict[str, int], path: Path) -> Integer[n
     return place[at]
 
 
-def outside_ids(inside: Integer[np.ndarray, "..."], labels: dict[str, int]) -> Integer[np.ndarray, "..."]:
+def to_label(
+    inside: Integer[np.ndarray, "..."], labels: dict[str, int]
+) -> Integer[np.ndarray, "..."]:
     """Undoes `inside_ids`, in the type that `mask_dtype` names."""
     ids, kind = list(labels.values()), mask_dtype(labels)
     if ids == list(range(len(ids))):

@@ -15,7 +15,9 @@ from segpipe.errors import ConfigError
 from segpipe.files import write_text
 
 NNUNET_SEED = 12345
-RANDOM_SEED = 0  # never that of the training: runs that differ in their seed validate the same cases
+RANDOM_SEED = (
+    0  # never that of the training: runs that differ in their seed validate the same cases
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Split:
     val: tuple[str, ...]
 
 
-def split_cases(cases: Sequence[Case], *, file: Path | None, folds: int, fold: int | None, fraction: float) -> Split:
+def split_cases(
+    cases: Sequence[Case], *, file: Path | None, folds: int, fold: int | None, fraction: float
+) -> Split:
     """The split that a file gives, else the cases' own, else the folds', else a random one, the same at each call.
 
     Folds are those of nnU-Net: scikit-learn's `KFold(folds, shuffle=True, random_state=12345)` over the sorted case
@@ -48,7 +52,10 @@ def split_cases(cases: Sequence[Case], *, file: Path | None, folds: int, fold: i
     elif any(case.split for case in cases):
         if fold is not None:
             raise ConfigError("data.fold: the table has a split column; take away either")
-        source, split = "the table's split column", _named(cases, {case.name for case in cases if case.split == "val"})
+        source, split = (
+            "the table's split column",
+            _named(cases, {case.name for case in cases if case.split == "val"}),
+        )
     else:
         source = f"data.fraction={fraction}" if fold is None else f"data.folds={folds}"
         split = _drawn(cases, folds, fold, fraction)
@@ -69,7 +76,9 @@ def _drawn(cases: Sequence[Case], folds: int, fold: int | None, fraction: float)
                 f"data.folds is {folds}; for {len(groups)} cases or groups it must be from 2 to {len(groups)}"
             )
         if not 0 <= fold < folds:
-            raise ConfigError(f"data.fold is {fold}; with data.folds={folds} it must be from 0 to {folds - 1}")
+            raise ConfigError(
+                f"data.fold is {fold}; with data.folds={folds} it must be from 0 to {folds - 1}"
+            )
         order = np.arange(len(groups))
         np.random.RandomState(NNUNET_SEED).shuffle(order)  # as KFold shuffles
         chosen = np.array_split(order, folds)[fold]
@@ -82,14 +91,19 @@ def _drawn(cases: Sequence[Case], folds: int, fold: int | None, fraction: float)
 
 def _named(cases: Sequence[Case], val: set[str]) -> Split:
     names = sorted(case.name for case in cases)
-    return Split(tuple(name for name in names if name not in val), tuple(name for name in names if name in val))
+    return Split(
+        tuple(name for name in names if name not in val),
+        tuple(name for name in names if name in val),
+    )
 
 
 def _from_file(file: Path, fold: int | None, names: Sequence[str]) -> Split:
     content = _chosen(file, fold)
     sides = [content.get(side) if isinstance(content, dict) else None for side in ("train", "val")]
     if not all(isinstance(side, list) for side in sides):
-        raise ConfigError(f'data.split={file}: must be {{"train": [...], "val": [...]}} or a list of such')
+        raise ConfigError(
+            f'data.split={file}: must be {{"train": [...], "val": [...]}} or a list of such'
+        )
     split = Split(*(tuple(str(name) for name in side or ()) for side in sides))
     known = set(names)
     for name in (*split.train, *split.val):
@@ -100,7 +114,9 @@ def _from_file(file: Path, fold: int | None, names: Sequence[str]) -> Split:
     for side in (split.train, split.val):
         name, count = Counter(side).most_common(1)[0] if side else ("", 0)
         if count > 1:
-            raise ConfigError(f"data.split={file}: names {name} {count} times; each case must stand once")
+            raise ConfigError(
+                f"data.split={file}: names {name} {count} times; each case must stand once"
+            )
     return split
 
 
@@ -127,7 +143,11 @@ def _check(source: str, split: Split, cases: Sequence[Case]) -> None:
     for side, names in asdict(split).items():
         if not names:
             among = f"{len(cases)} cases in {len(set(group.values()))} groups"
-            raise ConfigError(f"{source}: leaves no case to {side} of {among}; each side needs one or more")
+            raise ConfigError(
+                f"{source}: leaves no case to {side} of {among}; each side needs one or more"
+            )
     both = sorted({group[name] for name in split.train} & {group[name] for name in split.val})
     if both:
-        raise ConfigError(f"{source}: has {', '.join(both[:3])} on both sides; each case or group must be on one")
+        raise ConfigError(
+            f"{source}: has {', '.join(both[:3])} on both sides; each case or group must be on one"
+        )

@@ -31,16 +31,23 @@ def read_table(root: Path) -> Dataset:
         near = difflib.get_close_matches(column.lower(), COLUMNS, 1, 0.75)
         if near and column not in COLUMNS:
             raise DataError(f"{file}: has a column {column}; did you mean {near[0]}?")
-    named = [(_split(file, number, row), _table_case(file, number, row)) for number, row in enumerate(rows, 2)]
+    named = [
+        (_split(file, number, row), _table_case(file, number, row))
+        for number, row in enumerate(rows, 2)
+    ]
     check_files(file, [case for _, case in named])
     cases = sorted((case for split, case in named if split != "test"), key=lambda case: case.name)
     test = sorted((case for split, case in named if split == "test"), key=lambda case: case.name)
     if not cases:
-        raise DataError(f"{file}: all {len(rows)} rows have the split test; there is nothing to train on")
+        raise DataError(
+            f"{file}: all {len(rows)} rows have the split test; there is nothing to train on"
+        )
     counts = {len(case.images): case.name for case in (*cases, *test)}
     if len(counts) > 1:
         found = ", ".join(f"{count} in {name}" for count, name in sorted(counts.items()))
-        raise DataError(f"{file}: the cases have different numbers of images: {found}; each needs the same channels")
+        raise DataError(
+            f"{file}: the cases have different numbers of images: {found}; each needs the same channels"
+        )
     return Dataset(file.stem, tuple(cases), tuple(test), None, ("image",))
 
 
@@ -48,16 +55,22 @@ def _only_table(root: Path) -> Path:
     if root.is_file():
         return root
     endings = (".csv", ".tsv", ".json")
-    tables = sorted(path for path in root.iterdir() if path.suffix in endings and path.name[0] != ".")
+    tables = sorted(
+        path for path in root.iterdir() if path.suffix in endings and path.name[0] != "."
+    )
     if len(tables) != 1:
-        raise ConfigError(f"data.root={root}: holds {len(tables)} tables (*.csv, *.tsv, *.json); name the one to use")
+        raise ConfigError(
+            f"data.root={root}: holds {len(tables)} tables (*.csv, *.tsv, *.json); name the one to use"
+        )
     return tables[0]
 
 
 def _split(file: Path, line: int, row: Row) -> str | None:
     split = row.get("split") or None
     if split is not None and split not in SPLITS:
-        raise DataError(f"{file}: row {line} has the split {split!r}; it must be {', '.join(SPLITS)} or empty")
+        raise DataError(
+            f"{file}: row {line} has the split {split!r}; it must be {', '.join(SPLITS)} or empty"
+        )
     return split
 
 
@@ -72,11 +85,15 @@ def read_inputs(file: Path) -> list[tuple[str, tuple[Path, ...]]]:
 
 
 def _images(file: Path, line: int, row: Row) -> tuple[str, tuple[Path, ...]]:
-    numbered = [row[column] for column in sorted(row) if re.fullmatch(r"image_\d+", column) and row[column]]
+    numbered = [
+        row[column] for column in sorted(row) if re.fullmatch(r"image_\d+", column) and row[column]
+    ]
     images = row.get("image") or numbered
     paths = images.split(";") if isinstance(images, str) else images
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise DataError(f"{file}: row {line}: image and label must be file names, got {reprlib.repr(row)}")
+        raise DataError(
+            f"{file}: row {line}: image and label must be file names, got {reprlib.repr(row)}"
+        )
     if not paths:
         raise DataError(f"{file}: row {line} has no image; each row needs one")
     files = tuple(file.parent / path.strip() for path in paths)
@@ -86,12 +103,20 @@ def _images(file: Path, line: int, row: Row) -> tuple[str, tuple[Path, ...]]:
 def _table_case(file: Path, line: int, row: Row) -> Case:
     split, label = _split(file, line, row), row.get("label") or None
     if not isinstance(label, str | None):
-        raise DataError(f"{file}: row {line}: image and label must be file names, got {reprlib.repr(row)}")
+        raise DataError(
+            f"{file}: row {line}: image and label must be file names, got {reprlib.repr(row)}"
+        )
     name, files = _images(file, line, row)
     if not (label or split == "test"):
         raise DataError(f"{file}: row {line} has no label; each row needs an image and a label")
     group = str(row["group"]) if row.get("group") not in (None, "") else None
-    return Case(name, files, file.parent / label.strip() if label else None, group, None if split == "test" else split)
+    return Case(
+        name,
+        files,
+        file.parent / label.strip() if label else None,
+        group,
+        None if split == "test" else split,
+    )
 
 
 def _csv_rows(file: Path) -> list[Row]:
@@ -105,7 +130,9 @@ def _csv_rows(file: Path) -> list[Row]:
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
             wanted = header.count(delimiter) + 1
-            raise DataError(f"{file}: row {number} has not the {wanted} fields of the header: {reprlib.repr(row)}")
+            raise DataError(
+                f"{file}: row {number} has not the {wanted} fields of the header: {reprlib.repr(row)}"
+            )
     return rows
 
 

@@ -37,25 +37,32 @@ class RandWarpd(Randomizable, MapTransform):
     def __init__(
         self,
         patch: Sequence[int],
-        turned: float,
+        affine_prob: float,
         angles: Sequence[float],
         sizes: Sequence[float],
-        bent: float,
-        bends: Sequence[int],
+        elastic_prob: float,
+        elastic_axes: Sequence[int],
     ) -> None:
         MapTransform.__init__(self, BOTH)
-        self.patch, self.turned, self.angles, self.sizes = patch, turned, angles, sizes
-        self.bent, self.bends = bent, bends
+        self.patch, self.affine_prob, self.angles, self.sizes = patch, affine_prob, angles, sizes
+        self.elastic_prob, self.elastic_axes = elastic_prob, elastic_axes
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """The patch."""
-        turned, bent = self.R.random(2) < (self.turned, self.bent)
-        if not (turned or bent):
+        affine_prob, elastic_prob = self.R.random(2) < (self.affine_prob, self.elastic_prob)
+        if not (affine_prob or elastic_prob):
             return {**data, **{name: _middle(data[name], self.patch) for name in BOTH}}
-        matrix = self._matrix() if turned else np.eye(3)
-        lines = [self._bend(n) if bent and axis in self.bends else _line(n) for axis, n in enumerate(self.patch)]
+        matrix = self._matrix() if affine_prob else np.eye(3)
+        lines = [
+            self._bend(n) if elastic_prob and axis in self.elastic_axes else _line(n)
+            for axis, n in enumerate(self.patch)
+        ]
         grid = _grid(matrix, lines, data["image"])
-        return {**data, "image": _linear(data["image"], grid), "label": _nearest(data["label"], grid)}
+        return {
+            **data,
+            "image": _linear(data["image"], grid),
+            "label": _nearest(data["label"], grid),
+        }
 
     def _matrix(self) -> np.ndarray:
         """A rotation about each axis in turn, and a change of size along each."""
@@ -72,7 +79,9 @@ class RandWarpd(Randomizable, MapTransform):
     def _bend(self, voxels: int) -> np.ndarray:
         """`_line`, stretched in some parts and squeezed in others; its ends lie alike far from the middle."""
         knots = np.cumsum([0, *(1 + self.R.uniform(-BEND, BEND, CELLS))])
-        course = np.interp(np.linspace(0, CELLS, voxels), np.arange(CELLS + 1), knots - knots[-1] / 2)
+        course = np.interp(
+            np.linspace(0, CELLS, voxels), np.arange(CELLS + 1), knots - knots[-1] / 2
+        )
         return course * (voxels - 1) / CELLS
 
 
@@ -102,7 +111,11 @@ def _linear(voxels: Tensor, grid: Tensor) -> Tensor:
     """`grid_sample`, which uses a core for each sample of a batch: so the one here is taken as several, a part each."""
     parts = math.gcd(grid.shape[0], torch.get_num_threads()) if grid.device.type == "cpu" else 1
     source, split = voxels.expand(parts, *voxels.shape), grid.unflatten(0, (parts, -1))
-    return grid_sample(source, split, padding_mode="zeros", align_corners=False).movedim(0, 1).flatten(1, 2)
+    return (
+        grid_sample(source, split, padding_mode="zeros", align_corners=False)
+        .movedim(0, 1)
+        .flatten(1, 2)
+    )
 
 
 def _nearest(voxels: Tensor, grid: Tensor) -> Tensor:
@@ -112,4 +125,6 @@ def _nearest(voxels: Tensor, grid: Tensor) -> Tensor:
     for places, size in zip(grid.unbind(-1), voxels.shape[:0:-1], strict=True):
         numbers.add_((places * (size / 2)).add_(size / 2 + 1).clamp_(0, size + 1).int(), alpha=step)
         step *= size + 2
-    return torch.stack([flat.index_select(0, numbers.flatten()).view(numbers.shape) for flat in rimmed.flatten(1)])
+    return torch.stack(
+        [flat.index_select(0, numbers.flatten()).view(numbers.shape) for flat in rimmed.flatten(1)]
+    )

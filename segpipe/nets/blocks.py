@@ -27,7 +27,10 @@ def _instance_norm(norm: nn.InstanceNorm2d | nn.InstanceNorm3d, x: Tensor) -> Te
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return F.instance_norm(x, None, None, norm.weight, norm.bias, eps=norm.eps)
-    samples = [F.batch_norm(one, None, None, norm.weight, norm.bias, True, 0.0, norm.eps) for one in x.split(1)]
+    samples = [
+        F.batch_norm(one, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+        for one in x.split(1)
+    ]
     return torch.cat(samples) if len(samples) > 1 else samples[0]  # which `cat` would copy
 
 
@@ -51,7 +54,7 @@ INSTANCE_NORM: dict[int, type[nn.Module]] = {2: InstanceNorm2d, 3: InstanceNorm3
 
 
 @dataclass(frozen=True)
-class Style:
+class ConvConfig:
     """How every convolution of a network is dressed.
 
     Attributes:
@@ -83,7 +86,13 @@ class Style:
         return CONV[self.dims](inside, outside, sizes, steps, padding, bias=bias)
 
     def unit(
-        self, inside: int, outside: int, kernel: Size, stride: Size = 1, activate: bool = True, bare: bool = False
+        self,
+        inside: int,
+        outside: int,
+        kernel: Size,
+        stride: Size = 1,
+        activate: bool = True,
+        bare: bool = False,
     ) -> nn.Sequential:
         """A convolution with norm, activation and dropout.
 
@@ -103,7 +112,9 @@ class Style:
             return nn.GroupNorm(max(1, channels // 8) if channels % 8 == 0 else 1, channels)
         if self.norm == "none":
             return nn.Identity()
-        return (INSTANCE_NORM if self.norm == "instance" else BATCH_NORM)[self.dims](channels, affine=True)
+        return (INSTANCE_NORM if self.norm == "instance" else BATCH_NORM)[self.dims](
+            channels, affine=True
+        )
 
     def make_activation(self) -> nn.Module:
         """The activation; before a convolution without a norm it spares its input, which a skip may carry on."""
@@ -153,7 +164,7 @@ class Dense(nn.Module):
 
 
 @dataclass(frozen=True)
-class StageOptions:
+class StageConfig:
     """What a stage is made of.
 
     Attributes:
@@ -174,7 +185,13 @@ class StageOptions:
 
 
 def stage(
-    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size = 1, stem: bool = False
+    style: ConvConfig,
+    options: StageConfig,
+    inside: int,
+    outside: int,
+    kernel: Size,
+    stride: Size = 1,
+    stem: bool = False,
 ) -> nn.Sequential:
     """A stage from `inside` to `outside` channels, whose first convolution may stride.
 
@@ -192,17 +209,31 @@ def stage(
 
 
 def _block(
-    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size, summed: bool, stem: bool
+    style: ConvConfig,
+    options: StageConfig,
+    inside: int,
+    outside: int,
+    kernel: Size,
+    stride: Size,
+    summed: bool,
+    stem: bool,
 ) -> nn.Sequential:
     inner = replace(style, dropout=0.0)
     if options.block == "bottleneck":
         quarter = max(1, outside // 4)
-        shapes = [(inside, quarter, 1, stride), (quarter, quarter, kernel, 1), (quarter, outside, 1, 1)]
+        shapes = [
+            (inside, quarter, 1, stride),
+            (quarter, quarter, kernel, 1),
+            (quarter, outside, 1, 1),
+        ]
         styles = [inner, inner, style]  # dropped once, from what it adds
     else:
         widths = [inside, *[max(1, round(options.first * outside))] * min(1, options.convs - 1)]
         widths += [outside] * (options.convs + 1 - len(widths))
-        shapes = [(widths[i], widths[i + 1], kernel, stride if i == 0 else 1) for i in range(options.convs)]
+        shapes = [
+            (widths[i], widths[i + 1], kernel, stride if i == 0 else 1)
+            for i in range(options.convs)
+        ]
         styles = [style] * options.convs
     units = [
         one.unit(*shape, activate=not summed or i < len(shapes) - 1, bare=stem and i == 0)
@@ -211,18 +242,28 @@ def _block(
     return nn.Sequential(*units)
 
 
-def _residual(style: Style, body: nn.Module, inside: int, outside: int, stride: Size) -> Residual:
+def _residual(
+    style: ConvConfig, body: nn.Module, inside: int, outside: int, stride: Size
+) -> Residual:
     same = inside == outside and set(style.per_axis(stride)) == {1}
     after = nn.Identity() if style.order == "pre" else style.make_activation()
     if same:
         return Residual(body, nn.Identity(), after)
     projection = style.conv(inside, outside, 1, stride)
-    shortcut = projection if style.order == "pre" else nn.Sequential(projection, style.make_norm(outside))
+    shortcut = (
+        projection if style.order == "pre" else nn.Sequential(projection, style.make_norm(outside))
+    )
     return Residual(body, shortcut, after)
 
 
 def _dense_stage(
-    style: Style, options: StageOptions, inside: int, outside: int, kernel: Size, stride: Size, stem: bool
+    style: ConvConfig,
+    options: StageConfig,
+    inside: int,
+    outside: int,
+    kernel: Size,
+    stride: Size,
+    stem: bool,
 ) -> nn.Sequential:
     """Dense layers; a convolution enters them where it must stride or is given the image, and a transition leaves them.
 
@@ -233,7 +274,10 @@ def _dense_stage(
         entering = max(1, round(options.first * outside))
         steps, inside = [style.unit(inside, entering, kernel, stride, bare=stem)], entering
     made = options.convs * options.growth
-    layers = [style.unit(inside + i * options.growth, options.growth, kernel) for i in range(options.convs)]
+    layers = [
+        style.unit(inside + i * options.growth, options.growth, kernel)
+        for i in range(options.convs)
+    ]
     steps.append(Dense(layers, given=inside if outside == made else 0))
     if outside not in (made, inside + made):
         steps.append(style.unit(inside + made, outside, 1))
@@ -241,7 +285,7 @@ def _dense_stage(
 
 
 def downsampling(
-    style: Style, how: Literal["stride", "maxpool", "transition"], channels: int, stride: Size
+    style: ConvConfig, how: Literal["stride", "maxpool", "transition"], channels: int, stride: Size
 ) -> tuple[nn.Module, Size]:
     """What stands before a stage to halve its input, and the stride that the stage's first convolution is left with."""
     if how == "stride":
@@ -251,7 +295,7 @@ def downsampling(
 
 
 def upsampling(
-    style: Style,
+    style: ConvConfig,
     how: Literal["transposed", "nearest", "linear"],
     inside: int,
     outside: int,
@@ -268,7 +312,11 @@ def upsampling(
         kernels = [more + step for more, step in pairs]
         return TRANSPOSED[style.dims](inside, outside, kernels, steps, rim, left, bias=bias)
     mode, corners = ("nearest", None) if how == "nearest" else (LINEAR[style.dims], False)
-    resize = nn.Upsample(scale_factor=tuple(float(step) for step in steps), mode=mode, align_corners=corners)
+    resize = nn.Upsample(
+        scale_factor=tuple(float(step) for step in steps), mode=mode, align_corners=corners
+    )
     if set(sizes) == {0}:
         return resize
-    return nn.Sequential(resize, CONV[style.dims](inside, outside, sizes, padding="same", bias=bias))
+    return nn.Sequential(
+        resize, CONV[style.dims](inside, outside, sizes, padding="same", bias=bias)
+    )

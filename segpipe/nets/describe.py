@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segpipe.config.model import AnyModel, Model, MonaiModel, per_level
 from segpipe.errors import ConfigError
-from segpipe.nets import PAIR, sketch
+from segpipe.nets.build import PAIR, build_meta
 from segpipe.nets.unet import UNet
 
 MIB = 2**20
@@ -59,7 +59,7 @@ def describe(
     Raises:
         ConfigError: if a foreign network cannot take such a patch, or does not give a logit per label and voxel.
     """
-    network = sketch(model, in_channels, out_channels, strides, kernels)
+    network = build_meta(model, in_channels, out_channels, strides, kernels)
     image = torch.empty(PAIR, in_channels, *patch, device="meta")
     if isinstance(model, MonaiModel):
         _check_foreign(model, network, image, out_channels)
@@ -93,10 +93,14 @@ def _check_foreign(model: MonaiModel, network: nn.Module, image: Tensor, out_cha
         logits = network(image)
     except (RuntimeError, ValueError) as error:
         line = str(error).split("\n")[0]
-        raise ConfigError(f"model.network={model.network} cannot take a patch of {size} ({line}): {mend}") from None
+        raise ConfigError(
+            f"model.network={model.network} cannot take a patch of {size} ({line}): {mend}"
+        ) from None
     found = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
     if found != (wanted := (out_channels, *image.shape[2:])):
-        raise ConfigError(f"model.network={model.network} gives {found} for a patch of {size}, not {wanted}: {mend}")
+        raise ConfigError(
+            f"model.network={model.network} gives {found} for a patch of {size}, not {wanted}: {mend}"
+        )
 
 
 def stage_parts(network: nn.Module) -> dict[str, dict[str, nn.Module]]:
@@ -107,7 +111,9 @@ def stage_parts(network: nn.Module) -> dict[str, dict[str, nn.Module]]:
     parts: dict[str, dict[str, nn.Module]] = {"encoder 0": {"stem": network.stem}}
     parts |= {f"encoder {i + 1}": {f"downs.{i}": network.downs[i]} for i in range(levels)}
     for i in reversed(range(levels)):
-        parts[f"decoder {i}"] = {f"{kind}.{i}": getattr(network, kind)[i] for kind in ("ups", "joins", "fuses")}
+        parts[f"decoder {i}"] = {
+            f"{kind}.{i}": getattr(network, kind)[i] for kind in ("ups", "skips", "decoder_stages")
+        }
     return parts | {f"head {i}": {f"heads.{i}": network.heads[i]} for i in range(heads)}
 
 
@@ -128,7 +134,7 @@ def _watch(
     saved: dict[str, int] = {}
     fields: dict[str, tuple[int, ...] | None] = {}
     running, seen = [""], {id(weight.untyped_storage()) for weight in network.parameters()}
-    reach = Reach(image.ndim - 2)
+    reach = ReceptiveField(image.ndim - 2)
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -150,11 +156,14 @@ def _watch(
     for name, inside in parts.items():
         for part in inside.values():
             handles.append(part.register_forward_pre_hook(lambda *_, at=name: enter(at)))
-            handles.append(part.register_forward_hook(lambda _m, _i, output, at=name: leave(at, output)))
+            handles.append(
+                part.register_forward_hook(lambda _m, _i, output, at=name: leave(at, output))
+            )
     handles += [
         layer.register_forward_hook(lambda layer, _i, _o: reach.passes(layer))
         for path, layer in network.named_modules()
-        if not {"shortcut", "joins", "heads"} & set(path.split("."))  # what runs beside the longest way
+        if not {"shortcut", "skips", "heads"}
+        & set(path.split("."))  # what runs beside the longest way
     ]
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         network(image)
@@ -163,7 +172,7 @@ def _watch(
     return outputs, saved, fields
 
 
-class Reach:
+class ReceptiveField:
     """The receptive field along the longest way through a network (Araujo 2019), exactly, layer by layer.
 
     Per axis it follows a long row of voxels: of each position the first and the last voxel of the image that it sees,
@@ -174,7 +183,9 @@ class Reach:
     """
 
     def __init__(self, dims: int) -> None:
-        self.rows = [(np.arange(ROW, dtype=float), np.arange(ROW, dtype=float)) for _ in range(dims)]
+        self.rows = [
+            (np.arange(ROW, dtype=float), np.arange(ROW, dtype=float)) for _ in range(dims)
+        ]
 
     @property
     def field(self) -> tuple[int, ...] | None:
@@ -196,7 +207,9 @@ class Reach:
                     low = np.arange(0, len(first), layer.kernel_size[axis])
                     high = low + layer.kernel_size[axis] - 1
                 case nn.ConvTranspose2d() | nn.ConvTranspose3d():
-                    kernel, stride, rim = (int(one[axis]) for one in (layer.kernel_size, layer.stride, layer.padding))
+                    kernel, stride, rim = (
+                        int(one[axis]) for one in (layer.kernel_size, layer.stride, layer.padding)
+                    )
                     places = np.arange(len(first) * stride) + rim
                     low, high = -((kernel - 1 - places) // stride), places // stride
                 case nn.Upsample() if isinstance(layer.scale_factor, tuple):
@@ -221,4 +234,6 @@ def _skips(model: AnyModel, name: str) -> tuple[str, str]:
         return "", ""
     short = per_level(model.short_skips, len(model.channels))[int(level)]
     inside = short if model.short_skips_in in (part, "both") else "none"
-    return inside, per_level(model.long_skips, len(model.channels) - 1)[int(level)] if part == "decoder" else ""
+    return inside, per_level(model.long_skips, len(model.channels) - 1)[
+        int(level)
+    ] if part == "decoder" else ""

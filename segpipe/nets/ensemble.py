@@ -18,18 +18,28 @@ class Ensemble(nn.Module):
         mirror_axes: axes of `space` along which the window is mirrored too, alone and together.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], exclusive: bool, mirror_axes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, networks: Sequence[nn.Module], exclusive: bool, mirror_axes: Sequence[int] = ()
+    ) -> None:
         super().__init__()
-        self.networks, self.exclusive, self.mirror_axes = nn.ModuleList(networks), exclusive, tuple(mirror_axes)
+        self.networks, self.exclusive, self.mirror_axes = (
+            nn.ModuleList(networks),
+            exclusive,
+            tuple(mirror_axes),
+        )
         axes = [axis + 2 for axis in mirror_axes]
-        self.flips = [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
+        self.flips = [
+            flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)
+        ]
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
         """Logits whose softmax, or sigmoid, is the mean over networks and mirror images."""
         ways = list(itertools.product(self.networks, self.flips))
         answers = (network(x.flip(flip)).float().flip(flip) for network, flip in ways)
         if not self.exclusive:
-            return torch.logit(torch.stack([torch.sigmoid(answer) for answer in answers]).mean(0), eps=1e-6)
+            return torch.logit(
+                torch.stack([torch.sigmoid(answer) for answer in answers]).mean(0), eps=1e-6
+            )
         mean = torch.log_softmax(next(answers), 1)
         for answer in answers:
             mean = torch.logaddexp(mean, torch.log_softmax(answer, 1))

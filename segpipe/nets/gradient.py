@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segpipe.nets import PAIR
+from segpipe.nets.build import PAIR
 from segpipe.nets.describe import stage_parts
 
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -45,11 +45,11 @@ def layers_in_order(network: nn.Module, shape: Sequence[int]) -> list[Layer]:
     def note(name: str, output: Any) -> None:
         voxels.setdefault(name, output[0, 0].numel())
 
-    sketch = copy.deepcopy(network).to("meta", torch.float32).train()
-    for name, part in sketch.named_modules():
+    build_meta = copy.deepcopy(network).to("meta", torch.float32).train()
+    for name, part in build_meta.named_modules():
         if isinstance(part, CONVOLUTIONS):
             part.register_forward_hook(lambda _part, _given, output, at=name: note(at, output))
-    sketch(torch.empty(PAIR, *shape, device="meta"))
+    build_meta(torch.empty(PAIR, *shape, device="meta"))
     stages = {path: stage for stage, inside in stage_parts(network).items() for path in inside}
     return [
         Layer(name, _stage(name, stages), network.get_submodule(name).get_parameter("weight"), size)
@@ -72,11 +72,15 @@ def bottleneck(layers: Sequence[Layer]) -> float:
 def gradients(layers: Sequence[Layer]) -> list[Tensor]:
     """The gradient of each layer's weight; 0 where it has none."""
     found = [(layer.weight, layer.weight.grad) for layer in layers]
-    return [torch.zeros_like(weight) if gradient is None else gradient for weight, gradient in found]
+    return [
+        torch.zeros_like(weight) if gradient is None else gradient for weight, gradient in found
+    ]
 
 
 @torch.no_grad()
-def relative_norms(changes: Sequence[Tensor], weights: Sequence[Tensor]) -> Float[Tensor, " layers"]:
+def relative_norms(
+    changes: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Float[Tensor, " layers"]:
     """`|change| / |weight|` of each layer, with the Euclidean norm over all of a weight."""
     # one call for all layers: a call for each would take longer than the norms
     above, below = (torch.stack(torch._foreach_norm(list(of))) for of in (changes, weights))  # type: ignore[attr-defined]

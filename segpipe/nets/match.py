@@ -11,10 +11,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segpipe.config.model import Model
 from segpipe.errors import ConfigError
-from segpipe.nets import PAIR, sketch
+from segpipe.nets.build import PAIR, build_meta
 
 TOLERANCE = 0.01
-MULTIPLES = (8, 4, 2, 1)  # channels are rounded to the largest of these that comes within the tolerance
+MULTIPLES = (
+    8,
+    4,
+    2,
+    1,
+)  # channels are rounded to the largest of these that comes within the tolerance
 FACTORS = (1 / 8, 8.0)  # between which channels are scaled
 HALVINGS = 20
 
@@ -59,16 +64,22 @@ def match(
     """
 
     def size(one: Model) -> int:
-        network = sketch(one, in_channels, out_channels, strides, kernels)
+        network = build_meta(one, in_channels, out_channels, strides, kernels)
         if model.match == "params":
             return sum(weight.numel() for weight in network.parameters())
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
-            network(torch.empty(PAIR, in_channels, *patch, device="meta"))  # as it trains, with all its heads
+            network(
+                torch.empty(PAIR, in_channels, *patch, device="meta")
+            )  # as it trains, with all its heads
         return counter.get_total_flops() // 2 // PAIR
 
     short = "dense" if model.growth_rate else "residual"
-    goal = size(model.model_copy(update={"long_skips": "concat", "short_skips": short, "short_skips_in": "both"}))
+    goal = size(
+        model.model_copy(
+            update={"long_skips": "concat", "short_skips": short, "short_skips_in": "both"}
+        )
+    )
     tried: dict[tuple[int, ...], int] = {}
 
     def size_of(widths: list[int]) -> int:
@@ -112,5 +123,9 @@ def _widths(model: Model) -> list[int]:
 def _with(model: Model, widths: list[int]) -> Model:
     levels = len(model.channels)
     return model.model_copy(
-        update={"channels": widths[:levels], "decoder_channels": widths[levels:] or None, "match": "none"}
+        update={
+            "channels": widths[:levels],
+            "decoder_channels": widths[levels:] or None,
+            "match": "none",
+        }
     )

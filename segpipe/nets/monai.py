@@ -11,9 +11,9 @@ from monai.networks.nets.basic_unet import UpCat
 from monai.networks.nets.vnet import UpTransition
 from torch import nn
 
-from segpipe.config.compose import nearest
 from segpipe.config.model import MonaiModel
 from segpipe.errors import ConfigError
+from segpipe.text import nearest
 
 # modules that a long skip enters, each with the argument of its forward pass that is the skip; SegResNet and others add
 # theirs in the network's own forward pass, where no module is given it
@@ -42,10 +42,16 @@ def build_monai(model: MonaiModel, in_channels: int, out_channels: int) -> nn.Mo
     Raises:
         ConfigError: if MONAI has none, or it does not take these arguments.
     """
-    known = sorted(name for name, one in vars(library).items() if inspect.isclass(one) and issubclass(one, nn.Module))
+    known = sorted(
+        name
+        for name, one in vars(library).items()
+        if inspect.isclass(one) and issubclass(one, nn.Module)
+    )
     if model.network not in known:
         hint = nearest(model.network, known)
-        raise ConfigError(f"model.network is {model.network!r}, which is no class of monai.networks.nets.{hint}")
+        raise ConfigError(
+            f"model.network is {model.network!r}, which is no class of monai.networks.nets.{hint}"
+        )
     network = getattr(library, model.network)
     given = {"spatial_dims": model.dims, "in_channels": in_channels, "out_channels": out_channels}
     more = model.arguments or {}
@@ -55,15 +61,21 @@ def build_monai(model: MonaiModel, in_channels: int, out_channels: int) -> nn.Mo
             f"model.network={model.network} takes no {', '.join(sorted(lacking))}, so it cannot stand here"
         )
     if twice := given.keys() & more.keys():
-        raise ConfigError(f"model.arguments: {', '.join(sorted(twice))} follow from the data and model.dims; leave out")
+        raise ConfigError(
+            f"model.arguments: {', '.join(sorted(twice))} follow from the data and model.dims; leave out"
+        )
     if strange := more.keys() - taken.keys():
         first = min(strange)
         hint = nearest(first, list(taken))
-        raise ConfigError(f"model.arguments.{first} is no argument of monai.networks.nets.{model.network}.{hint}")
+        raise ConfigError(
+            f"model.arguments.{first} is no argument of monai.networks.nets.{model.network}.{hint}"
+        )
     try:
         return network(**given, **more)
     except ImportError as error:
         line = str(error).split("\n")[0]
-        raise ConfigError(f"model.network={model.network} needs a package that is not installed: {line}") from None
+        raise ConfigError(
+            f"model.network={model.network} needs a package that is not installed: {line}"
+        ) from None
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(f"model.arguments: {model.network} refuses them: {error}") from None

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segpipe.nets.blocks import CONV, Style
+from segpipe.nets.blocks import CONV, ConvConfig
 
 
 class NoSkip(nn.Module):
@@ -17,12 +17,14 @@ class NoSkip(nn.Module):
         drop: chance that a case's skip is dropped whole in training (stochastic depth, Huang 2016).
     """
 
-    def __init__(self, style: Style, up: int, skip: int, drop: float) -> None:
+    def __init__(self, style: ConvConfig, up: int, skip: int, drop: float) -> None:
         super().__init__()
         self.drop = drop
         self.channels = up
 
-    def forward(self, up: Float[Tensor, "b c *s"], skip: Float[Tensor, "b c_skip *s"]) -> Float[Tensor, "b c_join *s"]:
+    def forward(
+        self, up: Float[Tensor, "b c *s"], skip: Float[Tensor, "b c_skip *s"]
+    ) -> Float[Tensor, "b c_join *s"]:
         """What the decoder goes on with, with `channels` channels."""
         return self.join(up, self._dropped(skip))
 
@@ -43,7 +45,7 @@ class AddSkip(NoSkip):
     Where channels differ, what comes from below is projected to the skip's, which goes across as it is (Drozdzal 2016).
     """
 
-    def __init__(self, style: Style, up: int, skip: int, drop: float) -> None:
+    def __init__(self, style: ConvConfig, up: int, skip: int, drop: float) -> None:
         super().__init__(style, up, skip, drop)
         self.channels = skip
         self.project = nn.Identity() if up == skip else CONV[style.dims](up, skip, 1)
@@ -56,7 +58,7 @@ class AddSkip(NoSkip):
 class ConcatSkip(NoSkip):
     """Both side by side, as in the U-Net (Ronneberger 2015)."""
 
-    def __init__(self, style: Style, up: int, skip: int, drop: float) -> None:
+    def __init__(self, style: ConvConfig, up: int, skip: int, drop: float) -> None:
         super().__init__(style, up, skip, drop)
         self.channels = up + skip
 
@@ -71,10 +73,14 @@ class GateSkip(ConcatSkip):
     The additive gate of Attention U-Net: `sigmoid(psi(relu(W_x skip + W_g up)))`.
     """
 
-    def __init__(self, style: Style, up: int, skip: int, drop: float) -> None:
+    def __init__(self, style: ConvConfig, up: int, skip: int, drop: float) -> None:
         super().__init__(style, up, skip, drop)
         conv, inner = CONV[style.dims], max(1, skip // 2)
-        self.of_skip, self.of_up, self.psi = conv(skip, inner, 1), conv(up, inner, 1), conv(inner, 1, 1)
+        self.of_skip, self.of_up, self.psi = (
+            conv(skip, inner, 1),
+            conv(up, inner, 1),
+            conv(inner, 1, 1),
+        )
 
     def join(self, up: Tensor, skip: Tensor) -> Tensor:
         """The weighted skip behind `up`."""
@@ -82,4 +88,9 @@ class GateSkip(ConcatSkip):
         return torch.cat([up, skip * weight], 1)
 
 
-LONG_SKIPS: dict[str, type[NoSkip]] = {"none": NoSkip, "add": AddSkip, "concat": ConcatSkip, "gate": GateSkip}
+LONG_SKIPS: dict[str, type[NoSkip]] = {
+    "none": NoSkip,
+    "add": AddSkip,
+    "concat": ConcatSkip,
+    "gate": GateSkip,
+}

@@ -10,7 +10,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segpipe.nets.blocks import CONV, Size, StageOptions, Style, downsampling, stage, upsampling
+from segpipe.nets.blocks import CONV, ConvConfig, Size, StageConfig, downsampling, stage, upsampling
 from segpipe.nets.skips import LONG_SKIPS
 
 
@@ -46,9 +46,9 @@ class UNet(nn.Module):
         strides: Sequence[Size],
         kernels: Sequence[Size],
         long_skips: Sequence[str],
-        style: Style,
-        encoder: Sequence[StageOptions],
-        decoder: Sequence[StageOptions],
+        style: ConvConfig,
+        encoder: Sequence[StageConfig],
+        decoder: Sequence[StageConfig],
         *,
         skip_dropout: float = 0.0,
         down: Sequence[Literal["stride", "maxpool", "transition"]],
@@ -61,21 +61,27 @@ class UNet(nn.Module):
         super().__init__()
         levels = range(len(channels) - 1)
         self.stem = stage(style, encoder[0], in_channels, channels[0], kernels[0], stem=True)
-        self.downs, self.ups, self.joins, self.fuses = (nn.ModuleList() for _ in range(4))
+        self.downs, self.ups, self.skips, self.decoder_stages = (nn.ModuleList() for _ in range(4))
         wide = [*decoder_channels, channels[-1]]
         for i in levels:
             pool, stride = downsampling(style, down[i], channels[i], strides[i])
-            down_stage = stage(style, encoder[i + 1], channels[i], channels[i + 1], kernels[i + 1], stride)
+            down_stage = stage(
+                style, encoder[i + 1], channels[i], channels[i + 1], kernels[i + 1], stride
+            )
             self.downs.append(nn.Sequential(pool, down_stage))
             risen = wide[i + 1] if up_keeps_channels else wide[i]
-            self.ups.append(upsampling(style, up, wide[i + 1], risen, up_kernels[i], strides[i], up_bias))
+            self.ups.append(
+                upsampling(style, up, wide[i + 1], risen, up_kernels[i], strides[i], up_bias)
+            )
             join = LONG_SKIPS[long_skips[i]](style, risen, channels[i], skip_dropout)
-            self.joins.append(join)
-            self.fuses.append(stage(style, decoder[i], join.channels, wide[i], kernels[i]))
+            self.skips.append(join)
+            self.decoder_stages.append(stage(style, decoder[i], join.channels, wide[i], kernels[i]))
         supervised = levels if deep_supervision else levels[:1]
         self.heads = nn.ModuleList(CONV[style.dims](wide[i], out_channels, 1) for i in supervised)
 
-    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"] | list[Float[Tensor, "b k *_"]]:
+    def forward(
+        self, x: Float[Tensor, "b c *space"]
+    ) -> Float[Tensor, "b k *space"] | list[Float[Tensor, "b k *_"]]:
         """Logits of the same space as the image; under deep supervision in training a list of them, finest first."""
         x = self.stem(x)
         skips = []
@@ -83,7 +89,9 @@ class UNet(nn.Module):
             skips.append(x)
             x = down(x)
         decoded = []
-        for up, join, fuse in reversed(list(zip(self.ups, self.joins, self.fuses, strict=True))):
+        for up, join, fuse in reversed(
+            list(zip(self.ups, self.skips, self.decoder_stages, strict=True))
+        ):
             x = fuse(join(up(x), skips.pop()))
             decoded.append(x)
         if self.training and len(self.heads) > 1:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from segpipe.device import NumberFormat, computing_in
 from segpipe.errors import ConfigError
 from segpipe.nets.ensemble import Ensemble
+from segpipe.text import first_line
 
 log = logging.getLogger("segpipe")
 Backend = Literal["torch", "openvino"]
@@ -29,7 +30,9 @@ class OpenVino(nn.Module):
         ConfigError: if OpenVINO is not installed, or cannot take the network.
     """
 
-    def __init__(self, network: nn.Module, window: Sequence[int], number_format: NumberFormat) -> None:
+    def __init__(
+        self, network: nn.Module, window: Sequence[int], number_format: NumberFormat
+    ) -> None:
         super().__init__()
         # OpenVINO would report each conversion to its makers; it does without where this module cannot be imported
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -46,15 +49,17 @@ class OpenVino(nn.Module):
             self.compiled: Any = openvino.Core().compile_model(model, "CPU", hint)
         except Exception as error:  # it tells in many ways what it does not know
             raise ConfigError(
-                f"backend=openvino: cannot take this network ({_first_line(error)}): use backend=torch"
+                f"backend=openvino: cannot take this network ({first_line(error)}): use backend=torch"
             ) from None
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
         """Logits of the same space."""
-        return torch.cat([torch.from_numpy(self.compiled(one.contiguous().numpy())[0]) for one in x.split(1)])
+        return torch.cat(
+            [torch.from_numpy(self.compiled(one.contiguous().numpy())[0]) for one in x.split(1)]
+        )
 
 
-def computed_by(
+def with_backend(
     backend: Backend,
     network: nn.Module,
     window: Sequence[int],
@@ -76,9 +81,14 @@ def computed_by(
         ConfigError: if OpenVINO is asked for but not there, on a GPU, or together with `compiled`.
     """
     if backend == "openvino" and (compiled or device.type != "cpu"):
-        raise ConfigError("backend=openvino computes on the CPU and compiles by itself: use device=cpu, compile=false")
+        raise ConfigError(
+            "backend=openvino computes on the CPU and compiles by itself: use device=cpu, compile=false"
+        )
     if isinstance(network, Ensemble) and (compiled or backend != "torch"):
-        of = [computed_by(backend, one, window, device, number_format, compiled) for one in network.networks]
+        of = [
+            with_backend(backend, one, window, device, number_format, compiled)
+            for one in network.networks
+        ]
         return Ensemble(of, network.exclusive, network.mirror_axes)
     if backend == "openvino":
         return OpenVino(network, window, number_format)
@@ -94,10 +104,6 @@ def _compiled(
         with torch.inference_mode(), computing_in(number_format, device):
             fast(torch.zeros(1, *window, device=device))
     except Exception as error:  # a compiler that is not there, or one of torch's many own reasons
-        log.warning("compile=true: torch.compile failed (%s); going on without", _first_line(error))
+        log.warning("compile=true: torch.compile failed (%s); going on without", first_line(error))
         return network
     return fast
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

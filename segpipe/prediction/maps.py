@@ -45,35 +45,55 @@ class Maps:
     """
 
     def __init__(
-        self, grid: Grid, axis: int, classes: int, exclusive: bool, wanted: Iterable[str], folder: Path | None = None
+        self,
+        grid: Grid,
+        axis: int,
+        classes: int,
+        exclusive: bool,
+        wanted: Iterable[str],
+        folder: Path | None = None,
     ) -> None:
-        self.axis, self.exclusive, self.largest = axis, exclusive, math.log(classes) if exclusive else math.log(2)
+        self.axis, self.exclusive, self.largest = (
+            axis,
+            exclusive,
+            math.log(classes) if exclusive else math.log(2),
+        )
         chosen = set(wanted)
-        self.probabilities = _room((*grid.shape, classes), folder) if "probabilities" in chosen else None
+        self.probabilities = (
+            _room((*grid.shape, classes), folder) if "probabilities" in chosen else None
+        )
         self.entropy = _room(grid.shape, folder) if "entropy" in chosen else None
-        self._chances = None if self.probabilities is None else grid.ras_view(np.moveaxis(self.probabilities, 3, 0))
+        self._chances = (
+            None
+            if self.probabilities is None
+            else grid.ras_view(np.moveaxis(self.probabilities, 3, 0))
+        )
         self._doubt = None if self.entropy is None else grid.ras_view(self.entropy[None])[0]
 
-    def watch(self, rows: slice, classes: Iterable[Float[Tensor, "x y z"]]) -> Iterator[Float[Tensor, "x y z"]]:
+    def watch(
+        self, rows: slice, classes: Iterable[Float[Tensor, "x y z"]]
+    ) -> Iterator[Float[Tensor, "x y z"]]:
         """Keeps what is asked for of these rows, and hands the classes on."""
         doubt, count = None, 0
-        for number, chance in enumerate(classes):
+        for number, rng in enumerate(classes):
             if self._chances is not None:
-                self._rows(self._chances[number], rows)[:] = _stepped(chance)
+                self._rows(self._chances[number], rows)[:] = _stepped(rng)
             if self._doubt is not None:
-                more = _surprise(chance) if self.exclusive else _surprise(chance) + _surprise(1 - chance)
+                more = _surprise(rng) if self.exclusive else _surprise(rng) + _surprise(1 - rng)
                 doubt = more if doubt is None else doubt.add_(more)
             count += 1
-            yield chance
+            yield rng
         if self._doubt is not None and doubt is not None:
-            self._rows(self._doubt, rows)[:] = _stepped(doubt / (self.largest * (1 if self.exclusive else count)))
+            self._rows(self._doubt, rows)[:] = _stepped(
+                doubt / (self.largest * (1 if self.exclusive else count))
+            )
 
     def _rows(self, volume: np.ndarray, rows: slice) -> np.ndarray:
         return volume[(slice(None),) * self.axis + (rows,)]
 
 
-def _surprise(chance: Tensor) -> Tensor:
-    return -chance * chance.clamp(min=LEAST).log()
+def _surprise(rng: Tensor) -> Tensor:
+    return -rng * rng.clamp(min=LEAST).log()
 
 
 def _stepped(values: Float[Tensor, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
@@ -83,6 +103,8 @@ def _stepped(values: Float[Tensor, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
 def _room(shape: tuple[int, ...], folder: Path | None) -> UInt8[np.ndarray, "..."]:
     """Zeros in a file that has no name, so that nothing is left of it however the process ends."""
     with tempfile.TemporaryFile(dir=folder) as file:
-        if hasattr(os, "posix_fallocate"):  # else a full disk shows only when the memory is written, as a bus error
+        if hasattr(
+            os, "posix_fallocate"
+        ):  # else a full disk shows only when the memory is written, as a bus error
             os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         return np.memmap(file, np.uint8, "w+", shape=shape, order="F")

@@ -15,20 +15,28 @@ from jaxtyping import Integer
 from torch import nn
 
 from segpipe import checkpoint
-from segpipe.data.prepare import PreparedScan, model_space, outside_ids, prepare_volume
+from segpipe.checkpoint import Trained
+from segpipe.data.prepare import PreparedScan, model_space, prepare_volume, to_label
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
+from segpipe.io.volumes import ScanLike, as_volume
+from segpipe.nets.activation_memory import forward_bytes
 from segpipe.nets.ensemble import Ensemble
-from segpipe.nets.forward import forward_bytes
 from segpipe.nets.unet import UNet
 from segpipe.plan import Plan
-from segpipe.prediction.air import SkippingAir, may_skip_air
-from segpipe.prediction.backends import Backend, computed_by
+from segpipe.prediction.backends import Backend, with_backend
+from segpipe.prediction.empty_windows import SkipEmptyWindows, should_skip_air
+from segpipe.prediction.inference_plan import (
+    InferencePlan,
+    default_batch_size,
+    fallbacks,
+    first_that_fits,
+    forecast,
+    is_out_of_memory,
+)
 from segpipe.prediction.maps import Maps
-from segpipe.prediction.memory import Rung, fitting, forecast, is_out_of_memory, ladder, usual_windows
-from segpipe.regions import own_id
-from segpipe.volumes import ScanLike, as_volume
+from segpipe.regions import region_label
 from segpipe.windows import count_windows, predict_slabs, slab_axis
 
 Watch = Callable[[int, int], None]  # is told how many windows of a scan are done, of how many
@@ -61,7 +69,7 @@ class Prediction:
 
     def mask(self, plan: Plan) -> Integer[np.ndarray, "x y z"]:
         """The dataset's own label ids, in the one integer type that all masks of its label set share."""
-        return outside_ids(self.labels, plan.labels)
+        return to_label(self.labels, plan.labels)
 
 
 class Predictor:
@@ -100,16 +108,25 @@ class Predictor:
     ) -> None:
         self.network, self.plan, self.device = network, plan, device
         self.number_format: NumberFormat = number_format
-        self.overlap, self.windows = overlap, windows or usual_windows(plan, device)
-        self.save, self.folder, self.skips_air = save, folder, may_skip_air(skip_air, plan)
-        seen = [edge for axis, edge in enumerate(plan.patch) if axis != plan.slice_axis]
+        self.overlap, self.windows = overlap, windows or default_batch_size(plan, device)
+        self.save, self.folder, self.skips_empty = save, folder, should_skip_air(skip_air, plan)
+        seen = plan.network_patch
         self.window = len(plan.channels), *seen
         self.window_bytes = forward_bytes(network, self.window, _steps(network, plan))
-        self._faster = computed_by(backend, network, self.window, device, number_format, compiled)
+        self._faster = with_backend(backend, network, self.window, device, number_format, compiled)
+
+    @classmethod
+    def of(cls, trained: Trained, device: torch.device, number_format: NumberFormat) -> "Predictor":
+        """The predictor of an opened checkpoint on this device."""
+        return cls(trained.network.to(device), trained.plan, device, number_format)
 
     @classmethod
     def load(
-        cls, *paths: Path | str, overlap: float = 0.5, windows: int | None = None, mirror_axes: Sequence[int] = ()
+        cls,
+        *paths: Path | str,
+        overlap: float = 0.5,
+        windows: int | None = None,
+        mirror_axes: Sequence[int] = (),
     ) -> "Predictor":
         """The predictor of a run's folder or checkpoint file, on the best device here; of several, their mean.
 
@@ -118,7 +135,10 @@ class Predictor:
         Raises:
             ConfigError: if one is not a checkpoint, or they do not go together.
         """
-        trained, device = checkpoint.load_ensemble([Path(path) for path in paths], mirror_axes), choose_device("auto")
+        trained, device = (
+            checkpoint.load_ensemble([Path(path) for path in paths], mirror_axes),
+            choose_device("auto"),
+        )
         network = trained.network.to(device)
         return cls(network, trained.plan, device, choose_format("auto", device), overlap, windows)
 
@@ -142,15 +162,17 @@ class Predictor:
         name = scan if isinstance(scan, str | Path) else "the scan"
         return self.segment(prepare_volume(as_volume(scan), self.plan, name))
 
-    def ways(self, grid: Grid) -> list[Rung]:
+    def ways(self, grid: Grid) -> list[InferencePlan]:
         """The ways to compute a scan with the memory that is here, the fastest first; found from its grid alone.
 
         Raises:
             DataError: if there is none.
         """
-        rungs = ladder(self.device, self.windows)
+        rungs = fallbacks(self.device, self.windows)
         how = self.device, self.overlap, self.number_format, self.window_bytes
-        return fitting(rungs, [forecast(grid, self.plan, rung, *how) for rung in rungs], self.device)
+        return first_that_fits(
+            rungs, [forecast(grid, self.plan, rung, *how) for rung in rungs], self.device
+        )
 
     def with_network(self, network: nn.Module) -> "Predictor":
         """The same with another network, computed by PyTorch, that needs as much memory."""
@@ -176,20 +198,26 @@ class Predictor:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-            scarce = str(rung)  # the error is gone here, and with it what its frames held of the memory
+            scarce = str(
+                rung
+            )  # the error is gone here, and with it what its frames held of the memory
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        raise DataError(f"the memory of {self.device} was too scarce even for {scarce}: use one with more")
+        raise DataError(
+            f"the memory of {self.device} was too scarce even for {scarce}: use one with more"
+        )
 
     @torch.inference_mode()
-    def _segment(self, scan: PreparedScan, rung: Rung, note: str, watch: Watch | None) -> Prediction:
+    def _segment(
+        self, scan: PreparedScan, rung: InferencePlan, note: str, watch: Watch | None
+    ) -> Prediction:
         """Each slab leaves model space as soon as its windows are done."""
         start, plan, image = time.perf_counter(), self.plan, scan.image
         exclusive, seconds = plan.regions is None, {"network": 0.0}
-        asked = SkippingAir(self._compute, plan.outputs, exclusive)
-        if self.skips_air and scan.body is not None:
+        asked = SkipEmptyWindows(self._compute, plan.outputs, exclusive)
+        if self.skips_empty and scan.body is not None:
             image = torch.cat([image, scan.body[None].to(image)])
-        network = asked if self.skips_air else self._compute
+        network = asked if self.skips_empty else self._compute
         total = count_windows(image.shape[1:], plan.patch, self.overlap)
         slabs = predict_slabs(
             _watched(network, total, watch) if watch else network,
@@ -200,10 +228,19 @@ class Predictor:
             rung.windows,
             exclusive=exclusive,
         )
-        ids = None if plan.regions is None else [own_id(plan.regions, name) for name in plan.regions]
+        ids = (
+            None
+            if plan.regions is None
+            else [region_label(plan.regions, name) for name in plan.regions]
+        )
         axis = slab_axis(image.shape[1:], plan.slice_axis)
         maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder)
-        labels = model_space(plan).leave(_timing(slabs, seconds), axis, scan.grid, ids, maps.watch)[0].cpu().numpy()
+        labels = (
+            model_space(plan)
+            .leave(_timing(slabs, seconds), axis, scan.grid, ids, maps.watch)[0]
+            .cpu()
+            .numpy()
+        )
         seconds["resample"] = time.perf_counter() - start - seconds["network"]
         return Prediction(labels, scan, maps, seconds, note, asked.skipped)
 
@@ -222,7 +259,9 @@ def _steps(network: nn.Module, plan: Plan) -> list[int] | None:
     )
 
 
-def _watched(network: Callable[[torch.Tensor], torch.Tensor], total: int, watch: Watch) -> Callable[..., torch.Tensor]:
+def _watched(
+    network: Callable[[torch.Tensor], torch.Tensor], total: int, watch: Watch
+) -> Callable[..., torch.Tensor]:
     """The same network, which tells after each batch how many windows are done."""
     done = 0
 

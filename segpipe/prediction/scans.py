@@ -10,8 +10,8 @@ from pathlib import Path
 
 from segpipe.data.tables import read_inputs
 from segpipe.errors import ConfigError
-from segpipe.itk import FOREIGN, is_series
-from segpipe.volumes import IMAGES, VOLUMES
+from segpipe.io.itk import FOREIGN, is_series
+from segpipe.io.volumes import IMAGES, VOLUMES
 
 CHANNEL = re.compile(r"_(\d{4})$")
 ENDINGS = VOLUMES + FOREIGN + IMAGES
@@ -73,9 +73,13 @@ def find_scans(given: str, output: Path, channels: int, recursive: bool = False)
     for scan in scans:
         target = (output / scan.mask_name).resolve()
         if not target.is_relative_to(output.resolve()):
-            raise ConfigError(f"input: the mask {scan.mask_name} would leave output={output}; give it another name")
+            raise ConfigError(
+                f"input: the mask {scan.mask_name} would leave output={output}; give it another name"
+            )
         if any(image.resolve() == target for image in scan.images):
-            raise ConfigError(f"output={output}: {scan.mask_name} would replace the scan itself; choose another folder")
+            raise ConfigError(
+                f"output={output}: {scan.mask_name} would replace the scan itself; choose another folder"
+            )
     return scans
 
 
@@ -93,11 +97,19 @@ def _named(given: str, output: Path, recursive: bool) -> list[tuple[str, tuple[P
     else:
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
         found = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
-    inside = root.resolve() in output.resolve().parents  # what was written there by an earlier call is no input
+    inside = (
+        root.resolve() in output.resolve().parents
+    )  # what was written there by an earlier call is no input
     mine = [file for file in found if not (inside and output.resolve() in file.resolve().parents)]
-    files = [file for file in mine if (_ending(file) or is_series(file)) and not file.name.startswith(".")]
+    files = [
+        file
+        for file in mine
+        if (_ending(file) or is_series(file)) and not file.name.startswith(".")
+    ]
     if not files:
-        raise ConfigError(f"input={given}: {_nothing(path, found)} (endings: {', '.join(ENDINGS)}; DICOM: folders)")
+        raise ConfigError(
+            f"input={given}: {_nothing(path, found)} (endings: {', '.join(ENDINGS)}; DICOM: folders)"
+        )
     return [(_name(file.relative_to(root)), (file,)) for file in files]
 
 
@@ -112,7 +124,11 @@ def _nothing(path: Path, found: Sequence[Path]) -> str:
     folder = next(parent for parent in (path, *path.parents, Path(".")) if parent.is_dir())
     names = [entry.name for entry in folder.iterdir()]
     close = difflib.get_close_matches(path.name, names, 3, 0.3)
-    return f"no file matches; the closest in {folder} are {', '.join(close)}" if close else "no file matches"
+    return (
+        f"no file matches; the closest in {folder} are {', '.join(close)}"
+        if close
+        else "no file matches"
+    )
 
 
 def _ending(path: Path) -> str:
@@ -125,7 +141,13 @@ def find_truth(scan: Scan, folder: Path) -> Path:
     Raises:
         ConfigError: if it is not there.
     """
-    found = [path for path in sorted(folder.glob(f"{scan.name}.*")) if path.name.lower().endswith(VOLUMES + IMAGES)]
+    found = [
+        path
+        for path in sorted(folder.glob(f"{scan.name}.*"))
+        if path.name.lower().endswith(VOLUMES + IMAGES)
+    ]
     if not found:
-        raise ConfigError(f"truth={folder}: holds no label map for {scan.name}; it must have the scan's name")
+        raise ConfigError(
+            f"truth={folder}: holds no label map for {scan.name}; it must have the scan's name"
+        )
     return found[0]

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segpipe.cli import Run, launch
-from segpipe.config.compose import nearest, validate
+from segpipe.config.compose import validate
 from segpipe.config.probe import Depth, Landscape, Lesion, Probe, Report, Robustness
 from segpipe.config.section import Section
+from segpipe.text import nearest
 
 USAGE = """\
 Looks into networks, and compares those of a sweep.
@@ -27,28 +28,30 @@ NOTHING = 1  # to report
 
 def _lesion(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Lesion, values)
-    from segpipe.study.lesion import lesion  # torch and MONAI take seconds to import: only after the check
+    from segpipe.probe.lesion import (
+        lesion,  # torch and MONAI take seconds to import: only after the check
+    )
 
     return _logged(lesion, options, "lesion")
 
 
 def _landscape(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Landscape, values)
-    from segpipe.study.landscape import landscape
+    from segpipe.probe.landscape import landscape
 
     return _logged(landscape, options, "landscape")
 
 
 def _robustness(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Robustness, values)
-    from segpipe.study.robustness import robustness
+    from segpipe.probe.robustness import robustness
 
     return _logged(robustness, options, "robustness")
 
 
 def _depth(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Depth, values)
-    from segpipe.study.gradient import depth
+    from segpipe.probe.depth import depth
     from segpipe.terminal import logged_to
 
     with logged_to(options.output / "depth.log"):
@@ -67,7 +70,7 @@ def _report(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int
 
 def _logged(command: Callable[[P], int], options: P, name: str) -> int:
     """Runs a command whose log file lies with what it writes."""
-    from segpipe.study.trained import output_folder
+    from segpipe.probe.trained import output_folder
     from segpipe.terminal import logged_to
 
     with logged_to(output_folder(options, name) / f"{name}.log"):

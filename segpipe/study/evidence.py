@@ -11,17 +11,20 @@ from segpipe.config.compose import validate
 from segpipe.config.train import Train
 from segpipe.device import choose_device, choose_format
 from segpipe.plan import Plan
+from segpipe.planning.memory import step_mib
 from segpipe.study.statistics import Difference, Interval, compare, holm, interval, warn_of_few
 from segpipe.study.sweep import Sweep, SweepRun, Variant, differ, values
-from segpipe.training.memory import step_mib
 
 METRICS = {"dice": "Dice", "iou": "IoU", "hd95_mm": "HD95 mm", "nsd": "NSD 1 mm"}
-TESTED = ("dice", "nsd")  # IoU says what Dice says; HD95 of a miss is a convention, too coarse for ranks
+TESTED = (
+    "dice",
+    "nsd",
+)  # IoU says what Dice says; HD95 of a miss is a convention, too coarse for ranks
 ALL = "mean"
 
 
 @dataclass(frozen=True)
-class Standing:
+class VariantScore:
     """How well a variant finds one target.
 
     Attributes:
@@ -46,7 +49,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Price:
+class Cost:
     """What a variant costs.
 
     Attributes:
@@ -98,27 +101,41 @@ class Evidence:
 
     sweep: Sweep
     reference: Variant
-    standings: Sequence[Standing]
-    prices: Sequence[Price]
+    variant_scores: Sequence[VariantScore]
+    costs: Sequence[Cost]
     comparisons: Sequence[Comparison]
     problems: Mapping[str, str]
 
 
-def weigh(sweep: Sweep, reference: Variant) -> Evidence:
+def analyse(sweep: Sweep, reference: Variant) -> Evidence:
     """Scores of all variants, and the paired comparison of each with the reference."""
     problems, comparisons = dict(sweep.problems), []
     for variant in sweep.variants:
-        if variant is not reference and (one := _compared(variant, reference, problems)) is not None:
+        if (
+            variant is not reference
+            and (one := _compared(variant, reference, problems)) is not None
+        ):
             comparisons.append(one)
     corrected = iter(holm([one.differences[metric].p for one in comparisons for metric in TESTED]))
     comparisons = [
         Comparison(
-            one.variant, one.differences, {metric: next(corrected) for metric in TESTED}, one.per_case, one.caution
+            one.variant,
+            one.differences,
+            {metric: next(corrected) for metric in TESTED},
+            one.per_case,
+            one.caution,
         )
         for one in comparisons
     ]
-    standings = [line for variant in sweep.variants for line in _standings(variant)]
-    return Evidence(sweep, reference, standings, [_price(one) for one in sweep.variants], comparisons, problems)
+    variant_scores = [line for variant in sweep.variants for line in _standings(variant)]
+    return Evidence(
+        sweep,
+        reference,
+        variant_scores,
+        [_price(one) for one in sweep.variants],
+        comparisons,
+        problems,
+    )
 
 
 def _compared(variant: Variant, reference: Variant, problems: dict[str, str]) -> Comparison | None:
@@ -126,7 +143,9 @@ def _compared(variant: Variant, reference: Variant, problems: dict[str, str]) ->
     for repeat, run in variant.runs.items():
         other = reference.runs.get(repeat)
         if other is None:
-            problems[run.folder.name] = f"not compared: the reference has no run of {' '.join(repeat) or 'its seed'}"
+            problems[run.folder.name] = (
+                f"not compared: the reference has no run of {' '.join(repeat) or 'its seed'}"
+            )
         elif why := differ(run, other):
             problems[run.folder.name] = f"not compared: {why}"
         else:
@@ -135,7 +154,10 @@ def _compared(variant: Variant, reference: Variant, problems: dict[str, str]) ->
         return None
     cases, labels = _cases_and_labels([run for pair in pairs for run in pair])
     tables = {
-        metric: [[values(run.scores, metric, cases, labels) for run in side] for side in zip(*pairs, strict=True)]
+        metric: [
+            [values(run.scores, metric, cases, labels) for run in side]
+            for side in zip(*pairs, strict=True)
+        ]
         for metric in METRICS
     }
     differences = {metric: compare(*both) for metric, both in tables.items()}
@@ -147,10 +169,14 @@ def _compared(variant: Variant, reference: Variant, problems: dict[str, str]) ->
 
 def _cases_and_labels(runs: Sequence[SweepRun]) -> tuple[list[str], list[str]]:
     scores = [score for run in runs for score in run.scores]
-    return list(dict.fromkeys(score.case for score in scores)), list(dict.fromkeys(score.label for score in scores))
+    return list(dict.fromkeys(score.case for score in scores)), list(
+        dict.fromkeys(score.label for score in scores)
+    )
 
 
-def _mean_over(tables: Sequence[Float[np.ndarray, "cases labels"]]) -> Float[np.ndarray, "cases labels"]:
+def _mean_over(
+    tables: Sequence[Float[np.ndarray, "cases labels"]],
+) -> Float[np.ndarray, "cases labels"]:
     """The mean of tables; NaN where all have it."""
     stacked = np.array(tables)
     known = (~np.isnan(stacked)).sum(axis=0)
@@ -161,20 +187,29 @@ def _rows(table: Float[np.ndarray, "cases labels"]) -> list[float]:
     return [float(np.nanmean(row)) if not np.isnan(row).all() else float("nan") for row in table]
 
 
-def _standings(variant: Variant) -> list[Standing]:
+def _standings(variant: Variant) -> list[VariantScore]:
     runs = list(variant.runs.values())
     cases, labels = _cases_and_labels(runs)
-    tables = {metric: np.array([values(run.scores, metric, cases, labels) for run in runs]) for metric in METRICS}
+    tables = {
+        metric: np.array([values(run.scores, metric, cases, labels) for run in runs])
+        for metric in METRICS
+    }
     lines = []
-    for name, chosen in [*((label, [place]) for place, label in enumerate(labels)), (ALL, list(range(len(labels))))]:
+    for name, chosen in [
+        *((label, [place]) for place, label in enumerate(labels)),
+        (ALL, list(range(len(labels)))),
+    ]:
         own = [score for run in runs for score in run.scores if name in (score.label, ALL)]
         lines.append(
-            Standing(
+            VariantScore(
                 variant.name,
                 name,
                 len(runs),
                 len(cases),
-                {metric: interval(_mean_over(list(table[..., chosen]))) for metric, table in tables.items()},
+                {
+                    metric: interval(_mean_over(list(table[..., chosen])))
+                    for metric, table in tables.items()
+                },
                 {metric: _spread(table[..., chosen]) for metric, table in tables.items()},
                 sum(score.volume_ml == 0 < score.truth_ml for score in own),
                 sum(score.truth_ml == 0 < score.volume_ml for score in own),
@@ -185,18 +220,20 @@ def _standings(variant: Variant) -> list[Standing]:
 
 def _spread(tables: Float[np.ndarray, "runs cases labels"]) -> float:
     """Standard deviation over runs of the mean over targets of the means over cases."""
-    found = [[np.nanmean(column) for column in table.T if not np.isnan(column).all()] for table in tables]
+    found = [
+        [np.nanmean(column) for column in table.T if not np.isnan(column).all()] for table in tables
+    ]
     means = [np.mean(one) for one in found if one]
     return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
 
 
-def _price(variant: Variant) -> Price:
+def _price(variant: Variant) -> Cost:
     run = next(iter(variant.runs.values()))
     options = validate(Train, run.config | {"resume": None})
     number_format = choose_format(options.trainer.precision, choose_device(options.trainer.device))
     plan = Plan.model_validate(yaml.safe_load((run.folder / "plan.yaml").read_text()))
     seconds = [run.seconds_per_step for run in variant.runs.values()]
-    return Price(
+    return Cost(
         variant.name,
         run.network["parameters"],
         run.network["multiply_adds"],

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from segpipe.report.pictures import COLOURS, save
+from segpipe.reporting.pictures import COLOURS, save
 from segpipe.study.evidence import METRICS, TESTED, Evidence
 from segpipe.study.sweep import Variant
 
@@ -19,16 +19,27 @@ def draw_differences(evidence: Evidence, picture: Path) -> None:
     """What each variant has more than the reference, in points of Dice and of NSD, with 95 % intervals."""
     comparisons = evidence.comparisons
     figure = Figure(figsize=(10, 1.6 + 0.45 * len(comparisons)), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, len(TESTED), sharey=True, squeeze=False)[0], TESTED, strict=True):
+    for axes, metric in zip(
+        figure.subplots(1, len(TESTED), sharey=True, squeeze=False)[0], TESTED, strict=True
+    ):
         for place, one in enumerate(comparisons):
             found = one.differences[metric].interval
-            axes.plot([100 * found.low, 100 * found.high], [place, place], color="black", linewidth=1.6)
+            axes.plot(
+                [100 * found.low, 100 * found.high], [place, place], color="black", linewidth=1.6
+            )
             axes.plot(100 * found.mean, place, "o", color=_colour(evidence, one.variant))
         axes.axvline(0, color="0.5", linewidth=0.8)
-        axes.set_yticks(range(len(comparisons)), [one.variant.name for one in comparisons], fontsize=8)
-        axes.set(ylim=(len(comparisons) - 0.5, -0.5), xlabel=f"{METRICS[metric]}, points more than the reference")
+        axes.set_yticks(
+            range(len(comparisons)), [one.variant.name for one in comparisons], fontsize=8
+        )
+        axes.set(
+            ylim=(len(comparisons) - 0.5, -0.5),
+            xlabel=f"{METRICS[metric]}, points more than the reference",
+        )
         axes.grid(axis="x", alpha=0.3)
-    figure.suptitle(f"against {evidence.reference.name}; bars: 95 % intervals over cases", fontsize=10)
+    figure.suptitle(
+        f"against {evidence.reference.name}; bars: 95 % intervals over cases", fontsize=10
+    )
     save(figure, picture)
 
 
@@ -39,12 +50,23 @@ def draw_cases(evidence: Evidence, picture: Path) -> None:
     for one in evidence.comparisons:
         found = np.sort([100 * value for value in one.per_case.values() if np.isfinite(value)])
         share = (np.arange(len(found)) + 0.5) / len(found)
-        axes.plot(share, found, ".-", linewidth=0.8, color=_colour(evidence, one.variant), label=one.variant.name)
+        axes.plot(
+            share,
+            found,
+            ".-",
+            linewidth=0.8,
+            color=_colour(evidence, one.variant),
+            label=one.variant.name,
+        )
     axes.axhline(0, color="0.5", linewidth=0.8)
-    axes.set(xlabel="share of the cases", ylabel="Dice, points more than the reference", xlim=(0, 1))
+    axes.set(
+        xlabel="share of the cases", ylabel="Dice, points more than the reference", xlim=(0, 1)
+    )
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    axes.set_title(f"every case against {evidence.reference.name}, mean over runs, sorted", fontsize=10)
+    axes.set_title(
+        f"every case against {evidence.reference.name}, mean over runs, sorted", fontsize=10
+    )
     save(figure, picture)
 
 
@@ -72,13 +94,17 @@ def _band(axes: Axes, variant: Variant, column: str, colour: str) -> None:
         return
     steps = np.array([run[:shortest, 0] for run in runs]).mean(0)
     found = np.array([run[:shortest, 1] for run in runs])
-    axes.plot(steps, found.mean(0), color=colour, label=variant.name, marker="" if shortest > 12 else ".")
+    axes.plot(
+        steps, found.mean(0), color=colour, label=variant.name, marker="" if shortest > 12 else "."
+    )
     axes.fill_between(steps, found.min(0), found.max(0), color=colour, alpha=0.2, linewidth=0)
 
 
 def _column(metrics: Path, name: str) -> np.ndarray:
     with metrics.open(newline="") as file:
-        rows = [(float(row["step"]), float(row[name])) for row in csv.DictReader(file) if row.get(name)]
+        rows = [
+            (float(row["step"]), float(row[name])) for row in csv.DictReader(file) if row.get(name)
+        ]
     return np.array(rows).reshape(-1, 2)
 
 

@@ -7,8 +7,19 @@ from pathlib import Path
 
 from segpipe.config.train import Study
 from segpipe.files import write_rows, write_text
-from segpipe.report.page import NOT_KNOWN, Cell, Column, Link, Page, Picture, Table, embed, write_page
-from segpipe.study.evidence import ALL, Evidence, sentence, weigh
+from segpipe.reporting.page import (
+    NOT_KNOWN,
+    Cell,
+    Column,
+    Link,
+    Page,
+    Picture,
+    Table,
+    embed,
+    write_page,
+)
+from segpipe.study.evidence import ALL, Evidence, analyse, sentence
+from segpipe.study.hard_cases import draw_hard_cases
 from segpipe.study.plots import draw_bands, draw_cases, draw_differences
 from segpipe.study.sweep import Sweep, find_reference, read_sweep
 from segpipe.study.tables import (
@@ -20,7 +31,6 @@ from segpipe.study.tables import (
     targets_table,
     variants_table,
 )
-from segpipe.study.worst import draw_worst
 from segpipe.terminal import show_next, show_table
 
 log = logging.getLogger("segpipe")
@@ -85,13 +95,17 @@ def report(folder: Path, options: Study) -> Evidence | None:
     if not sweep.variants:
         log.warning("%s: no run is done, so there is nothing to compare", folder)
         return None
-    evidence = weigh(sweep, find_reference(sweep, options.reference))
+    evidence = analyse(sweep, find_reference(sweep, options.reference))
     write_rows(folder / "study.csv", csv_rows(evidence), StudyRow)
     write_text(folder / "study.md", _markdown(evidence))
     write_page(folder / "study.html", "study.html", _page(evidence, options, folder))
     _show(evidence)
     show_next(
-        [("report", folder / "study.html"), ("for a paper", folder / "study.md"), ("table", folder / "study.csv")]
+        [
+            ("report", folder / "study.html"),
+            ("for a paper", folder / "study.md"),
+            ("table", folder / "study.csv"),
+        ]
     )
     return evidence
 
@@ -113,12 +127,16 @@ def _page(evidence: Evidence, options: Study, folder: Path) -> StudyPage:
         cautions=_cautions(evidence),
         variants=variants_table(evidence),
         comparisons=comparison_table(evidence.comparisons) if evidence.comparisons else None,
-        labels=targets_table(evidence.standings),
+        labels=targets_table(evidence.variant_scores),
         problems=problems_table(evidence.problems) if evidence.problems else None,
-        plots=[embed(pictures / f"{name}.png", caption, WIDTH, caption) for name, caption in plots.items()],
+        plots=[
+            embed(pictures / f"{name}.png", caption, WIDTH, caption)
+            for name, caption in plots.items()
+        ],
         worst=_worst(sweep, options.overlays, pictures) if options.overlays else None,
         networks=[
-            embed(own / "network.png", f"network of {variant.name}", WIDTH, variant.name) for variant, own in first
+            embed(own / "network.png", f"network of {variant.name}", WIDTH, variant.name)
+            for variant, own in first
         ],
         notes=[
             POLICY,
@@ -138,23 +156,37 @@ def _cautions(evidence: Evidence) -> list[str]:
 
 
 def _worst(sweep: Sweep, count: int, folder: Path) -> Table | None:
-    drawn = draw_worst(sweep.variants, count, folder)
+    drawn = draw_hard_cases(sweep.variants, count, folder)
     if not drawn:
         return None
     names = [variant.name for variant in sweep.variants]
     rows: list[list[Cell]] = [
-        [case, *(embed(of[name], f"{case} by {name}", SMALL) if name in of else None for name in names)]
+        [
+            case,
+            *(
+                embed(of[name], f"{case} by {name}", SMALL) if name in of else None
+                for name in names
+            ),
+        ]
         for case, of in drawn.items()
     ]
     columns = [Column("case"), *(Column(name, sortable=False) for name in names)]
-    return Table("the cases with the lowest Dice over all runs, by one run of each variant", columns, rows)
+    return Table(
+        "the cases with the lowest Dice over all runs, by one run of each variant", columns, rows
+    )
 
 
 def _markdown(evidence: Evidence) -> str:
-    parts = [f"# {len(evidence.sweep.variants)} variants, compared with {evidence.reference.name}", ""]
+    parts = [
+        f"# {len(evidence.sweep.variants)} variants, compared with {evidence.reference.name}",
+        "",
+    ]
     parts += [f"- {line}" for line in _findings(evidence)]
     parts += [f"- Caution: {line}." for line in _cautions(evidence)]
-    for table in (variants_table(evidence), comparison_table(evidence.comparisons) if evidence.comparisons else None):
+    for table in (
+        variants_table(evidence),
+        comparison_table(evidence.comparisons) if evidence.comparisons else None,
+    ):
         parts += ["", *markdown_table(table)] if table else []
     parts += ["", POLICY, "", TESTS]
     parts += ["", "Not compared:", ""] if evidence.problems else []
@@ -166,8 +198,11 @@ def _show(evidence: Evidence) -> None:
     rows = [
         [one.variant, str(one.runs), f"{one.metrics['dice'].mean:.4f}"]
         + [f"{one.spread['dice']:.4f}" if one.runs > 1 else NOT_KNOWN]
-        + [f"{one.metrics[metric].mean:.{digits}f}" for metric, digits in (("hd95_mm", 2), ("nsd", 4))]
-        for one in evidence.standings
+        + [
+            f"{one.metrics[metric].mean:.{digits}f}"
+            for metric, digits in (("hd95_mm", 2), ("nsd", 4))
+        ]
+        for one in evidence.variant_scores
         if one.label == ALL
     ]
     show_table("variants", ["variant", "runs", "Dice", "± runs", "HD95 mm", "NSD 1 mm"], rows)

@@ -68,7 +68,9 @@ def interval(table: Float[np.ndarray, "cases labels"], seed: int = 0) -> Interva
     if len(table) < 2 or np.ptp(case_means(table)) == 0:
         return Interval(mean, *((np.nan, np.nan) if len(table) < 2 else (mean, mean)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # its interval is NaN then, and is shown as not known
+        warnings.simplefilter(
+            "ignore", DegenerateDataWarning
+        )  # its interval is NaN then, and is shown as not known
         found = bootstrap(
             (np.arange(len(table)),),
             lambda places, axis=-1: _mean(table, places),
@@ -91,7 +93,8 @@ def _mean(table: Float[np.ndarray, "cases labels"], places: np.ndarray) -> np.nd
 
 
 def compare(
-    variant: Sequence[Float[np.ndarray, "cases labels"]], reference: Sequence[Float[np.ndarray, "cases labels"]]
+    variant: Sequence[Float[np.ndarray, "cases labels"]],
+    reference: Sequence[Float[np.ndarray, "cases labels"]],
 ) -> Difference:
     """Paired difference of one metric, averaged over runs of the same seed and fold before cases are compared.
 
@@ -100,12 +103,16 @@ def compare(
         reference: likewise, of the same seeds and folds in the same order.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a case that no run has is NaN, and left out
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # a case that no run has is NaN, and left out
         table = np.nanmean(np.array(variant) - np.array(reference), axis=0)
     differences = case_means(table)
     enough = len(differences) >= LEAST_CASES and len(variant) >= LEAST_RUNS
     p = wilcoxon_p(table) if enough else np.nan
-    return Difference(interval(table), p, _rank_biserial(differences), len(differences), len(variant))
+    return Difference(
+        interval(table), p, _rank_biserial(differences), len(differences), len(variant)
+    )
 
 
 def wilcoxon_p(table: Float[np.ndarray, "cases labels"]) -> float:

@@ -46,7 +46,9 @@ class SweepRun:
     def config(self) -> dict[str, Any]:
         """Its options, as plain values; with the usual ones of what is only shown, which an older run has not."""
         usual = defaults("train")
-        return {key: usual[key] for key in SHOWN} | yaml.safe_load((self.folder / "config.yaml").read_text())
+        return {key: usual[key] for key in SHOWN} | yaml.safe_load(
+            (self.folder / "config.yaml").read_text()
+        )
 
     @cached_property
     def network(self) -> dict[str, Any]:
@@ -109,11 +111,17 @@ def read_sweep(folder: Path) -> Sweep:
         if problem := _unfinished(own):
             problems[str(number)] = f"{problem} ({' '.join(job)})"
             continue
-        variant = [word for word in job if word.split("=")[0] not in REPEATS and counts[word] < len(jobs)]
+        variant = [
+            word for word in job if word.split("=")[0] not in REPEATS and counts[word] < len(jobs)
+        ]
         repeat = [word for word in job if word.split("=")[0] in REPEATS]
         runs.append(SweepRun(own, tuple(variant), tuple(repeat)))
     variants = [
-        Variant(_short(overrides), overrides, {run.repeat: run for run in runs if run.variant == overrides})
+        Variant(
+            _short(overrides),
+            overrides,
+            {run.repeat: run for run in runs if run.variant == overrides},
+        )
         for overrides in dict.fromkeys(run.variant for run in runs)
     ]
     return Sweep(folder, variants, problems)
@@ -129,7 +137,9 @@ def _unfinished(folder: Path) -> str:
         return "not begun"
     metrics = folder / "metrics.csv"
     rows = list(csv.DictReader(metrics.open())) if metrics.is_file() else []
-    return "unfinished: stopped " + (f"after step {rows[-1]['step']}" if rows else "before its first epoch ended")
+    return "unfinished: stopped " + (
+        f"after step {rows[-1]['step']}" if rows else "before its first epoch ended"
+    )
 
 
 def _short(overrides: Sequence[str]) -> str:
@@ -140,7 +150,9 @@ def _read_scores(file: Path) -> list[Score]:
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     numbers = [field.name for field in fields(Score) if field.name not in ("case", "label")]
-    return [Score(row["case"], row["label"], *(float(row[name]) for name in numbers)) for row in rows]
+    return [
+        Score(row["case"], row["label"], *(float(row[name]) for name in numbers)) for row in rows
+    ]
 
 
 def find_reference(sweep: Sweep, asked: str | None) -> Variant:
@@ -154,7 +166,9 @@ def find_reference(sweep: Sweep, asked: str | None) -> Variant:
             return variant
     if asked is not None:
         known = "; ".join(" ".join(variant.overrides) for variant in sweep.variants)
-        raise ConfigError(f"reference: no variant of {sweep.folder} is '{asked}'; there are: {known}")
+        raise ConfigError(
+            f"reference: no variant of {sweep.folder} is '{asked}'; there are: {known}"
+        )
     usual = _values(defaults("train")) | chosen("train")
     own = [one for one in sweep.variants if all(_as_usual(word, usual) for word in one.overrides)]
     return (own or list(sweep.variants))[0]
@@ -163,7 +177,9 @@ def find_reference(sweep: Sweep, asked: str | None) -> Variant:
 def _values(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found = {}
     for key, value in config.items():
-        found |= _values(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        found |= (
+            _values(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return found
 
 
@@ -177,7 +193,9 @@ def values(
 ) -> Float[np.ndarray, "cases labels"]:
     """One metric as a table; NaN where neither mask has the target."""
     known = {(score.case, score.label): getattr(score, metric) for score in scores}
-    return np.array([[known.get((case, label), np.nan) for label in labels] for case in cases], dtype=float)
+    return np.array(
+        [[known.get((case, label), np.nan) for label in labels] for case in cases], dtype=float
+    )
 
 
 def differ(one: SweepRun, other: SweepRun) -> str:
@@ -186,7 +204,9 @@ def differ(one: SweepRun, other: SweepRun) -> str:
     for side, what in (("train", "trained"), ("val", "validated")):
         if sorted(one.split[side]) != sorted(other.split[side]):
             return f"{what} on {len(one.split[side])} cases that are not the {len(other.split[side])} of {than}"
-    truths = [{(score.case, score.label): score.truth_ml for score in run.scores} for run in (one, other)]
+    truths = [
+        {(score.case, score.label): score.truth_ml for score in run.scores} for run in (one, other)
+    ]
     if truths[0].keys() != truths[1].keys():
         return f"scored other cases or labels than {than}"
     for (case, label), here in truths[0].items():

@@ -34,5 +34,7 @@ class StudyReport(Callback):
             log.exception("%s: no report", folder)
             sys.exit(1)
         if any(folder.glob("*/failure.txt")):
-            log.error("some runs failed; go on with what is missing: python train.py resume=%s", folder)
+            log.error(
+                "some runs failed; go on with what is missing: python train.py resume=%s", folder
+            )
             sys.exit(SOME_FAILED)

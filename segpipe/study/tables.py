@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.report.page import Cell, Column, Table
-from segpipe.study.evidence import ALL, METRICS, TESTED, Comparison, Evidence, Price, Standing
+from segpipe.reporting.page import Cell, Column, Table
+from segpipe.study.evidence import ALL, METRICS, TESTED, Comparison, Cost, Evidence, VariantScore
 from segpipe.study.statistics import Interval
 
 
@@ -58,25 +58,43 @@ def variants_table(evidence: Evidence) -> Table:
         *(Column("95 % interval", sortable=False), Column("IoU", 4), Column("HD95, mm", 2)),
         *(Column(name, 4) for name in ("NSD 1 mm", "± NSD")),
         *(Column(name, 0) for name in ("misses", "false alarms")),
-        *(Column("parameters, M", 3), Column("multiply-adds, G", 2), Column("step, MiB", 0), Column("step, s", 3)),
+        *(
+            Column("parameters, M", 3),
+            Column("multiply-adds, G", 2),
+            Column("step, MiB", 0),
+            Column("step, s", 3),
+        ),
     ]
-    standings = [one for one in evidence.standings if one.label == ALL]
-    rows = [_standing(one) + _priced(price) for one, price in zip(standings, evidence.prices, strict=True)]
+    variant_scores = [one for one in evidence.variant_scores if one.label == ALL]
+    rows = [
+        _standing(one) + _priced(price)
+        for one, price in zip(variant_scores, evidence.costs, strict=True)
+    ]
     return Table("all variants, mean over targets", columns, rows)
 
 
-def _standing(one: Standing) -> list[Cell]:
+def _standing(one: VariantScore) -> list[Cell]:
     metrics, spread = one.metrics, one.spread
     dice: list[Cell] = [metrics["dice"].mean, spread["dice"], _range(metrics["dice"], digits=4)]
-    rest: list[Cell] = [metrics["iou"].mean, metrics["hd95_mm"].mean, metrics["nsd"].mean, spread["nsd"]]
+    rest: list[Cell] = [
+        metrics["iou"].mean,
+        metrics["hd95_mm"].mean,
+        metrics["nsd"].mean,
+        spread["nsd"],
+    ]
     return [one.variant, one.runs, one.cases, *dice, *rest, one.misses, one.false_alarms]
 
 
-def _priced(price: Price) -> list[Cell]:
-    return [price.parameters / 1e6, price.multiply_adds / 1e9, price.step_mib, price.seconds_per_step]
+def _priced(price: Cost) -> list[Cell]:
+    return [
+        price.parameters / 1e6,
+        price.multiply_adds / 1e9,
+        price.step_mib,
+        price.seconds_per_step,
+    ]
 
 
-def targets_table(standings: Sequence[Standing]) -> Table:
+def targets_table(variant_scores: Sequence[VariantScore]) -> Table:
     """Each target by each variant."""
     columns = [
         *(Column("target"), Column("variant")),
@@ -85,7 +103,9 @@ def targets_table(standings: Sequence[Standing]) -> Table:
         *(Column(name, 4) for name in ("NSD 1 mm", "± NSD")),
         *(Column(name, 0) for name in ("misses", "false alarms")),
     ]
-    rows = [[one.label, one.variant, *_standing(one)[3:]] for one in standings if one.label != ALL]
+    rows = [
+        [one.label, one.variant, *_standing(one)[3:]] for one in variant_scores if one.label != ALL
+    ]
     return Table("each target", columns, sorted(rows, key=lambda row: str(row[0])))
 
 
@@ -93,14 +113,26 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """What each variant has more than the reference."""
     columns = [Column("variant"), Column("cases", 0), Column("runs of each", 0)]
     for metric in TESTED:
-        columns += [Column(f"{METRICS[metric]}, points", 2), Column("95 % interval", sortable=False)]
+        columns += [
+            Column(f"{METRICS[metric]}, points", 2),
+            Column("95 % interval", sortable=False),
+        ]
         columns += [Column("p, Holm", 4), Column("effect", 2)]
     rows: list[list[Cell]] = []
     for one in comparisons:
-        row: list[Cell] = [one.variant.name, one.differences["dice"].cases, one.differences["dice"].runs]
+        row: list[Cell] = [
+            one.variant.name,
+            one.differences["dice"].cases,
+            one.differences["dice"].runs,
+        ]
         for metric in TESTED:
             found = one.differences[metric]
-            row += [100 * found.interval.mean, _range(found.interval, 100, 2), _p(one.p[metric]), found.effect]
+            row += [
+                100 * found.interval.mean,
+                _range(found.interval, 100, 2),
+                _p(one.p[metric]),
+                found.effect,
+            ]
         rows.append(row)
     return Table("variant less reference", columns, rows)
 
@@ -111,24 +143,48 @@ def _p(p: float) -> Cell:
 
 def problems_table(problems: Mapping[str, str]) -> Table:
     """Runs that are not compared, and why."""
-    return Table("runs that are not compared", [Column("run"), Column("why")], [list(one) for one in problems.items()])
+    return Table(
+        "runs that are not compared",
+        [Column("run"), Column("why")],
+        [list(one) for one in problems.items()],
+    )
 
 
 def csv_rows(evidence: Evidence) -> list[StudyRow]:
     """The lines of `study.csv`."""
-    prices = {price.variant: price for price in evidence.prices}
+    costs = {price.variant: price for price in evidence.costs}
     compared = {one.variant.name: one for one in evidence.comparisons}
     rows = []
-    for one in evidence.standings:
+    for one in evidence.variant_scores:
         dice, nsd = one.metrics["dice"], one.metrics["nsd"]
-        start = [one.variant, one.label, one.runs, one.cases, dice.mean, one.spread["dice"], dice.low, dice.high]
-        rest = [one.metrics["iou"].mean, one.metrics["hd95_mm"].mean, nsd.mean, one.spread["nsd"], nsd.low, nsd.high]
+        start = [
+            one.variant,
+            one.label,
+            one.runs,
+            one.cases,
+            dice.mean,
+            one.spread["dice"],
+            dice.low,
+            dice.high,
+        ]
+        rest = [
+            one.metrics["iou"].mean,
+            one.metrics["hd95_mm"].mean,
+            nsd.mean,
+            one.spread["nsd"],
+            nsd.low,
+            nsd.high,
+        ]
         row = StudyRow(*start, *rest, one.misses, one.false_alarms)  # type: ignore[arg-type]
-        rows.append(_with_costs(row, prices[one.variant], compared.get(one.variant)) if one.label == ALL else row)
+        rows.append(
+            _with_costs(row, costs[one.variant], compared.get(one.variant))
+            if one.label == ALL
+            else row
+        )
     return rows
 
 
-def _with_costs(row: StudyRow, price: Price, compared: Comparison | None) -> StudyRow:
+def _with_costs(row: StudyRow, price: Cost, compared: Comparison | None) -> StudyRow:
     found: dict[str, float | None] = {}
     if compared is not None:
         dice, nsd = (compared.differences[metric] for metric in TESTED)
@@ -141,7 +197,10 @@ def _with_costs(row: StudyRow, price: Price, compared: Comparison | None) -> Stu
             "nsd_difference": nsd.interval.mean,
             "nsd_p_holm": compared.p["nsd"],
         }
-    costs = {name: getattr(price, name) for name in ("parameters", "multiply_adds", "step_mib", "seconds_per_step")}
+    costs = {
+        name: getattr(price, name)
+        for name in ("parameters", "multiply_adds", "step_mib", "seconds_per_step")
+    }
     return StudyRow(**{**vars(row), **costs, **found})
 
 

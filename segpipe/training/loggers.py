@@ -25,9 +25,15 @@ def check(chosen: AnyLogger) -> None:
     if isinstance(chosen, Wandb):
         needed = ["wandb"]
     elif chosen.tracking.startswith("sqlite:"):
-        needed = ["mlflow", "sqlalchemy", "alembic"]  # MLflow's small edition comes without the last two
+        needed = [
+            "mlflow",
+            "sqlalchemy",
+            "alembic",
+        ]  # MLflow's small edition comes without the last two
     if missing := [name for name in needed if find_spec(name) is None]:
-        raise ConfigError(f"logger={chosen.name}: {missing[0]} is not installed: pip install 'segpipe[{chosen.name}]'")
+        raise ConfigError(
+            f"logger={chosen.name}: {missing[0]} is not installed: pip install 'segpipe[{chosen.name}]'"
+        )
 
 
 @contextmanager
@@ -47,7 +53,9 @@ def open_logger(options: Train, folder: Path) -> Iterator[Logger]:
         import wandb  # pyright: ignore[reportMissingImports]
 
         settings = wandb.Settings(silent=True, console="off")
-        logger = WandbLogger(title, folder, offline=chosen.offline, project=chosen.project, settings=settings)
+        logger = WandbLogger(
+            title, folder, offline=chosen.offline, project=chosen.project, settings=settings
+        )
     else:
         logger = TensorBoardLogger(folder, "", "tensorboard")
     if isinstance(chosen, MLflow | Wandb):

@@ -48,7 +48,10 @@ class SegmentationLoss(nn.Module):
         sizes = [self._of_one_size(output.float(), _resized(label, output)) for output in outputs]
         return {
             name: torch.stack(
-                [weight / sum(weights) * of[name] for weight, of in zip(weights, sizes, strict=True)]
+                [
+                    weight / sum(weights) * of[name]
+                    for weight, of in zip(weights, sizes, strict=True)
+                ]
             ).sum()
             for name in sizes[0]
         }
@@ -60,7 +63,10 @@ class SegmentationLoss(nn.Module):
             probable, truth = torch.softmax(logits, 1), one_hot(label, logits.shape[1])
             entropies = cross_entropy(logits, label[:, 0].long(), reduction="none")[:, None]
         else:
-            inside = [torch.isin(label, torch.tensor(ids, device=label.device)) for ids in self.regions.values()]
+            inside = [
+                torch.isin(label, torch.tensor(ids, device=label.device))
+                for ids in self.regions.values()
+            ]
             probable, truth = torch.sigmoid(logits), torch.cat(inside, 1).float()
             entropies = binary_cross_entropy_with_logits(logits, truth, reduction="none")
         if self.ignores:

@@ -1,87 +1,75 @@
-"""A run's best checkpoint scored on whole scans, which are drawn too, and kept for the viewer of the run's page."""
+"""A trained network scored on whole scans, case by case, in their native geometry."""
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
+from jaxtyping import Integer
 
-from segpipe import checkpoint
-from segpipe.config.page import RunPage
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
-from segpipe.device import NumberFormat
-from segpipe.metrics import Score, score_case, write_scores
+from segpipe.metrics import Score, score_case
 from segpipe.prediction.predictor import Prediction, Predictor
-from segpipe.prediction.show import draw_prediction, put_on_shelf, show_scores
-from segpipe.report.plots import draw_curves
-from segpipe.report.viewer import Shelf
 from segpipe.terminal import progress_bar
 
 log = logging.getLogger("segpipe")
 
 
-def score(
-    folder: Path, cases: Sequence[Case], device: torch.device, number_format: NumberFormat, page: RunPage
-) -> Shelf | None:
-    """Scores a run's best checkpoint on whole scans: `validation.csv`, `overlays/`, `curves.png` and a table.
+@dataclass(frozen=True)
+class ScoredCase:
+    """A labelled case, what the network found in it, and how good that is.
 
-    Args:
-        folder: the run's folder.
-        cases: that validate.
-        device: that computes.
-        number_format: in which it computes.
-        page: how many cases are drawn, and whether volumes are kept for the viewer.
+    Attributes:
+        case: the case.
+        prediction: of the network.
+        truth: label indices on the scan's own grid, shape `(x, y, z)`.
+        scores: one per target.
+    """
 
-    Returns:
-        The volumes of the worst cases, where the viewer is asked for.
+    case: Case
+    prediction: Prediction
+    truth: Integer[np.ndarray, "x y z"]
+    scores: list[Score]
+
+    @property
+    def dice(self) -> float:
+        """The mean Dice over the targets that either mask has; NaN where there is none."""
+        return mean_dice_of(self.scores)
+
+
+def score_cases(predictor: Predictor, cases: Sequence[Case]) -> Iterator[ScoredCase]:
+    """Segment and score cases one after the other, under a progress bar.
 
     Raises:
-        SegpipeError: if the run has no checkpoint, or a case cannot be read.
+        DataError: if a case cannot be read.
     """
-    trained = checkpoint.load(folder)
-    plan = trained.plan
-    predictor = Predictor(trained.network.to(device), plan, device, number_format)
-    shelf = Shelf(page.viewer_mib) if page.viewer else None
-    draws_all = len(cases) <= page.cases
-    scores: list[Score] = []
-
-    def draw(case: Case, prediction: Prediction, truth: np.ndarray) -> None:
-        picture = folder / "overlays" / f"{case.name}.png"
-        draw_prediction(prediction, truth, list(plan.labels)[1:], case.name, picture)
-
+    plan = predictor.plan
     with progress_bar() as bar:
         scoring = bar.add_task("scoring", total=len(cases), note="")
         for case in cases:
             prediction = predictor.predict(case.images)
             truth = read_labels(case, plan, prediction.grid).numpy()[0]
-            own = score_case(case.name, prediction.labels, truth, prediction.grid.spacing_mm, plan.targets)
-            scores += own
-            log.debug("%s: %s", case.name, "  ".join(f"{one.label} {one.dice:.4f}" for one in own))
-            if draws_all:
-                draw(case, prediction, truth)
-            if shelf is not None:
-                put_on_shelf(shelf, case.name, prediction, truth, mean_of(own))
+            spacing_mm = prediction.grid.spacing_mm
+            scores = score_case(case.name, prediction.labels, truth, spacing_mm, plan.targets)
+            found = "  ".join(f"{score.label} {score.dice:.4f}" for score in scores)
+            log.debug("%s: %s", case.name, found)
+            yield ScoredCase(case, prediction, truth, scores)
             bar.advance(scoring)
-    write_scores(scores, folder / "validation.csv")
-    draw_curves(folder / "metrics.csv", folder / "curves.png")
-    if not draws_all:  # which are the worst and the best is known only now
-        for case in _worst_and_best(cases, scores, page.cases):
-            prediction = predictor.predict(case.images)
-            draw(case, prediction, read_labels(case, plan, prediction.grid).numpy()[0])
-    show_scores(scores, f"{len(cases)} validation case{'' if len(cases) == 1 else 's'}")
-    return shelf
 
 
-def mean_of(scores: Sequence[Score]) -> float:
-    """The mean Dice of one case over what either mask has; NaN where neither has anything."""
-    known = [one.dice for one in scores if not np.isnan(one.dice)]
+def mean_dice_of(scores: Sequence[Score]) -> float:
+    """Return the mean Dice of one case over what either mask has; NaN where neither has anything."""
+    known = [score.dice for score in scores if not np.isnan(score.dice)]
     return float(np.mean(known)) if known else float("nan")
 
 
-def _worst_and_best(cases: Sequence[Case], scores: Sequence[Score], count: int) -> list[Case]:
-    dice = {case.name: mean_of([one for one in scores if one.case == case.name]) for case in cases}
-    ranked = sorted(cases, key=lambda case: float(np.nan_to_num(dice[case.name])))
+def worst_and_best(cases: Sequence[Case], scores: Sequence[Score], count: int) -> list[Case]:
+    """Return `count` cases: half of them those with the lowest mean Dice, half the highest."""
+    by_case: dict[str, list[Score]] = {case.name: [] for case in cases}
+    for score in scores:
+        by_case[score.case].append(score)
+    dice = {name: np.nan_to_num(mean_dice_of(own)) for name, own in by_case.items()}
+    ranked = sorted(cases, key=lambda case: dice[case.name])
     best = count // 2
     return [*ranked[: count - best], *ranked[len(ranked) - best :]]

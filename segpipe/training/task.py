@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from segpipe.checkpoint import KEY, TrainedOn, contents
+from segpipe.checkpoint import KEY, TrainedOn, metadata, renamed_weights
 from segpipe.config.train import Train
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
@@ -18,9 +18,9 @@ from segpipe.errors import DivergedError
 from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
-from segpipe.training.budget import Budget
 from segpipe.training.loss import SegmentationLoss
-from segpipe.training.optim import learning_rate, make_optimizer
+from segpipe.training.optim import make_optimizer
+from segpipe.training.schedule import Budget, learning_rate
 from segpipe.windows import to_network
 
 CHANCE = "random_states"
@@ -61,7 +61,9 @@ class SegmentationTask(pl.LightningModule):
 
     def spent(self) -> float:
         """The share of the budget that is spent, from 0 to 1."""
-        seconds = next((c.time_elapsed() for c in self.trainer.callbacks if isinstance(c, Timer)), 0.0)  # type: ignore[attr-defined]
+        callbacks: list[Any] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+        timers = [callback for callback in callbacks if isinstance(callback, Timer)]
+        seconds = timers[0].time_elapsed() if timers else 0.0
         return self.budget.spent(self.trainer.global_step, seconds)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -109,17 +111,27 @@ class SegmentationTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the mean over cases per target, and the mean of those over targets."""
         means = mean_dice(np.array(self.dice))
-        self.log_dict({f"dice/{name}": float(value) for name, value in zip(self.plan.targets, means, strict=True)})
+        self.log_dict(
+            {
+                f"dice/{name}": float(value)
+                for name, value in zip(self.plan.targets, means, strict=True)
+            }
+        )
         self.log("dice/mean", float(np.nanmean(means)), prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts beside the weights what is needed to predict with them."""
         measured = self.trainer.callback_metrics
-        dice = {name: float(measured[f"dice/{name}"]) for name in self.plan.targets if f"dice/{name}" in measured}
-        checkpoint[KEY] = contents(self.options.model_dump(mode="json"), self.plan, self.data, dice)
+        dice = {
+            name: float(measured[f"dice/{name}"])
+            for name in self.plan.targets
+            if f"dice/{name}" in measured
+        }
+        checkpoint[KEY] = metadata(self.options.model_dump(mode="json"), self.plan, self.data, dice)
         checkpoint[CHANCE] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lets chance, which dropout draws from, go on where it was."""
+        """Take up weights of any version, and the random state from which dropout draws."""
+        checkpoint["state_dict"] = renamed_weights(checkpoint["state_dict"])
         torch.set_rng_state(checkpoint[CHANCE][0].cpu())
         torch.cuda.set_rng_state_all([state.cpu() for state in checkpoint[CHANCE][1:]])

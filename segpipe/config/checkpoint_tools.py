@@ -1,0 +1,46 @@
+"""The options of `python -m segpipe.card` and `python -m segpipe.export`: a checkpoint handed to others."""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from segpipe.config.section import Section
+
+
+class Card(Section):
+    """What is printed."""
+
+    checkpoint: Path | None = Field(
+        description="a run's folder (its best checkpoint) or a checkpoint file"
+    )
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "Card":
+        if self.checkpoint is None:
+            raise ValueError("checkpoint is missing: name a run, as in checkpoint=runs/latest")
+        return self
+
+
+class Export(Section):
+    """What is written as ONNX."""
+
+    checkpoint: list[Path] | None = Field(
+        min_length=1,
+        description="a run's folder (its best checkpoint) or a checkpoint file; of several, [RUN,RUN], one network "
+        "that gives the mean of their probabilities",
+    )
+    output: Path | None = Field(
+        description="file to write, as network.onnx; one that is there is replaced"
+    )
+
+    @field_validator("checkpoint", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        return [given] if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _says_what(self) -> "Export":
+        for key in ("checkpoint", "output"):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key} is missing: give checkpoint=RUN output=network.onnx")
+        return self

@@ -1,0 +1,100 @@
+"""What a run was trained on, as numbers and as a picture: grids, volumes of labels, intensities."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatter
+
+from segpipe.planning.fingerprint import Facts
+from segpipe.reporting.pictures import COLOURS, save
+
+PARTS = {"train": (COLOURS[4], "o", "train"), "val": (COLOURS[5], "^", "validate")}
+AXES = ("left-right", "back-front", "foot-head")
+
+
+def draw_fingerprint(facts: Facts, picture: Path) -> None:
+    """Draws spacing and size of each case, the volume of each label in it, and the intensities of labelled voxels.
+
+    Args:
+        facts: of the run's cases.
+        picture: PNG to write.
+    """
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    (spacing, size), (volume, intensity) = figure.subplots(2, 2)
+    _strips(
+        spacing,
+        facts,
+        {name: [one.spacing_mm[axis] for one in facts.cases] for axis, name in enumerate(AXES)},
+    )
+    _strips(
+        size,
+        facts,
+        {name: [float(one.shape[axis]) for one in facts.cases] for axis, name in enumerate(AXES)},
+    )
+    labels = list(facts.cases[0].volumes_ml)
+    _strips(
+        volume,
+        facts,
+        {label: [one.volumes_ml[label] or np.nan for one in facts.cases] for label in labels},
+    )
+    if any(value > 0 for one in facts.cases for value in one.volumes_ml.values()):
+        volume.set_yscale("log")
+        for axis in (volume.yaxis.set_major_formatter, volume.yaxis.set_minor_formatter):
+            axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    spacing.set(title="voxel size, mm")
+    size.set(title="size, voxels")
+    volume.set(title="volume of each label in a case, mL (cases that have it)")
+    volume.tick_params(axis="x", rotation=0 if len(labels) < 8 else 90)
+    for place, channel in enumerate(facts.intensities):
+        heights = np.array(channel.counts) / max(1, sum(channel.counts))
+        intensity.stairs(
+            heights,
+            channel.edges,
+            color=COLOURS[(4 + place) % 7],
+            label=channel.channel,
+            linewidth=1.6,
+        )
+    intensity.set(
+        title="intensities of labelled voxels, cases that train", ylabel="share of voxels"
+    )
+    intensity.legend(frameon=False, fontsize=8)
+    _legend(figure, facts)
+    save(figure, picture)
+
+
+def _strips(axes: Axes, facts: Facts, columns: dict[str, list[float]]) -> None:
+    """A column of points for each name; a point is a case, moved a little to the side so that it is seen."""
+    aside = np.random.default_rng(0).uniform(-0.28, 0.28, len(facts.cases))
+    for part, (colour, marker, _) in PARTS.items():
+        own = np.array([one.part == part for one in facts.cases], bool)
+        style = {
+            "color": colour,
+            "marker": marker,
+            "linestyle": "",
+            "markersize": 4,
+            "alpha": 0.6,
+            "markeredgewidth": 0,
+        }
+        for place, values in enumerate(columns.values()):
+            axes.plot(place + aside[own], np.array(values, float)[own], **style)
+    axes.set_xticks(range(len(columns)), list(columns), fontsize=9)
+    axes.set_xlim(-0.6, len(columns) - 0.4)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _legend(figure: Figure, facts: Facts) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour,
+            marker=marker,
+            linestyle="",
+            label=f"{sum(one.part == part for one in facts.cases)} cases {word}",
+        )
+        for part, (colour, marker, word) in PARTS.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)

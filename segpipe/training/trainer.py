@@ -1,0 +1,75 @@
+"""Lightning's trainer of a run: when it validates, what it keeps, and its callbacks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, Timer
+from pytorch_lightning.loggers import Logger
+
+from segpipe.config.train import Train
+from segpipe.device import NumberFormat
+from segpipe.training.callbacks.gradient_flow import GradientFlow
+from segpipe.training.callbacks.history import History
+from segpipe.training.callbacks.interrupt import Interrupt
+from segpipe.training.callbacks.phases import PhaseTimer
+from segpipe.training.callbacks.progress import RunProgress
+from segpipe.training.callbacks.step_timer import StepTimer
+from segpipe.training.schedule import Budget
+
+PRECISION: dict[NumberFormat, Any] = {
+    "float32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
+
+
+def make_trainer(
+    options: Train,
+    budget: Budget,
+    folder: Path,
+    device: torch.device,
+    number_format: NumberFormat,
+    phases: PhaseTimer,
+    logger: Logger,
+) -> pl.Trainer:
+    """Return the trainer that ends with the budget and leaves its files in `folder`."""
+    return pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        precision=PRECISION[number_format],
+        max_epochs=-1,
+        val_check_interval=budget.validation_interval(options.trainer.validations),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        gradient_clip_val=options.optim.clip,
+        callbacks=_callbacks(options, folder, phases),
+        logger=logger,
+        log_every_n_steps=min(10, options.trainer.steps_per_epoch),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+def _callbacks(options: Train, folder: Path, phases: PhaseTimer) -> list[Callback]:
+    checkpoints = folder / "checkpoints"
+    callbacks: list[Callback] = [Timer()]
+    if options.optim.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=options.optim.ema))
+    if options.trainer.gradient_flow:
+        callbacks.append(GradientFlow(folder, options.trainer.steps_per_epoch))
+    best = ModelCheckpoint(
+        checkpoints,
+        filename="best",
+        monitor="dice/mean",
+        mode="max",
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(
+        checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    callbacks += [Interrupt(), RunProgress(), StepTimer(folder), phases, History(folder)]
+    return [*callbacks, best, last]
