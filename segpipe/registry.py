@@ -56,7 +56,13 @@ class Registry(Generic[T]):
     added: dict[str, Entry] = field(default_factory=dict)
     values: dict[str, T] = field(default_factory=dict)
 
-    def register(self, name: str, *, help: str, colour: str = "") -> Callable[[T], T]:
+    def register(  # noqa: D417
+        self,
+        name: str,
+        *,
+        help: str,
+        colour: str = "",  # noqa: A002
+    ) -> Callable[[T], T]:
         """Return a decorator that adds a class or a function under this name.
 
         Raises:
