@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browser import CHROMIUM, Browser, browser
+from support.browser import CHROMIUM, Browser, browser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

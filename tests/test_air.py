@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_prepare import plan
+from support.plans import plan
 from torch import Tensor, nn
 
 from segpipe.data.phantom import write_phantom

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_config import composed
-from test_prepare import plan
+from support.config import composed
+from support.plans import plan
 from torch import nn
 
 from segpipe.errors import ConfigError

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_prepare import LABELS, case, plan
+from support.plans import LABELS, case, plan
 
 from segpipe.data import cache
 from segpipe.data.doctor import inspect_cases

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
-from pages import Reader
 from PIL import Image
+from support.commands import ONE_THREAD, REPOSITORY, TINY, command
+from support.pages import Reader
 
 from segpipe import checkpoint
 from segpipe.batch import predict_batch
@@ -28,22 +28,6 @@ from segpipe.config.predict import Predict
 from segpipe.errors import ConfigError, DataError
 from segpipe.prediction.postprocessing import clean
 from segpipe.prediction.predictor import Predictor
-
-TINY = ["model.channels=[4,8]", "data.phantom.train=6", "data.phantom.test=2", "plan.batch=1", "plan.patch=[32,32,32]",
-        "trainer.max_steps=6", "trainer.steps_per_epoch=3", "trainer.validations=2", "trainer.workers=0"]  # fmt: skip
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # tests run beside each other
-
-
-def command(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / script), *arguments],
-        cwd=folder,
-        env=os.environ | ONE_THREAD,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -5,23 +5,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from support.config import composed
 
-from segpipe.config.compose import CONF, check, keys, validate
+from segpipe.config.compose import CONF, check, keys
 from segpipe.config.help import USAGE, choices, page
 from segpipe.config.model import per_level
 from segpipe.config.predict import Predict
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 from segpipe.text import nearest
-
-
-def composed(*overrides: str) -> Train:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        values = OmegaConf.to_container(compose("train", overrides=list(overrides)), resolve=True)
-    return validate(Train, values)  # type: ignore[arg-type]
-
 
 GROUPS = [
     f"{'+' * (folder.name == 'study')}{folder.name}={file.stem}"

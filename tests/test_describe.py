@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from test_config import composed
+from support.config import composed
 from torch import nn
 
 from segpipe.config.compose import CONF, check

@@ -23,9 +23,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
 from hydra import compose, initialize_config_dir
-from test_setup import PROJECT
+from support.commands import PROJECT, REPOSITORY
 
 from segpipe.config.compose import CONF, check
 from segpipe.config.predict import Predict

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from test_commands import command
+from support.commands import command
 
 from segpipe.data.cases import Case
 from segpipe.data.doctor import inspect_cases

@@ -3,7 +3,7 @@
 import monai.networks.nets as library
 import pytest
 import torch
-from test_nets import network
+from support.networks import network
 from torch import Tensor, nn
 
 from segpipe.errors import ConfigError

@@ -1,6 +1,5 @@
 """Scanner grid <-> model grid: what comes back is what went in, wherever the scanner put it."""
 
-import itertools
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -13,31 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from monai.data.meta_tensor import MetaTensor
 from PIL import Image
-from scipy.spatial.transform import Rotation
+from support.affines import ORIENTATIONS, make_affine
 
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, ModelSpace, check_same_grid
 from segpipe.io.volumes import read, read_grid, write_mask
 
-ORIENTATIONS = [
-    np.array(
-        [[sign * (row == axis) for axis in order] for row, sign in enumerate(signs)], dtype=float
-    )
-    for order in itertools.permutations(range(3))
-    for signs in itertools.product((1, -1), repeat=3)
-]
 SHAPE, SPACING, ANGLES = (7, 10, 5), (0.7, 1.3, 4.1), (9.0, -14.0, 20.0)
-
-
-def make_affine(
-    turn: np.ndarray, spacing: tuple[float, ...], angles: tuple[float, ...]
-) -> np.ndarray:
-    affine = np.eye(4)
-    affine[:3, :3] = (
-        Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ turn @ np.diag(spacing)
-    )
-    affine[:3, 3] = (-31.5, 12.25, 100)
-    return affine
 
 
 def one_hot(labels: torch.Tensor, count: int) -> torch.Tensor:

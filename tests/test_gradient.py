@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from test_nets import network
+from support.networks import network
 from torch import nn
 
 from segpipe.config.compose import CONF, validate

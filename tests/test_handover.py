@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_config import composed
-from test_plan import fingerprint
+from support.config import composed
+from support.plans import fingerprint
 
 from segpipe.card import card
 from segpipe.checkpoint import KEY, NETWORK, TrainedOn, load, load_ensemble, metadata

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
-from test_commands import TINY, command
-from test_config import composed
-from test_plan import fingerprint
+from support.commands import TINY, command
+from support.config import composed
+from support.plans import fingerprint
 
 from segpipe.data.cases import Case
 from segpipe.data.inspection import inspect_case

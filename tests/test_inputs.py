@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from dicom_files import ACROSS, write_series
 from scipy.spatial.transform import Rotation
-from test_commands import command
-from test_config import composed
-from test_plan import fingerprint
+from support.commands import command
+from support.config import composed
+from support.dicom_files import ACROSS, write_series
+from support.plans import fingerprint
 
 from segpipe.checkpoint import KEY, NETWORK, metadata
 from segpipe.errors import ConfigError, DataError

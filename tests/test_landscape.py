@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_nets import network
+from support.networks import network
 from torch import Tensor, nn
 
 from segpipe.probe.landscape import directions, filter_norms, moving, surface

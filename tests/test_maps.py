@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_geometry import ORIENTATIONS, make_affine
+from support.affines import ORIENTATIONS, make_affine
 
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, ModelSpace

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
-from test_prepare import plan
+from support.plans import plan
 from torch import Tensor, nn
 
 from segpipe.errors import DataError

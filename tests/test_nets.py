@@ -2,12 +2,12 @@
 
 import io
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from test_config import composed
+from support.config import composed
+from support.networks import network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +17,6 @@ from segpipe.errors import ConfigError
 from segpipe.nets.blocks import INSTANCE_NORM, ConvConfig, StageConfig, stage
 from segpipe.nets.build import CHANNELS_LAST, build
 from segpipe.nets.ensemble import Ensemble
-from segpipe.nets.unet import UNet
 
 CHANNELS = [3, 4, 5]
 LONG = ["none", "add", "concat", "gate"]
@@ -27,35 +26,6 @@ SHORT = [
 ]
 DOWN, UP = ["stride", "maxpool", "transition"], ["transposed", "nearest", "linear"]
 COMBINATIONS = list(itertools.product([2, 3], LONG, SHORT, DOWN, UP))  # 504
-
-
-def network(
-    dims: int,
-    long: tuple[str, ...] = ("concat", "concat"),
-    short: tuple[str, str] = ("none", "both"),
-    down: str = "stride",
-    up: str = "transposed",
-    seed: int = 0,
-    style: ConvConfig | None = None,
-    kernels: list[int | list[int]] | None = None,
-    **more: object,
-) -> UNet:
-    torch.manual_seed(seed)
-    on = StageConfig(
-        short_skips=short[0],
-        growth=2,
-        blocks=int(more.pop("blocks", 1)),
-        block=more.pop("block", "plain"),
-    )  # type: ignore[arg-type, call-overload]
-    off = replace(on, short_skips="none")
-    encoder, decoder = (
-        on if short[1] in (part, "both") else off for part in ("encoder", "decoder")
-    )
-    kernels = kernels or [3, 3, 3]
-    up_kernels = [0, 0] if up == "transposed" else kernels[:2]
-    net = UNet(2, 3, CHANNELS, CHANNELS[:2], more.pop("strides", [2, 2]), kernels, long, style or ConvConfig(dims),  # type: ignore[arg-type]
-               [encoder] * 3, [decoder] * 2, down=[down] * 2, up=up, up_kernels=up_kernels, **more)  # type: ignore[arg-type]  # fmt: skip
-    return net.double()
 
 
 def image(dims: int, *, seed: int = 0) -> Tensor:

@@ -14,12 +14,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
-from test_config import composed
-from test_geometry import ORIENTATIONS
-from test_plan import fingerprint
+from support.affines import ORIENTATIONS
+from support.commands import REPOSITORY
+from support.config import composed
+from support.plans import fingerprint
 from torch.nn import init
 
 from segpipe.batch import predict_batch

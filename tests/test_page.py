@@ -5,8 +5,8 @@ import io
 from pathlib import Path
 
 import pytest
-from pages import Reader
 from PIL import Image
+from support.pages import Reader
 
 from segpipe.reporting.page import Column, Link, Page, Sorted, Table, _templates, embed, write_page
 

@@ -6,31 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_config import composed
+from support.config import composed
+from support.plans import fingerprint
 
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
-from segpipe.planning.fingerprint import Fingerprint, LabelSize
 from segpipe.planning.memory import fitting_plan, step_mib
 from segpipe.planning.rules import make_plan
 
 LABELS = {"background": 0, "organ": 1}
-
-
-def fingerprint(
-    spacing: tuple[float, ...],
-    shape: tuple[int, ...],
-    box: tuple[int, ...] | None = None,
-    zero_fraction: float = 0.0,
-) -> Fingerprint:
-    return Fingerprint(
-        np.tile(spacing, (5, 1)),
-        np.tile(shape, (5, 1)),
-        np.tile(box or shape, (5, 1)),
-        [zero_fraction],
-        [(0.0, 1.0, 0.5, 0.2)],
-        {1: LabelSize(5, 0.02, 1.0, 3.4)},
-    )
 
 
 def plan(

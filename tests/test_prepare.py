@@ -4,7 +4,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -12,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms.croppad.dictionary import RandCropByLabelClassesd, SpatialPadd
 from monai.transforms.intensity.dictionary import RandGaussianSmoothd
-from test_config import composed
-from test_plan import fingerprint
+from support.config import composed
+from support.plans import LABELS, case, fingerprint, plan
 from torch.utils.data import default_collate
 
 from segpipe.config.train import Augment
 from segpipe.data.augment import RandBlurd, make_augmentation, make_sampler
-from segpipe.data.cases import Case
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.module import count_workers
 from segpipe.data.patch_sampler import PatchSampler
@@ -30,17 +28,6 @@ from segpipe.planning.fingerprint import fingerprint as look
 from segpipe.planning.fingerprint import label_ids
 from segpipe.planning.rules import make_plan
 
-LABELS = {"background": 0, "core": 1, "edema": 2, "rim": 4}
-
-
-def plan(
-    *overrides: str,
-    shape: tuple[int, int, int] = (20, 16, 12),
-    labels: dict[str, int] | None = None,
-) -> Plan:
-    options = composed("model.channels=[4,8]", *overrides)
-    return make_plan(options, fingerprint((1.0, 1.0, 1.0), shape), ["MRI"], labels or LABELS, "cpu")
-
 
 def where(label: torch.Tensor, labels: int) -> list[np.ndarray]:
     return [(label.numpy().ravel() == number).nonzero()[0] for number in range(labels)]
@@ -51,24 +38,6 @@ def cut_and_change(
 ) -> dict[str, Any]:
     patch = make_sampler(made, foreground, augment)(**given_, seed=seed)
     return make_augmentation(made, augment)(patch, seed)
-
-
-def case(
-    folder: Path,
-    seed: int = 0,
-    shape: tuple[int, int, int] = (20, 16, 12),
-    ids: tuple[int, ...] = (0, 1, 2, 4),
-) -> Case:
-    rng = np.random.default_rng(seed)
-    nib.save(
-        nib.Nifti1Image(rng.normal(size=shape).astype(np.float32), np.eye(4)),
-        folder / f"image{seed}.nii",
-    )
-    nib.save(
-        nib.Nifti1Image(rng.choice(ids, shape).astype(np.uint8), np.eye(4)),
-        folder / f"label{seed}.nii",
-    )
-    return Case(f"case{seed}", (folder / f"image{seed}.nii",), folder / f"label{seed}.nii")
 
 
 @given(ids=st.sets(st.integers(1, 70_000), min_size=1, max_size=9), seed=st.integers(0, 99))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from monai.networks.nets.dynunet import DynUNet
-from test_config import composed
+from support.config import composed
 from torch import nn
 
 from segpipe.config.compose import CONF

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data.meta_tensor import MetaTensor
-from test_config import composed
-from test_plan import fingerprint
+from support.config import composed
+from support.plans import fingerprint
 
 from segpipe.errors import ConfigError
 from segpipe.geometry import Grid, ModelSpace

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import Reader
-from runs import DICE, HOSTILE, LABELS, begun, done, validated
+from support.pages import Reader
+from support.run_folders import DICE, HOSTILE, LABELS, begun, done, validated
 
 from segpipe.reporting.plots import draw_boxes
 from segpipe.reporting.run_page import reported, write_report

@@ -4,18 +4,14 @@ import os
 import subprocess
 import sys
 import sysconfig
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
-from test_commands import ONE_THREAD, TINY
+from support.commands import ONE_THREAD, PROJECT, REPOSITORY, TINY
 
 import segpipe
-
-PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 
 
 def run(*call: str | Path, folder: Path) -> str:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from support.commands import REPOSITORY
 
 HEAVY = (
     "torch",

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 from monai.data.meta_tensor import MetaTensor
-from test_commands import TINY, command
+from support.commands import REPOSITORY, TINY, command
 
 from segpipe import checkpoint
 from segpipe.config.compose import defaults, validate

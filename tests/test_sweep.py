@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from browser import Browser
-from conftest import REPOSITORY
-from test_commands import TINY, command
-from test_config import composed
+from support.browser import Browser
+from support.commands import REPOSITORY, TINY, command
+from support.config import composed
 
 from segpipe.config.compose import check, sweep_jobs
 from segpipe.config.resume import begun, command_line

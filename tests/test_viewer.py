@@ -8,11 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from browser import Browser
-from pages import Reader
 from PIL import Image
-from runs import done as done_run
-from test_index import done, draw, options
+from support.browser import Browser
+from support.pages import Reader
+from support.predictions import done, draw, options
+from support.run_folders import done as done_run
 
 from segpipe.reporting.prediction_page import write_index
 from segpipe.reporting.run_page import write_report
