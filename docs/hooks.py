@@ -14,11 +14,11 @@ from segpipe.config.train import Train
 COMMANDS: dict[str, tuple[str, type[Section]]] = {
     "train": ("segpipe-train", Train),
     "predict": ("segpipe-predict", Predict),
-    "report": ("python -m segpipe.study report", Report),
-    "lesion": ("python -m segpipe.study lesion", Lesion),
-    "landscape": ("python -m segpipe.study landscape", Landscape),
-    "robustness": ("python -m segpipe.study robustness", Robustness),
-    "depth": ("python -m segpipe.study depth", Depth),
+    "report": ("python -m segpipe.study", Report),
+    "lesion": ("python -m segpipe.probe lesion", Lesion),
+    "landscape": ("python -m segpipe.probe landscape", Landscape),
+    "robustness": ("python -m segpipe.probe robustness", Robustness),
+    "depth": ("python -m segpipe.probe depth", Depth),
     "card": ("python -m segpipe.card", Card),
     "export": ("python -m segpipe.export", Export),
 }
