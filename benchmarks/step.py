@@ -26,7 +26,8 @@ from segpipe.training.cases import open_dataset
 from torch import nn
 from torch.utils.data import DataLoader
 
-from segpipe.config.compose import CONF, validate
+from segpipe.config.compose import CONF
+from segpipe.config.validation import validate
 from segpipe.config.train import Train
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.module import CaseData

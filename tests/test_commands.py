@@ -23,8 +23,9 @@ from support.pages import Reader
 
 from segpipe import checkpoint
 from segpipe.batch import predict_batch
-from segpipe.config.compose import defaults, validate
+from segpipe.config.compose import defaults
 from segpipe.config.predict import Predict
+from segpipe.config.validation import validate
 from segpipe.errors import ConfigError, DataError
 from segpipe.prediction.postprocessing import clean
 from segpipe.prediction.predictor import Predictor

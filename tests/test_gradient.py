@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from support.networks import network
 from torch import nn
 
-from segpipe.config.compose import CONF, validate
+from segpipe.config.compose import CONF
 from segpipe.config.probe import Depth
+from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.nets.gradient import bottleneck, gradients, layers_in_order, relative_norms
 from segpipe.probe.depth import depth, ends, measure

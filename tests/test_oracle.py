@@ -24,8 +24,9 @@ from torch.nn import init
 
 from segpipe.batch import predict_batch
 from segpipe.checkpoint import KEY, NETWORK, metadata
-from segpipe.config.compose import defaults, validate
+from segpipe.config.compose import defaults
 from segpipe.config.predict import Predict
+from segpipe.config.validation import validate
 from segpipe.nets.build import build
 from segpipe.planning.rules import make_plan
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data import cache
 from segpipe.data.cases import Case, Dataset
 from segpipe.data.inspection import Finding, InspectedCase, inspect_case

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segpipe.config.compose import validate
 from segpipe.config.probe import Landscape
 from segpipe.config.train import Augment
+from segpipe.config.validation import validate
 from segpipe.data.patches import fixed_patches
 from segpipe.device import computing_in
 from segpipe.errors import ConfigError
