@@ -460,7 +460,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_cases(trained: Pat
     )
     line = done.stderr.strip().splitlines()[-1]
     assert re.match(
-        r"segpipe-train: step \d: the loss is \S+ \(Dice \S+, cross-entropy \S+\) on patches of phantom_\d+; lower optim.lr",
+        r"segpipe-train: step \d: the loss is \S+ \(dice \S+, cross_entropy \S+\) on patches of phantom_\d+; lower optim.lr",
         line,
     ), line
 
