@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from segpipe.config.train import Train, TrainerOptions
+from segpipe.config.train import Train
 from segpipe.data.augment import make_augmentation
 from segpipe.data.cases import Case
 from segpipe.data.patches import ContinuingSampler, Patches, augment_batch
@@ -41,7 +41,7 @@ class CaseData(pl.LightningDataModule):
         super().__init__()
         self.train_cases, self.val, self.plan, self.options = train, val, plan, options
         self.change = make_augmentation(plan, options.augment) if device.type == "cuda" else None
-        self.workers = count_workers(options.trainer, device)
+        self.workers = count_workers(options.data.workers, device)
         self.patches: Patches | None = None
 
     def setup(self, stage: str) -> None:
@@ -91,10 +91,10 @@ class CaseData(pl.LightningDataModule):
         return DataLoader(self.val, batch_size=None)  # type: ignore[arg-type]
 
 
-def count_workers(options: TrainerOptions, device: torch.device) -> int:
+def count_workers(workers: int | None, device: torch.device) -> int:
     """How many processes cut patches; none where the network computes on the CPU, which they would take from it."""
-    if options.workers is not None:
-        return options.workers
+    if workers is not None:
+        return workers
     return min((os.cpu_count() or 1) - 1, MOST_WORKERS) if device.type == "cuda" else 0
 
 
