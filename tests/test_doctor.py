@@ -11,11 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.commands import command
+from support.datasets import read_dataset
 
 from segpipe.data.cases import Case
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.inspection import SEVERITY, Finding, inspect_case
-from segpipe.data.layouts import read_dataset
 from segpipe.data.repair import write_repaired
 from segpipe.errors import ConfigError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.datasets import read_dataset
 
-from segpipe.data.layouts import read_dataset
 from segpipe.errors import ConfigError, DataError, SegpipeError
 
 
@@ -167,7 +167,7 @@ def test_json_table(tmp_path: Path) -> None:
 
 def test_declared_labels_replace_the_datasets(tmp_path: Path) -> None:
     declared = {"all": 3, "nothing": 0}
-    assert read_dataset("decathlon", decathlon(tmp_path), declared=declared).labels == {
+    assert read_dataset("decathlon", decathlon(tmp_path), labels=declared).labels == {
         "nothing": 0,
         "all": 3,
     }
@@ -404,14 +404,14 @@ def test_nnunet_takes_one_png_for_red_green_and_blue(tmp_path: Path) -> None:
 def test_declared_labels_stand_in_for_regions(tmp_path: Path) -> None:
     nnunet(tmp_path, labels={"background": 0, "whole": [1, 2]})
     declared = {"background": 0, "edema": 1, "core": 2}
-    assert read_dataset("nnunet", tmp_path, declared=declared).labels == declared
+    assert read_dataset("nnunet", tmp_path, labels=declared).labels == declared
 
 
 def test_declared_labels_need_a_background(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="data.labels: the labels {'a': 1} must be a background of id 0"
     ):
-        read_dataset("decathlon", decathlon(tmp_path), declared={"a": 1})
+        read_dataset("decathlon", decathlon(tmp_path), labels={"a": 1})
 
 
 @pytest.mark.parametrize(

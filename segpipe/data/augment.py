@@ -26,6 +26,7 @@ from segpipe.config.train import Augment
 from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.warp import BOTH, RandWarpd
 from segpipe.plan import ANISOTROPIC, Plan
+from segpipe.registry import AUGMENTATIONS
 
 MARGIN = (
     1.15  # a patch is cut this much larger before it is rotated, so that its corners are anatomy
@@ -78,7 +79,9 @@ def make_augmentation(plan: Plan, augment: Augment) -> Augmentation:
     """What was cut -> augmented patch: `image` `(c, *patch)` and `label` `(1, *patch)`, on their own device."""
     steps: list[MapTransform] = [_warp(plan, augment)] if _moves(augment) else []
     steps += [RandFlipd(BOTH, 0.5, axis) for axis in augment.mirror_axes if plan.patch[axis] > 1]
-    return Augmentation([*steps, *_intensity(augment)])
+    for name in AUGMENTATIONS:
+        steps.append(AUGMENTATIONS[name](getattr(augment, name, 0.0)))
+    return Augmentation(steps)
 
 
 def _moves(augment: Augment) -> bool:
@@ -110,17 +113,42 @@ def _warp(plan: Plan, augment: Augment) -> RandWarpd:
     return RandWarpd(plan.patch, augment.affine, angles, sizes, augment.elastic, plane)
 
 
-def _intensity(augment: Augment) -> list[MapTransform]:
-    return [
-        RandNoised(augment.noise, 0.3),
-        RandBlurd(augment.blur, (0.5, 1.0)),
-        RandScaleIntensityd("image", 0.25, prob=augment.brightness),
-        RandScaleIntensityFixedMeand(
-            "image", (-0.25, 0.25), prob=augment.contrast, preserve_range=True
-        ),
-        RandSimulateLowResolutiond("image", prob=augment.low_resolution, zoom_range=(0.5, 1.0)),
-        RandAdjustContrastd("image", prob=augment.gamma, gamma=(0.7, 1.5), retain_stats=True),
-    ]
+@AUGMENTATIONS.register("noise", help="Gaussian noise")
+def noise(probability: float) -> MapTransform:
+    """Add noise whose standard deviation is drawn from 0 to 0.3."""
+    return RandNoised(probability, 0.3)
+
+
+@AUGMENTATIONS.register("blur", help="Gaussian blur")
+def blur(probability: float) -> MapTransform:
+    """Blur with a standard deviation drawn from 0.5 to 1 voxels, for each axis anew."""
+    return RandBlurd(probability, (0.5, 1.0))
+
+
+@AUGMENTATIONS.register("brightness", help="a multiplied brightness")
+def brightness(probability: float) -> MapTransform:
+    """Multiply by a factor drawn from 0.75 to 1.25."""
+    return RandScaleIntensityd("image", 0.25, prob=probability)
+
+
+@AUGMENTATIONS.register("contrast", help="a stretched or squeezed contrast")
+def contrast(probability: float) -> MapTransform:
+    """Multiply the distance from the mean by 0.75 to 1.25; the range of values stays the same."""
+    return RandScaleIntensityFixedMeand(
+        "image", (-0.25, 0.25), prob=probability, preserve_range=True
+    )
+
+
+@AUGMENTATIONS.register("low_resolution", help="a simulated coarser scan")
+def low_resolution(probability: float) -> MapTransform:
+    """Sample at 0.5 to 1 times the resolution, and interpolate back."""
+    return RandSimulateLowResolutiond("image", prob=probability, zoom_range=(0.5, 1.0))
+
+
+@AUGMENTATIONS.register("gamma", help="a gamma curve")
+def gamma(probability: float) -> MapTransform:
+    """Raise to a power drawn from 0.7 to 1.5; mean and deviation stay the same."""
+    return RandAdjustContrastd("image", prob=probability, gamma=(0.7, 1.5), retain_stats=True)
 
 
 class RandNoised(RandomizableTransform, MapTransform):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data import cache
 from segpipe.data.cases import Case, Dataset
 from segpipe.data.inspection import Finding, InspectedCase, inspect_case
@@ -148,7 +148,7 @@ def inspect_dataset(
     dataset: Dataset, train: list[Case], val: list[Case], data: Data, folder: Path
 ) -> list[InspectedCase]:
     """Every case read once; what is wrong goes into `doctor.csv` and, line by line, to the terminal."""
-    declared = len(dataset.channels) if data.layout in ("decathlon", "nnunet") else None
+    declared = len(dataset.channels) if dataset.declares_channels else None
     with progress_bar() as bar:
         reading = bar.add_task("reading cases", total=len(train) + len(val), note="")
         cases = inspect_cases(
