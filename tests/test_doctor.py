@@ -15,7 +15,8 @@ from support.datasets import read_dataset
 
 from segpipe.data.cases import Case
 from segpipe.data.doctor import inspect_cases
-from segpipe.data.inspection import SEVERITY, Finding, inspect_case
+from segpipe.data.inspected_case import SEVERITY, Finding
+from segpipe.data.inspection import inspect_case
 from segpipe.data.repair import write_repaired
 from segpipe.errors import ConfigError
 
@@ -161,7 +162,7 @@ def test_every_broken_dataset_is_named_rightly(tmp_path: Path, name: str) -> Non
     assert says in found.problem
     assert "case1" in found.problem
     assert "\n" not in found.problem
-    assert found.mend
+    assert found.remedy
 
 
 def test_there_are_twenty_and_every_kind_is_among_them(tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_declared_channels_are_kept_to(tmp_path: Path) -> None:
     assert "has 1 channels, but the dataset declares 2" in seen[0].findings[0].problem
 
 
-def test_a_mended_copy_has_nothing_wrong(tmp_path: Path) -> None:
+def test_a_repaired_copy_has_nothing_wrong(tmp_path: Path) -> None:
     root = dataset(tmp_path / "old", cases=6)
     label(label_of((0, 255)), affine_prob(shift=0.2))(root)
     save(root / "labels/case2.nii.gz", label_of().astype(np.float32))
@@ -280,7 +281,7 @@ def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
         "data.labels={background:0,organ:1}",
         "hydra.run.dir=looked",
     ]
-    done = command("train.py", "mode=doctor", "fix=mended", *options, folder=tmp_path)
+    done = command("train.py", "mode=doctor", "fix=repaired", *options, folder=tmp_path)
     assert (done.returncode, "Traceback" in done.stderr) == (3, False)
     assert (
         "error: scans/labels/case1.nii.gz: holds 3 (64 voxels), but the dataset declares only"
@@ -294,12 +295,12 @@ def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
             "case1": "values",
             "case2": "unlabelled",
         }
-    again = [one.replace("=scans", "=mended") for one in options]
+    again = [one.replace("=scans", "=repaired") for one in options]
     assert command("train.py", "mode=doctor", *again, folder=tmp_path).returncode == 0
     refused = command("train.py", *options, folder=tmp_path)
     assert refused.returncode == 1
     assert (
-        "1 of 5 cases cannot be used, as case1: mend or leave them out (listed above)"
+        "1 of 5 cases cannot be used, as case1: repair or leave them out (listed above)"
         in refused.stderr
     )
 

@@ -20,8 +20,9 @@ from segpipe.data.augment import RandBlurd, make_augmentation, make_sampler
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.module import count_workers
 from segpipe.data.patch_sampler import PatchSampler
-from segpipe.data.patches import Patches, augment_batch, prepare_case
+from segpipe.data.patches import Patches, augment_batch
 from segpipe.data.prepare import mask_dtype, normalise, prepare_scan, to_index, to_label
+from segpipe.data.prepared_case import prepare_case
 from segpipe.errors import DataError
 from segpipe.plan import Plan
 from segpipe.planning.fingerprint import fingerprint as look
@@ -222,7 +223,7 @@ def test_a_batch_augmented_where_the_network_is_equals_one_that_the_workers_made
 ) -> None:
     options = composed("model.channels=[4,8]", "augment=strong", f"data.cache={tmp_path / 'cache'}")
     cases, made = [case(tmp_path, seed) for seed in range(2)], plan("plan.patch=[8,8,8]")
-    ready, cut = Patches(cases, made, options), Patches(cases, made, options, change=False)
+    ready, cut = Patches(cases, made, options), Patches(cases, made, options, augmented=False)
     batch = default_collate([cut[number] for number in range(4)])
     assert batch["image"].shape[2:] == (10, 10, 10)  # with a margin, to be turned
     changed = augment_batch(make_augmentation(made, options.augment), batch)
