@@ -26,7 +26,8 @@ from segpipe.training.cases import open_dataset
 from torch import nn
 from torch.utils.data import DataLoader
 
-from segpipe.config.compose import CONF, validate
+from segpipe.config.compose import CONF
+from segpipe.config.validation import validate
 from segpipe.config.train import Train
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.module import CaseData
@@ -37,7 +38,7 @@ from segpipe.nets.build import build
 from segpipe.plan import Plan
 from segpipe.planning.fingerprint import Fingerprint, fingerprint, label_ids
 from segpipe.planning.rules import make_plan
-from segpipe.training.loss import SegmentationLoss
+from segpipe.training.loss import SegmentationLoss, loss_weights
 from segpipe.training.optim import make_optimizer
 from segpipe.windows import to_network
 
@@ -94,7 +95,8 @@ def stepper(
         for module in network.modules():
             if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d):
                 module.__class__ = type(module).__mro__[1]
-    loss, optimizer = SegmentationLoss(plan, options.optim), make_optimizer(network, options.optim)
+    loss = SegmentationLoss(plan, loss_weights(options.optim))
+    optimizer = make_optimizer(network, options.optim)
 
     def step(batch: dict[str, torch.Tensor]) -> None:
         image, label = (

@@ -88,7 +88,7 @@ def predict_batch(options: Predict) -> int:
         device,
         number_format,
         options.overlap,
-        options.windows,
+        options.batch_size,
         options.save,
         options.output,
         options.skip_air,

@@ -7,6 +7,13 @@ from pydantic import BaseModel, ConfigDict
 from segpipe.config.train import Normalise
 
 ANISOTROPIC = 3.0  # a volume whose spacings differ more than this is treated in-plane first
+# voxels that a training step, or a batch of windows, holds; by device and network axes
+BATCH_VOXELS = {
+    ("cpu", 2): 4 * 128**2,
+    ("cpu", 3): 2 * 40**3,
+    ("cuda", 2): 12 * 512**2,
+    ("cuda", 3): 2 * 128**3,
+}
 
 
 class Plan(BaseModel):

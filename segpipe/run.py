@@ -59,7 +59,7 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     """
     run = Run(options, folder, overrides)
     run.prepare()
-    if options.model.describe:
+    if options.mode == "describe":
         show_network(folder / "network.json", run.plan)
         return
     with run.reported_if_it_ends_early():
@@ -117,7 +117,7 @@ class Run:
             )
             self._log_plan()
             self._make_network()
-        if self.options.model.describe:
+        if self.options.mode == "describe":
             return
         self.trained_on = TrainedOn(self.dataset.name, content_of(inspected), len(train), len(val))
         self._record()

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from support.config import composed
 
-from segpipe.config.compose import CONF, check, keys
+from segpipe.config.compose import CONF, check
 from segpipe.config.help import USAGE, choices, page
 from segpipe.config.model import per_level
 from segpipe.config.predict import Predict
 from segpipe.config.train import Train
+from segpipe.config.validation import keys
 from segpipe.errors import ConfigError
 from segpipe.text import nearest
 

@@ -43,7 +43,7 @@ SHORT = [
     "trainer.max_steps=2",
     "trainer.steps_per_epoch=2",
     "trainer.validations=1",
-    "trainer.workers=0",
+    "data.workers=0",
     "plan.batch=2",
 ]
 PHANTOM = ["data.phantom.train=6", "data.phantom.test=2"]

@@ -12,11 +12,13 @@ from omegaconf import OmegaConf
 from support.networks import network
 from torch import nn
 
-from segpipe.config.compose import CONF, validate
+from segpipe.config.compose import CONF
 from segpipe.config.probe import Depth
+from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.nets.gradient import bottleneck, gradients, layers_in_order, relative_norms
 from segpipe.probe.depth import depth, ends, measure
+from segpipe.reporting.gradient_flow import draw_gradient_flow
 from segpipe.training.callbacks.gradient_flow import GradientFlow
 
 
@@ -122,6 +124,7 @@ def test_gradient_flow_of_plain_descent_is_the_rate_times_the_gradient(tmp_path:
     again.layers = flow.layers
     again.load_state_dict(flow.state_dict())
     again.on_train_end(trainer, module)
+    draw_gradient_flow(tmp_path)
     with (tmp_path / "gradient_flow.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0"] * len(flow.layers) + ["1"] * len(flow.layers)

@@ -12,9 +12,10 @@ from support.plans import fingerprint
 from segpipe.card import card
 from segpipe.checkpoint import KEY, NETWORK, TrainedOn, load, load_ensemble, metadata
 from segpipe.config.checkpoint_tools import Card, Export
-from segpipe.config.compose import check, defaults, validate
+from segpipe.config.compose import check, defaults
 from segpipe.config.resume import resumed
 from segpipe.config.train import Train
+from segpipe.config.validation import validate
 from segpipe.data.cases import Case
 from segpipe.data.inspection import InspectedCase
 from segpipe.data.phantom import write_phantom

@@ -14,6 +14,7 @@ from segpipe.geometry import Grid
 from segpipe.nets.activation_memory import forward_bytes
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plan import Plan
+from segpipe.prediction import inference_plan
 from segpipe.prediction.inference_plan import (
     Forecast,
     InferencePlan,
@@ -118,7 +119,7 @@ def test_each_rung_needs_less() -> None:
 
 def test_the_first_way_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     rungs, room = fallbacks(CUDA, 2), {"cuda": 100.0, "cpu": 800.0}
-    monkeypatch.setattr(memory, "usable_mib", lambda device: room[device.type])
+    monkeypatch.setattr(inference_plan, "usable_mib", lambda device: room[device.type])
     assert (
         first_that_fits(
             rungs, [Forecast(90.0, 10.0), Forecast(50.0, 20.0), Forecast(40.0, 20.0)], CUDA

@@ -15,8 +15,9 @@ from monai.data.meta_tensor import MetaTensor
 from support.commands import REPOSITORY, TINY, command
 
 from segpipe import checkpoint
-from segpipe.config.compose import defaults, validate
+from segpipe.config.compose import defaults
 from segpipe.config.probe import Landscape, Lesion, Robustness
+from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.probe.landscape import landscape
 from segpipe.probe.lesion import lesion

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data.cases import Case, Dataset, check_unique, order_labels
 from segpipe.data.layouts.base import Layout
 from segpipe.data.split import Split, split_cases

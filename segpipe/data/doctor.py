@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data import cache
 from segpipe.data.cases import Case, Dataset
 from segpipe.data.inspected_case import Finding, InspectedCase

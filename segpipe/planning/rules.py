@@ -12,17 +12,11 @@ import numpy as np
 from segpipe.config.model import MonaiModel
 from segpipe.config.train import Normalise, Train
 from segpipe.errors import ConfigError
-from segpipe.plan import ANISOTROPIC, Plan
+from segpipe.plan import ANISOTROPIC, BATCH_VOXELS, Plan
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.regions import index_regions
 
 PATCH_VOXELS = {("cpu", 2): 128**2, ("cpu", 3): 40**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
-BATCH_VOXELS = {
-    ("cpu", 2): 4 * 128**2,
-    ("cpu", 3): 2 * 40**3,
-    ("cuda", 2): 12 * 512**2,
-    ("cuda", 3): 2 * 128**3,
-}
 BATCH = (2, 16)
 VOID = 0.25  # a channel of which more than this is exactly 0 was cut out of its background, as brains are
 SMALLEST_LEVEL = 4  # voxels along an axis below which it is no longer halved

@@ -10,8 +10,7 @@ from segpipe.data.prepare import model_space
 from segpipe.device import NumberFormat, usable_mib
 from segpipe.errors import DataError
 from segpipe.geometry import MOST_VOXELS, Grid
-from segpipe.plan import Plan
-from segpipe.planning.rules import BATCH_VOXELS
+from segpipe.plan import BATCH_VOXELS, Plan
 from segpipe.windows import PIECE, slab_axis
 
 MIB = 2**20

@@ -11,9 +11,10 @@ import numpy as np
 
 from segpipe import checkpoint
 from segpipe.checkpoint import Trained
-from segpipe.config.compose import validate
+from segpipe.config.data import Data
 from segpipe.config.probe import Probe
-from segpipe.config.train import Data, Optim
+from segpipe.config.train import Optim
+from segpipe.config.validation import validate
 from segpipe.data.cases import Case
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels

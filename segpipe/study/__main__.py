@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segpipe.cli import Run, launch
-from segpipe.config.compose import validate
 from segpipe.config.probe import Depth, Landscape, Lesion, Probe, Report, Robustness
 from segpipe.config.section import Section
+from segpipe.config.validation import validate
 from segpipe.text import nearest
 
 USAGE = """\

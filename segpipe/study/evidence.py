@@ -7,8 +7,8 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
-from segpipe.config.compose import validate
 from segpipe.config.train import Train
+from segpipe.config.validation import validate
 from segpipe.device import choose_device, choose_format
 from segpipe.plan import Plan
 from segpipe.planning.memory import step_mib

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from segpipe import checkpoint
-from segpipe.config.compose import validate
-from segpipe.config.train import Data, Train
+from segpipe.config.data import Data
+from segpipe.config.train import Train
+from segpipe.config.validation import validate
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import read_labels
 from segpipe.device import choose_device, choose_format

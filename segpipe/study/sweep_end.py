@@ -17,16 +17,21 @@ class StudyReport(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra in the process that started the sweep, when all jobs have ended."""
-        if config.mode != "train" or config.model.get("describe"):
+        if config.mode != "train":
             return
-        from segpipe.config.compose import validate
-        from segpipe.config.train import Study
+        from segpipe.config.train import ComparisonOptions
+        from segpipe.config.validation import validate
         from segpipe.errors import SegpipeError
         from segpipe.study.report import report  # SciPy and matplotlib take long to import
 
         folder = Path(config.hydra.sweep.dir)
         try:
-            report(folder, validate(Study, OmegaConf.to_container(config.study, resolve=True)))  # type: ignore[arg-type]
+            report(
+                folder,
+                validate(
+                    ComparisonOptions, OmegaConf.to_container(config.comparison, resolve=True)
+                ),
+            )  # type: ignore[arg-type]
         except SegpipeError as error:
             log.error("%s: %s", folder, error)
             sys.exit(error.exit_status)

@@ -3,8 +3,9 @@
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from segpipe.config.compose import CONF, validate
+from segpipe.config.compose import CONF
 from segpipe.config.train import Train
+from segpipe.config.validation import validate
 
 
 def composed(*overrides: str) -> Train:

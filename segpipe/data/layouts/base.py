@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data.cases import Dataset
 from segpipe.errors import ConfigError
 from segpipe.registry import LAYOUTS

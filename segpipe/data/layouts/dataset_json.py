@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data.cases import read_json
 from segpipe.data.layouts.base import layout_hint, root_folder
 from segpipe.errors import ConfigError, DataError

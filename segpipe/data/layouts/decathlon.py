@@ -3,7 +3,7 @@
 import reprlib
 from pathlib import Path
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data.cases import Case, Dataset, by_name, check_files, order_labels, stem
 from segpipe.data.layouts.base import Layout
 from segpipe.data.layouts.dataset_json import DatasetJson, mentions

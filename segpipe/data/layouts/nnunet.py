@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data.cases import Case, Dataset, check_files, order_labels
 from segpipe.data.layouts.base import Layout, content_hint, list_folder
 from segpipe.data.layouts.channel_files import ChannelFiles

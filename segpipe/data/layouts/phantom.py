@@ -1,6 +1,6 @@
 """The generated dataset, written on first use."""
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data.cases import Dataset
 from segpipe.data.layouts.base import Layout
 from segpipe.data.layouts.decathlon import Decathlon

@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data.cases import Case, Dataset, by_name, check_files
 from segpipe.data.layouts.base import Layout, existing_root, layout_hint
 from segpipe.data.tables import TableRow, find_tables, read_rows
