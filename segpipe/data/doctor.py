@@ -15,7 +15,7 @@ from nibabel.orientations import aff2axcodes
 
 from segpipe.config.data import Data
 from segpipe.data import cache
-from segpipe.data.cases import Case, Dataset
+from segpipe.data.cases import Case, Dataset, name_of
 from segpipe.data.inspected_case import Finding, InspectedCase
 from segpipe.data.inspection import inspect_case
 from segpipe.errors import DataError
@@ -59,7 +59,7 @@ def inspect_cases(
     with ThreadPoolExecutor() as threads:
         cases = list(threads.map(inspect, [*train, *val]))
     _check_channels(cases, channels)
-    _check_copies(cases, {case.name for case in val})
+    _check_copies(cases, set(map(name_of, val)))
     _check_handedness(cases)
     return cases
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segpipe.data.cases import Case
+from segpipe.data.cases import Case, name_of
 from segpipe.errors import ConfigError
 from segpipe.files import write_json
 from segpipe.text import closest
@@ -49,7 +49,7 @@ def split_cases(
     """
     if file is not None:
         source = f"data.split={file}"
-        split = _read_split(file, fold, [case.name for case in cases])
+        split = _read_split(file, fold, list(map(name_of, cases)))
     elif any(case.split for case in cases):
         source = "the table's split column"
         split = _column_split(cases, fold)
@@ -115,7 +115,7 @@ def _validate_on(cases: Sequence[Case], names: set[str]) -> Split:
     """Return the split in which the cases of these names validate and all others train."""
     train = []
     val = []
-    for name in sorted(case.name for case in cases):
+    for name in sorted(map(name_of, cases)):
         side = val if name in names else train
         side.append(name)
     return Split(tuple(train), tuple(val))

@@ -53,6 +53,6 @@ class ChannelFiles:
         """
         cases = []
         for name, files in sorted(self.files.items()):
-            images = tuple(files[suffix] for suffix in sorted(files))
-            cases.append(Case(name, images, labels.get(name)))
+            images = dict(sorted(files.items())).values()
+            cases.append(Case(name, tuple(images), labels.get(name)))
         return tuple(cases)
