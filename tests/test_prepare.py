@@ -279,7 +279,7 @@ def test_the_fingerprint_is_of_the_training_cases_alone(tmp_path: Path) -> None:
 
 
 def test_a_cpu_that_trains_cuts_its_own_patches() -> None:
-    usual, given_ = composed().trainer, composed("data.workers=3").trainer
+    usual, given_ = composed().data.workers, composed("data.workers=3").data.workers
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert (count_workers(usual, cpu), count_workers(given_, cpu), count_workers(given_, gpu)) == (
         0,

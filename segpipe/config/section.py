@@ -75,7 +75,7 @@ class RegisteredSection(Section):
         """Return the keys that the registry adds, with type and help."""
         fields = {}
         for name, entry in cls.registry.entries().items():
-            annotation = Annotated[cls.entry_type, Field(description=entry.help)]
+            annotation: Any = Annotated[cls.entry_type, Field(description=entry.help)]
             fields[name] = FieldInfo.from_annotation(annotation)
         return fields
 

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from segpipe.config.train import Train, TrainerOptions
+from segpipe.config.train import Train
 from segpipe.data.augment import Augmentation, make_augmentation
 from segpipe.data.cases import Case
 from segpipe.data.patches import ContinuingSampler, Patches, augment_batch
@@ -44,7 +44,7 @@ class CaseData(pl.LightningDataModule):
         self.val_cases = val
         self.plan = plan
         self.options = options
-        self.workers = count_workers(options.trainer, device)
+        self.workers = count_workers(options.data.workers, device)
         self.patches: Patches | None = None
         self.augmentation: Augmentation | None = None
         if device.type == "cuda":
@@ -100,13 +100,13 @@ class CaseData(pl.LightningDataModule):
         return augment_batch(self.augmentation, batch)
 
 
-def count_workers(options: TrainerOptions, device: torch.device) -> int:
-    """Return how many processes cut patches.
+def count_workers(requested: int | None, device: torch.device) -> int:
+    """Return how many processes cut patches: as many as requested, else by the device.
 
     There are none where the network runs on the CPU, whose cores they would take from it.
     """
-    if options.workers is not None:
-        return options.workers
+    if requested is not None:
+        return requested
     if device.type != "cuda":
         return 0
     return min((os.cpu_count() or 1) - 1, MOST_WORKERS)
