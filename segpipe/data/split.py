@@ -12,6 +12,7 @@ import numpy as np
 from segpipe.data.cases import Case, name_of
 from segpipe.errors import ConfigError
 from segpipe.files import write_json
+from segpipe.stored import SCHEMA
 from segpipe.text import closest
 
 NNUNET_SEED = 12345
@@ -65,7 +66,7 @@ def split_cases(
 
 def write_split(split: Split, path: Path) -> None:
     """Write a split as a file that `split_cases` reads."""
-    write_json(path, asdict(split))
+    write_json(path, {"schema": SCHEMA, **asdict(split)})
 
 
 def _column_split(cases: Sequence[Case], fold: int | None) -> Split:
