@@ -11,7 +11,7 @@ import numpy as np
 
 from segpipe import checkpoint
 from segpipe.checkpoint import Trained
-from segpipe.config.data import Data
+from segpipe.config.data import Data, data_options
 from segpipe.config.probe import Probe
 from segpipe.config.train import Loss
 from segpipe.config.validation import validate
@@ -136,7 +136,7 @@ def find_cases(options: Probe, first: Trained) -> list[Case]:
         SegpipeError: if the dataset does not exist, or a case is not in it.
     """
     assert options.checkpoint is not None
-    data = validate(Data, first.config["data"])
+    data = data_options(first.config["data"])
     if options.data_root is not None:
         data = data.model_copy(update={"root": options.data_root})
     dataset = open_dataset(data)
