@@ -66,7 +66,7 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
         raise DataError(
             f"{name}: has {volume.shape[0]} channels, but the network was planned for {len(plan.channels)}"
         )
-    image = model_space(plan).enter(volume)
+    image = model_space(plan).to_model(volume)
     body = (image > AIR_HU).any(0) if all(how == "ct" for how in plan.normalise) else None
     return PreparedScan(normalise(image, plan), volume, body)
 
