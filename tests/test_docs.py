@@ -28,9 +28,9 @@ from support.commands import PROJECT, REPOSITORY
 
 from segpipe.config.compose import check, hydra_on_conf
 from segpipe.config.predict import Predict
-from segpipe.config.resume import command_line
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
+from segpipe.resume import command_line
 
 PAGES = sorted(
     {*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("data/*.md"), *REPOSITORY.glob("benchmarks/*.md")}

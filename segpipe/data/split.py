@@ -12,7 +12,8 @@ import numpy as np
 
 from segpipe.data.cases import Case
 from segpipe.errors import ConfigError
-from segpipe.files import write_text
+from segpipe.files import write_json
+from segpipe.stored import SCHEMA
 
 NNUNET_SEED = 12345
 RANDOM_SEED = (
@@ -65,7 +66,7 @@ def split_cases(
 
 def write_split(split: Split, path: Path) -> None:
     """Writes a split as a file that `split_cases` reads."""
-    write_text(path, json.dumps(asdict(split), indent=1) + "\n")
+    write_json(path, {"schema": SCHEMA, **asdict(split)})
 
 
 def _drawn(cases: Sequence[Case], folds: int, fold: int | None, fraction: float) -> Split:
