@@ -26,7 +26,7 @@ from segpipe.nets.build import build
 from segpipe.nets.gradient import layers_in_order
 from segpipe.plan import Plan
 from segpipe.training.callbacks.gradient_flow import GradientFlow
-from segpipe.training.loss import SegmentationLoss, loss_weights
+from segpipe.training.loss import SegmentationLoss
 from segpipe.training.optim import make_optimizer
 from segpipe.windows import to_network
 
@@ -50,7 +50,7 @@ def epoch(
     network = build(options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels).to(
         device
     )
-    loss = SegmentationLoss(plan, loss_weights(options.optim))
+    loss = SegmentationLoss(plan, options.loss.weights)
     optimizer = make_optimizer(network, options.optim)
     image, label = (
         to_network(batch_of(plan)[name].to(device), plan.slice_axis) for name in ("image", "label")

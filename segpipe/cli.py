@@ -25,7 +25,7 @@ FAILURE = "failure.txt"  # in the folder of a run of a sweep: why it failed
 
 def train() -> None:
     """`segpipe-train`: trains one network, or one for each combination of a sweep."""
-    from segpipe.config.resume import command_line
+    from segpipe.resume import command_line
 
     def typed() -> list[str]:
         return command_line(sys.argv[1:])
@@ -39,7 +39,7 @@ def predict() -> None:
 
 
 def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
-    from segpipe.config.resume import begun, is_done, resumed
+    from segpipe.resume import is_done, resumable, resumed
 
     options = validate(Train, resumed(values, overrides))
     if options.verbose:
@@ -53,7 +53,7 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
 
         return diagnose(options, folder)
     if options.resume is None:
-        options = options.model_copy(update={"resume": begun(folder, overrides)})
+        options = options.model_copy(update={"resume": resumable(folder, overrides)})
         if is_done(folder):
             log.info("%s is done already", folder)
             return 0

@@ -31,6 +31,7 @@ from segpipe.reporting.plots import draw_curves
 from segpipe.reporting.rendering import add_to_viewer, draw_prediction, show_scores
 from segpipe.reporting.run_page import write_facts, write_interrupted, write_report
 from segpipe.reporting.viewer import ViewerBudget
+from segpipe.stored import SCHEMA
 from segpipe.terminal import relative_to_cwd, show_next
 from segpipe.text import count
 from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
@@ -225,8 +226,8 @@ class Run:
 
     def _record(self) -> None:
         """Write down config, plan and environment, and let `runs/latest` point here."""
-        config = self.options.model_dump(mode="json")
-        plan = self.plan.model_dump(mode="json")
+        config = {"schema": SCHEMA, **self.options.model_dump(mode="json")}
+        plan = {"schema": SCHEMA, **self.plan.model_dump(mode="json")}
         write_text(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         write_text(self.folder / "plan.yaml", yaml.safe_dump(plan, sort_keys=False))
         write_text(self.folder / "environment.json", environment(self.overrides))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from support.networks import network
 from torch import nn
 
-from segpipe.config.compose import CONF
+from segpipe.config.compose import hydra_on_conf
 from segpipe.config.probe import Depth
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
@@ -23,7 +23,7 @@ from segpipe.training.callbacks.gradient_flow import GradientFlow
 
 
 def depth_options(*overrides: str) -> Depth:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra_on_conf():
         values = OmegaConf.to_container(compose("depth", overrides=list(overrides)), resolve=True)
     return validate(Depth, values)  # type: ignore[arg-type]
 

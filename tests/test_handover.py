@@ -13,7 +13,6 @@ from segpipe.card import card
 from segpipe.checkpoint import KEY, NETWORK, TrainedOn, load, load_ensemble, metadata
 from segpipe.config.checkpoint_tools import Card, Export
 from segpipe.config.compose import check, defaults
-from segpipe.config.resume import resumed
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.data.cases import Case
@@ -26,6 +25,7 @@ from segpipe.nets.build import build
 from segpipe.planning.fingerprint import content_of
 from segpipe.planning.rules import make_plan
 from segpipe.prediction.predictor import Predictor
+from segpipe.resume import resumed
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
 

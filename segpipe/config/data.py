@@ -9,6 +9,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     Tag,
+    TypeAdapter,
     field_validator,
     model_validator,
 )
@@ -110,3 +111,12 @@ DataChoice = Annotated[
     Annotated[Data, Tag("(files)")] | Annotated[PhantomData, Tag("(phantom)")],
     Discriminator(_kind),
 ]
+
+
+def data_options(values: dict[str, Any]) -> Data:
+    """Return the options of a dataset, as a run's config holds them.
+
+    Raises:
+        pydantic.ValidationError: if they are not such options.
+    """
+    return TypeAdapter(DataChoice).validate_python(values)

@@ -50,7 +50,7 @@ class OneOf:
         if value in names:
             return value
         quoted = [repr(name) for name in names]
-        expected = " or ".join([", ".join(quoted[:-1]), quoted[-1]])
+        expected = quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
         raise PydanticCustomError(
             "literal_error", "Input should be {expected}", {"expected": expected}
         )
@@ -75,7 +75,7 @@ class RegisteredSection(Section):
         """Return the keys that the registry adds, with type and help."""
         fields = {}
         for name, entry in cls.registry.entries().items():
-            annotation = Annotated[cls.entry_type, Field(description=entry.help)]
+            annotation: Any = Annotated[cls.entry_type, Field(description=entry.help)]
             fields[name] = FieldInfo.from_annotation(annotation)
         return fields
 

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from segpipe.nets.ensemble import Ensemble
 from segpipe.text import first_line
 
 log = logging.getLogger("segpipe")
-Backend = Literal["torch", "openvino"]
+Backend = str  # a name of the registry
 
 
 class OpenVino(nn.Module):

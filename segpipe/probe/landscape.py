@@ -30,7 +30,7 @@ from segpipe.plan import Plan
 from segpipe.probe.pictures import draw_landscapes
 from segpipe.probe.trained import TrainedRun, find_cases, open_runs, output_folder, same_targets
 from segpipe.terminal import progress_bar, show_next, show_table
-from segpipe.training.loss import SegmentationLoss, loss_weights
+from segpipe.training.loss import SegmentationLoss
 from segpipe.windows import to_network
 
 log = logging.getLogger("segpipe")
@@ -130,7 +130,7 @@ def loss_of(
 ) -> Callable[[], float]:
     """The loss of a network on these patches as its weights are now; terms are weighted as those of the first run."""
     device, axis = run.predictor.device, run.plan.slice_axis
-    loss = SegmentationLoss(run.plan, loss_weights(first.optim))
+    loss = SegmentationLoss(run.plan, first.loss.weights)
     image, label = (to_network(patches.to(device), axis) for patches in (image, label))
 
     @torch.inference_mode()

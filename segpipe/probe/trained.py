@@ -11,9 +11,9 @@ import numpy as np
 
 from segpipe import checkpoint
 from segpipe.checkpoint import Trained
-from segpipe.config.data import Data
+from segpipe.config.data import Data, data_options
 from segpipe.config.probe import Probe
-from segpipe.config.train import Optim
+from segpipe.config.train import Loss
 from segpipe.config.validation import validate
 from segpipe.data.cases import Case
 from segpipe.data.datasets import open_dataset
@@ -48,9 +48,9 @@ class TrainedRun:
         return self.trained.plan
 
     @property
-    def optim(self) -> Optim:
+    def loss(self) -> Loss:
         """The options of its loss."""
-        return validate(Optim, self.trained.config["optim"])
+        return validate(Loss, self.trained.config["loss"])
 
 
 def open_runs(options: Probe) -> list[TrainedRun]:
@@ -112,7 +112,7 @@ def find_cases(options: Probe, first: Trained) -> list[Case]:
         SegpipeError: if the dataset is not there, or a case is not in it.
     """
     assert options.checkpoint is not None
-    data = validate(Data, first.config["data"])
+    data = data_options(first.config["data"])
     if options.data_root is not None:
         data = data.model_copy(update={"root": options.data_root})
     dataset = open_dataset(data)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segpipe import checkpoint
-from segpipe.config.data import Data
+from segpipe.config.data import data_options
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.data.datasets import open_dataset
@@ -87,7 +87,7 @@ def _draw(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
         choose_format(options.trainer.precision, device),
     )
     case = next(
-        one for one in open_dataset(validate(Data, run.config["data"])).cases if one.name == name
+        one for one in open_dataset(data_options(run.config["data"])).cases if one.name == name
     )
     prediction = predictor.predict(case.images)
     truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]

@@ -26,12 +26,8 @@ class StudyReport(Callback):
 
         folder = Path(config.hydra.sweep.dir)
         try:
-            report(
-                folder,
-                validate(
-                    ComparisonOptions, OmegaConf.to_container(config.comparison, resolve=True)
-                ),
-            )  # type: ignore[arg-type]
+            values: Any = OmegaConf.to_container(config.comparison, resolve=True)
+            report(folder, validate(ComparisonOptions, values))
         except SegpipeError as error:
             log.error("%s: %s", folder, error)
             sys.exit(error.exit_status)

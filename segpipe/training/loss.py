@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from torch.nn.functional import cross_entropy as softmax_cross_entropy
 
-from segpipe.config.train import Optim
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 from segpipe.registry import LOSSES
@@ -89,11 +88,6 @@ def mean_of_known(
     """Return the mean over annotated voxels and channels; 0 where no voxel is annotated."""
     number = known.sum() * values.shape[1]
     return (values * known).sum() / number.clamp(min=1)
-
-
-def loss_weights(options: Optim) -> dict[str, float]:
-    """Return the weight of each term by registered name."""
-    return {"dice": options.dice, "cross_entropy": options.cross_entropy}
 
 
 class SegmentationLoss(nn.Module):

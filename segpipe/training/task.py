@@ -18,7 +18,7 @@ from segpipe.errors import DivergedError
 from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
-from segpipe.training.loss import SegmentationLoss, loss_weights
+from segpipe.training.loss import SegmentationLoss
 from segpipe.training.optim import make_optimizer
 from segpipe.training.schedule import Budget, learning_rate
 from segpipe.windows import to_network
@@ -55,7 +55,7 @@ class SegmentationTask(pl.LightningModule):
         self.budget = budget
         self.number_format: NumberFormat = number_format
         self.data = data
-        self.loss = SegmentationLoss(plan, loss_weights(options.optim))
+        self.loss = SegmentationLoss(plan, options.loss.weights)
         self.dice: list[np.ndarray] = []  # a row per validated case, a column per target
         self.validated: list[str] = []  # names of those cases
 
