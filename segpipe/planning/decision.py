@@ -27,7 +27,7 @@ class Decision(Generic[T]):
         return f"{self.entry}: {self.why}"
 
 
-def by_times(sizes: Iterable[float | None]) -> str:
+def by_times(sizes: Iterable[float | int | None]) -> str:
     """Return sizes of three digits joined by `x`; `own` where a scan keeps its own."""
     words = []
     for size in sizes:

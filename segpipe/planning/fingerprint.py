@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from segpipe.data.inspection import InspectedCase
+from segpipe.data.inspected_case import InspectedCase
 from segpipe.errors import DataError
 
 BINS = 60  # of a histogram

@@ -7,7 +7,7 @@ import torch
 
 from segpipe.config.train import Train
 from segpipe.data.cases import Dataset
-from segpipe.data.inspection import InspectedCase
+from segpipe.data.inspected_case import InspectedCase
 from segpipe.device import NumberFormat
 from segpipe.plan import Plan
 from segpipe.planning.fingerprint import fingerprint, label_ids
