@@ -203,7 +203,9 @@ class Batch:
                 known, outcome.made_from, self.folder, self.options.retry_failed
             ):
                 return Waiting(scan, known)
-            self.predictor.fallbacks_for(read_grid(scan.images[0]))  # what is too large is not even read
+            self.predictor.fallbacks_for(
+                read_grid(scan.images[0])
+            )  # what is too large is not even read
             with timed(outcome.seconds, "read"):
                 return Waiting(scan, outcome, prepare_scan(scan.images, self.predictor.plan))
         except Exception as error:  # whatever is wrong with this scan, the others can still be done
