@@ -40,7 +40,7 @@ class Entry:
     colour: str = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class Registry(Generic[T]):
     """The entries of one kind, by name, in the order of their definition.
 

@@ -15,6 +15,7 @@ from segpipe.reporting.page import Link, Page, Picture, Table, embed, write_page
 from segpipe.reporting.plots import draw_boxes, draw_curves
 from segpipe.reporting.run_record import Record, plain
 from segpipe.reporting.viewer import Viewer, ViewerBudget, make_viewer
+from segpipe.stored import SCHEMA
 from segpipe.terminal import relative_to_cwd
 from segpipe.text import first_line
 from segpipe.training.callbacks.history import CASES
@@ -149,6 +150,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
 
 def _for_machines(run: Record, stopped: str) -> dict[str, object]:
     return {
+        "schema": SCHEMA,
         "stopped": stopped or None,
         "summary": [asdict(line) for line in summarise(run.scores)] if run.scores else [],
         "scores": [asdict(one) for one in run.scores],

@@ -9,9 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from segpipe.metrics import Score
+from segpipe.stored import read_yaml
 from segpipe.training.callbacks.history import CASES, CaseDice
 from segpipe.training.callbacks.phases import Phase, read_phases
 
@@ -31,12 +30,12 @@ class Record:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The run's options."""
-        return yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+        return read_yaml(self.folder / "config.yaml")
 
     @cached_property
     def plan(self) -> dict[str, Any]:
         """What was derived from the cases."""
-        return yaml.safe_load((self.folder / "plan.yaml").read_text(encoding="utf-8"))
+        return read_yaml(self.folder / "plan.yaml")
 
     @property
     def labels(self) -> list[str]:
@@ -46,7 +45,8 @@ class Record:
     @cached_property
     def split(self) -> dict[str, list[str]]:
         """Names of the cases that train and validate."""
-        return self.json("split.json")
+        split = self.json("split.json")
+        return {side: split[side] for side in ("train", "val")}
 
     @cached_property
     def environment(self) -> dict[str, Any]:

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 
-from segpipe.config.compose import validate
 from segpipe.config.train import Train
+from segpipe.config.validation import validate
 from segpipe.device import choose_device, choose_format
-from segpipe.plan import Plan
 from segpipe.planning.memory import step_mib
+from segpipe.stored import read_plan, read_yaml
 from segpipe.study.statistics import Difference, Interval, compare, holm, interval, warn_of_few
 from segpipe.study.sweep import Sweep, SweepRun, Variant, differ, values
 
@@ -231,7 +230,7 @@ def _price(variant: Variant) -> Cost:
     run = next(iter(variant.runs.values()))
     options = validate(Train, run.config | {"resume": None})
     number_format = choose_format(options.trainer.precision, choose_device(options.trainer.device))
-    plan = Plan.model_validate(yaml.safe_load((run.folder / "plan.yaml").read_text()))
+    plan = read_plan(run.folder / "plan.yaml", read_yaml(run.folder / "plan.yaml"))
     seconds = [run.seconds_per_step for run in variant.runs.values()]
     return Cost(
         variant.name,

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from segpipe import checkpoint
-from segpipe.config.compose import validate
-from segpipe.config.train import Data, Train
+from segpipe.config.data import data_options
+from segpipe.config.train import Train
+from segpipe.config.validation import validate
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import read_labels
 from segpipe.device import choose_device, choose_format
@@ -86,7 +87,7 @@ def _draw(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
         choose_format(options.trainer.precision, device),
     )
     case = next(
-        one for one in open_dataset(validate(Data, run.config["data"])).cases if one.name == name
+        one for one in open_dataset(data_options(run.config["data"])).cases if one.name == name
     )
     prediction = predictor.predict(case.images)
     truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segpipe.config.train import Study
+from segpipe.config.train import ComparisonOptions
 from segpipe.files import write_rows, write_text
 from segpipe.reporting.page import (
     NOT_KNOWN,
@@ -80,7 +80,7 @@ class StudyPage(Page):
     files: Sequence[Link]
 
 
-def report(folder: Path, options: Study) -> Evidence | None:
+def report(folder: Path, options: ComparisonOptions) -> Evidence | None:
     """Writes `study.html`, `study.md`, `study.csv` and `study/*.png` into a sweep's folder, and prints the findings.
 
     Returns:
@@ -110,7 +110,7 @@ def report(folder: Path, options: Study) -> Evidence | None:
     return evidence
 
 
-def _page(evidence: Evidence, options: Study, folder: Path) -> StudyPage:
+def _page(evidence: Evidence, options: ComparisonOptions, folder: Path) -> StudyPage:
     sweep, pictures = evidence.sweep, folder / "study"
     plots = {"curves": "Training: mean over runs, and a band from the lowest to the highest run"}
     draw_bands(sweep.variants, pictures / "curves.png")

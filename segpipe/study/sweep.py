@@ -15,9 +15,10 @@ from jaxtyping import Float
 
 from segpipe.cli import FAILURE
 from segpipe.config.compose import chosen, defaults, sweep_jobs
-from segpipe.config.resume import SHOWN, is_done
 from segpipe.errors import ConfigError
 from segpipe.metrics import Score
+from segpipe.resume import is_done
+from segpipe.stored import read_config, read_yaml
 
 REPEATS = ("seed", "data.fold")  # what repeats a variant, rather than making another one
 Repeat = tuple[str, ...]  # the overrides of `REPEATS`
@@ -44,11 +45,9 @@ class SweepRun:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Its options, as plain values; with the usual ones of what is only shown, which an older run has not."""
-        usual = defaults("train")
-        return {key: usual[key] for key in SHOWN} | yaml.safe_load(
-            (self.folder / "config.yaml").read_text()
-        )
+        """The run's options as plain values, as the present schema has them."""
+        file = self.folder / "config.yaml"
+        return read_config(file, read_yaml(file))
 
     @cached_property
     def network(self) -> dict[str, Any]:

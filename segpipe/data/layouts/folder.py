@@ -4,7 +4,7 @@ import re
 from collections.abc import Container
 from pathlib import Path
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data.cases import ENDINGS, Case, Dataset, stem
 from segpipe.data.layouts.base import (
     Layout,

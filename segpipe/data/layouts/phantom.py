@@ -1,6 +1,6 @@
 """The generated dataset, written on first use."""
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data, PhantomData
 from segpipe.data.cases import Dataset
 from segpipe.data.layouts.base import Layout
 from segpipe.data.layouts.decathlon import Decathlon
@@ -14,6 +14,7 @@ class Phantom(Layout):
 
     def read(self, data: Data) -> Dataset:
         """Write the phantom where it does not exist yet, and read its cases."""
+        assert isinstance(data, PhantomData)
         assert data.root is not None
         write_phantom(data.root, **data.phantom.model_dump())
         return Decathlon().read(data)
