@@ -1,4 +1,4 @@
-"""Output of a running command: log lines, progress bars and tables that do not overwrite each other.
+"""Output of a running command: log lines, progress bars and tables, one above the other.
 
 The terminal shows log lines from INFO on, or from DEBUG on with `verbose=true`; the log file holds
 all of them, and the tables too.

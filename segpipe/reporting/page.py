@@ -1,7 +1,7 @@
 """Pages of one HTML file, with all pictures inside and no request to the network.
 
-A page is a frozen dataclass derived from `Page`, and a template in `templates/` that renders it. The
-template extends `base.html` and takes tables, pictures and facts from `parts.html`.
+A page is a frozen dataclass derived from `Page`, and a template in `templates/` that renders it.
+The template extends `base.html` and takes tables, pictures and facts from `parts.html`.
 """
 
 import base64
