@@ -1,19 +1,22 @@
-"""`python -m segpipe.card checkpoint=RUN`: what a checkpoint says of itself, on one screen."""
+"""`python -m segpipe.card checkpoint=RUN`: a description of a checkpoint on one screen."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segpipe.cli import launch, print_page
 from segpipe.config.checkpoint_tools import Card
 from segpipe.config.validation import validate
 
+if TYPE_CHECKING:
+    from segpipe.checkpoint import Trained
+
 UNKNOWN = "not noted"
 
 
 def card(file: Path) -> str:
-    """The card of a checkpoint, or of the best one of a run.
+    """Return the description of a checkpoint, or of the best one of a run, as lines of text.
 
     Raises:
         ConfigError: if there is none.
@@ -21,49 +24,58 @@ def card(file: Path) -> str:
     from segpipe import checkpoint
 
     trained = checkpoint.load(file)
-    plan, data, model = trained.plan, trained.data, trained.config["model"]
-    weights = sum(weight.numel() for weight in trained.network.parameters())
-    known = [
-        value for value in trained.dice.values() if not math.isnan(value)
-    ]  # of labels that the cases have
-    seen = f"slices across axis {plan.slice_axis}" if plan.slice_axis is not None else "volumes"
+    version = f"(segpipe {trained.version}, step {trained.step:,})"
     rows: list[tuple[str, Iterable[str]]] = [
-        ("file", [f"{checkpoint.find(file)} (segpipe {trained.version}, step {trained.step:,})"]),
-        ("network", [f"{model['network']}, {model['dims']}D, {weights:,} parameters, on {seen}"]),
-        (
-            "channels",
-            [f"{name} ({how})" for name, how in zip(plan.channels, plan.normalise, strict=True)],
-        ),
-        ("labels", [f"{number} {name}" for name, number in plan.labels.items()]),
-        (
-            "regions",
-            [f"{name} of {', '.join(map(str, ids))}" for name, ids in (plan.regions or {}).items()],
-        ),
-        (
-            "data",
-            [
-                f"{data.name}: {data.train} cases train, {data.validate} validate"
-                if data
-                else UNKNOWN
-            ],
-        ),
-        ("data hash", [data.content if data else UNKNOWN]),
-        ("Dice", [f"{value:.4f} {name}" for name, value in trained.dice.items()] or [UNKNOWN]),
-        (
-            "mean Dice",
-            [f"{sum(known) / len(known):.4f} over whole validation scans"] if known else [],
-        ),
-        ("plan", plan.reasons),
+        ("file", [f"{checkpoint.find(file)} {version}"]),
+        *_network_rows(trained),
+        *_data_rows(trained),
+        ("plan", trained.plan.reasons),
         ("use", [f"segpipe-predict checkpoint={file} input=SCANS output=MASKS"]),
     ]
     return "\n".join(_lines(rows))
 
 
-def _lines(rows: list[tuple[str, Iterable[str]]]) -> Iterator[str]:
-    widest = max(len(name) for name, _ in rows)
+def _network_rows(trained: "Trained") -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield the rows on the network, its input channels and its outputs."""
+    plan = trained.plan
+    model = trained.config["model"]
+    weights = sum(weight.numel() for weight in trained.network.parameters())
+    volumes = plan.slice_axis is None
+    seen = "volumes" if volumes else f"slices across axis {plan.slice_axis}"
+    yield "network", [f"{model['network']}, {model['dims']}D, {weights:,} parameters, on {seen}"]
+    channels = zip(plan.channels, plan.normalise, strict=True)
+    yield "channels", [f"{name} ({method})" for name, method in channels]
+    yield "labels", [f"{number} {name}" for name, number in plan.labels.items()]
+    regions = []
+    for name, ids in (plan.regions or {}).items():
+        regions.append(f"{name} of {', '.join(map(str, ids))}")
+    yield "regions", regions
+
+
+def _data_rows(trained: "Trained") -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield the rows on the cases of the training and on the scores."""
+    data = trained.data
+    if data is None:
+        yield "data", [UNKNOWN]
+        yield "data hash", [UNKNOWN]
+    else:
+        yield "data", [f"{data.name}: {data.train} cases train, {data.validate} validate"]
+        yield "data hash", [data.content]
+    scores = [f"{value:.4f} {name}" for name, value in trained.dice.items()]
+    yield "Dice", scores or [UNKNOWN]
+    # labels that no validation case has are NaN
+    valid = [value for value in trained.dice.values() if not math.isnan(value)]
+    if valid:
+        yield "mean Dice", [f"{sum(valid) / len(valid):.4f} over whole validation scans"]
+
+
+def _lines(rows: Sequence[tuple[str, Iterable[str]]]) -> Iterator[str]:
+    """Yield the lines of all rows, with the name beside the first line of each."""
+    width = max(len(name) for name, _ in rows)
     for name, lines in rows:
         for number, line in enumerate(lines):
-            yield f"{'' if number else name:{widest}}  {line}"
+            heading = "" if number else name
+            yield f"{heading:{width}}  {line}"
 
 
 def _print(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""`python -m segpipe.export checkpoint=RUN output=network.onnx`: a trained network for use without torch."""
+"""`python -m segpipe.export checkpoint=RUN output=network.onnx`: a network for use without torch."""
 
 import json
 import logging
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
     from segpipe.checkpoint import Trained
 
 log = logging.getLogger("segpipe")
-ALIKE = 0.999  # share of voxels in which ONNX and torch must agree
+MIN_AGREEMENT = 0.999  # share of voxels in which ONNX and torch must agree
 AXES = "xyz"
 
 
 def export(checkpoints: Sequence[Path], file: Path) -> float:
-    """Writes the network of a checkpoint, or the mean of several, as ONNX, and checks it against torch on noise.
+    """Write the network of a checkpoint, or the mean of several, as ONNX; compare it with torch.
 
-    Its input `image` is `(batch, channels, *space)` in float32, in model space and normalised as the plan says; its
-    output `logits` is `(batch, labels, *space)`. Batch and space may have any size that the network can halve. The
-    plan, the labels and the config stand in the file's metadata under `segpipe`, as JSON.
+    The input `image` is `(B, C, *spatial)` in float32, in model space and normalised as the plan
+    says; the output `logits` is `(B, labels, *spatial)`. Batch and spatial axes may have any size
+    that the network can halve. Plan, labels and config are stored as JSON in the metadata entry
+    `segpipe`.
 
     Args:
-        checkpoints: a run's folder or a checkpoint file, or several.
-        file: to write.
+        checkpoints: folder of a run or a checkpoint file, or several.
+        file: ONNX file to write.
 
     Returns:
-        The share of voxels with the same label as torch's, the smallest of two sizes.
+        The share of voxels with torch's label, on noise of two sizes the smaller one.
 
     Raises:
         ConfigError: if ONNX is not installed, or cannot take the network.
@@ -54,10 +55,9 @@ def export(checkpoints: Sequence[Path], file: Path) -> float:
     window = trained.plan.network_patch
     with atomic(file) as part:
         _write(trained, window, part)
-        alike = min(
-            agreement(trained, part, size) for size in (window, [2 * window[0], *window[1:]])
-        )
-        if alike < ALIKE:
+        longer = [2 * window[0], *window[1:]]
+        alike = min(agreement(trained, part, window), agreement(trained, part, longer))
+        if alike < MIN_AGREEMENT:
             raise SegpipeError(
                 f"{file}: only {alike:.2%} of voxels are as torch has them, so it was not written"
             )
@@ -65,20 +65,17 @@ def export(checkpoints: Sequence[Path], file: Path) -> float:
 
 
 def _write(trained: "Trained", window: Sequence[int], file: Path) -> None:
+    """Write the network as ONNX with names of its axes and with its metadata."""
     import onnx_ir  # pyright: ignore[reportMissingImports]
     import torch
 
     plan = trained.plan
-    for noisy in (
-        "torch.onnx",
-        "onnxscript",
-        "onnx_ir",
-    ):  # they tell of each node that they take away
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for package in ("torch.onnx", "onnxscript", "onnx_ir"):  # they log each node they remove
+        logging.getLogger(package).setLevel(logging.ERROR)
     sizes = dict.fromkeys((0, *range(2, 2 + len(window))), torch.export.Dim.DYNAMIC)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own calls into itself
+            warnings.simplefilter("ignore")  # deprecations inside torch
             program = torch.onnx.export(
                 trained.network,
                 (torch.zeros(2, len(plan.channels), *window),),
@@ -88,10 +85,11 @@ def _write(trained: "Trained", window: Sequence[int], file: Path) -> None:
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:  # the exporter tells in many ways what it does not know
+    except Exception as error:  # the exporter raises many types for unsupported networks
         raise ConfigError(f"ONNX: cannot take this network ({first_line(error)})") from None
     assert program is not None
-    graph, space = program.model.graph, list(AXES[: len(window)])
+    graph = program.model.graph
+    space = list(AXES[: len(window)])
     graph.inputs[0].shape = onnx_ir.Shape(["batch", len(plan.channels), *space])
     graph.outputs[0].shape = onnx_ir.Shape(["batch", plan.outputs, *space])
     about = {
@@ -106,26 +104,27 @@ def _write(trained: "Trained", window: Sequence[int], file: Path) -> None:
 
 
 def agreement(trained: "Trained", file: Path, size: Sequence[int]) -> float:
-    """The share of voxels to which onnxruntime gives torch's label, or region by region its answer, on noise.
+    """Return the share of voxels to which onnxruntime gives torch's label, on noise.
+
+    For regions, return the share of voxels and regions with torch's decision.
 
     Args:
-        trained: the network in torch.
-        file: the same as ONNX.
-        size: of the space.
+        trained: network in torch.
+        file: the same network as ONNX.
+        size: of the spatial axes.
     """
     import onnxruntime  # pyright: ignore[reportMissingImports]
     import torch
 
-    noise = torch.randn(
-        1, len(trained.plan.channels), *size, generator=torch.Generator().manual_seed(0)
-    )
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, len(trained.plan.channels), *size, generator=rng)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    found = torch.from_numpy(session.run(None, {"image": noise.numpy()})[0])
+    computed = torch.from_numpy(session.run(None, {"image": noise.numpy()})[0])
     with torch.inference_mode():
         expected = trained.network(noise)
     if trained.plan.regions is not None:
-        return float(((found > 0) == (expected > 0)).float().mean())
-    return float((found.argmax(1) == expected.argmax(1)).float().mean())
+        return float(((computed > 0) == (expected > 0)).float().mean())
+    return float((computed.argmax(1) == expected.argmax(1)).float().mean())
 
 
 def _export(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
