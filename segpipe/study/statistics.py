@@ -64,6 +64,8 @@ def interval(table: Float[np.ndarray, "cases labels"], seed: int = 0) -> Interva
     """
     table = table[:, ~np.isnan(table).all(axis=0)]
     table = table[~np.isnan(table).all(axis=1)]
+    if not table.size:
+        return Interval(np.nan, np.nan, np.nan)
     mean = float(_mean(table, np.arange(len(table))))
     if len(table) < 2 or np.ptp(case_means(table)) == 0:
         return Interval(mean, *((np.nan, np.nan) if len(table) < 2 else (mean, mean)))
@@ -123,6 +125,8 @@ def wilcoxon_p(table: Float[np.ndarray, "cases labels"]) -> float:
 
 
 def _rank_biserial(differences: Float[np.ndarray, " cases"]) -> float:
+    if not len(differences):
+        return float("nan")
     moved = differences[differences != 0]
     if not len(moved):
         return 0.0
