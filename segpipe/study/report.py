@@ -8,15 +8,30 @@ from pathlib import Path
 from segpipe.config.train import Study
 from segpipe.files import write_table, write_text
 from segpipe.metrics import metrics_of
-from segpipe.reporting.page import NOT_KNOWN, Cell, Column, Link, Page, Picture, Table
-from segpipe.reporting.page import embed, write_page
+from segpipe.reporting.page import (
+    NOT_KNOWN,
+    Cell,
+    Column,
+    Link,
+    Page,
+    Picture,
+    Table,
+    embed,
+    write_page,
+)
 from segpipe.study.evidence import MAIN, Evidence, analyse
 from segpipe.study.findings import cautions, findings
 from segpipe.study.hard_cases import draw_hard_cases
 from segpipe.study.plots import draw_bands, draw_cases, draw_differences
 from segpipe.study.sweep import Sweep, find_reference, read_sweep
-from segpipe.study.tables import comparison_table, csv_table, markdown_table, problems_table
-from segpipe.study.tables import targets_table, variants_table
+from segpipe.study.tables import (
+    comparison_table,
+    csv_table,
+    markdown_table,
+    problems_table,
+    targets_table,
+    variants_table,
+)
 from segpipe.terminal import show_next, show_table
 
 log = logging.getLogger("segpipe")
