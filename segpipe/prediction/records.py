@@ -64,7 +64,7 @@ def read_records(folder: Path) -> dict[str, ScanRecord]:
     try:
         rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["scans"]
         found = [
-            ScanRecord(**{**row, "scores": [Score(**score) for score in row["scores"]]})
+            ScanRecord(**{**row, "scores": [Score.from_values(score) for score in row["scores"]]})
             for row in rows
         ]
     except (ValueError, KeyError, TypeError):
@@ -76,7 +76,10 @@ def read_records(folder: Path) -> dict[str, ScanRecord]:
 
 def write_records(folder: Path, outcomes: dict[str, ScanRecord]) -> None:
     """Writes the outcomes, whole or not at all."""
-    rows = [asdict(outcomes[name]) for name in sorted(outcomes)]
+    rows: list[dict[str, Any]] = []
+    for name in sorted(outcomes):
+        scores = [score.to_values() for score in outcomes[name].scores]
+        rows.append({**asdict(outcomes[name]), "scores": scores})
     write_text(folder / FILE, json.dumps({"scans": rows}, indent=1) + "\n")
 
 
