@@ -8,6 +8,13 @@ from segpipe.config.train import Normalise
 
 ANISOTROPIC = (
     3.0  # a volume whose spacings differ by more than this factor is treated in-plane first
+# voxels that a training step, or a batch of windows, holds; by device and number of network axes
+BATCH_VOXELS = {
+    ("cpu", 2): 4 * 128**2,
+    ("cpu", 3): 2 * 40**3,
+    ("cuda", 2): 12 * 512**2,
+    ("cuda", 3): 2 * 128**3,
+}
 )
 
 
