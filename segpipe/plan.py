@@ -6,8 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.config.train import Normalise
 
-ANISOTROPIC = (
-    3.0  # a volume whose spacings differ by more than this factor is treated in-plane first
+ANISOTROPIC = 3.0  # a volume whose spacings differ by a larger factor is treated in-plane first
 # voxels that a training step, or a batch of windows, holds; by device and number of network axes
 BATCH_VOXELS = {
     ("cpu", 2): 4 * 128**2,
@@ -15,7 +14,6 @@ BATCH_VOXELS = {
     ("cuda", 2): 12 * 512**2,
     ("cuda", 3): 2 * 128**3,
 }
-)
 
 
 def network_axes(slice_axis: int | None) -> list[int]:
