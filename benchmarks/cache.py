@@ -18,7 +18,8 @@ import torch
 from step import options_of, plan_of
 
 from segpipe.data.cases import Case
-from segpipe.data.patches import Patches, PreparedCase
+from segpipe.data.patches import Patches
+from segpipe.data.prepared_case import PreparedCase
 
 VOLUMES, SHAPE, PATCHES, SIZE = 20, (512, 512, 200), 1000, 96
 GIB = 2**30

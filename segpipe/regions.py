@@ -50,7 +50,7 @@ def _check_ids(given: Mapping[str, Sequence[int]], labels: dict[str, int]) -> No
 
 def _check_all_labels_used(given: Mapping[str, Sequence[int]], labels: dict[str, int]) -> None:
     """Check that every label other than the background is in a region."""
-    used = {number for ids in given.values() for number in ids}
+    used = set().union(*given.values())
     for label, number in labels.items():
         if number and number not in used:
             raise ConfigError(

@@ -51,8 +51,13 @@ def test_an_entry_is_named_after_content_and_settings(tmp_path: Path) -> None:
     (entry,) = prepare_all([scan], plan(), folder)
     copy = case(tmp_path, seed=0)
     assert prepare_all([copy], plan(), folder) == [entry]
-    for other in (plan("plan.spacing=[2,1,1]"), plan("plan.normalise=ct"), plan("plan.normalise=none"),
-                  plan(labels=LABELS | {"cyst": 7})):  # fmt: skip
+    others = [
+        plan("plan.spacing=[2,1,1]"),
+        plan("plan.normalise=ct"),
+        plan("plan.normalise=none"),
+        plan(labels=LABELS | {"cyst": 7}),
+    ]
+    for other in others:
         assert prepare_all([scan], other, folder) != [entry]
     assert prepare_all([scan], plan("plan.patch=[8,8,8]"), folder) == [entry]
     label = bytearray(scan.label.read_bytes())  # type: ignore[union-attr]
@@ -67,11 +72,11 @@ def test_a_prepared_case_is_not_prepared_again(
 ) -> None:
     cases = [case(tmp_path, seed) for seed in range(2)]
     folder = tmp_path / "cache"
-    entrys = prepare_all(cases, plan(), folder)
+    entries = prepare_all(cases, plan(), folder)
     monkeypatch.setattr(
         "segpipe.data.prepared_case.prepare_case", lambda *_: pytest.fail("prepared again")
     )
-    assert prepare_all(cases, plan(), folder) == entrys
+    assert prepare_all(cases, plan(), folder) == entries
 
 
 def test_two_may_build_one_entry_at_once(tmp_path: Path) -> None:
@@ -85,10 +90,11 @@ def test_two_may_build_one_entry_at_once(tmp_path: Path) -> None:
 
 
 def test_one_that_is_killed_leaves_no_half_entry(tmp_path: Path) -> None:
-    """Entries are written in a process that is killed at some moment; each one that exists is complete."""
+    """Entries are written in a process that is killed; each one that exists is complete."""
     program = (
         "import sys, numpy as np; from pathlib import Path; from segpipe.data import cache\n"
-        "for i in range(10**6): cache.write_entry(Path(sys.argv[1]) / str(i), {'a': np.arange(200_000), 'b': np.arange(9)})"
+        "arrays = {'a': np.arange(200_000), 'b': np.arange(9)}\n"
+        "for i in range(10**6): cache.write_entry(Path(sys.argv[1]) / str(i), arrays)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as process:
         while len(list(tmp_path.glob("[0-9]*"))) < 3:

@@ -1,4 +1,4 @@
-"""Twenty broken datasets, each named rightly; corrected copies; and real scans in which nothing is wrong."""
+"""Twenty broken datasets, each diagnosed; repaired copies; real scans without a finding."""
 
 import csv
 import gzip
@@ -194,7 +194,7 @@ def test_one_blank_channel_of_several_stops_nobody(tmp_path: Path) -> None:
 
 
 def test_what_is_not_wrong_is_not_named(tmp_path: Path) -> None:
-    """An affine that differs by rounding, a scan stored from left to right, an oblique one, whole numbers as floats."""
+    """Affines that differ by rounding, scans stored from left to right or oblique, float labels."""
     dataset(tmp_path)
     label(label_of().astype(np.float32), affine_of(shift=5e-4))(tmp_path)
     flipped = np.diag([-1.0, 1.0, 2.0, 1.0])
@@ -251,7 +251,7 @@ def test_what_is_cut_out_of_its_background_is_measured(tmp_path: Path) -> None:
 
 
 def test_a_case_that_is_mirrored_among_the_others_is_named(tmp_path: Path) -> None:
-    """One of twelve is stored left-handed: a header that lost a sign mirrors the patient, and nothing else tells."""
+    """One of twelve is left-handed: a header that lost a sign mirrors the patient."""
     dataset(tmp_path, cases=12)
     both(np.diag([-1.0, 1.0, 2.0, 1.0]))(tmp_path)
     (found,) = findings(tmp_path)

@@ -20,14 +20,16 @@ from segpipe.data.patches import Patches
 
 
 @pytest.mark.parametrize(("foreground", "share"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5)])
-def test_patches_are_centred_on_labels_as_often_as_asked(foreground: float, share: float) -> None:
+def test_patches_are_centred_on_labels_as_often_as_requested(
+    foreground: float, share: float
+) -> None:
     label = torch.zeros(1, 40, 40, 40, dtype=torch.uint8)
     label[:, 20, 20, 20] = 1
     planned = plan("plan.patch=[4,4,4]", labels={"background": 0, "organ": 1})
     prepared = {"image": label.float(), "label": label, "indices": voxel_indices(label, 2)}
-    still = composed("augment=none").augment
+    none = composed("augment=none").augment
     hits = [
-        cut_and_augment(planned, foreground, still, prepared, seed)["label"].any()
+        cut_and_augment(planned, foreground, none, prepared, seed)["label"].any()
         for seed in range(200)
     ]
     assert np.mean(hits) == pytest.approx(share, abs=0.12)

@@ -67,7 +67,7 @@ def inspect_cases(
 def _inspect_once(
     case: Case, labels: dict[str, int] | None, ignore: int | None, cache_folder: Path
 ) -> InspectedCase:
-    names = [str(file) for file in case.files]
+    names = list(map(str, case.files))
     try:
         entry = cache.entry_path(cache_folder, case.files, "inspected", names, labels, ignore)
     except DataError:

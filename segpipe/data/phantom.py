@@ -104,12 +104,16 @@ def _is_present(root: Path, settings: Settings) -> bool:
         ) from None
     different = [key for key in settings if present.get(key) != settings[key]]
     if different:
-        has = ", ".join(f"{key}={present.get(key)}" for key in different)
-        needs = ", ".join(f"{key}={settings[key]}" for key in different)
         raise DataError(
-            f"{root} holds a phantom with {has}, not {needs}; choose another data.root for this one"
+            f"{root} holds a phantom with {_values_text(present, different)}, not "
+            f"{_values_text(settings, different)}; choose another data.root for this one"
         )
     return True
+
+
+def _values_text(settings: Settings, keys: list[str]) -> str:
+    """Return some settings as a message shows them: `train=9, seed=0`."""
+    return ", ".join(f"{key}={settings.get(key)}" for key in keys)
 
 
 def _write_dataset(folder: Path, settings: Settings) -> None:

@@ -98,17 +98,15 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
     cache.remove_abandoned(folder)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         entries = list(threads.map(lambda case: _entry_path(case, plan, folder), cases))
-        missing = [
-            (case, entry)
-            for case, entry in zip(cases, entries, strict=True)
-            if cache.read_entry(entry) is None
-        ]
+        missing: dict[Path, Case] = {}
+        for entry, case in zip(entries, cases, strict=True):
+            if cache.read_entry(entry) is None:
+                missing[entry] = case
         if missing:
-            _check_room([case for case, _ in missing], len(cases), plan, folder)
+            _check_room(list(missing.values()), len(cases), plan, folder)
 
-        def prepare(case_and_entry: tuple[Case, Path]) -> None:
-            case, entry = case_and_entry
-            prepare_case(case, plan).save(entry)
+        def prepare(entry: Path) -> None:
+            prepare_case(missing[entry], plan).save(entry)
 
         with progress_bar() as bar:
             preparing = bar.add_task("preparing cases", total=len(missing), note="")

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def write_split(split: Split, path: Path) -> None:
 def _column_split(cases: Sequence[Case], fold: int | None) -> Split:
     if fold is not None:
         raise ConfigError("data.fold: the table has a split column; take away either")
-    return _validate_on(cases, {case.name for case in cases if case.split == "val"})
+    return _divide(cases, lambda case: case.split == "val")
 
 
 def _fold_split(cases: Sequence[Case], folds: int, fold: int) -> Split:
@@ -109,16 +109,16 @@ def _sorted_groups(cases: Sequence[Case]) -> list[str]:
 
 def _validate_on_groups(cases: Sequence[Case], groups: list[str], chosen: np.ndarray) -> Split:
     val = {groups[index] for index in chosen}
-    return _validate_on(cases, {case.name for case in cases if _group_of(case) in val})
+    return _divide(cases, lambda case: _group_of(case) in val)
 
 
-def _validate_on(cases: Sequence[Case], names: set[str]) -> Split:
-    """Return the split in which the cases of these names validate and all others train."""
+def _divide(cases: Sequence[Case], validates: Callable[[Case], bool]) -> Split:
+    """Return the split in which these cases validate and all others train."""
     train = []
     val = []
-    for name in sorted(map(name_of, cases)):
-        side = val if name in names else train
-        side.append(name)
+    for case in sorted(cases, key=name_of):
+        side = val if validates(case) else train
+        side.append(case.name)
     return Split(tuple(train), tuple(val))
 
 

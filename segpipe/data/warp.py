@@ -17,6 +17,7 @@ from torch.nn.functional import grid_sample, pad
 CELLS = 5  # an axis is divided into so many parts, each stretched or squeezed
 BEND = 0.1  # by at most this share of its length
 BOTH = ("image", "label")
+OTHER_AXES = ((1, 2), (0, 2), (0, 1))  # of each axis
 
 
 class RandWarpd(Randomizable, MapTransform):
@@ -94,7 +95,7 @@ class RandWarpd(Randomizable, MapTransform):
 
 def _rotation(axis: int, angle: float) -> np.ndarray:
     """Return the rotation about an axis by an angle in radians: (3, 3)."""
-    first, second = (other for other in range(3) if other != axis)
+    first, second = OTHER_AXES[axis]
     rotation = np.eye(3)
     rotation[first, first] = math.cos(angle)
     rotation[first, second] = -math.sin(angle)

@@ -33,7 +33,7 @@ class ChannelFiles:
         Raises:
             DataError: with the first case that has too few or too many.
         """
-        required = [f"_{channel:04d}" for channel in range(channels)]
+        required = list(map("_{:04d}".format, range(channels)))
         for case, files in self.files.items():
             if sorted(files) == required or (channels == 1 and list(files) == [""]):
                 continue
