@@ -180,7 +180,7 @@ def test_regions_are_learnt_scored_and_shown(trained: Path) -> None:
 
 def test_a_network_is_described_without_training(trained: Path) -> None:
     wanted = [
-        "model.describe=true",
+        "mode=describe",
         "model.long_skips=none",
         "model.match=params",
         "plan.patch=[40,40,40]",
