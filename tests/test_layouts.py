@@ -572,7 +572,7 @@ def test_a_layout_of_an_extension_is_opened_and_recognised(
 
     touch(tmp_path, "a.nii", "label_a.nii")
     assert [case.name for case in read_dataset("flat", tmp_path).cases] == ["a"]
-    assert refusal("decathlon", tmp_path).endswith("; this looks like data=flat")
+    assert refusal("decathlon", tmp_path).endswith("; this looks like data.layout=flat")
     with pytest.raises(ConfigError, match="layout flat: there is one of that name already"):
         LAYOUTS.register("flat", help="another")(Flat)
 
