@@ -718,7 +718,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for place, save in (("outputs.write_mask", ["mask"]), ("maps._room", ["entropy"])):
+    for place, save in (("outputs.write_mask", ["mask"]), ("maps._mapped_zeros", ["entropy"])):
         monkeypatch.setattr(f"segpipe.prediction.{place}", full)
         with pytest.raises(DataError, match="the disk is full; make room and run again to go on"):
             predict_batch(predicting(trained, tmp_path, save=save))

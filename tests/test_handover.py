@@ -118,7 +118,7 @@ def test_masks_of_onnx_are_those_of_torch(tmp_path: Path) -> None:
             return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
     trained = load(source)
-    predictor = Predictor(trained.network, trained.plan, CPU, windows=3)
+    predictor = Predictor(trained.network, trained.plan, CPU, batch_size=3)
     scan = next((write_phantom(tmp_path / "data", train=1, test=1) / "imagesTs").iterdir())
     ours, theirs = predictor(scan), predictor.with_network(Onnx())(scan)
     assert (ours == theirs).mean() >= 0.999

@@ -113,5 +113,5 @@ def test_a_mask_shows_the_innermost_region(seed: int) -> None:
         [torch.from_numpy(np.isin(truth, region)) for region in found.regions.values()]
     ).float()
     grid = Grid.of(MetaTensor(torch.zeros(1, 5, 4, 3), torch.eye(4)))
-    mask = ModelSpace((None, None, None)).leave([sure], 0, grid, ids)[0].numpy()
+    mask = ModelSpace((None, None, None)).to_native([sure], 0, grid, ids)[0].numpy()
     assert np.array_equal(mask, truth)

@@ -85,7 +85,7 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
             f"{name}: has {volume.shape[0]} channels, but the network was planned for "
             f"{len(plan.channels)}"
         )
-    image = model_space(plan).enter(volume)
+    image = model_space(plan).to_model(volume)
     body = None
     if set(plan.normalise) == {"ct"}:
         body = (image > AIR_HU).any(0)

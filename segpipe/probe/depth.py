@@ -119,7 +119,7 @@ def _profile(long: str, short: str, measured: Sequence[Measurement]) -> Profile:
 def _geometric_mean(values: np.ndarray) -> np.ndarray:
     """Return the geometric mean over the first axis; 0 where a value is 0."""
     with np.errstate(divide="ignore"):
-        return np.exp(np.log(values).mean(0))
+        return np.asarray(np.exp(np.log(values).mean(0)))
 
 
 def measure(options: Depth, long: LongSkip, short: ShortSkip, seed: int) -> Measurement:

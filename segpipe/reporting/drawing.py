@@ -47,7 +47,7 @@ def draw_network(stages: Sequence[Stage], title: str, picture: Path) -> None:
         title: text above the picture.
         picture: PNG to write.
     """
-    levels = sum(stage.name.startswith("encoder") for stage in stages)
+    levels = sum(stage.name.startswith("encoder ") for stage in stages)
     rows = levels or FOREIGN_HEIGHT * len(stages)
     figure = Figure(figsize=(11, 1.6 + LEVEL_HEIGHT * rows), layout="constrained")
     axes = figure.add_subplot()
@@ -56,7 +56,7 @@ def draw_network(stages: Sequence[Stage], title: str, picture: Path) -> None:
         _draw_u(axes, {stage.name: stage for stage in stages}, _Layout(levels))
     else:
         for index, stage in enumerate(stages):
-            _draw_box(axes, (0, -FOREIGN_HEIGHT * index), stage, FOREIGN)
+            _draw_box(axes, (0.0, -FOREIGN_HEIGHT * index), stage, FOREIGN)
         axes.set_xlim(-1.5 * WIDTH, 1.5 * WIDTH)
     axes.set_title(title, fontsize=11)
     axes.autoscale_view(scalex=bool(levels))

@@ -115,7 +115,7 @@ def _mark_bottleneck(axes: Axes, stages: Sequence[str]) -> None:
 
 def _bottleneck(stages: Sequence[str]) -> float:
     """Return the middle of the layers of the coarsest encoder stage; of other networks, of all."""
-    encoder = [stage for stage in stages if stage.startswith("encoder")]
+    encoder = [stage for stage in stages if stage.startswith("encoder ")]
     if not encoder:
         return (len(stages) - 1) / 2
     return float(np.flatnonzero(np.array(stages) == encoder[-1]).mean())
