@@ -7,6 +7,13 @@ from pydantic import BaseModel, ConfigDict
 from segpipe.config.train import Normalise
 
 ANISOTROPIC = (
+# voxels of a training step by device and dimensions, and of windows computed at once
+BATCH_VOXELS = {
+    ("cpu", 2): 4 * 128**2,
+    ("cpu", 3): 2 * 40**3,
+    ("cuda", 2): 12 * 512**2,
+    ("cuda", 3): 2 * 128**3,
+}
     3.0  # a volume whose spacings differ by more than this factor is treated in-plane first
 )
 
