@@ -122,7 +122,8 @@ def check_files(source: Path, cases: Sequence[Case]) -> None:
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise DataError(
-            f"{source}: {len(missing)} of {len(files)} named files do not exist, such as {missing[0]}"
+            f"{source}: {len(missing)} of {len(files)} named files do not exist, such as "
+            f"{missing[0]}"
         )
 
 
