@@ -41,8 +41,8 @@ def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 def _check_extensions(source: Path, saved: list[str], typed: list[str]) -> None:
-    missing = [name for name in saved if name not in typed]
-    if missing:
+    given = [Path(name).name for name in typed]
+    if any(Path(name).name not in given for name in saved):
         raise ConfigError(
             f"{source}: was started with extensions=[{','.join(saved)}]: give them again; code "
             "that a folder names is never run"

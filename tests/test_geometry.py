@@ -208,7 +208,7 @@ def broken_files(folder: Path) -> dict[str, str]:
         "nan.nii.gz": "3 of 512 voxels are NaN or infinite",
         "five.nii.gz": r"has the shape \(2, 3, 4, 1, 2\)",
         "flat.nii": "zero or undefined axis",
-        "huge.nii": r"asks for \(30000, 30000, 30000\) voxels",
+        "huge.nii": r"declares \(30000, 30000, 30000\) voxels",
     }
 
 

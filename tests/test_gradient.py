@@ -29,8 +29,7 @@ def depth_options(*overrides: str) -> Depth:
 
 
 def relative_gradient(long: str, short: str, *overrides: str) -> np.ndarray:
-    pulls, _ = measure(depth_options(*overrides), long, short, seed=0)  # type: ignore[arg-type]
-    return np.array([pull.relative_gradient for pull in pulls])
+    return measure(depth_options(*overrides), long, short, seed=0).gradients
 
 
 def test_without_skips_the_gradient_vanishes_and_short_skips_keep_it() -> None:

@@ -1,4 +1,4 @@
-"""Overlapping regions: each learnt by its own sigmoid, scored as its union, and shown in one mask."""
+"""Overlapping regions: learnt by sigmoids, scored as unions, and shown in one mask."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_deep_supervision_halves_each_coarser_level(regions: str | None) -> None
 @given(seed=st.integers(0, 2**31))
 @settings(deadline=None, max_examples=20)
 def test_a_mask_shows_the_innermost_region(seed: int) -> None:
-    """Written by its own ids, and read again as unions, every nested set of regions is what it was."""
+    """Any nested set of regions is the same after it was written as a mask and read again."""
     truth = np.random.default_rng(seed).integers(0, 4, (5, 4, 3))
     found = plan()
     assert found.regions is not None

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from segpipe.errors import ConfigError
 from segpipe.nets.skip_inputs import skip_inputs
 from segpipe.nets.skips import ConcatSkip
-from segpipe.probe.lesion import Means, Shuffled, replaced
+from segpipe.probe.replacements import Shuffled, SkipMeans, replaced
+from segpipe.registry import LONG_SKIPS
 
+WITH_SKIP = [name for name in LONG_SKIPS if name != "none"]
 FOREIGN = {
     "UNet": (library.UNet(2, 1, 2, (4, 8, 16), (2, 2)), 2),
     "AttentionUnet": (library.AttentionUnet(2, 1, 2, (4, 8, 16), (2, 2)), 2),
@@ -22,83 +24,97 @@ FOREIGN = {
 
 
 def image(channels: int = 2, size: int = 8, seed: int = 0) -> Tensor:
-    return torch.randn(
-        2, channels, size, size, generator=torch.Generator().manual_seed(seed)
-    ).double()
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(2, channels, size, size, generator=rng).double()
 
 
-@pytest.mark.parametrize("long", ["add", "concat", "gate"])
+def first_decoder_conv(net: nn.Module) -> nn.Conv2d:
+    return next(
+        module for module in net.decoder_stages[0].modules() if isinstance(module, nn.Conv2d)
+    )
+
+
+def unchanged(skip: Tensor) -> Tensor:
+    return skip
+
+
+@pytest.mark.parametrize("long", WITH_SKIP)
 def test_each_level_is_replaced_alone_and_given_back(long: str) -> None:
-    net, x = network(2, (long, long)).eval(), image()
-    whole = net(x)
+    net = network(2, (long, long)).eval()
+    x = image()
+    intact = net(x)
     skips = skip_inputs(net)
     assert [skip.name for skip in skips] == ["level 0", "level 1"]
     for skip in skips:
-        with replaced(skip, lambda came: came):
-            assert torch.equal(net(x), whole)
+        with replaced(skip, unchanged):
+            assert torch.equal(net(x), intact)
         with replaced(skip, torch.zeros_like):
-            assert not torch.equal(net(x), whole)
-        assert torch.equal(net(x), whole)
+            assert not torch.equal(net(x), intact)
+        assert torch.equal(net(x), intact)
 
 
-def test_a_level_without_a_skip_has_no_entrance() -> None:
+def test_a_level_without_a_skip_has_no_input() -> None:
     assert [skip.name for skip in skip_inputs(network(2, ("none", "add")))] == ["level 1"]
     with pytest.raises(ConfigError, match="its network has no long skip"):
         skip_inputs(network(2, ("none", "none")))
 
 
 def test_a_skip_that_is_not_used_is_not_missed() -> None:
-    """The fusing convolution's weights for the skip are 0: not a bit of the output may change."""
-    net, x = network(2).eval(), image()
-    join, fuse = net.skips[0], net.decoder_stages[0]
+    """The decoder's weights for the skip are 0: not a bit of the output may change."""
+    net = network(2).eval()
+    x = image()
+    join = net.skips[0]
     assert isinstance(join, ConcatSkip)
-    first = next(part for part in fuse.modules() if isinstance(part, nn.Conv2d))
     with torch.no_grad():
-        first.weight[:, join.channels - 3 :] = (
-            0  # the encoder's 3 channels lie behind those from below
-        )
-    whole, skip = net(x), skip_inputs(net)[0]
-    means = Means()
-    with replaced(skip, means):
+        # the encoder's 3 channels are behind those from below
+        first_decoder_conv(net).weight[:, join.channels - 3 :] = 0
+    intact = net(x)
+    skip = skip_inputs(net)[0]
+    means = SkipMeans()
+    with replaced(skip, means.record):
         net(x)
-    for change in (torch.zeros_like, means.instead, lambda came: came.flip(0)):
+    for change in (torch.zeros_like, means.like, lambda value: value.flip(0)):
         with replaced(skip, change):
-            assert torch.equal(net(x), whole)
-    assert torch.equal(Shuffled(net, skip)(torch.cat([x, image(seed=1)], 1)), whole)
+            assert torch.equal(net(x), intact)
+    assert torch.equal(Shuffled(net, skip)(torch.cat([x, image(seed=1)], 1)), intact)
 
 
 def test_the_mean_is_over_cases_and_space() -> None:
-    means, first, second = Means(), image(seed=1), image(seed=2)
-    means(first), means(second)
-    both = torch.cat([first, second]).mean([0, 2, 3])
-    assert torch.allclose(means.instead(first), both.view(1, 2, 1, 1).expand_as(first))
+    means = SkipMeans()
+    first = image(seed=1)
+    second = image(seed=2)
+    means.record(first)
+    means.record(second)
+    expected = torch.cat([first, second]).mean([0, 2, 3])
+    assert torch.allclose(means.like(first), expected.view(1, 2, 1, 1).expand_as(first))
 
 
 def test_a_shuffled_skip_is_that_of_the_other_scan() -> None:
-    """Where the decoder sees nothing but the finest skip, shuffling gives the other scan's answer."""
+    """Where the decoder sees only the finest skip, shuffling gives the other scan's logits."""
     net = network(2).eval()
     with torch.no_grad():
-        next(
-            part for part in net.decoder_stages[0].modules() if isinstance(part, nn.Conv2d)
-        ).weight[:, :-3] = 0
-    own, other = image(), image(seed=1)
+        first_decoder_conv(net).weight[:, :-3] = 0
+    scan = image()
+    other = image(seed=1)
     shuffled = Shuffled(net, skip_inputs(net)[0])
-    assert torch.allclose(shuffled(torch.cat([own, other], 1)), net(other))
-    assert not torch.allclose(net(own), net(other))
+    assert torch.allclose(shuffled(torch.cat([scan, other], 1)), net(other))
+    assert not torch.allclose(net(scan), net(other))
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_skips_of_monais_networks_are_found(name: str) -> None:
     net, count = FOREIGN[name]
-    net, x = net.eval(), image(1, 64).float()
+    net = net.eval()
+    x = image(1, 64).float()
     with torch.no_grad():
-        whole, skips = net(x), skip_inputs(net)
+        intact = net(x)
+        skips = skip_inputs(net)
         assert len(skips) == count
         for skip in skips:
-            with replaced(skip, lambda came: came):
-                assert torch.equal(net(x), whole)
+            with replaced(skip, unchanged):
+                assert torch.equal(net(x), intact)
             with replaced(skip, torch.zeros_like):
-                assert not torch.equal(net(x), whole)
+                assert not torch.equal(net(x), intact)
 
 
 def test_a_network_whose_skips_enter_no_module_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The options of `python -m segpipe.study`: how trained networks, and one that is not trained, are looked into."""
+"""The options of `python -m segpipe.probe`, and of `python -m segpipe.study`."""
 
 from pathlib import Path
 from typing import Annotated, Literal

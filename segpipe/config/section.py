@@ -50,7 +50,7 @@ class OneOf:
         if value in names:
             return value
         quoted = [repr(name) for name in names]
-        expected = " or ".join([", ".join(quoted[:-1]), quoted[-1]])
+        expected = quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
         raise PydanticCustomError(
             "literal_error", "Input should be {expected}", {"expected": expected}
         )

@@ -58,8 +58,8 @@ class Dataset:
     declares_channels: bool = False
 
 
-def by_name(case: Case) -> str:
-    """Return the name of a case, as the key by which cases are sorted."""
+def name_of(case: Case) -> str:
+    """Return the name of a case, to sort cases by it or to list their names."""
     return case.name
 
 
@@ -136,8 +136,8 @@ def check_unique(root: Path, dataset: Dataset) -> None:
     for case in (*dataset.cases, *dataset.test):
         images += map(str, case.images)
     occurrences = {
-        "case name": Counter(map(by_name, dataset.cases)),
-        "test case name": Counter(map(by_name, dataset.test)),
+        "case name": Counter(map(name_of, dataset.cases)),
+        "test case name": Counter(map(name_of, dataset.test)),
         "image": Counter(images),
     }
     for kind, counter in occurrences.items():

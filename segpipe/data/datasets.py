@@ -29,8 +29,16 @@ def open_dataset(data: Data) -> Dataset:
     if data.labels is not None:
         labels = order_labels(data.labels, "data.labels", ConfigError)
     if labels is not None and data.ignore_label is not None:
-        labels = {name: number for name, number in labels.items() if number != data.ignore_label}
+        labels = _without_id(labels, data.ignore_label)
     return replace(dataset, labels=labels)
+
+
+def _without_id(labels: dict[str, int], ignored: int) -> dict[str, int]:
+    remaining = dict(labels)
+    for name, number in labels.items():
+        if number == ignored:
+            del remaining[name]
+    return remaining
 
 
 def split_dataset(dataset: Dataset, data: Data) -> Split:

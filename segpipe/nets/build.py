@@ -43,7 +43,8 @@ def build(
         network = build_foreign(model, in_channels, out_channels)
     else:
         network = _build_unet(model, in_channels, out_channels, strides, kernels)
-    return network.to(memory_format=CHANNELS_LAST[model.dims])  # type: ignore[call-overload]
+    _to_channels_last(network, model.dims)
+    return network
 
 
 def _build_unet(
@@ -112,6 +113,13 @@ def short_skip_at(model: Model, part: str, level: int) -> str:
     if model.short_skips_in not in (part, "both"):
         return "none"
     return per_level(model.short_skips, len(model.channels))[level]
+
+
+def _to_channels_last(network: nn.Module, dims: int) -> None:
+    """Lay the weights of convolutions out channels last; weights of other ranks stay."""
+    for parameter in network.parameters():
+        if parameter.ndim == dims + 2:
+            parameter.data = parameter.data.to(memory_format=CHANNELS_LAST[dims])
 
 
 def init_weights(network: nn.Module, seed: int) -> None:

@@ -101,7 +101,7 @@ class UNet(nn.Module):
             x = down(x)
         decoded = []
         for i in reversed(range(len(self.ups))):
-            x = self.skips[i](self.ups[i](x), encoded[i])
+            x = self.skips[i](self.ups[i](x), encoded.pop())  # popped, so that it can be freed
             x = self.decoder_stages[i](x)
             decoded.insert(0, x)
         if self.training and len(self.heads) > 1:

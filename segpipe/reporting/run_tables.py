@@ -156,8 +156,10 @@ def cases(run: Record, pictures: Mapping[str, Picture]) -> Table | None:
 
 def findings(run: Record) -> Table | None:
     """What the doctor has found; None where that is nothing."""
-    said = ("case", "severity", "problem", "mend")
-    rows: list[list[Cell]] = [[row[name] for name in said] for row in run.rows("doctor.csv")]
+    rows: list[list[Cell]] = []
+    for row in run.rows("doctor.csv"):
+        remedy = row["remedy"] if "remedy" in row else row["mend"]  # its name in 0.1.0
+        rows.append([row["case"], row["severity"], row["problem"], remedy])
     columns = [Column(name) for name in ("case", "severity", "problem", "what to do")]
     return Table(f"{_count(len(rows), 'finding')} of the doctor", columns, rows) if rows else None
 

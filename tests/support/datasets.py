@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data.cases import Dataset
 from segpipe.data.datasets import open_dataset
 

@@ -46,8 +46,7 @@ def existing_root(data: Data) -> Path:
     root = data.root
     assert root is not None
     if not root.exists():
-        neighbours = [path.name for path in list_folder(root.parent)]
-        hint = closest_hint(root.name, neighbours)
+        hint = closest_hint(root.name, list_names(root.parent))
         raise ConfigError(f"data.root={root}: no such folder{hint}")
     return root
 
@@ -77,9 +76,14 @@ def list_folder(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def list_names(folder: Path) -> list[str]:
+    """Return the names of the visible contents of a folder, sorted."""
+    return [path.name for path in list_folder(folder)]
+
+
 def content_hint(folder: Path) -> str:
     """Return what a folder holds, to end a message with: `; found a.txt, b.txt`."""
-    names = [path.name for path in list_folder(folder)]
+    names = list_names(folder)
     if not names:
         return "; the folder is empty or missing"
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""

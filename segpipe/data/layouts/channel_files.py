@@ -1,4 +1,4 @@
-"""Cases whose channels are files of their own, told apart by a suffix: `_0000`, `_0001` and so on."""
+"""Cases with a file per channel; its name ends in the channel's number, as `_0000`, `_0001`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ class ChannelFiles:
         Raises:
             DataError: with the first case that has too few or too many.
         """
-        required = [f"_{channel:04d}" for channel in range(channels)]
+        required = list(map("_{:04d}".format, range(channels)))
         for case, files in self.files.items():
             if sorted(files) == required or (channels == 1 and list(files) == [""]):
                 continue
@@ -53,6 +53,6 @@ class ChannelFiles:
         """
         cases = []
         for name, files in sorted(self.files.items()):
-            images = tuple(files[suffix] for suffix in sorted(files))
-            cases.append(Case(name, images, labels.get(name)))
+            images = dict(sorted(files.items())).values()
+            cases.append(Case(name, tuple(images), labels.get(name)))
         return tuple(cases)

@@ -62,32 +62,40 @@ class DatasetJson:
         """Return the name that the dataset gives itself, else that of its folder."""
         return str(self.content.get("name", self.file.parent.name))
 
-    def names_by_number(self, key: str, example: str) -> list[tuple[int, str]]:
-        """Return an object such as `{"0": "MRI"}` as pairs of number and name, by number.
+    def names_by_number(self, key: str, example: str) -> dict[int, str]:
+        """Return an object such as `{"0": "MRI"}` as names by number, in the order of the numbers.
 
         Raises:
             DataError: if the value of `key` is not such an object; the message quotes `example`.
         """
-        value = self.content.get(key)
-        pairs = list(value.items()) if isinstance(value, dict) else []
-        return self._numbered(pairs, key, example)
+        names: dict[int, str] = {}
+        for number, name in self._object(key, example).items():
+            names[self._number(number, key, example)] = str(name)
+        return dict(sorted(names.items()))
 
-    def numbers_by_name(self, key: str, example: str) -> list[tuple[int, str]]:
-        """Return an object such as `{"background": 0}` as pairs of number and name, by number.
+    def numbers_by_name(self, key: str, example: str) -> dict[str, int]:
+        """Return an object such as `{"background": 0}` as numbers by name.
 
         Raises:
             DataError: if the value of `key` is not such an object; the message quotes `example`.
         """
-        value = self.content.get(key)
-        pairs = []
-        if isinstance(value, dict):
-            pairs = [(number, name) for name, number in value.items()]
-        return self._numbered(pairs, key, example)
+        numbers: dict[str, int] = {}
+        for name, number in self._object(key, example).items():
+            numbers[str(name)] = self._number(number, key, example)
+        return numbers
 
-    def _numbered(
-        self, pairs: list[tuple[Any, Any]], key: str, example: str
-    ) -> list[tuple[int, str]]:
-        if not pairs or not all(str(number).isdecimal() for number, _ in pairs):
-            found = reprlib.repr(self.content.get(key))
-            raise DataError(f"{self.file}: '{key}' must be as {example}, got {found}")
-        return sorted((int(number), str(name)) for number, name in pairs)
+    def _object(self, key: str, example: str) -> dict[str, Any]:
+        value = self.content.get(key)
+        if not isinstance(value, dict) or not value:
+            raise self._wrong_value(key, example)
+        return value
+
+    def _number(self, number: object, key: str, example: str) -> int:
+        text = str(number)
+        if not text.isdecimal():
+            raise self._wrong_value(key, example)
+        return int(text)
+
+    def _wrong_value(self, key: str, example: str) -> DataError:
+        value = reprlib.repr(self.content.get(key))
+        return DataError(f"{self.file}: '{key}' must be as {example}, got {value}")

@@ -4,7 +4,7 @@ import reprlib
 from pathlib import Path
 
 from segpipe.config.data import Data
-from segpipe.data.cases import Case, Dataset, by_name, check_files, order_labels, stem
+from segpipe.data.cases import Case, Dataset, check_files, name_of, order_labels, stem
 from segpipe.data.layouts.base import Layout
 from segpipe.data.layouts.dataset_json import DatasetJson, mentions
 from segpipe.errors import DataError
@@ -22,7 +22,7 @@ class Decathlon(Layout):
     def read(self, data: Data) -> Dataset:
         """Read the cases that `dataset.json` lists."""
         listing = DatasetJson.read(data, "modality")
-        channels = [name for _, name in listing.names_by_number("modality", '{"0": "MRI", ...}')]
+        channels = listing.names_by_number("modality", '{"0": "MRI", ...}').values()
         train = _listed_cases(listing, "training")
         if not train:
             raise DataError(
@@ -39,9 +39,9 @@ class Decathlon(Layout):
 
 
 def _labels(listing: DatasetJson) -> dict[str, int]:
-    pairs = listing.names_by_number("labels", '{"0": "background", ...}')
-    labels = {name: number for number, name in pairs}
-    if len(labels) < len(pairs):
+    names = listing.names_by_number("labels", '{"0": "background", ...}')
+    labels = {name: number for number, name in names.items()}
+    if len(labels) < len(names):
         raise DataError(
             f"{listing.file}: two labels share a name in {listing.content['labels']}; each needs "
             "a name of its own"
@@ -57,7 +57,7 @@ def _listed_cases(listing: DatasetJson, key: str) -> tuple[Case, ...]:
         )
     cases = [_listed_case(listing.file, key, entry) for entry in entries]
     check_files(listing.file, cases)
-    return tuple(sorted(cases, key=by_name))
+    return tuple(sorted(cases, key=name_of))
 
 
 def _listed_case(file: Path, key: str, entry: object) -> Case:

@@ -25,8 +25,8 @@ class NnUNet(Layout):
         listing = DatasetJson.read(data, "channel_names")
         root = listing.file.parent
         ending = str(listing.content.get("file_ending") or ".nii.gz")
-        pairs = listing.names_by_number("channel_names", '{"0": "T1", ...}')
-        channels = tuple(name for _, name in pairs)
+        names = listing.names_by_number("channel_names", '{"0": "T1", ...}')
+        channels = tuple(names.values())
         train = _cases(root, "Tr", ending, len(channels))
         if not train:
             raise ConfigError(
@@ -54,8 +54,7 @@ def _labels(listing: DatasetJson) -> dict[str, int]:
                 "from here; give plain ids by data.labels={background:0,edema:1}, and regions by "
                 "data.regions"
             )
-    pairs = listing.numbers_by_name("labels", '{"background": 0, ...}')
-    return order_labels({name: number for number, name in pairs}, listing.file)
+    return order_labels(listing.numbers_by_name("labels", '{"background": 0, ...}'), listing.file)
 
 
 def _cases(root: Path, part: str, ending: str, channels: int) -> tuple[Case, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segpipe.config.data import Data
-from segpipe.data.cases import Case, Dataset, by_name, check_files
+from segpipe.data.cases import Case, Dataset, check_files, name_of
 from segpipe.data.layouts.base import Layout, existing_root, layout_hint
 from segpipe.data.tables import TableRow, find_tables, read_rows
 from segpipe.errors import ConfigError, DataError
@@ -42,8 +42,8 @@ class Table(Layout):
                 f"{file}: all {len(rows)} rows have the split test; there is nothing to train on"
             )
         _check_channels(file, [*cases, *test])
-        cases.sort(key=by_name)
-        test.sort(key=by_name)
+        cases.sort(key=name_of)
+        test.sort(key=name_of)
         return Dataset(file.stem, tuple(cases), tuple(test), None, ("image",))
 
 
