@@ -86,12 +86,18 @@ def read_records(folder: Path) -> dict[str, ScanRecord]:
     records: dict[str, ScanRecord] = {}
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        _check_schema(file, content)
-        for row in content["scans"]:
+        schema = int(content.get("schema", 1))
+        rows: list[dict[str, Any]] = content["scans"] if schema <= SCHEMA else []
+        for row in rows:
             record = _record(row, unknown)
             records[record.name] = record
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{file}: is not what predict.py writes; choose another output") from None
+    if schema > SCHEMA:
+        raise ConfigError(
+            f"{file}: has schema {schema}, but this segpipe knows schemas up to {SCHEMA}: "
+            "use a newer segpipe, or choose another output"
+        )
     if unknown:
         log.info("%s: ignored unknown fields: %s", file, ", ".join(sorted(unknown)))
     return records
@@ -129,20 +135,6 @@ def remove_abandoned_parts(folder: Path) -> None:
         process = part.name.removeprefix(PART).partition("-")[0]
         if not (process.isdecimal() and _is_running(int(process))):
             part.unlink(missing_ok=True)
-
-
-def _check_schema(file: Path, content: Mapping[str, Any]) -> None:
-    """Refuse the manifest of a later version.
-
-    Raises:
-        ConfigError: if it is one.
-    """
-    schema = int(content.get("schema", 1))
-    if schema > SCHEMA:
-        raise ConfigError(
-            f"{file}: has schema {schema}, but this segpipe knows schemas up to {SCHEMA}: "
-            "use a newer segpipe, or choose another output"
-        )
 
 
 def _record(row: Mapping[str, Any], unknown: set[str]) -> ScanRecord:
