@@ -9,6 +9,14 @@ from segpipe.config.train import Normalise
 ANISOTROPIC = (
     3.0  # a volume whose spacings differ by more than this factor is treated in-plane first
 )
+# voxels of a training step, or of the windows computed at once, by device and dimensions; here,
+# since the planner imports scipy and a prediction must not wait for it
+BATCH_VOXELS = {
+    ("cpu", 2): 4 * 128**2,
+    ("cpu", 3): 2 * 40**3,
+    ("cuda", 2): 12 * 512**2,
+    ("cuda", 3): 2 * 128**3,
+}
 
 
 def network_axes(slice_axis: int | None) -> list[int]:

@@ -96,9 +96,7 @@ def test_the_old_name_of_a_probe_says_the_new_one() -> None:
     call = [sys.executable, "-m", "segpipe.study", "depth", "--help"]
     done = subprocess.run(call, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == (
-        "segpipe.study: depth has a new name: python -m segpipe.probe depth\n"
-    )
+    assert done.stderr == ("segpipe.study: depth has a new name: python -m segpipe.probe depth\n")
     assert "python -m segpipe.probe depth" in done.stdout
 
 

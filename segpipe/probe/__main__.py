@@ -19,7 +19,7 @@ Measures what trained networks do, and how a deep one starts.
   python -m segpipe.probe robustness checkpoint=[RUN,RUN]   Dice under blur, noise, bias field and lost resolution
   python -m segpipe.probe depth                             gradients of a deep network at initialisation
 
-Each command has a help page: python -m segpipe.probe lesion --help"""  # noqa: E501 - a table
+Each command has a help page: python -m segpipe.probe lesion --help"""
 P = TypeVar("P", bound=Probe)
 WRONG_USAGE = 2
 
