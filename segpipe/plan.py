@@ -6,11 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.config.train import Normalise
 
-ANISOTROPIC = (
-    3.0  # a volume whose spacings differ by more than this factor is treated in-plane first
-)
-# voxels of a training step, or of the windows computed at once, by device and dimensions; here,
-# since the planner imports scipy and a prediction must not wait for it
+# a volume whose spacings differ by more than this factor is treated in-plane first
+ANISOTROPIC = 3.0
+# voxels of a training step by device and dimensions, and of windows computed at once
 BATCH_VOXELS = {
     ("cpu", 2): 4 * 128**2,
     ("cpu", 3): 2 * 40**3,
