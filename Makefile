@@ -4,7 +4,7 @@ REAL_DATA ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs clean
+.PHONY: demo test quick docs clean
 
 # 100 seconds of training on the phantom, then masks for its test scans, scored against the truth
 demo: $(VENV)/installed
@@ -19,6 +19,10 @@ test: $(VENV)/installed
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 tests $(if $(REAL_DATA),--real-data $(REAL_DATA))
+
+# the tests alone, as CI runs them under further interpreters: make quick PYTHON=python3.13 VENV=.venv313
+quick: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 tests
 
 # the pages of docs/ with the reference of config and API: site/index.html; a warning is an error
 docs: $(VENV)/documenting

@@ -18,10 +18,10 @@ from step import options_of, plan_of
 
 from segpipe.device import NumberFormat, computing_in, hold_memory
 from segpipe.nets.build import build
-from segpipe.prediction.backends import Backend, with_backend
+from segpipe.prediction.backends import BackendRequest, with_backend
 
 ROUNDS = 7
-WAYS: list[tuple[Backend, NumberFormat]] = [
+WAYS: list[tuple[str, NumberFormat]] = [
     ("torch", "float32"),
     ("torch", "bf16"),
     ("openvino", "float32"),
@@ -39,7 +39,7 @@ def main() -> None:
     network = build(options.model, 1, plan.outputs, plan.strides, plan.kernels).eval()
     x = torch.randn(1, 1, *plan.patch)
     ways = [
-        with_backend(backend, network, x.shape[1:], cpu, number_format)
+        with_backend(backend, network, BackendRequest(x.shape[1:], cpu, number_format))
         for backend, number_format in WAYS
     ]
     seconds = np.zeros((ROUNDS, len(ways)))

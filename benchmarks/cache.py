@@ -18,7 +18,8 @@ import torch
 from step import options_of, plan_of
 
 from segpipe.data.cases import Case
-from segpipe.data.patches import Patches, PreparedCase
+from segpipe.data.patches import Patches
+from segpipe.data.prepared_case import PreparedCase
 
 VOLUMES, SHAPE, PATCHES, SIZE = 20, (512, 512, 200), 1000, 96
 GIB = 2**30
@@ -33,7 +34,8 @@ def main() -> None:
         )
         patches = Patches([], plan_of(options), options)
         patches.cases = [Case(str(number), (), None) for number in range(VOLUMES)]
-        patches.places, patches.held = places, None  # together they are larger than what stays open
+        patches.entries = places
+        patches.held = None  # together they are larger than what stays open
         seconds = []
         for number in range(PATCHES):
             start = time.perf_counter()

@@ -50,7 +50,8 @@ def epoch(
     network = build(options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels).to(
         device
     )
-    loss, optimizer = SegmentationLoss(plan, options.optim), make_optimizer(network, options.optim)
+    loss = SegmentationLoss(plan, options.loss.weights)
+    optimizer = make_optimizer(network, options.optim)
     image, label = (
         to_network(batch_of(plan)[name].to(device), plan.slice_axis) for name in ("image", "label")
     )

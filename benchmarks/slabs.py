@@ -21,7 +21,7 @@ from step import options_of, plan_of
 from torch import nn
 
 from segpipe.io.volumes import read_grid
-from segpipe.prediction.inference_plan import fallbacks, forecast
+from segpipe.prediction.inference_plan import fallbacks
 from segpipe.prediction.predictor import Predictor
 
 LABELS, SHAPE, SPACING_MM, MODEL_MM = 60, (512, 512, 400), (0.75, 0.75, 1.0), 1.5
@@ -38,17 +38,15 @@ def main() -> None:
     names = {"background": 0} | {f"label {number}": number for number in range(1, LABELS + 1)}
     plan = plan.model_copy(update={"labels": names})
     device = torch.device("cpu")
-    predictor = Predictor(nn.Conv3d(1, LABELS + 1, 1).eval(), plan, device, overlap=0.25, windows=1)
+    predictor = Predictor(
+        nn.Conv3d(1, LABELS + 1, 1).eval(), plan, device, overlap=0.25, batch_size=1
+    )
     with tempfile.TemporaryDirectory() as folder:
         scan = Path(folder) / "scan.nii"
         voxels = np.random.default_rng(0).integers(-1000, 1000, SHAPE, np.int16)
         nib.save(nib.Nifti1Image(voxels, np.diag([*SPACING_MM, 1])), scan)
         del voxels
-        (rung, *_), how = (
-            fallbacks(device, 1),
-            (device, predictor.overlap, "float32", predictor.window_bytes),
-        )
-        needed = forecast(read_grid(scan), plan, rung, *how).host
+        needed = predictor.workload.forecast(read_grid(scan), fallbacks(device, 1)[0]).host
         before, start = _reset(device), time.perf_counter()
         prediction = predictor.predict([scan])
         peak = (_status("VmHWM") - before) / 2**20

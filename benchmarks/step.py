@@ -26,8 +26,9 @@ from segpipe.training.cases import open_dataset
 from torch import nn
 from torch.utils.data import DataLoader
 
-from segpipe.config.compose import CONF, validate
+from segpipe.config.compose import hydra_on_conf
 from segpipe.config.train import Train
+from segpipe.config.validation import validate
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.module import CaseData
 from segpipe.data.patches import ContinuingSampler
@@ -47,10 +48,10 @@ LABELS = {"background": 0, "liver": 1, "kidneys": 2, "vessel": 3}
 
 def options_of(overrides: list[str]) -> Train:
     """The options that these overrides make."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra_on_conf():
         values = OmegaConf.to_container(compose("train", overrides), resolve=True)
     assert isinstance(values, dict)
     return validate(Train, {str(key): value for key, value in values.items()})
@@ -94,7 +95,8 @@ def stepper(
         for module in network.modules():
             if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d):
                 module.__class__ = type(module).__mro__[1]
-    loss, optimizer = SegmentationLoss(plan, options.optim), make_optimizer(network, options.optim)
+    loss = SegmentationLoss(plan, options.loss.weights)
+    optimizer = make_optimizer(network, options.optim)
 
     def step(batch: dict[str, torch.Tensor]) -> None:
         image, label = (

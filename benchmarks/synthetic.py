@@ -18,7 +18,7 @@ from turns import ROOT
 
 from segpipe.checkpoint import KEY, NETWORK, find, metadata
 from segpipe.config.train import Train
-from segpipe.data import phantom
+from segpipe.data.scanner import draw_grid, draw_scan
 from segpipe.plan import Plan
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.rules import make_plan
@@ -52,10 +52,10 @@ def write_ct(
     view = np.array(shape) * spacing_mm
     coarse = np.maximum(np.rint(view / view.max() * BODY_MM / STEP_MM), 8).astype(int)
     view_mm = coarse * STEP_MM
-    grid = phantom._grid(
+    grid = draw_grid(
         "LPS", Rotation.identity(), np.full(2, STEP_MM), view_mm, tuple((n, n) for n in coarse), rng
     )
-    image, labels = phantom._scan(grid, rng, ct=True)
+    image, labels = draw_scan(grid, rng, ct=True)
     affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
     factors = np.array(shape) / coarse
     image = zoom(image, factors, order=1, grid_mode=True, mode="nearest")

@@ -23,7 +23,7 @@ from segpipe.io.volumes import read_grid
 from segpipe.metrics import score_case, write_scores
 from segpipe.prediction.outputs import check_targets, picture, write_outputs, write_predictions
 from segpipe.prediction.postprocessing import clean, cleaning
-from segpipe.prediction.predictor import Prediction, Predictor, Watch, timed
+from segpipe.prediction.predictor import Prediction, Predictor, ProgressCallback, timed
 from segpipe.prediction.prefetch import ahead, interruption
 from segpipe.prediction.records import ScanRecord, read_records, settled, tidy, write_records
 from segpipe.prediction.scans import Scan, find_scans, find_truth
@@ -88,7 +88,7 @@ def predict_batch(options: Predict) -> int:
         device,
         number_format,
         options.overlap,
-        options.windows,
+        options.batch_size,
         options.save,
         options.output,
         options.skip_air,
@@ -203,7 +203,9 @@ class Batch:
                 known, outcome.made_from, self.folder, self.options.retry_failed
             ):
                 return Waiting(scan, known)
-            self.predictor.ways(read_grid(scan.images[0]))  # what is too large is not even read
+            self.predictor.fallbacks_for(
+                read_grid(scan.images[0])
+            )  # what is too large is not even read
             with timed(outcome.seconds, "read"):
                 return Waiting(scan, outcome, prepare_scan(scan.images, self.predictor.plan))
         except Exception as error:  # whatever is wrong with this scan, the others can still be done
@@ -211,7 +213,7 @@ class Batch:
             return Waiting(scan, outcome)
 
     def _segment(
-        self, waiting: Waiting, writer: ThreadPoolExecutor, watch: Watch
+        self, waiting: Waiting, writer: ThreadPoolExecutor, watch: ProgressCallback
     ) -> Future[None] | None:
         if waiting.prepared is None:
             return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from segpipe.cli import launch, print_page
 from segpipe.config.checkpoint_tools import Card
-from segpipe.config.compose import validate
+from segpipe.config.validation import validate
 
 UNKNOWN = "not noted"
 

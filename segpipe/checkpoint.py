@@ -5,6 +5,7 @@ wrong one without an error. The file is Lightning's, so that training resumes fr
 it under `segpipe`, as plain values that `torch.load(weights_only=True)` reads.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,12 +16,17 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 import segpipe
+from segpipe import extensions
 from segpipe.config.model import ModelChoice
 from segpipe.errors import ConfigError
+from segpipe.extensions import Extension
 from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plan import Plan
+from segpipe.stored import SCHEMA, check_extensions_known, check_schema, read_config, read_plan
+from segpipe.text import first_line
 
+log = logging.getLogger("segpipe")
 KEY = "segpipe"
 RENAMED_PARTS = {"joins": "skips", "fuses": "decoder_stages"}  # of a U-Net, until version 0.1.0
 NETWORK = "network."  # the prefix of the network's weights in Lightning's file
@@ -72,9 +78,23 @@ def metadata(
     data: TrainedOn | None = None,
     dice: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says beside its weights: how it came about, on what, and what whole scans then scored."""
-    about = {"data": data and asdict(data), "dice": dict(dice or {})}
-    return {"version": segpipe.__version__, "config": config, "plan": plan.model_dump(), **about}
+    """Return what a checkpoint says beside its weights, as plain values.
+
+    Args:
+        config: the run's options.
+        plan: of the run.
+        data: what the network is trained on.
+        dice: of whole validation scans, per label or region.
+    """
+    return {
+        "schema": SCHEMA,
+        "version": segpipe.__version__,
+        "config": config,
+        "plan": plan.model_dump(),
+        "data": data and asdict(data),
+        "dice": dict(dice or {}),
+        "extensions": [asdict(extension) for extension in extensions.loaded()],
+    }
 
 
 def find(path: Path) -> Path:
@@ -152,36 +172,58 @@ def renamed_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Path) -> Trained:
-    """Opens a checkpoint; nothing in it can run code.
+    """Open a checkpoint of any version; nothing in it can run code.
 
     Raises:
-        ConfigError: if the file is not a checkpoint of segpipe, or a damaged one.
+        ConfigError: if the file is not a checkpoint of segpipe, damaged, of a newer schema, or in
+            need of an extension that is not loaded.
     """
     file = find(path)
+    stored = _read(file)
+    known = stored[KEY]
+    stored_extensions = [Extension(**values) for values in known.get("extensions", [])]
+    for warning in extensions.check_loaded(stored_extensions, file):
+        log.warning("%s", warning)
+    check_schema(file, known)
+    try:
+        plan = read_plan(file, known["plan"])
+        config = read_config(file, known["config"])
+        check_extensions_known(file, config)
+        model = TypeAdapter(ModelChoice).validate_python(config["model"])
+    except (ValidationError, KeyError) as error:
+        raise ConfigError(
+            f"{file}: was written by segpipe {known.get('version')} and cannot be read by this "
+            f"one ({first_line(error)})"
+        ) from None
+    network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
+    weights = {}
+    for name, weight in renamed_weights(stored["state_dict"]).items():
+        if name.startswith(NETWORK):
+            weights[name.removeprefix(NETWORK)] = weight
+    network.load_state_dict(weights)
+    data = TrainedOn(**known["data"]) if known.get("data") else None
+    return Trained(
+        network.eval(),
+        plan,
+        config,
+        known["version"],
+        data,
+        known.get("dice", {}),
+        stored.get("global_step", 0),
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint file, which holds what segpipe wrote.
+
+    Raises:
+        ConfigError: if it is damaged, or another program's.
+    """
     size = f"{file.stat().st_size} bytes"
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # the unpickler meets a damaged file with whatever it trips over
         raise ConfigError(f"{file}: is not a checkpoint, or is cut short ({size})") from None
-    if not isinstance(stored, dict) or KEY not in stored:
-        raise ConfigError(
-            f"{file}: is a file of torch ({size}), but not a checkpoint of segpipe"
-        ) from None
-    known = stored[KEY]
-    try:
-        plan = Plan.model_validate(known["plan"])
-        model = TypeAdapter(ModelChoice).validate_python(known["config"]["model"])
-    except (ValidationError, KeyError) as error:
-        raise ConfigError(
-            f"{file}: was written by segpipe {known.get('version')} and does not fit this one ({error})"
-        ) from None
-    network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
-    weights = {
-        name.removeprefix(NETWORK): weight
-        for name, weight in renamed_weights(stored["state_dict"]).items()
-        if name.startswith(NETWORK)
-    }
-    network.load_state_dict(weights)
-    data = TrainedOn(**known["data"]) if known.get("data") else None
-    dice, step = known.get("dice", {}), stored.get("global_step", 0)
-    return Trained(network.eval(), plan, known["config"], known["version"], data, dice, step)
+    if not isinstance(stored, dict) or not isinstance(stored.get(KEY), dict):
+        raise ConfigError(f"{file}: is a file of torch ({size}), but not a checkpoint of segpipe")
+    return stored

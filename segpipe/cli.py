@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from segpipe.config.compose import CONF, check, validate
+from segpipe import extensions
+from segpipe.config.compose import CONF, check, named_extensions, normalise, register_defaults
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
 from segpipe.config.section import Section
 from segpipe.config.train import Train
+from segpipe.config.validation import validate
 from segpipe.errors import ConfigError, SegpipeError
 
 Run = Callable[[dict[str, Any], Path, list[str]], int]
@@ -23,7 +25,7 @@ FAILURE = "failure.txt"  # in the folder of a run of a sweep: why it failed
 
 def train() -> None:
     """`segpipe-train`: trains one network, or one for each combination of a sweep."""
-    from segpipe.config.resume import command_line
+    from segpipe.resume import command_line
 
     def typed() -> list[str]:
         return command_line(sys.argv[1:])
@@ -37,7 +39,7 @@ def predict() -> None:
 
 
 def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
-    from segpipe.config.resume import begun, is_done, resumed
+    from segpipe.resume import is_done, resumable, resumed
 
     options = validate(Train, resumed(values, overrides))
     if options.verbose:
@@ -51,7 +53,7 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
 
         return diagnose(options, folder)
     if options.resume is None:
-        options = options.model_copy(update={"resume": begun(folder, overrides)})
+        options = options.model_copy(update={"resume": resumable(folder, overrides)})
         if is_done(folder):
             log.info("%s is done already", folder)
             return 0
@@ -99,7 +101,7 @@ def launch(
     try:
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
-        sys.argv[1:] = typed()
+        sys.argv[1:] = normalise(typed())
         check(program, schema, sys.argv[1:])
         if (
             "hydra/launcher=slurm" in sys.argv
@@ -120,7 +122,9 @@ def launch(
 
 def _help(program: str, schema: type[Section], command: str) -> None:
     """Prints the help, of what else stands on the command line alone where something does."""
-    about = [word for word in sys.argv[1:] if word not in HELP]
+    words = [word for word in sys.argv[1:] if word not in HELP]
+    extensions.load(named_extensions(program, words))
+    about = [word for word in words if not word.startswith("extensions=")]
     print_page(page(program, command, schema, about))
 
 
@@ -141,6 +145,7 @@ def _run_jobs(program: str, run: Run) -> None:
     def job(composed: DictConfig) -> None:
         info = HydraConfig.get()
         values: Any = OmegaConf.to_container(composed, resolve=True)
+        extensions.load(values["extensions"])  # again in each process of a parallel sweep
         folder, overrides = Path(info.runtime.output_dir), list(info.overrides.task)
         if info.mode == RunMode.MULTIRUN:
             return _run_isolated(lambda: run(values, folder, overrides), folder)
@@ -152,6 +157,7 @@ def _run_jobs(program: str, run: Run) -> None:
         if status:
             sys.exit(status)
 
+    register_defaults()
     # Hydra would print its own traceback and exit 1: let errors through to the caller, whose exit status they set
     os.environ["HYDRA_FULL_ERROR"] = "1"
     hydra.main(str(CONF), program, version_base="1.3")(job)()

@@ -1,21 +1,24 @@
-"""Errors that are for people: one line each, printed without a traceback, with an exit status of their own."""
+"""Errors for people: one line each, printed without a traceback, each kind with an exit status."""
 
 
 class SegpipeError(ValueError):
-    """A mistake that the user can mend; its text says where, what it is, what it must be and what to do."""
+    """A mistake that the user can correct.
+
+    Its text says where it is, what is wrong, what is allowed and what to do.
+    """
 
     exit_status = 1
 
 
 class ConfigError(SegpipeError):
-    """A wrong key, value or path in what the user typed."""
+    """A wrong key, value or path on the command line."""
 
     exit_status = 2
 
 
 class DataError(SegpipeError):
-    """A file that cannot be used: unreadable, inconsistent, or not what its dataset declares."""
+    """A file that is unreadable, inconsistent, or not what its dataset declares."""
 
 
 class DivergedError(SegpipeError):
-    """A training whose loss is no number any more."""
+    """A training whose loss became NaN or infinite."""

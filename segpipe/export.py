@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.cli import launch
 from segpipe.config.checkpoint_tools import Export
-from segpipe.config.compose import validate
+from segpipe.config.validation import validate
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.files import atomic
 from segpipe.text import first_line

@@ -6,49 +6,79 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.config.train import Normalise
 
-ANISOTROPIC = 3.0  # a volume whose spacings differ more than this is treated in-plane first
+# a volume whose spacings differ by more than this factor is treated in-plane first
+ANISOTROPIC = 3.0
+# voxels of a training step by device and dimensions, and of windows computed at once
+BATCH_VOXELS = {
+    ("cpu", 2): 4 * 128**2,
+    ("cpu", 3): 2 * 40**3,
+    ("cuda", 2): 12 * 512**2,
+    ("cuda", 3): 2 * 128**3,
+}
+
+
+def network_axes(slice_axis: int | None) -> list[int]:
+    """Return the axes of RAS+ that a network sees: all but the one across which slices are cut."""
+    return [axis for axis in range(3) if axis != slice_axis]
 
 
 class Plan(BaseModel):
-    """How cases become what the network sees; stored in every checkpoint."""
+    """How cases become what the network sees, and why.
+
+    Attributes:
+        channels: names of the image channels.
+        labels: name -> id on disk; the index of a label is its position in this order.
+        spacing_mm: voxel size of model space along the axes of RAS+; None keeps the scan's own.
+        regions: name -> label indices, outermost first; None where labels exclude one another.
+        ignore: id on disk of voxels that nobody has annotated; None where there are none.
+        patch: size in voxels along the axes of RAS+, 1 along `slice_axis`.
+        batch: patches per step.
+        slice_axis: axis of RAS+ that a 2D network does not see; None for a 3D network.
+        strides: per downsampling, finest first, one entry for each axis that the network sees.
+        kernels: per level, finest first, likewise.
+        normalise: per channel how its intensities are brought to a common scale.
+        foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
+            labelled voxels.
+        reasons: a line per entry, `entry value: why`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     channels: list[str]
-    labels: dict[str, int]  # name -> id on disk; the place in this order is the id inside
-    spacing_mm: list[float | None]  # None keeps the scan's own
-    regions: (
-        dict[str, list[int]] | None
-    )  # name -> ids inside, outermost first; None: labels exclude one another
-    ignore: int | None  # id on disk of voxels that nobody has looked at
-    patch: list[int]  # three axes, 1 along slice_axis
+    labels: dict[str, int]
+    spacing_mm: list[float | None]
+    regions: dict[str, list[int]] | None
+    ignore: int | None
+    patch: list[int]
     batch: int
-    slice_axis: Literal[0, 1, 2] | None  # None: the network sees volumes
-    strides: list[list[int]]  # per downsampling, the network's axes
-    kernels: list[list[int]]  # per level, the network's axes
-    normalise: list[Normalise]  # per channel
-    foreground: list[tuple[float, float, float, float]]  # as in Fingerprint
+    slice_axis: Literal[0, 1, 2] | None
+    strides: list[list[int]]
+    kernels: list[list[int]]
+    normalise: list[Normalise]
+    foreground: list[tuple[float, float, float, float]]
     reasons: list[str]
 
     @property
     def outputs(self) -> int:
-        """Logits that the network gives per voxel: one per label, background included, or one per region."""
+        """Logits per voxel: one per label, background included, or one per region."""
         return len(self.regions or self.labels)
 
     @property
     def targets(self) -> dict[str, list[int]]:
-        """What is scored: the regions, or else the labels but the background; name -> ids inside."""
-        return self.regions or {name: [place] for place, name in enumerate(self.labels) if place}
+        """What is scored, name -> label indices: the regions, or else each label alone."""
+        if self.regions:
+            return self.regions
+        return {name: [index] for index, name in enumerate(self.labels) if index > 0}
 
     @property
     def dims(self) -> int:
-        """Axes that the network sees: 2 for slices, 3 for volumes."""
-        return 3 if self.slice_axis is None else 2
+        """Number of axes that the network sees: 2 for slices, 3 for volumes."""
+        return len(self.network_axes)
 
     @property
     def network_axes(self) -> list[int]:
         """Axes of RAS+ that the network sees."""
-        return [axis for axis in range(3) if axis != self.slice_axis]
+        return network_axes(self.slice_axis)
 
     @property
     def network_patch(self) -> list[int]:

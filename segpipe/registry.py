@@ -5,9 +5,9 @@ An entry is a class or a function, registered where it is defined, with all that
     @LONG_SKIPS.register("add", help="the sum of both", colour="#0072B2")
     class AddSkip(LongSkip): ...
 
-The schema's choices, `--help`, drawings, tables and tests are made from the registries. The names of
-built-in entries are read from the source of their module without importing it, since torch takes a
-second to import and `--help` must not; so `name`, `help` and `colour` are written as literals.
+The schema's choices, `--help`, drawings, tables and tests are made from the registries. The names
+of built-in entries are read from the source of their module without importing it, since torch takes
+a second to import and `--help` must not; so `name`, `help` and `colour` are written as literals.
 """
 
 import ast
@@ -40,14 +40,14 @@ class Entry:
     colour: str = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class Registry(Generic[T]):
     """The entries of one kind, by name, in the order of their definition.
 
     Attributes:
         kind: what an entry is, in the singular, as errors call it.
         variable: the registry's own name in this module, as its decorators are spelt.
-        home: the module that defines the built-in entries.
+        home: the module that defines the built-in entries, or the package whose modules do.
     """
 
     kind: str
@@ -56,12 +56,12 @@ class Registry(Generic[T]):
     added: dict[str, Entry] = field(default_factory=dict)
     values: dict[str, T] = field(default_factory=dict)
 
-    def register(  # noqa: D417
+    def register(
         self,
         name: str,
         *,
-        help: str,
-        colour: str = "",  # noqa: A002
+        help: str,  # noqa: A002
+        colour: str = "",
     ) -> Callable[[T], T]:
         """Return a decorator that adds a class or a function under this name.
 
@@ -71,10 +71,10 @@ class Registry(Generic[T]):
 
         def add(value: T) -> T:
             origin = getattr(value, "__module__", "")
-            if name in self.entries() and origin != self.home:
+            if name in self.entries() and not self._is_built_in(origin):
                 raise ConfigError(f"{self.kind} {name}: there is one of that name already")
             self.values[name] = value
-            if origin != self.home:
+            if not self._is_built_in(origin):
                 self.added[name] = Entry(name, help, colour)
             return value
 
@@ -100,7 +100,8 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: if there is none.
         """
-        importlib.import_module(self.home)
+        for module in self._sources:
+            importlib.import_module(module)
         if name not in self.values:
             names = self.names()
             known = ", ".join(names)
@@ -110,19 +111,33 @@ class Registry(Generic[T]):
             )
         return self.values[name]
 
+    def _is_built_in(self, module: str) -> bool:
+        """Return whether a module is the home, or lies in the package that is the home."""
+        return module == self.home or module.startswith(f"{self.home}.")
+
     @cached_property
-    def _built_in(self) -> dict[str, Entry]:
-        """Read the entries of the home module from its source, without importing it."""
+    def _sources(self) -> dict[str, Path]:
+        """Return the modules that define the built-in entries by name, each with its file."""
         spec = find_spec(self.home)
         assert spec is not None
         assert spec.origin is not None
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        sources = {self.home: Path(spec.origin)}
+        for folder in spec.submodule_search_locations or []:
+            for file in sorted(Path(folder).glob("[!_]*.py")):
+                sources[f"{self.home}.{file.stem}"] = file
+        return sources
+
+    @cached_property
+    def _built_in(self) -> dict[str, Entry]:
+        """Read the entries of the home from its source, without importing it."""
         found: dict[str, Entry] = {}
-        for node in ast.walk(tree):
-            for decorator in getattr(node, "decorator_list", []):
-                entry = self._read(decorator)
-                if entry is not None:
-                    found[entry.name] = entry
+        for file in self._sources.values():
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                for decorator in getattr(node, "decorator_list", []):
+                    entry = self._read(decorator)
+                    if entry is not None:
+                        found[entry.name] = entry
         return found
 
     def _read(self, decorator: ast.expr) -> Entry | None:

@@ -1,24 +1,21 @@
 """One training from options to a scored network and its report; the story of `python train.py`."""
 
 import logging
-import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
-import yaml
 
 from segpipe import checkpoint
 from segpipe.checkpoint import TrainedOn
 from segpipe.config.train import Train
 from segpipe.data.datasets import open_dataset, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
+from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.module import CaseData
 from segpipe.data.split import write_split
 from segpipe.device import NumberFormat, choose_device, choose_format, hold_memory
-from segpipe.files import write_text
 from segpipe.metrics import Score, write_scores
 from segpipe.nets.build import check as check_network
 from segpipe.planning.fingerprint import content_of, facts
@@ -37,11 +34,11 @@ from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
 from segpipe.training.network import make_network
-from segpipe.training.provenance import environment
+from segpipe.training.provenance import write_record
 from segpipe.training.schedule import Budget
 from segpipe.training.scoring import ScoredCase, score_cases, worst_and_best
 from segpipe.training.task import SegmentationTask
-from segpipe.training.trainer import make_trainer
+from segpipe.training.trainer import make_trainer, quiet_lightning
 
 log = logging.getLogger("segpipe")
 
@@ -52,14 +49,14 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
     Args:
         options: the run's options.
         folder: the run's folder, which is filled.
-        overrides: what was typed, for the record.
+        overrides: arguments of the command line, for the record.
 
     Raises:
         SegpipeError: if the options or a case cannot be used.
     """
     run = Run(options, folder, overrides)
     run.prepare()
-    if options.model.describe:
+    if options.mode == "describe":
         show_network(folder / "network.json", run.plan)
         return
     with run.reported_if_it_ends_early():
@@ -69,12 +66,12 @@ def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
 
 
 class Run:
-    """One training: owns its device, dataset, split, plan, network and folder.
+    """One training: owns its options, device, dataset, plan, network and folder.
 
     Args:
         options: the run's options.
         folder: the run's folder.
-        overrides: what was typed.
+        overrides: arguments of the command line.
 
     Raises:
         ConfigError: if the device, the network or the logger cannot be used here.
@@ -85,42 +82,33 @@ class Run:
         self.folder = folder
         self.overrides = overrides
         self.device = choose_device(options.trainer.device)
-        self.number_format: NumberFormat = choose_format(options.trainer.precision, self.device)
-        self.phases = PhaseTimer(folder)
-        self.viewer: ViewerBudget | None = None
         hold_memory(self.device)
+        self.number_format: NumberFormat = choose_format(options.trainer.precision, self.device)
         check_network(options.model)
         check_logger(options.logger)
+        self.phases = PhaseTimer(folder)
+        self.viewer: ViewerBudget | None = None
 
     def prepare(self) -> None:
-        """Find, split and inspect the cases; plan; build the network; write down what the run is.
+        """Find, split and inspect the cases; plan; build the network; record what the run is.
 
         Raises:
-            SegpipeError: if a case cannot be used, or nothing fits together.
+            SegpipeError: if a case cannot be used, or given entries do not go together.
         """
         pl.seed_everything(self.options.seed, verbose=False)
-        data = self.options.data
-        self.dataset = open_dataset(data)
-        split = split_dataset(self.dataset, data)
-        write_split(split, self.folder / "split.json")
-        self.train_cases, self.val_cases = select_cases(self.dataset, split)
-        with self.phases.phase("reading cases"):
-            inspected = inspect_dataset(
-                self.dataset, self.train_cases, self.val_cases, data, self.folder
-            )
-        refuse_errors(inspected)
-        train = inspected[: len(self.train_cases)]
-        val = inspected[len(self.train_cases) :]
+        self._find_cases()
+        train, val = self._inspect_cases()
         with self.phases.phase("planning"):
             self.plan = plan_dataset(
                 self.dataset, train, val, self.options, self.device, self.number_format
             )
             self._log_plan()
             self._make_network()
-        if self.options.model.describe:
+        if self.options.mode == "describe":
             return
-        self.trained_on = TrainedOn(self.dataset.name, content_of(inspected), len(train), len(val))
-        self._record()
+        content = content_of([*train, *val])
+        self.trained_on = TrainedOn(self.dataset.name, content, len(train), len(val))
+        write_record(self.folder, self.options, self.plan, self.overrides)
         write_facts(self.folder, facts(train, val, self.plan.labels, self.plan.channels))
 
     def train(self) -> None:
@@ -133,19 +121,11 @@ class Run:
         cases = CaseData(self.train_cases, self.val_cases, self.plan, self.options, self.device)
         last = self.folder / "checkpoints" / "last.ckpt" if self.options.resume else None
         with (
-            _without_lightnings_own_warning(),
+            quiet_lightning(),
             self.phases.phase(PREPARING),
             open_logger(self.options, self.folder) as logger,
         ):
-            trainer = make_trainer(
-                self.options,
-                budget,
-                self.folder,
-                self.device,
-                self.number_format,
-                self.phases,
-                logger,
-            )
+            trainer = make_trainer(task, self.folder, self.device, self.phases, logger)
             trainer.fit(task, cases, ckpt_path=last, weights_only=True)
 
     def score(self) -> None:
@@ -155,25 +135,16 @@ class Run:
             SegpipeError: if the run has no checkpoint, or a case cannot be read.
         """
         with self.phases.phase("scoring and drawing"):
-            page = self.options.page
-            predictor = Predictor.of(checkpoint.load(self.folder), self.device, self.number_format)
-            self.viewer = ViewerBudget(page.viewer_mib) if page.viewer else None
-            draws_all = len(self.val_cases) <= page.cases
-            scores: list[Score] = []
-            for scored in score_cases(predictor, self.val_cases):
-                scores += scored.scores
-                if draws_all:
-                    self._draw(scored)
-                if self.viewer is not None:
-                    prediction, truth = scored.prediction, scored.truth
-                    add_to_viewer(self.viewer, scored.case.name, prediction, truth, scored.dice)
+            trained = checkpoint.load(self.folder)
+            predictor = Predictor.of(trained, self.device, self.number_format)
+            scores = self._score_cases(predictor)
             write_scores(scores, self.folder / "validation.csv")
             draw_curves(self.folder / "metrics.csv", self.folder / "curves.png")
-            if not draws_all:  # which cases are worst and best is known only now
-                shown = worst_and_best(self.val_cases, scores, page.cases)
+            draw_gradient_flow(self.folder)
+            if not self._draws_all:  # the worst and best cases are known only now
+                shown = worst_and_best(self.val_cases, scores, self.options.page.cases)
                 for scored in score_cases(predictor, shown):
                     self._draw(scored)
-            draw_gradient_flow(self.folder)
             show_scores(scores, count(len(self.val_cases), "validation case"))
 
     def report(self) -> None:
@@ -205,7 +176,29 @@ class Run:
             write_interrupted(self.folder, self.phases, error)
             raise
 
+    def _find_cases(self) -> None:
+        """Open the dataset, split its cases and write `split.json`."""
+        self.dataset = open_dataset(self.options.data)
+        split = split_dataset(self.dataset, self.options.data)
+        write_split(split, self.folder / "split.json")
+        self.train_cases, self.val_cases = select_cases(self.dataset, split)
+
+    def _inspect_cases(self) -> tuple[list[InspectedCase], list[InspectedCase]]:
+        """Return training and validation cases as inspected.
+
+        Raises:
+            DataError: if a case has an error.
+        """
+        with self.phases.phase("reading cases"):
+            cases = inspect_dataset(
+                self.dataset, self.train_cases, self.val_cases, self.options.data, self.folder
+            )
+        refuse_errors(cases)
+        number = len(self.train_cases)
+        return cases[:number], cases[number:]
+
     def _log_plan(self) -> None:
+        """Log the number of cases, the labels, and every entry of the plan with its reason."""
         log.info(
             "%s: %d cases train, %d validate; labels %s",
             self.dataset.name,
@@ -216,6 +209,7 @@ class Run:
         log_plan(self.plan)
 
     def _make_network(self) -> None:
+        """Build, match and draw the network; the options then hold the channels that it has."""
         network = make_network(self.options.model, self.plan, self.options.seed)
         self.network = network.module
         self.options = self.options.model_copy(update={"model": network.model})
@@ -223,39 +217,28 @@ class Run:
         title = f"{self.options.model.network}: {network.title}"
         draw_network(network.stages, title, self.folder / "network.png")
 
-    def _record(self) -> None:
-        """Write down config, plan and environment, and let `runs/latest` point here."""
-        config = self.options.model_dump(mode="json")
-        plan = self.plan.model_dump(mode="json")
-        write_text(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        write_text(self.folder / "plan.yaml", yaml.safe_dump(plan, sort_keys=False))
-        write_text(self.folder / "environment.json", environment(self.overrides))
-        _link_latest(self.folder.absolute())
+    @property
+    def _draws_all(self) -> bool:
+        """Whether every validation case gets an overlay."""
+        return len(self.val_cases) <= self.options.page.cases
+
+    def _score_cases(self, predictor: Predictor) -> list[Score]:
+        """Return the scores of all validation cases; draw them and fill the viewer on the way."""
+        page = self.options.page
+        if page.viewer:
+            self.viewer = ViewerBudget(page.viewer_mib)
+        scores: list[Score] = []
+        for scored in score_cases(predictor, self.val_cases):
+            scores += scored.scores
+            if self._draws_all:
+                self._draw(scored)
+            if self.viewer is not None:
+                name = scored.case.name
+                add_to_viewer(self.viewer, name, scored.prediction, scored.truth, scored.dice)
+        return scores
 
     def _draw(self, scored: ScoredCase) -> None:
+        """Draw the overlay of a case."""
         name = scored.case.name
         picture = self.folder / "overlays" / f"{name}.png"
         draw_prediction(scored.prediction, scored.truth, self.plan.label_names, name, picture)
-
-
-def _link_latest(folder: Path) -> None:
-    """Let `latest` in the folder of all runs be a link to this one."""
-    runs = next((parent for parent in folder.parents if parent.name == "runs"), folder.parent)
-    latest = runs / "latest"
-    if latest.is_dir() and not latest.is_symlink():
-        log.warning(
-            "%s is a folder, as in a copy of runs/, and no link: it is left as it is", latest
-        )
-        return
-    link = runs / f".latest-{os.getpid()}"
-    link.symlink_to(os.path.relpath(folder, runs))
-    os.replace(link, latest)
-
-
-@contextmanager
-def _without_lightnings_own_warning() -> Iterator[None]:
-    """Hide a warning that Lightning gives of its own call into torch, and nothing else."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # leaves out its banner
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
-        yield

@@ -1,45 +1,47 @@
-"""Volume -> windows -> volume, streamed; the only place where 2D and 3D data differ.
+"""Predict a volume window by window, in bounded memory.
 
-A patch always has three axes; for a 2D network the slice axis has one voxel, which `to_network` takes away and
-`from_network` gives back.
+This is the only place where 2D and 3D data differ. A patch always has three axes; for a 2D network
+the slice axis has one voxel, which `to_network` removes and `from_network` restores.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-PIECE = 2**22  # values that are handed on at once: 16 MiB
+BLOCK_VALUES = 2**22  # that are handed on at once: 16 MiB of float32
+Position = tuple[int, ...]  # of the first voxel of a window in the padded volume
 
 
 def to_network(
     patches: Num[Tensor, "b c x y z"], slice_axis: int | None
 ) -> Num[Tensor, "b c *space"]:
-    """Patches as the network wants them: without the slice axis for a 2D network."""
+    """Return patches as the network takes them: without the slice axis for a 2D network."""
     return patches if slice_axis is None else patches.squeeze(slice_axis + 2)
 
 
 def from_network(
     logits: Float[Tensor, "b k *space"], slice_axis: int | None
 ) -> Float[Tensor, "b k x y z"]:
-    """Undoes `to_network`."""
+    """Return logits with three spatial axes, the reverse of `to_network`."""
     return logits if slice_axis is None else logits.unsqueeze(slice_axis + 2)
 
 
 def slab_axis(shape: Sequence[int], slice_axis: int | None) -> int:
-    """The axis along which a volume `(x, y, z)` is finished bit by bit: across slices, else the longest."""
-    return slice_axis if slice_axis is not None else max(range(3), key=lambda axis: shape[axis])
+    """Return the axis along which a volume `(x, y, z)` is finished: across slices, else the longest."""
+    if slice_axis is not None:
+        return slice_axis
+    return max(range(3), key=lambda axis: shape[axis])
 
 
 def count_windows(shape: Sequence[int], patch: Sequence[int], overlap: float) -> int:
-    """How many windows `predict_slabs` takes of a volume `(x, y, z)`."""
-    return math.prod(
-        len(_starts(max(size, edge), edge, overlap))
-        for size, edge in zip(shape, patch, strict=True)
-    )
+    """Return how many windows `predict_slabs` takes from a volume `(x, y, z)`."""
+    total = 1
+    for size, edge in zip(shape, patch, strict=True):
+        total *= len(_starts(max(size, edge), edge, overlap))
+    return total
 
 
 def predict_slabs(
@@ -48,114 +50,171 @@ def predict_slabs(
     patch: Sequence[int],
     slice_axis: int | None,
     overlap: float,
-    windows: int,
+    batch_size: int,
     exclusive: bool = True,
 ) -> Iterator[Float[Tensor, "k x_ y_ z_"]]:
-    """Probabilities from overlapping windows, blended with Gaussian weights (Isensee 2021), slab by slab.
+    """Yield the probabilities of a volume, slab by slab.
 
-    The slabs follow one another along `slab_axis` and together make the volume. One is given as soon as no later window
-    reaches into it, so that never more than what is still open lies in memory.
+    They come from overlapping windows that are blended with Gaussian weights (Isensee 2021). The
+    slabs follow one another along `slab_axis`, and together make the volume. Each is yielded as
+    soon as no later window reaches into it, so that memory holds only what is still open.
 
     Args:
         network: maps `(b, c, *space)` to logits `(b, k, *space)`.
-        volume: the scan in model space; smaller than a patch is padded, and cropped again. Windows are put together on
-            its device, wherever the network computes.
+        volume: the scan in model space. One smaller than a patch is padded, and cropped again.
+            Windows are blended on its device, wherever the network computes.
         patch: window size in voxels; 1 along `slice_axis`.
         slice_axis: the axis that a 2D network does not see; None for a 3D network.
-        overlap: share of a window that its neighbour sees too, below 1.
-        windows: how many windows are computed at once.
-        exclusive: whether a voxel has just one label (softmax), or may lie in several regions (sigmoid).
+        overlap: share of a window that its neighbour covers too, below 1.
+        batch_size: windows that the network computes at once.
+        exclusive: whether a voxel has one label (softmax), or may lie in several regions (sigmoid).
     """
     axis = slab_axis(volume.shape[1:], slice_axis)
-    before = [max(0, edge - size) // 2 for edge, size in zip(patch, volume.shape[1:], strict=True)]
+    before = _padding_before(volume.shape[1:], patch)
     padded = _padded(volume, patch, before)
-    starts = [
-        _starts(size, edge, overlap) for size, edge in zip(padded.shape[1:], patch, strict=True)
-    ]
-    places = sorted(itertools.product(*starts), key=lambda place: place[axis])
-    weight = _blending(patch).to(volume.device)
-    batches = [places[number : number + windows] for number in range(0, len(places), windows)]
-    room = patch[axis] + max(batch[-1][axis] - batch[0][axis] for batch in batches)
-    still_open: Tensor | None = (
-        None  # sums of weighted logits, and of weights, from this batch's first row on
-    )
-    for batch, later in itertools.pairwise([*batches, None]):
+    batches = _batches(padded.shape[1:], patch, overlap, batch_size, axis)
+    open_rows = _OpenRows(patch, axis, padded.shape[1:], batches, volume.device)
+    for batch, next_batch in itertools.pairwise([*batches, None]):
         assert batch is not None
-        patches = torch.stack([_window(padded, place, patch) for place in batch])
-        logits = from_network(
-            network(to_network(patches, slice_axis)).float().to(volume.device), slice_axis
-        )
-        if still_open is None:
-            shape = [room if way == axis else size for way, size in enumerate(padded.shape[1:])]
-            still_open = logits.new_zeros(logits.shape[1] + 1, *shape)
-        first = batch[0][axis]
-        for place, one in zip(batch, logits, strict=True):
-            inside = _window(
-                still_open, [at - first * (way == axis) for way, at in enumerate(place)], patch
-            )
-            inside[:-1].addcmul_(one, weight)  # `+=` would copy the result onto itself
-            inside[-1:].add_(weight)
-        ready = later[0][axis] if later else padded.shape[axis + 1]
-        if ready == first:
-            continue
-        finished = still_open.narrow(axis + 1, 0, ready - first)
-        for piece, row in _pieces(finished, axis, first):
-            cropped = _cropped(piece, volume.shape[1:], before, axis, row)
+        patches = torch.stack([_window(padded, position, patch) for position in batch])
+        logits = network(to_network(patches, slice_axis)).float().to(volume.device)
+        open_rows.add(batch, from_network(logits, slice_axis))
+        end = next_batch[0][axis] if next_batch else padded.shape[axis + 1]
+        for sums, row in open_rows.finished(end):
+            cropped = _cropped(sums, volume.shape[1:], before, axis, row)
             if cropped.numel():
                 blended = cropped[:-1] / cropped[-1:]
                 yield torch.softmax(blended, 0) if exclusive else torch.sigmoid(blended)
-        if later:
-            _forget(still_open, axis, ready - first)
+        if next_batch:
+            open_rows.close(end)
 
 
-def _pieces(finished: Tensor, axis: int, first: int) -> Iterator[tuple[Tensor, int]]:
-    """Some rows at a time, and the number of the first of them: what is made of them is soon used and gone."""
-    rows = max(1, PIECE * finished.shape[axis + 1] // max(1, finished.numel()))
-    for row in range(0, finished.shape[axis + 1], rows):
-        yield finished.narrow(axis + 1, row, min(rows, finished.shape[axis + 1] - row)), first + row
+class _OpenRows:
+    """Sums of weighted logits, and of weights, of the rows that later windows still reach.
+
+    Args:
+        patch: window size in voxels.
+        axis: along which rows are finished.
+        shape: of the padded volume.
+        batches: positions of all windows, in the order in which they are added.
+        device: on which the sums are kept.
+    """
+
+    def __init__(
+        self,
+        patch: Sequence[int],
+        axis: int,
+        shape: Sequence[int],
+        batches: Sequence[Sequence[Position]],
+        device: torch.device,
+    ) -> None:
+        self.patch = patch
+        self.axis = axis
+        self.shape = list(shape)
+        self.shape[axis] = patch[axis] + max(batch[-1][axis] - batch[0][axis] for batch in batches)
+        self.weight = _gaussian(patch).to(device)
+        self.sums: Tensor | None = None  # (k + 1, x, y, z): the logits' sums, and the weights' sum
+        self.first = 0  # number of the first open row
+
+    def add(self, batch: Sequence[Position], logits: Float[Tensor, "b k x y z"]) -> None:
+        """Add the windows of one batch."""
+        if self.sums is None:
+            self.sums = logits.new_zeros(logits.shape[1] + 1, *self.shape)
+        for position, window in zip(batch, logits, strict=True):
+            inside = list(position)
+            inside[self.axis] -= self.first
+            sums = _window(self.sums, inside, self.patch)
+            sums[:-1].addcmul_(window, self.weight)  # `+=` would copy the result onto itself
+            sums[-1:].add_(self.weight)
+
+    def finished(self, end: int) -> Iterator[tuple[Tensor, int]]:
+        """Yield the rows before `end` in small blocks, each with the number of its first row.
+
+        What a caller makes of a block is soon used and gone.
+        """
+        assert self.sums is not None
+        count = end - self.first
+        values_per_row = self.sums.numel() // self.sums.shape[self.axis + 1]
+        rows = max(1, BLOCK_VALUES // max(1, values_per_row))
+        for begin in range(0, count, rows):
+            block = self.sums.narrow(self.axis + 1, begin, min(rows, count - begin))
+            yield block, self.first + begin
+
+    def close(self, end: int) -> None:
+        """Make the row `end` the first open one.
+
+        Rows move class by class, so that there is never a second copy of all of them.
+        """
+        assert self.sums is not None
+        count = end - self.first
+        self.first = end
+        if not count:
+            return
+        for rows in self.sums:
+            left = rows.shape[self.axis] - count
+            moved = rows.narrow(self.axis, count, left).clone()
+            rows.narrow(self.axis, 0, left).copy_(moved)
+            rows.narrow(self.axis, left, count).zero_()
 
 
-def _forget(rows: Tensor, axis: int, count: int) -> None:
-    """Moves rows forward in their place, over the first `count` ones; class by class, to need no second copy of all."""
-    for one in rows:
-        left = one.shape[axis] - count
-        one.narrow(axis, 0, left).copy_(one.narrow(axis, count, left).clone())
-        one.narrow(axis, left, count).zero_()
+def _batches(
+    shape: Sequence[int], patch: Sequence[int], overlap: float, batch_size: int, axis: int
+) -> list[list[Position]]:
+    """Return the positions of all windows in batches, ordered along `axis`."""
+    starts = []
+    for size, edge in zip(shape, patch, strict=True):
+        starts.append(_starts(size, edge, overlap))
+    positions = sorted(itertools.product(*starts), key=lambda position: position[axis])
+    first_of_batch = range(0, len(positions), batch_size)
+    return [positions[first : first + batch_size] for first in first_of_batch]
 
 
 def _starts(size: int, edge: int, overlap: float) -> list[int]:
-    """Where windows begin along an axis: at equal steps, the last one at the end."""
-    return [*range(0, size - edge, max(1, int(edge * (1 - overlap)))), size - edge]
+    """Return the first voxels of the windows along an axis: at equal steps, the last at the end."""
+    step = max(1, int(edge * (1 - overlap)))
+    return [*range(0, size - edge, step), size - edge]
 
 
-def _blending(patch: Sequence[int]) -> Float[Tensor, "1 x y z"]:
-    """Gaussian over the window, deviation an eighth of its edges, nowhere below 1e-3: the weights that MONAI has."""
+def _gaussian(patch: Sequence[int]) -> Float[Tensor, "1 x y z"]:
+    """Return the weights of a window's voxels, as MONAI has them.
+
+    A Gaussian whose standard deviation is an eighth of the edge, nowhere below 1e-3.
+    """
     weight = torch.ones(())
     for edge in patch:
-        away = torch.arange(edge) - (edge - 1) / 2
-        weight = weight[..., None] * torch.exp(-(away**2) / (2 * (edge / 8) ** 2))
+        distance = torch.arange(edge) - (edge - 1) / 2
+        weight = weight[..., None] * torch.exp(-(distance**2) / (2 * (edge / 8) ** 2))
     return weight.clamp(min=1e-3)[None]
 
 
+def _padding_before(shape: Sequence[int], patch: Sequence[int]) -> list[int]:
+    """Return how many voxels are padded before each axis, half of what the patch is larger."""
+    return [max(0, edge - size) // 2 for size, edge in zip(shape, patch, strict=True)]
+
+
 def _padded(volume: Tensor, patch: Sequence[int], before: Sequence[int]) -> Tensor:
-    rims = []
-    for size, edge, low in reversed(list(zip(volume.shape[1:], patch, before, strict=True))):
-        rims += [low, max(0, edge - size) - low]
-    return nn.functional.pad(volume, rims) if any(rims) else volume
+    """Return the volume padded with zeros to the size of a patch at least."""
+    padding: list[int] = []  # from the last axis to the first, as torch wants it
+    for axis in (2, 1, 0):
+        missing = max(0, patch[axis] - volume.shape[axis + 1])
+        padding += [before[axis], missing - before[axis]]
+    return nn.functional.pad(volume, padding) if any(padding) else volume
 
 
-def _window(volume: Tensor, place: Sequence[int], patch: Sequence[int]) -> Tensor:
-    return volume[
-        (slice(None), *(slice(at, at + edge) for at, edge in zip(place, patch, strict=True)))
-    ]
+def _window(volume: Tensor, position: Sequence[int], patch: Sequence[int]) -> Tensor:
+    """Return a view of the window of a volume `(c, x, y, z)` at this position."""
+    for axis in range(3):
+        volume = volume.narrow(axis + 1, position[axis], patch[axis])
+    return volume
 
 
 def _cropped(
-    finished: Tensor, shape: Sequence[int], before: Sequence[int], axis: int, first: int
+    rows: Tensor, shape: Sequence[int], before: Sequence[int], axis: int, first_row: int
 ) -> Tensor:
-    """Undoes `_padded` for rows of the padded volume from `first` on."""
-    for way, (size, low) in enumerate(zip(shape, before, strict=True)):
-        at = low - first if way == axis else low
-        begin, end = max(0, at), max(0, min(finished.shape[way + 1], at + size))
-        finished = finished.narrow(way + 1, min(begin, end), max(0, end - begin))
-    return finished
+    """Return rows of the padded volume, from `first_row` on, without what was padded."""
+    for dim, (size, padding) in enumerate(zip(shape, before, strict=True)):
+        start = padding - first_row if dim == axis else padding
+        begin = max(0, start)
+        end = max(0, min(rows.shape[dim + 1], start + size))
+        rows = rows.narrow(dim + 1, min(begin, end), max(0, end - begin))
+    return rows

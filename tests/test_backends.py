@@ -14,13 +14,20 @@ from torch import nn
 from segpipe.errors import ConfigError
 from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
-from segpipe.prediction.backends import with_backend
+from segpipe.prediction.backends import BackendRequest, with_backend
 
 CPU = torch.device("cpu")
+WINDOW = (1, 16, 16, 16)
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None,
     reason="needs OpenVINO: pip install 'segpipe[openvino]'",
 )
+
+
+def request(
+    window: tuple[int, ...], device: torch.device = CPU, compiled: bool = False
+) -> BackendRequest:
+    return BackendRequest(window, device, compiled=compiled)
 
 
 def network(seed: int = 0, model: str = "unet3d") -> nn.Module:
@@ -35,7 +42,7 @@ def network(seed: int = 0, model: str = "unet3d") -> nn.Module:
 def test_openvino_agrees_with_torch(model: str) -> None:
     window = (1, 32, 24, 16) if model == "unet3d" else (1, 64, 48)
     ours = network(model=model)
-    theirs = with_backend("openvino", ours, window, CPU, "float32")
+    theirs = with_backend("openvino", ours, request(window))
     x = torch.randn(3, *window)
     with torch.inference_mode():
         expected, found = ours(x), theirs(x)
@@ -48,7 +55,7 @@ def test_openvino_agrees_with_torch(model: str) -> None:
 def test_openvino_computes_each_member_of_an_ensemble_and_mirror_images() -> None:
     window = (1, 16, 16, 16)
     ours = Ensemble([network(0), network(1)], True, [0, 2]).eval()
-    theirs: Any = with_backend("openvino", ours, window, CPU, "float32")
+    theirs: Any = with_backend("openvino", ours, request(window))
     x = torch.randn(1, *window)
     with torch.inference_mode():
         expected, found = ours(x), theirs(x)
@@ -61,14 +68,14 @@ def test_without_openvino_one_line_says_how_to_get_it(monkeypatch: pytest.Monkey
     with pytest.raises(
         ConfigError, match=r"OpenVINO is not installed: pip install 'segpipe\[openvino\]'"
     ):
-        with_backend("openvino", network(), (1, 16, 16, 16), CPU, "float32")
+        with_backend("openvino", network(), request(WINDOW))
 
 
 def test_openvino_is_for_the_cpu_and_compiles_by_itself() -> None:
     with pytest.raises(ConfigError, match="use device=cpu"):
-        with_backend("openvino", network(), (1, 16, 16, 16), torch.device("cuda"), "float32")
+        with_backend("openvino", network(), request(WINDOW, device=torch.device("cuda")))
     with pytest.raises(ConfigError, match="compile=false"):
-        with_backend("openvino", network(), (1, 16, 16, 16), CPU, "float32", compiled=True)
+        with_backend("openvino", network(), request(WINDOW, compiled=True))
 
 
 def test_a_failed_compile_is_one_warning(
@@ -83,7 +90,7 @@ def test_a_failed_compile_is_one_warning(
     monkeypatch.setattr(torch, "compile", broken)
     ours = network()
     with caplog.at_level(logging.WARNING, "segpipe"):
-        assert with_backend("torch", ours, (1, 16, 16, 16), CPU, "float32", compiled=True) is ours
+        assert with_backend("torch", ours, request(WINDOW, compiled=True)) is ours
     assert caplog.messages == [
         "compile=true: torch.compile failed (No working C++ compiler found); going on without"
     ]
@@ -92,8 +99,13 @@ def test_a_failed_compile_is_one_warning(
 @pytest.mark.slow
 def test_a_compiled_network_agrees() -> None:
     ours = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 3, 1)).eval()
-    fast = with_backend("torch", ours, (1, 16, 16, 16), CPU, "float32", compiled=True)
+    fast = with_backend("torch", ours, request(WINDOW, compiled=True))
     assert fast is not ours
     x = torch.randn(2, 1, 16, 16, 16)
     with torch.inference_mode():
         torch.testing.assert_close(fast(x), ours(x), atol=1e-4, rtol=1e-4)
+
+
+def test_an_unknown_backend_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="opnvino is no backend; there are torch, openvino"):
+        with_backend("opnvino", network(), request(WINDOW))

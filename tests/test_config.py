@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 from support.config import composed
 
-from segpipe.config.compose import CONF, check, keys
+from segpipe.config.compose import CONF, check
 from segpipe.config.help import USAGE, choices, page
 from segpipe.config.model import per_level
 from segpipe.config.predict import Predict
 from segpipe.config.train import Train
+from segpipe.config.validation import keys
 from segpipe.errors import ConfigError
 from segpipe.text import nearest
 
 GROUPS = [
-    f"{'+' * (folder.name == 'study')}{folder.name}={file.stem}"
+    f"{folder.name}={file.stem}"
     for folder in sorted(CONF.iterdir())
     if folder.is_dir()
     for file in sorted(folder.glob("[!_]*.yaml"))
@@ -59,12 +60,12 @@ def test_every_file_in_conf_composes(choice: str) -> None:
         ("plan.patch=[32,32]", "plan.patch has 2 entries, but model.dims is 3: give 3"),
         (
             "model=unet4d",
-            "In 'train': Could not find 'model/unet4d' Available options in 'model': ",
+            "model=unet4d is none of attention_unet_2018, deep_encoder_decoder",
         ),
         ("~seed", "~seed: a key cannot be taken away; set it to null where its help allows that"),
         (
-            "optim.dice=0 optim.cross_entropy=0",
-            "optim.dice and optim.cross_entropy are both 0, so there is no loss",
+            "loss.dice=0 loss.cross_entropy=0",
+            "loss.dice, loss.cross_entropy, loss.focal are all 0, so there is no loss: raise one",
         ),
         ("resume=nowhere", "resume: nowhere is not the folder of a run: it holds no config.yaml"),
     ],

@@ -15,7 +15,7 @@ from segpipe.config.model import Model
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 from segpipe.nets.blocks import CONV
-from segpipe.nets.build import build
+from segpipe.nets.build import build, build_meta
 from segpipe.nets.build import check as check_network
 from segpipe.nets.describe import Stage, describe
 from segpipe.nets.match import match
@@ -111,7 +111,7 @@ def test_every_preset_is_described_and_drawn(name: str, tmp_path: Path) -> None:
     model = composed(f"model={name}").model
     found = describe(*shape(model), [2 ** (model.levels - 1) * 2] * model.dims)
     assert sum(stage.parameters for stage in found) == sum(
-        w.numel() for w in nets.build_meta(*shape(model)).parameters()
+        w.numel() for w in build_meta(*shape(model)).parameters()
     )
     draw_network(found, name, tmp_path / "network.png")
     assert np.ptp(imread(tmp_path / "network.png")) > 0.5
@@ -187,7 +187,7 @@ def test_networks_of_monai_stand_in(name: str, arguments: dict[str, object]) -> 
         (["model.arguments={init_filter:8}"], "model.arguments.init_filter is no argument of monai.networks.nets.SegResNet"),
         (["model.arguments={in_channels:8}"], "model.arguments: in_channels follow from the data"),
         (["model.network=DynUNet"], "model.arguments: DynUNet refuses them: "),
-        (["model.network=ViT"], "model.network=ViT takes no out_channels, so it cannot stand here"),
+        (["model.network=ViT"], "model.network=ViT takes no out_channels, so it cannot be used here"),
     ],
 )  # fmt: skip
 def test_a_network_that_monai_has_not_is_one_line(overrides: list[str], line: str) -> None:

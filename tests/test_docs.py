@@ -23,14 +23,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from support.commands import PROJECT, REPOSITORY
 
-from segpipe.config.compose import CONF, check
+from segpipe.config.compose import check, hydra_on_conf
 from segpipe.config.predict import Predict
-from segpipe.config.resume import command_line
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
+from segpipe.resume import command_line
 
 PAGES = sorted(
     {*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("data/*.md"), *REPOSITORY.glob("benchmarks/*.md")}
@@ -43,7 +43,7 @@ SHORT = [
     "trainer.max_steps=2",
     "trainer.steps_per_epoch=2",
     "trainer.validations=1",
-    "trainer.workers=0",
+    "data.workers=0",
     "plan.batch=2",
 ]
 PHANTOM = ["data.phantom.train=6", "data.phantom.test=2"]
@@ -225,7 +225,7 @@ def shortened(given: list[str]) -> list[str]:
         for word in words
         if "=" in word and not word.startswith(("-", "hydra.")) and "," not in word
     ]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra_on_conf():
         dims = compose("train", overrides=single).model.dims
     asked = any(word.startswith("plan.patch=") for word in given)
     patch = [] if asked else [f"plan.patch={[32] * dims}".replace(" ", "")]

@@ -1,21 +1,23 @@
-"""Twenty broken datasets, each named rightly; corrected copies; and real scans in which nothing is wrong."""
+"""Twenty broken datasets, each diagnosed; repaired copies; real scans without a finding."""
 
 import csv
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from support.commands import command
+from support.datasets import read_dataset
 
 from segpipe.data.cases import Case
 from segpipe.data.doctor import inspect_cases
-from segpipe.data.inspection import SEVERITY, Finding, inspect_case
-from segpipe.data.layouts import read_dataset
+from segpipe.data.inspected_case import SEVERITY, Finding, InspectedCase
+from segpipe.data.inspection import inspect_case
 from segpipe.data.repair import write_repaired
 from segpipe.errors import ConfigError
 
@@ -49,12 +51,12 @@ def dataset(root: Path, cases: int = 4) -> Path:
     return root
 
 
-def affine_prob(degrees: float = 0, shift: float = 0, shear: float = 0) -> np.ndarray:
+def affine_of(degrees: float = 0, shift: float = 0, shear: float = 0) -> np.ndarray:
     affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    affine[0, 3], affine[0, 1] = shift, shear
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    affine[0, 3] = shift
+    affine[0, 1] = shear
     rotation = np.eye(4)
-    rotation[:2, :2] = [[c, -s], [s, c]]
+    rotation[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix()
     return rotation @ affine
 
 
@@ -86,7 +88,7 @@ def both(affine: np.ndarray) -> Callable[[Path], object]:
     return lambda root: (image(image_of(1), affine)(root), label(label_of(), affine)(root))
 
 
-def with_one(value: float) -> np.ndarray:
+def with_three(value: float) -> np.ndarray:
     array = image_of(1)
     array[0, 0, :3] = value
     return array
@@ -96,8 +98,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "truncated gzip": (cut, "unreadable", "cannot be read as NIfTI"),
     "not a scan": (no_gzip, "unreadable", "10 bytes"),
     "an axis of no length": (odd_affine, "unreadable", "zero or undefined axis"),
-    "NaN": (image(with_one(np.nan)), "unreadable", "3 of 960 voxels are NaN or infinite"),
-    "infinite": (image(with_one(np.inf)), "unreadable", "3 of 960 voxels are NaN or infinite"),
+    "NaN": (image(with_three(np.nan)), "unreadable", "3 of 960 voxels are NaN or infinite"),
+    "infinite": (image(with_three(np.inf)), "unreadable", "3 of 960 voxels are NaN or infinite"),
     "constant": (image(np.full(SHAPE, 7, np.int16)), "constant", "every voxel of the image is 7"),
     "empty image": (image(np.zeros(SHAPE, np.int16)), "constant", "every voxel of the image is 0"),
     "another shape": (
@@ -106,12 +108,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "has the shape (9, 12, 8), but case1.nii.gz has (10, 12, 8)",
     ),
     "far away": (
-        label(label_of(), affine_prob(shift=5)),
+        label(label_of(), affine_of(shift=5)),
         "grid",
         "lies up to 5.00 mm from case1.nii.gz",
     ),
     "a little away": (
-        label(label_of(), affine_prob(shift=0.2)),
+        label(label_of(), affine_of(shift=0.2)),
         "affine",
         "lies up to 0.2 mm from its image",
     ),
@@ -134,7 +136,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "spacing",
         "voxels of 0.001x0.001x0.002 mm",
     ),
-    "a tilted gantry": (both(affine_prob(shear=0.2)), "shear", "11.3 degrees off right angles"),
+    "a tilted gantry": (both(affine_of(shear=0.2)), "shear", "11.3 degrees off right angles"),
     "a time series": (
         image(np.stack([image_of(1)] * 5, -1)),
         "channels",
@@ -146,10 +148,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 def findings(root: Path, val: int = 0) -> list[Finding]:
     cases = read_dataset("folder", root).cases
-    seen = inspect_cases(
-        cases[: len(cases) - val], cases[len(cases) - val :], LABELS, None, lambda: None
-    )
-    return [finding for one in seen for finding in one.findings]
+    train = cases[: len(cases) - val]
+    inspected = inspect_cases(train, cases[len(train) :], LABELS, None, lambda: None)
+    return all_findings(inspected)
+
+
+def all_findings(cases: Sequence[InspectedCase]) -> list[Finding]:
+    return [finding for inspected in cases for finding in inspected.findings]
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -161,7 +166,7 @@ def test_every_broken_dataset_is_named_rightly(tmp_path: Path, name: str) -> Non
     assert says in found.problem
     assert "case1" in found.problem
     assert "\n" not in found.problem
-    assert found.mend
+    assert found.remedy
 
 
 def test_there_are_twenty_and_every_kind_is_among_them(tmp_path: Path) -> None:
@@ -181,39 +186,39 @@ def test_one_blank_channel_of_several_stops_nobody(tmp_path: Path) -> None:
         first = save(tmp_path / f"images/case{number}_0000.nii.gz", image_of(number))
         second = save(tmp_path / f"images/case{number}_0001.nii.gz", image_of(9 + number) * number)
         labels = save(tmp_path / f"labels/case{number}.nii.gz", label_of())
-        seen = inspect_case(Case("one", (first, second), labels), LABELS)
-        assert seen.usable
-        assert [found.problem for found in seen.findings] == (
+        inspected = inspect_case(Case("one", (first, second), labels), LABELS)
+        assert inspected.usable
+        assert [found.problem for found in inspected.findings] == (
             [] if number else [f"{first}: every voxel of channel 1 is 0"]
         )
 
 
 def test_what_is_not_wrong_is_not_named(tmp_path: Path) -> None:
-    """An affine that differs by rounding, a scan stored from left to right, an oblique one, whole numbers as floats."""
+    """Affines that differ by rounding, scans stored from left to right or oblique, float labels."""
     dataset(tmp_path)
-    label(label_of().astype(np.float32), affine_prob(shift=5e-4))(tmp_path)
+    label(label_of().astype(np.float32), affine_of(shift=5e-4))(tmp_path)
     flipped = np.diag([-1.0, 1.0, 2.0, 1.0])
-    for number, affine in ((2, flipped), (3, affine_prob(degrees=20))):
+    for number, affine in ((2, flipped), (3, affine_of(degrees=20))):
         save(tmp_path / f"images/case{number}.nii.gz", image_of(number), affine)
         save(tmp_path / f"labels/case{number}.nii.gz", label_of(), affine)
     assert findings(tmp_path) == []
 
 
 def test_several_things_can_be_wrong_with_one_case(tmp_path: Path) -> None:
-    label(label_of((0, 255)), affine_prob(shift=0.2))(dataset(tmp_path))
+    label(label_of((0, 255)), affine_of(shift=0.2))(dataset(tmp_path))
     assert [found.kind for found in findings(tmp_path)] == ["affine", "picture"]
 
 
 def test_declared_channels_are_kept_to(tmp_path: Path) -> None:
     cases = read_dataset("folder", dataset(tmp_path)).cases
-    seen = inspect_cases(cases, [], LABELS, 2, lambda: None)
-    assert [one.findings[0].kind for one in seen] == ["channels"] * 4
-    assert "has 1 channels, but the dataset declares 2" in seen[0].findings[0].problem
+    inspected = inspect_cases(cases, [], LABELS, 2, lambda: None)
+    assert [finding.kind for finding in all_findings(inspected)] == ["channels"] * 4
+    assert "has 1 channels, but the dataset declares 2" in inspected[0].findings[0].problem
 
 
-def test_a_mended_copy_has_nothing_wrong(tmp_path: Path) -> None:
+def test_a_repaired_copy_has_nothing_wrong(tmp_path: Path) -> None:
     root = dataset(tmp_path / "old", cases=6)
-    label(label_of((0, 255)), affine_prob(shift=0.2))(root)
+    label(label_of((0, 255)), affine_of(shift=0.2))(root)
     save(root / "labels/case2.nii.gz", label_of().astype(np.float32))
     save(root / "images/case3.nii.gz", image_of(0))
     cut_path = root / "images/case4.nii.gz"
@@ -240,13 +245,13 @@ def test_what_is_cut_out_of_its_background_is_measured(tmp_path: Path) -> None:
     array = np.zeros((10, 12, 8), np.int16)
     array[2:5, 3:10, 1:7] = 100
     array[3, 4, 2] = 200
-    seen = inspect_case(Case("a", (save(tmp_path / "a.nii", array),), None), LABELS)
-    assert seen.box.tolist() == [3, 7, 6]
-    assert seen.zero_fraction.tolist() == [pytest.approx(1 - 3 * 7 * 6 / 960)]
+    inspected = inspect_case(Case("a", (save(tmp_path / "a.nii", array),), None), LABELS)
+    assert inspected.box.tolist() == [3, 7, 6]
+    assert inspected.zero_fraction.tolist() == [pytest.approx(1 - 3 * 7 * 6 / 960)]
 
 
 def test_a_case_that_is_mirrored_among_the_others_is_named(tmp_path: Path) -> None:
-    """One of twelve is stored left-handed: a header that lost a sign mirrors the patient, and nothing else tells."""
+    """One of twelve is left-handed: a header that lost a sign mirrors the patient."""
     dataset(tmp_path, cases=12)
     both(np.diag([-1.0, 1.0, 2.0, 1.0]))(tmp_path)
     (found,) = findings(tmp_path)
@@ -265,9 +270,11 @@ def test_cases_of_many_scanners_are_not_called_mirrored(tmp_path: Path) -> None:
     assert findings(tmp_path) == []
 
 
-def test_a_case_without_a_label_is_examined_too(tmp_path: Path) -> None:
-    seen = inspect_case(Case("one", (save(tmp_path / "one.nii.gz", image_of(0)),), None), LABELS)
-    assert (seen.usable, seen.findings, seen.grid is not None) == (True, [], True)
+def test_a_case_without_a_label_is_inspected_too(tmp_path: Path) -> None:
+    inspected = inspect_case(
+        Case("one", (save(tmp_path / "one.nii.gz", image_of(0)),), None), LABELS
+    )
+    assert (inspected.usable, inspected.findings, inspected.grid is not None) == (True, [], True)
 
 
 def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
@@ -280,7 +287,7 @@ def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
         "data.labels={background:0,organ:1}",
         "hydra.run.dir=looked",
     ]
-    done = command("train.py", "mode=doctor", "fix=mended", *options, folder=tmp_path)
+    done = command("train.py", "mode=doctor", "fix=repaired", *options, folder=tmp_path)
     assert (done.returncode, "Traceback" in done.stderr) == (3, False)
     assert (
         "error: scans/labels/case1.nii.gz: holds 3 (64 voxels), but the dataset declares only"
@@ -294,20 +301,20 @@ def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
             "case1": "values",
             "case2": "unlabelled",
         }
-    again = [one.replace("=scans", "=mended") for one in options]
+    again = [option.replace("=scans", "=repaired") for option in options]
     assert command("train.py", "mode=doctor", *again, folder=tmp_path).returncode == 0
     refused = command("train.py", *options, folder=tmp_path)
     assert refused.returncode == 1
     assert (
-        "1 of 5 cases cannot be used, as case1: mend or leave them out (listed above)"
+        "1 of 5 cases cannot be used, as case1: repair or leave them out (listed above)"
         in refused.stderr
     )
 
 
 def test_nothing_is_wrong_with_the_hippocampus(real_data: Path) -> None:
     found = read_dataset("decathlon", real_data / "Task04_Hippocampus")
-    seen = inspect_cases(found.cases, [], found.labels, len(found.channels), lambda: None)
-    assert len(seen) == 200
-    assert [finding for one in seen for finding in one.findings] == []
+    inspected = inspect_cases(found.cases, [], found.labels, len(found.channels), lambda: None)
+    assert len(inspected) == 200
+    assert all_findings(inspected) == []
     facts = json.loads((real_data / "Task04_Hippocampus/dataset.json").read_text())
     assert len(facts["training"]) >= 200

@@ -40,7 +40,7 @@ def test_labels_return_identical_at_the_same_spacing(number: int) -> None:
     space = ModelSpace(grid.ras_spacing_mm)
     inside = space.labels_to_model(labels)
     assert tuple(inside.shape[1:]) == grid.ras_shape
-    assert torch.equal(space.leave([one_hot(inside, 4)], 0, grid), labels.as_tensor())
+    assert torch.equal(space.to_native([one_hot(inside, 4)], 0, grid), labels.as_tensor())
     assert np.array_equal(grid.affine, affine)
 
 
@@ -58,9 +58,9 @@ def test_any_grid_returns_identical(turn, spacing, angles, shape, seed) -> None:
     for space in (ModelSpace((None, None, None)), ModelSpace(Grid.of(labels).ras_spacing_mm)):
         inside = space.labels_to_model(labels)
         assert torch.equal(
-            space.leave([one_hot(inside, 3)], 1, Grid.of(labels)), labels.as_tensor()
+            space.to_native([one_hot(inside, 3)], 1, Grid.of(labels)), labels.as_tensor()
         )
-        assert torch.equal(space.enter(labels).to(torch.uint8), inside)
+        assert torch.equal(space.to_model(labels).to(torch.uint8), inside)
 
 
 @pytest.mark.parametrize("number", range(48))
@@ -90,8 +90,8 @@ def test_resampling_does_not_shift(factor: float) -> None:
         )
         grid = Grid.of(volume)
         space = ModelSpace(tuple(mm * factor for mm in grid.ras_spacing_mm))  # type: ignore[arg-type]
-        soft = space.enter(volume)
-        back = space.leave([torch.cat([1 - soft, soft])], 2, grid)[0].numpy()
+        soft = space.to_model(volume)
+        back = space.to_native([torch.cat([1 - soft, soft])], 2, grid)[0].numpy()
         moved = [index[axis][back > 0].mean() - index[axis][truth > 0].mean() for axis in range(3)]
         assert np.abs(moved).max() < 0.1
         assert 2 * (back & truth).sum() / (back.sum() + truth.sum()) > 0.95
@@ -208,7 +208,7 @@ def broken_files(folder: Path) -> dict[str, str]:
         "nan.nii.gz": "3 of 512 voxels are NaN or infinite",
         "five.nii.gz": r"has the shape \(2, 3, 4, 1, 2\)",
         "flat.nii": "zero or undefined axis",
-        "huge.nii": r"asks for \(30000, 30000, 30000\) voxels",
+        "huge.nii": r"declares \(30000, 30000, 30000\) voxels",
     }
 
 
@@ -253,7 +253,7 @@ def test_real_scans_return_identical(real_data: Path, tmp_path: Path) -> None:
         volume = read([path])
         grid = Grid.of(volume)
         space = ModelSpace((None, None, None))
-        back = space.leave([one_hot(space.labels_to_model(volume), 2)], 0, grid)[0].numpy()
+        back = space.to_native([one_hot(space.labels_to_model(volume), 2)], 0, grid)[0].numpy()
         shutil.copy(path, tmp_path / path.name)
         write_mask(back, path, tmp_path / f"mask_{path.name}", np.uint8)
         written, original = nib.load(tmp_path / f"mask_{path.name}"), nib.load(path)
@@ -285,9 +285,9 @@ def test_slabs_leave_model_space_as_the_whole_volume_does(
     edges = [0, *sorted(cut for cut in cuts if cut < model[axis]), model[axis]]
     slabs = [probabilities.narrow(axis + 1, a, b - a) for a, b in pairwise(edges)]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("segpipe.geometry.MOST_VOXELS", most)
+        patched.setattr("segpipe.resampling.BLOCK_VOXELS", most)
         found = grid.to_ras(
-            space.leave(iter(slabs), axis, grid, [1, 2, 3, 4] if regions else None)
+            space.to_native(iter(slabs), axis, grid, [1, 2, 3, 4] if regions else None)
         )[0]
     whole = torch.nn.functional.interpolate(
         probabilities[None], native, mode="trilinear", align_corners=False

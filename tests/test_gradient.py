@@ -7,28 +7,29 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 from support.networks import network
 from torch import nn
 
-from segpipe.config.compose import CONF, validate
+from segpipe.config.compose import hydra_on_conf
 from segpipe.config.probe import Depth
+from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.nets.gradient import bottleneck, gradients, layers_in_order, relative_norms
 from segpipe.probe.depth import depth, ends, measure
+from segpipe.reporting.gradient_flow import draw_gradient_flow
 from segpipe.training.callbacks.gradient_flow import GradientFlow
 
 
 def depth_options(*overrides: str) -> Depth:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra_on_conf():
         values = OmegaConf.to_container(compose("depth", overrides=list(overrides)), resolve=True)
     return validate(Depth, values)  # type: ignore[arg-type]
 
 
 def relative_gradient(long: str, short: str, *overrides: str) -> np.ndarray:
-    pulls, _ = measure(depth_options(*overrides), long, short, seed=0)  # type: ignore[arg-type]
-    return np.array([pull.relative_gradient for pull in pulls])
+    return measure(depth_options(*overrides), long, short, seed=0).gradients
 
 
 def test_without_skips_the_gradient_vanishes_and_short_skips_keep_it() -> None:
@@ -122,6 +123,7 @@ def test_gradient_flow_of_plain_descent_is_the_rate_times_the_gradient(tmp_path:
     again.layers = flow.layers
     again.load_state_dict(flow.state_dict())
     again.on_train_end(trainer, module)
+    draw_gradient_flow(tmp_path)
     with (tmp_path / "gradient_flow.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0"] * len(flow.layers) + ["1"] * len(flow.layers)

@@ -12,9 +12,9 @@ from support.plans import fingerprint
 from segpipe.card import card
 from segpipe.checkpoint import KEY, NETWORK, TrainedOn, load, load_ensemble, metadata
 from segpipe.config.checkpoint_tools import Card, Export
-from segpipe.config.compose import check, defaults, validate
-from segpipe.config.resume import resumed
+from segpipe.config.compose import check, defaults
 from segpipe.config.train import Train
+from segpipe.config.validation import validate
 from segpipe.data.cases import Case
 from segpipe.data.inspection import InspectedCase
 from segpipe.data.phantom import write_phantom
@@ -25,6 +25,7 @@ from segpipe.nets.build import build
 from segpipe.planning.fingerprint import content_of
 from segpipe.planning.rules import make_plan
 from segpipe.prediction.predictor import Predictor
+from segpipe.resume import resumed
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
 
@@ -117,7 +118,7 @@ def test_masks_of_onnx_are_those_of_torch(tmp_path: Path) -> None:
             return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
     trained = load(source)
-    predictor = Predictor(trained.network, trained.plan, CPU, windows=3)
+    predictor = Predictor(trained.network, trained.plan, CPU, batch_size=3)
     scan = next((write_phantom(tmp_path / "data", train=1, test=1) / "imagesTs").iterdir())
     ours, theirs = predictor(scan), predictor.with_network(Onnx())(scan)
     assert (ours == theirs).mean() >= 0.999

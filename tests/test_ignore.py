@@ -22,6 +22,7 @@ from segpipe.geometry import Grid
 from segpipe.metrics import IGNORED, dice_per_target, score_case
 from segpipe.plan import Plan
 from segpipe.planning.rules import make_plan
+from segpipe.registry import LOSSES
 from segpipe.training.loss import SegmentationLoss
 
 LABELS = {"background": 0, "organ": 1, "vessel": 4}
@@ -35,11 +36,13 @@ def plan(*overrides: str) -> Plan:
 
 
 @pytest.mark.parametrize("more", [[], [f"data.regions={REGIONS}"]])
-def test_what_is_ignored_is_in_no_term_of_the_loss(more: list[str]) -> None:
+@pytest.mark.parametrize("term", LOSSES.names())
+def test_what_is_ignored_is_in_no_term_of_the_loss(term: str, more: list[str]) -> None:
     made = plan("data.ignore_label=9", *more)
+    weights = {term: 1.0}
     loss, full = (
-        SegmentationLoss(made, composed().optim),
-        SegmentationLoss(plan(*more), composed().optim),
+        SegmentationLoss(made, weights),
+        SegmentationLoss(plan(*more), weights),
     )
     logits, label = (
         torch.randn(2, made.outputs, 4, 6, 8),

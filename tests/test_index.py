@@ -8,6 +8,7 @@ from support.pages import Reader
 from support.predictions import HOSTILE, done, draw, options
 
 from segpipe.prediction.records import ScanRecord
+from segpipe.reporting import prediction_page
 from segpipe.reporting.prediction_page import write_index
 
 
@@ -55,7 +56,7 @@ def test_folders_of_scans_keep_their_links_and_a_network_of_other_labels_its_col
 def test_beyond_the_limit_pictures_are_linked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "PICTURES_MIB", 0.5)
+    monkeypatch.setattr(prediction_page, "PICTURES_MIB", 0.5)
     names = [f"case_{number:03d}" for number in range(20)]
     draw(tmp_path, *names)
     page = written(tmp_path, *(done(name) for name in names))

@@ -114,10 +114,10 @@ def _tilted(number: int) -> dict[tuple[int, int], Any]:
             r"lie 5 mm apart, most slices 2.5 mm: 1 missing between them",
         ),
         ({number: _tilted(number) for number in range(5)}, r"the gantry is tilted by 12.0 degrees"),
-        ({2: {SERIES: "1.2.9"}}, r"holds 2 DICOM series of images; give each a folder of its own"),
+        ({2: {SERIES: "1.2.9"}}, r"holds 2 DICOM series of images; give each its own folder"),
         (
             {2: {ORIENTATION: (*ACROSS[1], *ACROSS[0])}},
-            r"differs in size or orientation from .*they are no one stack",
+            r"differs in size or orientation from .*must form one stack",
         ),
         ({2: {POSITION: None}}, r"has no position or orientation of the slice \(tag 0020,0032\)"),
     ],
@@ -136,7 +136,7 @@ def test_damaged_headers_are_refused_before_memory_is_taken(tmp_path: Path) -> N
     header = "NRRD0004\ntype: short\ndimension: {}\nsizes: {}\nencoding: raw\nendian: little\n{}\n"
     lying = "space: left-posterior-superior\nspace directions: ({},0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n"
     for sizes, more, reason in (
-        ("90000 90000 90000", lying.format(1), "the header asks for"),
+        ("90000 90000 90000", lying.format(1), "the header declares"),
         ("4 4 4", lying.format(1), "cannot be read"),  # no voxels follow
         ("4 4 4", lying.format(0), "cannot be read|zero or undefined axis"),
         ("4 4 4", lying.format("nan"), "cannot be read|zero or undefined axis"),

@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.config import composed
+from support.datasets import read_dataset
 
-from segpipe.data.layouts import read_dataset
+from segpipe.config.data import Data
+from segpipe.data.cases import Case, Dataset
+from segpipe.data.datasets import open_dataset
+from segpipe.data.layouts.base import Layout, root_folder
 from segpipe.errors import ConfigError, DataError, SegpipeError
+from segpipe.registry import LAYOUTS
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -167,7 +173,7 @@ def test_json_table(tmp_path: Path) -> None:
 
 def test_declared_labels_replace_the_datasets(tmp_path: Path) -> None:
     declared = {"all": 3, "nothing": 0}
-    assert read_dataset("decathlon", decathlon(tmp_path), declared=declared).labels == {
+    assert read_dataset("decathlon", decathlon(tmp_path), labels=declared).labels == {
         "nothing": 0,
         "all": 3,
     }
@@ -404,14 +410,14 @@ def test_nnunet_takes_one_png_for_red_green_and_blue(tmp_path: Path) -> None:
 def test_declared_labels_stand_in_for_regions(tmp_path: Path) -> None:
     nnunet(tmp_path, labels={"background": 0, "whole": [1, 2]})
     declared = {"background": 0, "edema": 1, "core": 2}
-    assert read_dataset("nnunet", tmp_path, declared=declared).labels == declared
+    assert read_dataset("nnunet", tmp_path, labels=declared).labels == declared
 
 
 def test_declared_labels_need_a_background(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="data.labels: the labels {'a': 1} must be a background of id 0"
     ):
-        read_dataset("decathlon", decathlon(tmp_path), declared={"a": 1})
+        read_dataset("decathlon", decathlon(tmp_path), labels={"a": 1})
 
 
 @pytest.mark.parametrize(
@@ -503,6 +509,72 @@ def test_a_folder_that_is_another_layout(tmp_path: Path) -> None:
         refusal("folder", tmp_path)
         == "data.root=DIR: has no folder images; closest: imagesTs, imagesTr, labelsTr"
     )
+
+
+def folder(root: Path) -> Path:
+    return touch(root, "images/a.nii", "labels/a.nii")
+
+
+def table(root: Path) -> Path:
+    touch(root, "a.nii", "b.nii")
+    (root / "cases.csv").write_text("case,image,label\nA,a.nii,b.nii\n")
+    return root
+
+
+@pytest.mark.parametrize("make", [decathlon, nnunet, folder, table])
+def test_a_dataset_looks_like_its_own_layout_alone(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    make(tmp_path)
+    similar = [name for name in LAYOUTS if LAYOUTS[name]().looks_like(tmp_path)]
+    assert similar == [make.__name__]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.names())
+def test_an_empty_folder_looks_like_no_layout(tmp_path: Path, layout: str) -> None:
+    assert not LAYOUTS[layout]().looks_like(tmp_path)
+
+
+def test_the_phantom_is_opened_as_any_other_layout(tmp_path: Path) -> None:
+    options = composed(
+        "data=phantom2d",
+        f"data.root={tmp_path / 'phantom'}",
+        "data.phantom.train=2",
+        "data.phantom.test=1",
+    )
+    dataset = open_dataset(options.data)
+    assert [case.name for case in dataset.cases] == ["phantom_000", "phantom_001"]
+    assert [case.name for case in dataset.test] == ["unseen_000"]
+    assert dataset.test[0].label is not None
+    assert dataset.declares_channels
+
+
+def test_a_layout_of_an_extension_is_opened_and_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LAYOUTS, "added", {})
+    monkeypatch.setattr(LAYOUTS, "values", dict(LAYOUTS.values))
+
+    @LAYOUTS.register("flat", help="label_NAME beside each NAME")
+    class Flat(Layout):
+        """Images and labels in one folder."""
+
+        def looks_like(self, root: Path) -> bool:
+            return any(root.glob("label_*.nii"))
+
+        def read(self, data: Data) -> Dataset:
+            root = root_folder(data)
+            cases = []
+            for label in sorted(root.glob("label_*.nii")):
+                image = root / label.name.removeprefix("label_")
+                cases.append(Case(image.stem, (image,), label))
+            return Dataset(root.name, tuple(cases), (), None, ("image",))
+
+    touch(tmp_path, "a.nii", "label_a.nii")
+    assert [case.name for case in read_dataset("flat", tmp_path).cases] == ["a"]
+    assert refusal("decathlon", tmp_path).endswith("; this looks like data=flat")
+    with pytest.raises(ConfigError, match="layout flat: there is one of that name already"):
+        LAYOUTS.register("flat", help="another")(Flat)
 
 
 def test_real_datasets(real_data: Path) -> None:

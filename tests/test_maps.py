@@ -46,18 +46,18 @@ def test_slabs_leave_the_maps_of_the_whole_volume(
         torch.randn(3, *model, generator=torch.Generator().manual_seed(sum(model) + sum(native)))
         * 3
     )
-    chances = torch.softmax(noise, 0) if exclusive else torch.sigmoid(noise)
+    probabilities = torch.softmax(noise, 0) if exclusive else torch.sigmoid(noise)
     grid = Grid(native, np.diag([-1.0, 1.0, -1.0, 1.0]))
     space = ModelSpace(tuple(of / size for size, of in zip(model, native, strict=True)))  # type: ignore[arg-type]
     edges = [0, *sorted(cut for cut in cuts if cut < model[axis]), model[axis]]
-    slabs = [chances.narrow(axis + 1, a, b - a) for a, b in pairwise(edges)]
+    slabs = [probabilities.narrow(axis + 1, a, b - a) for a, b in pairwise(edges)]
     maps, ids = Maps(grid, axis, 3, exclusive, BOTH), None if exclusive else [1, 2, 3]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("segpipe.geometry.MOST_VOXELS", most)
-        labels = space.leave(iter(slabs), axis, grid, ids, maps.watch)
-    assert torch.equal(labels, space.leave([chances], axis, grid, ids))
+        patched.setattr("segpipe.resampling.BLOCK_VOXELS", most)
+        labels = space.to_native(iter(slabs), axis, grid, ids, maps.observe)
+    assert torch.equal(labels, space.to_native([probabilities], axis, grid, ids))
     whole = torch.nn.functional.interpolate(
-        chances[None], native, mode="trilinear", align_corners=False
+        probabilities[None], native, mode="trilinear", align_corners=False
     )[0].double()
     whole = whole.flip(1, 3)
     assert maps.probabilities is not None
@@ -78,10 +78,12 @@ def test_the_entropy_of_what_is_sure_is_0_and_of_what_is_even_1() -> None:
     grid = Grid((2, 1, 1), np.eye(4))
     for exclusive in (True, False):
         even = 0.25 if exclusive else 0.5
-        chances = torch.tensor([[1, even], [0, even], [0, even], [0, even]]).reshape(4, 2, 1, 1)
+        probabilities = torch.tensor([[1, even], [0, even], [0, even], [0, even]]).reshape(
+            4, 2, 1, 1
+        )
         maps = Maps(grid, 0, 4, exclusive, ["entropy"])
-        ModelSpace((None, None, None)).leave(
-            [chances], 0, grid, None if exclusive else [1, 2, 3, 4], maps.watch
+        ModelSpace((None, None, None)).to_native(
+            [probabilities], 0, grid, None if exclusive else [1, 2, 3, 4], maps.observe
         )
         assert maps.probabilities is None
         assert maps.entropy is not None

@@ -14,18 +14,19 @@ from segpipe.geometry import Grid
 from segpipe.nets.activation_memory import forward_bytes
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plan import Plan
+from segpipe.prediction import inference_plan
 from segpipe.prediction.inference_plan import (
     Forecast,
     InferencePlan,
+    Workload,
     default_batch_size,
     fallbacks,
     first_that_fits,
-    forecast,
 )
 from segpipe.prediction.predictor import Predictor
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-LINE = "needs about 900 MiB of memory where 800 MiB may be used, even with 1 windows at once, put together on cpu: cut"
+LINE = "needs about 900 MiB of memory where 800 MiB may be used, even with 1 window at once, blended on cpu: cut"
 
 
 def made(*overrides: str) -> Plan:
@@ -39,7 +40,7 @@ def grid_of(*shape: int) -> Grid:
 def needed(
     grid: Grid, rung: InferencePlan, device: torch.device = CPU, of: Plan | None = None
 ) -> Forecast:
-    return forecast(grid, of or made(), rung, device, 0.5, "float32", 2**20)
+    return Workload(of or made(), device, 0.5, "float32", 2**20).forecast(grid, rung)
 
 
 class Scarce(nn.Module):
@@ -90,7 +91,7 @@ def test_a_network_of_one_size_is_counted_on_that_size() -> None:
             return super().forward(input)
 
     plan = made().model_copy(update={"patch": [96, 96, 96], "strides": [[2, 2, 2]]})
-    assert Predictor(Fixed(1, 2, 1), plan, CPU).window_bytes == (1 + 2) * 4 * 96**3
+    assert Predictor(Fixed(1, 2, 1), plan, CPU).workload.window_bytes == (1 + 2) * 4 * 96**3
 
 
 def test_the_ladder_goes_from_the_device_to_the_host_to_fewer_windows() -> None:
@@ -118,7 +119,7 @@ def test_each_rung_needs_less() -> None:
 
 def test_the_first_way_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     rungs, room = fallbacks(CUDA, 2), {"cuda": 100.0, "cpu": 800.0}
-    monkeypatch.setattr(memory, "usable_mib", lambda device: room[device.type])
+    monkeypatch.setattr(inference_plan, "usable_mib", lambda device: room[device.type])
     assert (
         first_that_fits(
             rungs, [Forecast(90.0, 10.0), Forecast(50.0, 20.0), Forecast(40.0, 20.0)], CUDA
@@ -137,7 +138,7 @@ def test_the_first_way_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
         )
         == rungs[2:]
     )
-    with pytest.raises(DataError, match="and 140 of 100 MiB on cuda, even with 1 windows at once"):
+    with pytest.raises(DataError, match="and 140 of 100 MiB on cuda, even with 1 window at once"):
         first_that_fits(
             rungs, [Forecast(170.0, 10.0), Forecast(150.0, 20.0), Forecast(140.0, 20.0)], CUDA
         )
@@ -166,12 +167,12 @@ def test_scarce_memory_is_met_with_fewer_windows(
     error: Callable[[], Exception], scan: MetaTensor
 ) -> None:
     scarce, rich = Scarce(1, error), Scarce(99, error)
-    found = Predictor(scarce, made(), CPU, windows=4).predict(scan)
-    whole = Predictor(rich, made(), CPU, windows=4).predict(scan)
+    found = Predictor(scarce, made(), CPU, batch_size=4).predict(scan)
+    whole = Predictor(rich, made(), CPU, batch_size=4).predict(scan)
     assert scarce.seen[:3] == [4, 2, 1]
     assert set(scarce.seen[3:]) == {1}
     assert found.note == (
-        "memory was too scarce for 2 windows at once, put together on cpu; done with 1 windows at once, put together on cpu"
+        "memory was too scarce for 2 windows at once, blended on cpu; done with 1 window at once, blended on cpu"
     )
     assert whole.note == ""
     assert np.array_equal(found.labels, whole.labels)
@@ -179,14 +180,17 @@ def test_scarce_memory_is_met_with_fewer_windows(
 
 def test_what_helps_no_more_is_one_line_and_other_errors_are_not_hidden(scan: MetaTensor) -> None:
     with pytest.raises(
-        DataError, match="the memory of cpu was too scarce even for 1 windows at once"
+        DataError, match="the memory of cpu was too scarce even for 1 window at once"
     ):
         Predictor(
-            Scarce(0, lambda: torch.OutOfMemoryError("CUDA out of memory")), made(), CPU, windows=2
+            Scarce(0, lambda: torch.OutOfMemoryError("CUDA out of memory")),
+            made(),
+            CPU,
+            batch_size=2,
         ).predict(scan)
     network = Scarce(0, lambda: RuntimeError("shapes differ"))
     with pytest.raises(RuntimeError, match="shapes differ"):
-        Predictor(network, made(), CPU, windows=2).predict(scan)
+        Predictor(network, made(), CPU, batch_size=2).predict(scan)
     assert network.seen == [2]
 
 
@@ -195,7 +199,7 @@ def test_the_host_puts_together_what_the_gpu_computes(
     scan: MetaTensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = Scarce(99, MemoryError).to(CUDA)
-    predictor = Predictor(network, made(), CUDA, windows=4)
+    predictor = Predictor(network, made(), CUDA, batch_size=4)
     usual = predictor.predict(scan)
-    monkeypatch.setattr(predictor, "ways", lambda _: [InferencePlan(CPU, 4)])
+    monkeypatch.setattr(predictor, "fallbacks_for", lambda _: [InferencePlan(CPU, 4)])
     assert (predictor.predict(scan).labels == usual.labels).mean() > 0.999

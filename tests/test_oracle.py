@@ -24,8 +24,9 @@ from torch.nn import init
 
 from segpipe.batch import predict_batch
 from segpipe.checkpoint import KEY, NETWORK, metadata
-from segpipe.config.compose import defaults, validate
+from segpipe.config.compose import defaults
 from segpipe.config.predict import Predict
+from segpipe.config.validation import validate
 from segpipe.nets.build import build
 from segpipe.planning.rules import make_plan
 
@@ -58,9 +59,7 @@ def oracle(file: Path, factor: float) -> Path:
         middle = (slice(None), slice(None), *(size // 2 for size in weight.shape[2:]))
         if name.startswith("stem") and name.endswith("weight"):
             weight.data[middle] = torch.eye(len(LABELS))
-        if name.startswith("fuses") and name.endswith(
-            "weight"
-        ):  # what came up, then what came across
+        if name.startswith("decoder_stages") and name.endswith("weight"):  # up, then skip channels
             weight.data[middle] = torch.cat(
                 [torch.zeros(len(LABELS), len(LABELS)), torch.eye(len(LABELS))], 1
             )

@@ -189,7 +189,7 @@ def test_a_second_call_writes_nothing(volumes):
 def test_other_settings_are_refused_by_name(sections):
     with pytest.raises(DataError) as error:
         write_phantom(sections, dims=2, train=8, test=2, seed=7)
-    advice = "remove the folder or choose another."
+    advice = "choose another data.root for this one"
     assert (
         str(error.value)
         == f"{sections} holds a phantom with train=9, seed=0, not train=8, seed=7; {advice}"
@@ -204,7 +204,7 @@ def test_what_is_not_a_phantom_is_never_overwritten(text, tmp_path):
         write_phantom(tmp_path)
     assert (
         str(error.value)
-        == f"{tmp_path} exists and is not a phantom; remove the folder or choose another."
+        == f"{tmp_path} exists and is not a phantom; choose another data.root for the phantom"
     )
     assert metadata(tmp_path) == before
 

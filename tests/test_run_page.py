@@ -130,7 +130,7 @@ def test_stages_take_their_own_time_and_a_resumed_run_adds_to_it(tmp_path: Path)
 
     with pytest.raises(ValueError, match="x"), stages.phase("outer"):
         fail()
-    assert stages.open == []
+    assert stages.running == []
     outer, inner = read_phases(tmp_path)
     assert (outer.name, inner.name) == ("outer", "inner")
     assert inner.seconds >= 0.1

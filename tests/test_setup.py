@@ -1,6 +1,8 @@
 """What a stranger needs: a wheel that works by itself, a citation, a licence, CI."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -101,8 +103,55 @@ def test_the_citation_is_of_this_version_and_licence() -> None:
 
 
 def test_github_does_what_ci_does() -> None:
+    """Under each Python that the package supports."""
     (job,) = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())["jobs"].values()
-    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == [".ci/run"]
+    prefix = "Programming Language :: Python :: "
+    supported = []
+    for classifier in PROJECT["project"]["classifiers"]:
+        if classifier.startswith(prefix):
+            supported.append(classifier.removeprefix(prefix))
+    assert job["strategy"]["matrix"]["python-version"] == supported
+
+
+def run_ci(tmp_path: Path, failing: str = "") -> tuple[int, list[str]]:
+    """Run `.ci/run` with a `make` that only notes its targets; return the status and the targets.
+
+    Args:
+        tmp_path: holds the repository's copy of the script and the stand-in.
+        failing: target at which the stand-in fails.
+    """
+    checkout = tmp_path / "checkout"
+    (checkout / ".ci").mkdir(parents=True)
+    shutil.copy(REPOSITORY / ".ci/run", checkout / ".ci/run")
+    stand_in = tmp_path / "bin/make"
+    stand_in.parent.mkdir()
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n[ "$1" != "{failing}" ]\n')
+    stand_in.chmod(0o755)
+    environment = os.environ | {"PATH": f"{stand_in.parent}:{os.environ['PATH']}", "PYTHONS": ""}
+    done = subprocess.run([checkout / ".ci/run"], env=environment, capture_output=True, timeout=60)
+    return done.returncode, (tmp_path / "calls").read_text().splitlines()
+
+
+def test_ci_runs_the_commands_of_the_readme_in_order(tmp_path: Path) -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    commands = re.findall(r"^make (\w+)", readme, re.MULTILINE)
+    assert run_ci(tmp_path) == (0, commands)
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_ci_fails_if_a_command_of_the_readme_fails(tmp_path: Path, target: str) -> None:
+    status, targets = run_ci(tmp_path, failing=target)
+    assert status != 0
+    assert targets[-1] == target
+
+
+def test_real_scans_are_tested_where_they_exist(tmp_path: Path) -> None:
+    (tmp_path / "shared/data").mkdir(parents=True)
+    status, targets = run_ci(tmp_path)
+    assert status == 0
+    assert targets == ["demo", f"test REAL_DATA={tmp_path}/shared/data"]
 
 
 def test_the_image_is_given_what_it_copies() -> None:

@@ -1,4 +1,4 @@
-"""`python -m segpipe.study` as a user runs it, and what it does to scans."""
+"""`python -m segpipe.probe` as a user runs it, and what it does to scans."""
 
 import csv
 import os
@@ -15,8 +15,9 @@ from monai.data.meta_tensor import MetaTensor
 from support.commands import REPOSITORY, TINY, command
 
 from segpipe import checkpoint
-from segpipe.config.compose import defaults, validate
+from segpipe.config.compose import defaults
 from segpipe.config.probe import Landscape, Lesion, Robustness
+from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.probe.landscape import landscape
 from segpipe.probe.lesion import lesion
@@ -47,8 +48,8 @@ def rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-def study(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "segpipe.study", *arguments], cwd=folder, capture_output=True, text=True,
+def probe(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "segpipe.probe", *arguments], cwd=folder, capture_output=True, text=True,
                           env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}, timeout=300)  # fmt: skip
 
 
@@ -74,21 +75,29 @@ def test_a_resumed_run_keeps_what_it_had_measured(trained: Path, tmp_path: Path)
 
 
 def test_the_command_line_helps_and_refuses(trained: Path) -> None:
-    done = study("lesion", "checkpoint=runs/a/one", "lesions=[zero]", folder=trained)
+    done = probe("lesion", "checkpoint=runs/a/one", "lesions=[zero]", folder=trained)
     assert done.returncode == 0, done.stderr
     assert "Dice lost" in done.stdout
-    done = study("lesoin", folder=trained)
+    done = probe("lesoin", folder=trained)
     assert (done.returncode, "Did you mean 'lesion'?" in done.stderr) == (2, True)
-    done = study("landscape", "checkpont=x", folder=trained)
+    done = probe("landscape", "checkpont=x", folder=trained)
     assert (done.returncode, done.stderr) == (
         2, "segpipe-landscape: checkpont is not a key. Did you mean 'checkpoint'? (--help lists all)\n",
     )  # fmt: skip
-    done = study("robustness", "checkpoint=nowhere", folder=trained)
+    done = probe("robustness", "checkpoint=nowhere", folder=trained)
     assert (done.returncode, "nowhere: no such checkpoint" in done.stderr) == (2, True)
     (trained / "depth").mkdir(exist_ok=True)  # as an earlier call leaves it: no sweep to report
-    done = study("depth", "--help", folder=trained)
+    done = probe("depth", "--help", folder=trained)
     assert done.returncode == 0
-    assert "python -m segpipe.study depth" in done.stdout
+    assert "python -m segpipe.probe depth" in done.stdout
+
+
+def test_the_old_name_of_a_probe_says_the_new_one() -> None:
+    call = [sys.executable, "-m", "segpipe.study", "depth", "--help"]
+    done = subprocess.run(call, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ("segpipe.study: depth has a new name: python -m segpipe.probe depth\n")
+    assert "python -m segpipe.probe depth" in done.stdout
 
 
 def test_lesions_are_scored_case_by_case(trained: Path, tmp_path: Path) -> None:

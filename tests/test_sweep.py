@@ -17,10 +17,10 @@ from support.commands import REPOSITORY, TINY, command
 from support.config import composed
 
 from segpipe.config.compose import check, sweep_jobs
-from segpipe.config.resume import begun, command_line
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 from segpipe.nets.build import build, init_weights
+from segpipe.resume import begun, command_line
 from segpipe.study.evidence import ALL, analyse
 from segpipe.study.sweep import find_reference, read_sweep
 

@@ -1,4 +1,4 @@
-"""A patch is turned, scaled and bent as MONAI would, and in one interpolation."""
+"""A patch is rotated, scaled and bent as MONAI would do it, in one interpolation."""
 
 import math
 
@@ -9,15 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms.spatial.array import Affine
 
-from segpipe.data.augment import RandBlurd, RandNoised
-from segpipe.data.warp import BEND, RandWarpd, _grid, _line, _linear, _nearest
+from segpipe.data.augment import RandBlurd
+from segpipe.data.warp import (
+    BEND,
+    RandWarpd,
+    _sample_linear,
+    _sample_nearest,
+    _sampling_grid,
+    _straight_axis,
+)
 
 FLAT = [0.0, 0.0, 0.0]
 
 
-def drawn(warp: RandWarpd, seed: int) -> RandWarpd:
+def seeded(warp: RandWarpd, seed: int) -> RandWarpd:
     warp.set_random_state(seed)
     return warp
+
+
+def straight_axes(patch: tuple) -> list[np.ndarray]:
+    return list(map(_straight_axis, patch))
 
 
 def scan(*size: int) -> dict[str, torch.Tensor]:
@@ -35,13 +46,14 @@ def scan(*size: int) -> dict[str, torch.Tensor]:
     st.lists(st.floats(-1.5, 1.5), min_size=9, max_size=9),
 )
 def test_any_matrix_gives_what_monai_gives(patch: tuple, size: tuple, entries: list[float]) -> None:
-    matrix, given_ = np.array(entries).reshape(3, 3), scan(*size)
-    whole = np.eye(4)
-    whole[:3, :3] = matrix
-    theirs = Affine(affine=whole, spatial_size=patch, padding_mode="zeros", image_only=True)
-    ours = _linear(given_["image"], _grid(matrix, [_line(n) for n in patch], given_["image"]))
+    matrix = np.array(entries).reshape(3, 3)
+    image = scan(*size)["image"]
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    monai = Affine(affine=affine, spatial_size=patch, padding_mode="zeros", image_only=True)
+    ours = _sample_linear(image, _sampling_grid(matrix, straight_axes(patch), image))
     assert ours.shape == (2, *patch)
-    assert torch.allclose(ours, torch.as_tensor(theirs(given_["image"])), atol=1e-4)
+    assert torch.allclose(ours, torch.as_tensor(monai(image)), atol=1e-4)
 
 
 @settings(deadline=None, max_examples=25)
@@ -50,19 +62,19 @@ def test_any_matrix_gives_what_monai_gives(patch: tuple, size: tuple, entries: l
     st.tuples(*[st.integers(1, 12)] * 3),
     st.lists(st.floats(-1.5, 1.5), min_size=9, max_size=9),
 )
-def test_a_label_is_that_of_the_voxel_in_which_a_place_lies(
+def test_a_label_is_that_of_the_voxel_in_which_a_position_lies(
     patch: tuple, size: tuple, entries: list[float]
 ) -> None:
-    matrix, lines = np.array(entries).reshape(3, 3), [_line(n) for n in patch]
+    matrix = np.array(entries).reshape(3, 3)
+    axes = straight_axes(patch)
     numbered = torch.arange(1, math.prod(size) + 1, dtype=torch.int32).reshape(1, *size)
-    found = _nearest(numbered, _grid(matrix, lines, numbered))[0].numpy()
+    found = _sample_nearest(numbered, _sampling_grid(matrix, axes, numbered))[0].numpy()
     assert found.shape == patch
-    places = np.einsum("ij,j...->i...", matrix, np.stack(np.meshgrid(*lines, indexing="ij")))
-    places += (np.array(size)[:, None, None, None] - 1) / 2
-    edge = (
-        np.abs((places + 0.5) - np.round(places + 0.5)).min(0) < 1e-3
-    )  # between two voxels it may be either
-    voxels = np.round(places).astype(int)
+    positions = np.einsum("ij,j...->i...", matrix, np.stack(np.meshgrid(*axes, indexing="ij")))
+    positions += (np.array(size)[:, None, None, None] - 1) / 2
+    # between two voxels it may be either
+    edge = np.abs((positions + 0.5) - np.round(positions + 0.5)).min(0) < 1e-3
+    voxels = np.round(positions).astype(int)
     inside = np.all((voxels >= 0) & (voxels < np.array(size)[:, None, None, None]), 0)
     assert not found[~inside & ~edge].any()
     expected = np.ravel_multi_index(tuple(voxels[:, inside]), size) + 1
@@ -70,38 +82,37 @@ def test_a_label_is_that_of_the_voxel_in_which_a_place_lies(
 
 
 @pytest.mark.parametrize("size", [(8, 10, 11), (8, 8, 8)])
-def test_a_turn_by_nothing_is_the_middle(size: tuple[int, int, int]) -> None:
-    given_ = scan(*size)
-    still = RandWarpd((6, 4, 5), 0.0, FLAT, FLAT, 0.0, [])(given_)
-    affine_prob = RandWarpd((6, 4, 5), 1.0, FLAT, FLAT, 0.0, [])(given_)
-    if size == (8, 10, 11):  # else the middle lies between two voxels
-        assert torch.equal(affine_prob["label"], still["label"])
-        assert torch.allclose(affine_prob["image"], still["image"], atol=1e-5)
-    first = [(a - b) // 2 for a, b in zip(size, (6, 4, 5), strict=True)]
-    inside = tuple(slice(start, start + n) for start, n in zip(first, (6, 4, 5), strict=True))
-    assert torch.equal(still["image"], given_["image"][:, *inside])
-    assert still["label"].shape == affine_prob["label"].shape == (1, 6, 4, 5)
+def test_a_rotation_by_nothing_is_the_centre(size: tuple[int, int, int]) -> None:
+    patch = (6, 4, 5)
+    cut = scan(*size)
+    centre = RandWarpd(patch, 0.0, FLAT, FLAT, 0.0, [])(cut)
+    rotated = RandWarpd(patch, 1.0, FLAT, FLAT, 0.0, [])(cut)
+    if size == (8, 10, 11):  # else the centre lies between two voxels
+        assert torch.equal(rotated["label"], centre["label"])
+        assert torch.allclose(rotated["image"], centre["image"], atol=1e-5)
+    starts = (np.array(size) - patch) // 2
+    x, y, z = (slice(start, start + edge) for start, edge in zip(starts, patch, strict=True))
+    assert torch.equal(centre["image"], cut["image"][:, x, y, z])
+    assert centre["label"].shape == rotated["label"].shape == (1, 6, 4, 5)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_quarter_turn_moves_every_voxel_to_another(axis: int) -> None:
-    given_, plane = scan(8, 8, 8), [other + 1 for other in range(3) if other != axis]
-    warp = RandWarpd(
-        (8, 8, 8), 1.0, [math.pi / 2 if a == axis else 0.0 for a in range(3)], FLAT, 0.0, []
-    )
+    cut = scan(8, 8, 8)
+    angles = [0.0, 0.0, 0.0]
+    angles[axis] = math.pi / 2
+    warp = RandWarpd((8, 8, 8), 1.0, angles, FLAT, 0.0, [])
     warp.R = _Always()  # type: ignore[assignment]
-    affine_prob = warp(given_)
+    rotated = warp(cut)
+    plane = [other + 1 for other in range(3) if other != axis]
     for name in ("image", "label"):
-        assert any(
-            torch.allclose(
-                affine_prob[name].float(), given_[name].float().rot90(k, plane), atol=1e-4
-            )
-            for k in (1, 3)
-        )
+        voxels = rotated[name].float()
+        left, right = (cut[name].float().rot90(turns, plane) for turns in (1, 3))
+        assert torch.allclose(voxels, left, atol=1e-4) or torch.allclose(voxels, right, atol=1e-4)
 
 
 class _Always:
-    """Chance that gives the largest it may."""
+    """Random numbers that are the largest possible."""
 
     def random(self, count: int) -> np.ndarray:
         return np.zeros(count)
@@ -113,11 +124,11 @@ class _Always:
 @pytest.mark.parametrize("voxels", [2, 5, 40])
 def test_what_is_bent_keeps_its_order_and_its_middle(voxels: int) -> None:
     for seed in range(20):
-        line = drawn(RandWarpd((4, 4, 4), 0.0, FLAT, FLAT, 1.0, [0]), seed)._bend(voxels)
+        line = seeded(RandWarpd((4, 4, 4), 0.0, FLAT, FLAT, 1.0, [0]), seed)._draw_bent_axis(voxels)
         assert np.all(np.diff(line) > 0)
         assert line[0] == pytest.approx(-line[-1])
-        assert abs(line[-1] / _line(voxels)[-1] - 1) <= BEND + 1e-9
-        assert voxels == 2 or np.abs(line - _line(voxels)).max() > 0
+        assert abs(line[-1] / _straight_axis(voxels)[-1] - 1) <= BEND + 1e-9
+        assert voxels == 2 or np.abs(line - _straight_axis(voxels)).max() > 0
 
 
 def test_only_the_axes_that_may_bend_do() -> None:
@@ -127,43 +138,25 @@ def test_only_the_axes_that_may_bend_do() -> None:
     )
     image = torch.arange(20.0)[None, :, None, None].expand(1, 20, 20, 9).contiguous()
     for seed in range(5):
-        elastic_prob = drawn(RandWarpd((16, 16, 9), 0.0, FLAT, FLAT, 1.0, [0, 1]), seed)(
-            {"image": image, "label": label}
-        )
-        assert all(set(elastic_prob["label"][..., z].unique().tolist()) == {z} for z in range(9))
-        assert not torch.allclose(elastic_prob["image"], image[:, 2:18, 2:18], atol=0.05)
+        warp = seeded(RandWarpd((16, 16, 9), 0.0, FLAT, FLAT, 1.0, [0, 1]), seed)
+        bent = warp({"image": image, "label": label})
+        for z in range(9):
+            assert bent["label"][..., z].unique().tolist() == [z]
+        assert not torch.allclose(bent["image"], image[:, 2:18, 2:18], atol=0.05)
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
-    given_, before = scan(12, 14, 10), torch.get_num_threads()
-    found = []
+    cut = scan(12, 14, 10)
+    threads_before = torch.get_num_threads()
+    results = []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            warped = drawn(RandWarpd((12, 8, 8), 1.0, [0.5] * 3, [0.4] * 3, 1.0, [0, 1, 2]), 3)(
-                given_
-            )
-            found.append(RandBlurd(1.0, (0.5, 1.0)).set_random_state(3)(warped))
+            warp = RandWarpd((12, 8, 8), 1.0, [0.5] * 3, [0.4] * 3, 1.0, [0, 1, 2])
+            warped = seeded(warp, 3)(cut)
+            results.append(RandBlurd(1.0, (0.5, 1.0)).set_random_state(3)(warped))
     finally:
-        torch.set_num_threads(before)
-    assert all(
-        torch.equal(found[0][name], other[name])
-        for other in found[1:]
-        for name in ("image", "label")
-    )
-
-
-def test_noise_is_as_often_and_as_strong_as_asked() -> None:
-    still = {
-        "image": torch.zeros(1, 20, 20, 20),
-        "label": torch.zeros(1, 20, 20, 20, dtype=torch.uint8),
-    }
-    noisy = RandNoised(0.4, 0.3)
-    noisy.set_random_state(0)
-    strengths = np.array([float(noisy(still)["image"].std()) for _ in range(400)])
-    assert np.mean(strengths > 0) == pytest.approx(0.4, abs=0.08)
-    assert strengths.max() == pytest.approx(0.3, abs=0.02)
-    assert strengths[strengths > 0].mean() == pytest.approx(0.15, abs=0.03)
-    assert not still["image"].any()
-    noisy.set_random_state(0)
-    assert float(noisy(still)["image"].std()) == strengths[0]
+        torch.set_num_threads(threads_before)
+    for result in results[1:]:
+        assert torch.equal(result["image"], results[0]["image"])
+        assert torch.equal(result["label"], results[0]["label"])

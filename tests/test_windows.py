@@ -9,7 +9,7 @@ from monai.inferers.utils import sliding_window_inference
 
 from segpipe.prediction.empty_windows import SkipEmptyWindows
 from segpipe.windows import (
-    _blending,
+    _gaussian,
     count_windows,
     from_network,
     predict_slabs,
@@ -20,8 +20,10 @@ from segpipe.windows import (
 sizes = st.tuples(*[st.integers(1, 20)] * 3)
 
 
-def predict_volume(network, volume, patch, axis, overlap, windows, exclusive=True) -> torch.Tensor:
-    slabs = predict_slabs(network, volume, patch, axis, overlap, windows, exclusive)
+def predict_volume(
+    network, volume, patch, axis, overlap, batch_size, exclusive=True
+) -> torch.Tensor:
+    slabs = predict_slabs(network, volume, patch, axis, overlap, batch_size, exclusive)
     return torch.cat(list(slabs), slab_axis(volume.shape[1:], axis) + 1)
 
 
@@ -72,10 +74,12 @@ def test_from_network_undoes_to_network() -> None:
 @given(
     size=sizes,
     overlap=st.sampled_from([0.0, 0.3, 0.5, 0.75]),
-    windows=st.integers(1, 7),
+    batch_size=st.integers(1, 7),
     exclusive=st.booleans(),
 )
-def test_slabs_are_what_monai_makes_of_the_whole_volume(size, overlap, windows, exclusive) -> None:
+def test_slabs_are_what_monai_makes_of_the_whole_volume(
+    size, overlap, batch_size, exclusive
+) -> None:
     """A network whose answer depends on where in the window a voxel lies."""
     torch.manual_seed(0)
     network = torch.nn.Sequential(
@@ -84,9 +88,9 @@ def test_slabs_are_what_monai_makes_of_the_whole_volume(size, overlap, windows, 
     volume, patch = torch.randn(2, *size), (6, 8, 5)
     with torch.no_grad():
         whole = sliding_window_inference(
-            volume[None], patch, windows, network, overlap, mode="gaussian"
+            volume[None], patch, batch_size, network, overlap, mode="gaussian"
         )[0]
-        found = predict_volume(network, volume, patch, None, overlap, windows, exclusive)
+        found = predict_volume(network, volume, patch, None, overlap, batch_size, exclusive)
     torch.testing.assert_close(
         found, torch.softmax(whole, 0) if exclusive else torch.sigmoid(whole), atol=1e-5, rtol=1e-4
     )
@@ -96,11 +100,11 @@ def test_slabs_are_what_monai_makes_of_the_whole_volume(size, overlap, windows, 
 @given(
     size=sizes,
     overlap=st.sampled_from([0.0, 0.3, 0.5]),
-    windows=st.integers(1, 7),
+    batch_size=st.integers(1, 7),
     exclusive=st.booleans(),
 )
 def test_skipped_windows_are_what_monai_makes_of_certain_background(
-    size, overlap, windows, exclusive
+    size, overlap, batch_size, exclusive
 ) -> None:
     """A body of a few voxels in a corner: however many windows go at once, those without any of it are background."""
     volume, patch = torch.randn(2, *size), (6, 8, 5)
@@ -121,7 +125,7 @@ def test_skipped_windows_are_what_monai_makes_of_certain_background(
     whole = sliding_window_inference(
         volume[None], patch, 1, certain, overlap, mode="gaussian", padding_mode="constant"
     )[0]
-    found = predict_volume(asked, volume, patch, None, overlap, windows, exclusive)
+    found = predict_volume(asked, volume, patch, None, overlap, batch_size, exclusive)
     torch.testing.assert_close(
         found, torch.softmax(whole, 0) if exclusive else torch.sigmoid(whole), atol=1e-5, rtol=1e-4
     )
@@ -145,7 +149,7 @@ def test_a_slab_is_given_as_soon_as_no_window_reaches_into_it() -> None:
 
 @pytest.mark.parametrize("patch", [(16, 12, 1), (7, 24, 9)])
 def test_windows_are_weighted_as_monai_weights_them(patch: tuple[int, int, int]) -> None:
-    assert torch.allclose(_blending(patch)[0], compute_importance_map(patch, "gaussian"), rtol=1e-5)
+    assert torch.allclose(_gaussian(patch)[0], compute_importance_map(patch, "gaussian"), rtol=1e-5)
 
 
 def test_windows_are_counted_before_they_are_computed() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.section import Section
 
 
@@ -13,6 +14,8 @@ class Card(Section):
     checkpoint: Path | None = Field(
         description="a run's folder (its best checkpoint) or a checkpoint file"
     )
+
+    extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @model_validator(mode="after")
     def _says_which(self) -> "Card":
@@ -29,6 +32,7 @@ class Export(Section):
         description="a run's folder (its best checkpoint) or a checkpoint file; of several, [RUN,RUN], one network "
         "that gives the mean of their probabilities",
     )
+    extensions: Extensions = Field(description=EXTENSIONS_HELP)
     output: Path | None = Field(
         description="file to write, as network.onnx; one that is there is replaced"
     )

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from segpipe.config.compose import CONF, chosen, defaults, keys
-from segpipe.config.section import Section, Unit
+from segpipe.config.compose import CONF, chosen, defaults
+from segpipe.config.section import OneOf, Section, Unit
+from segpipe.config.validation import keys
 from segpipe.errors import ConfigError
 from segpipe.text import nearest
 
@@ -26,7 +27,7 @@ Trains a segmentation network on a folder of scans.
   {command}                                          on a generated phantom, no data needed
   {command} data=decathlon data.root=DIR             on a local dataset (layouts: data/README.md)
   {command} -m model.long_skips=none,add,concat      one run for each value (a sweep)
-  {command} -m +study=long_skips                     a study: variants and seeds, and a report with statistics
+  {command} study=long_skips                         a study: variants and seeds, and a report with statistics
   {command} resume=runs/NAME/DATE_TIME               goes on where a run, or a sweep, stopped
   {command} --help model.long_skips                  which values a key can take; so for a group, or a choice
   {command} --cfg job                                every value, as it would be used""",
@@ -174,7 +175,7 @@ def _group(group: str, default: str) -> list[str]:
     found = choices(group)
     widest = max(len(one.name) for one in found)
     mark = {default: "*"}
-    title = group if default else f"-m +{group}=CHOICE"
+    title = group
     return [
         f"  {title}",
         *(f"  {mark.get(one.name, ' ')} {one.name.ljust(widest)}  {one.line}" for one in found),
@@ -217,6 +218,9 @@ def _type(annotation: Any, rules: Iterable[Any] = ()) -> str:
         return "|".join(str(member) for member in members)
     if origin is list:
         return f"list {_count(rules)}of {_type(members[0])}"
+    registries = [rule.registry for rule in rules if isinstance(rule, OneOf)]
+    if registries:
+        return "|".join(registries[0])
     if origin is dict:
         return f"map of text to {_type(members[1])}"
     if members:

@@ -12,11 +12,12 @@ from pydantic import (
     model_validator,
 )
 
-from segpipe.config.section import Section, Unit
+from segpipe.config.section import OneOf, Section, Unit
+from segpipe.registry import BLOCKS, LONG_SKIPS, SHORT_SKIPS
 
-LongSkip = Literal["none", "add", "concat", "gate"]
-ShortSkip = Literal["none", "residual", "dense"]
-Block = Literal["plain", "bottleneck"]
+LongSkip = Annotated[str, OneOf(LONG_SKIPS)]
+ShortSkip = Annotated[str, OneOf(SHORT_SKIPS)]
+Block = Annotated[str, OneOf(BLOCKS)]
 Down = Literal["stride", "maxpool", "transition"]
 T = TypeVar("T")
 
@@ -117,9 +118,6 @@ class Model(Section):
     match: Literal["none", "params", "flops"] = Field(
         description="scale channels until parameters or multiply-adds are within 1 % of this network with all skips on"
     )
-    describe: bool = Field(
-        description="print the network stage by stage, draw it, and stop before training"
-    )
 
     @property
     def levels(self) -> int:
@@ -203,7 +201,6 @@ class MonaiModel(Section):
     levels: PositiveInt = Field(
         description="sizes that it works at: a patch can be halved one time less"
     )
-    describe: bool = Field(description="print the network part by part and stop before training")
 
 
 def _kind(values: Any) -> str:

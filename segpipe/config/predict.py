@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
-from segpipe.config.section import Section, Unit
+from segpipe.config.section import OneOf, Section, Unit, Was
 from segpipe.config.train import Precision
+from segpipe.registry import BACKENDS
 
 
 class Predict(Section):
@@ -51,15 +53,15 @@ class Predict(Section):
         description="what is written of each scan: mask; probabilities, of each label or region; entropy, 0 where the "
         "network is sure, 1 where all are alike; the latter two as NIfTI on the scan's grid, in folders of their own",
     )
-    windows: PositiveInt | None = Field(
-        description="windows that the network computes at once; null = as many as suit the device; "
-        "where memory is short fewer"
+    batch_size: PositiveInt | None = Field(
+        description="windows that the network computes at once; null = as many as suit the "
+        "device; fewer where memory is short"
     )
     skip_air: Literal["auto"] | bool = Field(
         description="do not ask the network about windows of CT in which every voxel is below -800 HU, which are "
         "background then; auto = where all channels are CT and no label lies in air"
     )
-    backend: Literal["torch", "openvino"] = Field(
+    backend: Annotated[str, OneOf(BACKENDS)] = Field(
         description="what computes the network; openvino, on a CPU, needs pip install 'segpipe[openvino]'"
     )
     compile: bool = Field(
@@ -74,6 +76,7 @@ class Predict(Section):
     )
     overlays: bool = Field(description="draw a picture of each mask over its scan")
     page: PageOptions
+    extensions: Annotated[Extensions, Was([])] = Field(description=EXTENSIONS_HELP)
     verbose: bool = Field(
         description="say more in the terminal; predict.log has it all in any case"
     )

@@ -1,4 +1,4 @@
-"""The options of `python -m segpipe.study`: how trained networks, and one that is not trained, are looked into."""
+"""The options of `python -m segpipe.probe`, and of `python -m segpipe.study`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,9 +12,10 @@ from pydantic import (
     model_validator,
 )
 
+from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.model import LongSkip, Model, ShortSkip, per_level
 from segpipe.config.section import Section
-from segpipe.config.train import Duration, Precision, Study
+from segpipe.config.train import ComparisonOptions, Duration, Precision
 
 Factor = Annotated[float, Field(gt=1)]
 
@@ -40,6 +41,8 @@ class Probe(Section):
     precision: Precision = Field(
         description="auto = as in training: bf16 where the device computes it faster"
     )
+
+    extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @field_validator("checkpoint", mode="before")
     @classmethod
@@ -104,10 +107,11 @@ class Robustness(Probe):
     )
 
 
-class Report(Study):
+class Report(ComparisonOptions):
     """`report`: a sweep's folder made into `study.html`, `study.csv` and `study.md`."""
 
     sweep: Path | None = Field(description="folder of a sweep, with a folder for each run in it")
+    extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @field_validator("sweep")
     @classmethod
@@ -125,6 +129,7 @@ class Depth(Section):
     """`depth`: the gradient of each layer at initialisation."""
 
     model: Model
+    extensions: Extensions = Field(description=EXTENSIONS_HELP)
     long_skips: list[LongSkip] = Field(
         min_length=1, description="kinds of long skip to put in, at all levels"
     )

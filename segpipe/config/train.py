@@ -17,10 +17,13 @@ from pydantic import (
     model_validator,
 )
 
+from segpipe.config.data import DataChoice
+from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
 from segpipe.config.page import RunPageOptions
-from segpipe.config.section import Section, Unit
+from segpipe.config.section import OneOf, RegisteredSection, Section, Unit, Was
+from segpipe.registry import AUGMENTATIONS, LOSSES, OPTIMISERS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
@@ -48,74 +51,6 @@ def _written(value: timedelta | None) -> str | None:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_written)]
-
-
-class Phantom(Section):
-    """The generated dataset."""
-
-    dims: Literal[2, 3] = Field(description="3 for volumes (NIfTI), 2 for images (PNG)")
-    modality: Literal["MRI", "CT"] = Field(
-        description="CT: Hounsfield units, slices four times as thick as voxels are wide, label ids 0, 1, 2, 4"
-    )
-    train: PositiveInt = Field(description="cases to train and validate on")
-    test: NonNegativeInt = Field(description="cases kept for predict.py")
-    seed: NonNegativeInt = Field(description="another seed, another anatomy")
-
-    @model_validator(mode="after")
-    def _ct_is_3d(self) -> "Phantom":
-        if self.modality == "CT" and self.dims == 2:
-            raise ValueError(
-                "data.phantom.modality=CT is drawn in 3D only: give data.phantom.dims=3"
-            )
-        return self
-
-
-class Data(Section):
-    """Where the cases are and which of them train."""
-
-    layout: Literal["phantom", "decathlon", "nnunet", "folder", "table"] = Field(
-        description="how the dataset lies on disk (data/README.md draws each)"
-    )
-    root: Path | None = Field(
-        description="folder of the dataset; for a table, the CSV or JSON file or its folder"
-    )
-    image_folder: str = Field(description="name of the image folder (layout folder)")
-    label_folder: str = Field(description="name of the label folder (layout folder)")
-    labels: dict[str, NonNegativeInt] | None = Field(
-        description="label ids on disk, as {background:0,liver:1}; null = what the dataset declares or holds"
-    )
-    regions: dict[str, list[PositiveInt]] | None = Field(
-        description="overlapping regions to learn in place of the labels, each a union of label ids, outermost first, "
-        "as {whole:[1,2,3],core:[2,3]}: one sigmoid each; null = labels exclude one another (softmax)"
-    )
-    ignore_label: PositiveInt | None = Field(
-        description="id on disk of voxels that nobody has annotated: neither learnt nor scored; null = there are none"
-    )
-    split: Path | None = Field(
-        description="JSON file {train: [...], val: [...]} of case names, or a list of such"
-    )
-    folds: int = Field(ge=2, description="number of cross-validation folds")
-    fold: NonNegativeInt | None = Field(
-        description="the fold that validates, from 0, or the entry of data.split; the plan is then made of all cases, "
-        "so that predict.py can average the folds; null = data.fraction"
-    )
-    fraction: Probability = Field(
-        description="share of the cases that validates where there is no fold and no split"
-    )
-    slice_axis: Literal[0, 1, 2] | None = Field(
-        description="2D networks: axis of the volume that is cut into slices (0 left-right, 1 back-front, "
-        "2 foot-head); null = the largest spacing"
-    )
-    cache: Path = Field(
-        description="folder for what is prepared once and shared by all runs; it may be deleted when none is running"
-    )
-    phantom: Phantom
-
-    @model_validator(mode="after")
-    def _has_a_root(self) -> "Data":
-        if self.root is None:
-            raise ValueError("data.root is missing: name the dataset's folder, as in data.root=DIR")
-        return self
 
 
 class PlanOptions(Section):
@@ -156,8 +91,13 @@ class PlanOptions(Section):
         return [given] if isinstance(given, str) else given
 
 
-class Augment(Section):
+class Augment(RegisteredSection):
     """Random changes of a training patch; each has its own probability."""
+
+    registry = AUGMENTATIONS
+    title = "augment"
+    entry_type = Probability
+    __pydantic_extra__: dict[str, Probability]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     mirror_axes: list[Literal[0, 1, 2]] = Field(
         description="axes that may be mirrored (0 left-right, 1 back-front, 2 foot-head); [] = none"
@@ -168,18 +108,34 @@ class Augment(Section):
     )
     scale: float = Field(ge=0, lt=1, description="largest relative change of size")
     elastic: Probability = Field(description="probability of a smooth grid distortion")
-    noise: Probability = Field(description="probability of Gaussian noise")
-    blur: Probability = Field(description="probability of Gaussian blur")
-    brightness: Probability = Field(description="probability of a multiplied brightness")
-    contrast: Probability = Field(description="probability of a stretched or squeezed contrast")
-    gamma: Probability = Field(description="probability of a gamma curve")
-    low_resolution: Probability = Field(description="probability of a simulated coarser scan")
+
+
+class Loss(RegisteredSection):
+    """The loss: a weight for each term."""
+
+    registry = LOSSES
+    title = "loss"
+    entry_type = NonNegativeFloat
+    __pydantic_extra__: dict[str, NonNegativeFloat]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The terms that count, each with its weight, in the order of their registration."""
+        terms = self.__pydantic_extra__ or {}
+        return {name: terms[name] for name in self.registry if terms.get(name)}
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> "Loss":
+        if not self.weights:
+            names = ", ".join(f"loss.{name}" for name in self.registry)
+            raise ValueError(f"{names} are all 0, so there is no loss: raise one")
+        return self
 
 
 class Optim(Section):
-    """The loss and how it is brought down."""
+    """The optimiser and the course of its learning rate."""
 
-    name: Literal["adamw", "sgd"] = Field(
+    name: Annotated[str, OneOf(OPTIMISERS)] = Field(
         description="optimiser; sgd is with Nesterov momentum 0.99"
     )
     lr: PositiveFloat = Field(description="highest learning rate")
@@ -197,16 +153,6 @@ class Optim(Section):
         description="decay per step of a running mean of the weights, which is what is validated and kept; "
         "null = the weights themselves"
     )
-    dice: NonNegativeFloat = Field(description="weight of the Dice term")
-    cross_entropy: NonNegativeFloat = Field(description="weight of the cross-entropy term")
-
-    @model_validator(mode="after")
-    def _has_a_loss(self) -> "Optim":
-        if self.dice == self.cross_entropy == 0:
-            raise ValueError(
-                "optim.dice and optim.cross_entropy are both 0, so there is no loss: raise one"
-            )
-        return self
 
 
 class TrainerOptions(Section):
@@ -235,13 +181,9 @@ class TrainerOptions(Section):
     precision: Precision = Field(
         description="auto = bf16 where the device computes it faster, else float32"
     )
-    workers: NonNegativeInt | None = Field(
-        description="processes that cut and augment patches; 0 = none beside the training; null = 0 on a CPU, which "
-        "they would take from the network, else one for each core but one, at most 8"
-    )
 
 
-class Study(Section):
+class ComparisonOptions(Section):
     """How the variants of a sweep are compared."""
 
     reference: str | None = Field(
@@ -260,21 +202,24 @@ class Train(Section):
         pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME"
     )
     seed: NonNegativeInt = Field(description="seed of weights, patches and augmentation")
-    mode: Literal["train", "doctor"] = Field(
-        description="doctor = only look through the dataset and say what is wrong with each case"
+    mode: Literal["train", "doctor", "describe"] = Field(
+        description="doctor = only look through the dataset and say what is wrong with each case; "
+        "describe = print and draw the network, and stop before training"
     )
+    extensions: Annotated[Extensions, Was([])] = Field(description=EXTENSIONS_HELP)
     fix: Path | None = Field(
-        description="mode=doctor: new folder for a corrected copy of the dataset"
+        description="mode=doctor: new folder for a repaired copy of the dataset"
     )
     resume: Path | None = Field(description="folder of a run to go on with, where it stopped")
-    data: Data
+    data: DataChoice
     plan: PlanOptions
     model: ModelChoice
     augment: Augment
+    loss: Loss
     optim: Optim
     trainer: TrainerOptions
     logger: LoggerChoice
-    study: Study
+    comparison: ComparisonOptions
     page: RunPageOptions
     verbose: bool = Field(description="say more in the terminal; train.log has it all in any case")
 

@@ -1,9 +1,9 @@
-"""Anatomy: the shapes and signals of a generated abdomen, in millimetres of the patient's space.
+"""The anatomy of the phantom: shapes and signals of a generated abdomen, in mm of patient space.
 
-x leads to the right, y to the front, z to the head; the body is the size of a newborn's. A shape is the depth
-of every point in it, so that whoever samples it can blur its edge over a voxel. What makes the organs hard to
-find: the spleen and the muscles share the liver's signal, the bowel the kidneys', the aorta the vessel's, and
-the vessel is about three voxels thick.
+x leads to the right, y to the front, z to the head; the body is the size of a newborn's. A shape is
+given as the depth of every point in it, so that a scanner can blur its edge over a voxel. The
+organs are hard to find: the spleen and the muscles share the liver's signal, the bowel the
+kidneys', the aorta the vessel's, and the vessel is about three voxels thick.
 """
 
 from dataclasses import dataclass
@@ -23,29 +23,50 @@ Vector = tuple[Real, Real, Real]
 
 @dataclass(frozen=True)
 class Tissue:
-    """One structure, painted over the earlier ones: how deep each voxel lies in it (mm, negative outside)."""
+    """One structure, painted over the earlier ones.
+
+    Attributes:
+        depth_mm: how deep each voxel lies in it, negative outside.
+        signal: of MR, 1 being that of fat.
+        label: one of `LABELS`.
+        mottle: standard deviation of its texture, as a share of the signal.
+        texture: index into `TEXTURE_MM`.
+    """
 
     depth_mm: Floats
-    signal: float | Floats  # 1 is the signal of fat
+    signal: float | Floats
     label: int = 0
-    mottle: float = 0.05  # standard deviation of its texture
-    texture: int = 1  # which of TEXTURE_MM
+    mottle: float = 0.05
+    texture: int = 1
 
 
 def tissues(points: Floats, rng: np.random.Generator) -> list[Tissue]:
-    """A new patient seen at `points` (3, *shape, mm from the body's centre), in the order of painting."""
+    """Draw a new patient; return its structures in the order of painting.
+
+    Args:
+        points: (3, *shape), in mm from the body's centre.
+        rng: random numbers.
+    """
     return Patient(warp(points, rng), rng).tissues()
 
 
 class Patient:
-    """The shapes of one body, evaluated at `points` (3, *shape) in mm; every call draws a new variation."""
+    """The shapes of one body; every call draws a new variation.
+
+    Args:
+        points: where the shapes are evaluated, (3, *shape) in mm.
+        rng: random numbers.
+    """
 
     def __init__(self, points: Floats, rng: np.random.Generator):
-        self.points, self.rng = points, rng
+        self.points = points
+        self.rng = rng
 
     def tissues(self) -> list[Tissue]:
-        """Everything in the body, in the order of painting."""
-        liver, kidney, vessel = self.signal(0.52), self.signal(0.66), self.signal(1.2)
+        """Return all structures of the body in the order of painting."""
+        liver = self.signal(0.52)
+        kidney = self.signal(0.66)
+        vessel = self.signal(1.2)
         body = self.blob((0, 0, 0), (54, 43, 105))
         spleen = union(self.blob((-31, -6, 18), (11, 15, 17)), self.blob((-28, 3, 26), (9, 10, 10)))
         return [
@@ -53,25 +74,21 @@ class Patient:
             Tissue(body - self.rng.uniform(3, 6), liver, texture=0),  # muscle
             Tissue(body - self.rng.uniform(9, 11), self.signal(0.86), mottle=0.08, texture=2),
             self.spine(),
-            Tissue(
-                self.tube([(-6, -11, -80), (-5, -12, 0), (-6, -10, 80)], 5.5), vessel
-            ),  # the aorta
+            Tissue(self.aorta(), vessel),
             *self.bowel(kidney),
             Tissue(spleen, liver),
             Tissue(self.liver(), liver, label=1, mottle=0.07),
-            Tissue(
-                self.blob((21, 18, -6), (5, 6, 9)), self.signal(0.3)
-            ),  # gall bladder, in the liver's edge
+            Tissue(self.gall_bladder(), self.signal(0.3)),
             *self.kidneys(kidney),
             Tissue(self.vessel(), vessel, label=3, texture=0),
         ]
 
     def signal(self, mean: float) -> float:
-        """A tissue's signal in this patient."""
+        """Draw a tissue's signal in this patient."""
         return mean + self.rng.uniform(-0.03, 0.03)
 
     def blob(self, centre_mm: Vector, radii_mm: Vector) -> Floats:
-        """Depth in an ellipsoid, exact at its surface."""
+        """Return the depth in an ellipsoid, which is exact at its surface."""
         centre = self.rng.uniform(-2, 2, 3) + centre_mm
         radii = self.rng.uniform(0.9, 1.1, 3) * radii_mm
         scaled = (self.points - column(centre)) / column(radii)
@@ -80,70 +97,74 @@ class Patient:
         return level * (1 - level) / slope
 
     def tube(self, through_mm: list[Vector], radius_mm: float) -> Floats:
-        """Depth in a round tube along the smooth curve through some points."""
+        """Return the depth in a round tube along the smooth curve through some points."""
         steps = np.linspace(0, 1, 160)
         curve = CubicSpline(np.linspace(0, 1, len(through_mm)), np.array(through_mm))(steps)
         reach_mm = radius_mm + 4  # farther out only the sign matters
-        near = KDTree(curve).query(self.points.reshape(3, -1).T, distance_upper_bound=reach_mm)[0]
-        return (radius_mm - np.minimum(near, reach_mm).reshape(self.points.shape[1:])).astype(
-            np.float32
-        )
+        flat = self.points.reshape(3, -1).T
+        distances = KDTree(curve).query(flat, distance_upper_bound=reach_mm)[0]
+        depth_mm = radius_mm - np.minimum(distances, reach_mm)
+        return depth_mm.reshape(self.points.shape[1:]).astype(np.float32)
+
+    def aorta(self) -> Floats:
+        """Return the depth in a thick vessel in front of the spine."""
+        return self.tube([(-6, -11, -80), (-5, -12, 0), (-6, -10, 80)], 5.5)
+
+    def gall_bladder(self) -> Floats:
+        """Return the depth in a small ellipsoid at the liver's edge."""
+        return self.blob((21, 18, -6), (5, 6, 9))
 
     def spine(self) -> Tissue:
-        """A column of vertebrae with a darker disc every 16 mm."""
+        """Return a column of vertebrae with a darker disc every 16 mm."""
         disc = 0.5 + 0.5 * np.tanh(4 * np.sin(self.points[2] / 2.6) - 2)
         depth_mm = 10 - np.hypot(self.points[0], self.points[1] + 25)
         return Tissue(depth_mm, self.signal(0.66) - np.float32(0.3) * disc, mottle=0.1)
 
     def bowel(self, kidney: float) -> list[Tissue]:
-        """Loops at the kidneys' signal or near it, some with gas."""
+        """Return bowel loops with about the kidneys' signal, some with gas."""
         loops: list[Tissue] = []
         for number in range(6):
-            centre, radii = (
-                self.rng.uniform((-34, -4, -50), (30, 24, 30)),
-                self.rng.uniform(5, 12, 3),
-            )
+            centre = self.rng.uniform((-34, -4, -50), (30, 24, 30))
+            radii = self.rng.uniform(5, 12, 3)
             loop = self.blob(tuple(centre), tuple(radii))
-            loops.append(
-                Tissue(loop, kidney + self.rng.uniform(-0.1, 0.1) * (number % 2), mottle=0.08)
-            )
+            signal = kidney + self.rng.uniform(-0.1, 0.1) * (number % 2)
+            loops.append(Tissue(loop, signal, mottle=0.08))
             if number % 3 == 0:
-                gas = np.minimum(
-                    loop - 2, self.points[1] - np.float32(centre[1])
-                )  # gas rises to the front
-                loops.append(Tissue(gas, 0.03))
+                front = self.points[1] - np.float32(centre[1])  # gas rises to the front
+                loops.append(Tissue(np.minimum(loop - 2, front), 0.03))
         return loops
 
     def liver(self) -> Floats:
-        """A large right lobe, a flat left one and a lower tip."""
-        right, left = self.blob((20, 4, 18), (22, 24, 25)), self.blob((-6, 14, 22), (21, 12, 13))
+        """Return the depth in a large right lobe, a flat left one and a lower tip."""
+        right = self.blob((20, 4, 18), (22, 24, 25))
+        left = self.blob((-6, 14, 22), (21, 12, 13))
         return union(union(right, left), self.blob((29, 1, -8), (10, 14, 16)))
 
     def kidneys(self, cortex: float) -> list[Tissue]:
-        """Two beans, hollow towards the spine, with a darker medulla."""
+        """Return two beans, hollow towards the spine, each with a darker medulla."""
         painted: list[Tissue] = []
         for side in (-1, 1):
             bean = self.blob((25 * side, -17, -10 + 3 * side), (11, 10, 19))
             bean = -union(-bean, self.blob((14 * side, -15, -10 + 3 * side), (6, 5, 7)))
-            painted += [
-                Tissue(bean, cortex, label=2),
-                Tissue(bean - 4, cortex - 0.1, label=2, texture=0),
-            ]
+            painted.append(Tissue(bean, cortex, label=2))
+            painted.append(Tissue(bean - 4, cortex - 0.1, label=2, texture=0))
         return painted
 
     def vessel(self) -> Floats:
-        """A thin winding trunk that forks: one branch into the liver, one towards the spleen."""
+        """Return the depth in a thin trunk with one branch to the liver and one to the spleen."""
         bend = self.rng.uniform(-4, 4, (3, 2))
         fork = (6 + bend[2, 0], 2 + bend[2, 1], self.rng.uniform(-10, -4))
-        foot, knee = (4 + bend[0, 0], bend[0, 1], -55.0), (11 + bend[1, 0], 6 + bend[1, 1], -30.0)
+        start = (4 + bend[0, 0], bend[0, 1], -55.0)
+        middle = (11 + bend[1, 0], 6 + bend[1, 1], -30.0)
         radius = self.rng.uniform(3.0, 3.6)
         right = self.tube([fork, (14, 5, 2), (20, 3, 14), (31, 8, 24)], radius - 0.2)
         left = self.tube([fork, (-3, 6, 0), (-14, 1, 8), (-25, -3, 14)], radius - 0.2)
-        return union(self.tube([foot, knee, fork], radius), union(right, left, 1.0), 1.0)
+        trunk = self.tube([start, middle, fork], radius)
+        return union(trunk, union(right, left, 1.0), 1.0)
 
 
 def warp(points: Floats, rng: np.random.Generator) -> Floats:
-    """Points moved by a smooth field of a few millimetres: no two patients have the same shapes."""
+    """Move points by a smooth field of a few mm, so that no two patients have the same shapes."""
     moved = points.copy()
     for _ in range(5):
         shift_mm = rng.normal(0, 1.2, 3)
@@ -152,20 +173,19 @@ def warp(points: Floats, rng: np.random.Generator) -> Floats:
 
 
 def wave(points: Floats, rng: np.random.Generator, shortest_mm: float, longest_mm: float) -> Floats:
-    """The phase, in radians, of a plane wave of random direction, length and offset."""
+    """Draw the phase, in radians, of a plane wave of random direction, wavelength and offset."""
     direction = rng.standard_normal(3)
     direction *= 2 * np.pi / rng.uniform(shortest_mm, longest_mm) / np.linalg.norm(direction)
-    return np.tensordot(direction.astype(np.float32), points, axes=1) + np.float32(
-        rng.uniform(0, 2 * np.pi)
-    )
+    phase = np.tensordot(direction.astype(np.float32), points, axes=1)
+    return phase + np.float32(rng.uniform(0, 2 * np.pi))
 
 
 def column(vector: npt.NDArray[np.float64]) -> Floats:
-    """(3,) as (3, 1, 1, 1), to be broadcast over points."""
+    """Return a vector (3,) as (3, 1, 1, 1), to be broadcast over points."""
     return vector.astype(np.float32)[:, None, None, None]
 
 
-def union(one: Floats, other: Floats, blend_mm: float = 3.0) -> Floats:
-    """Depth in either of two shapes, their crease rounded over `blend_mm`."""
-    overlap = np.maximum(np.float32(blend_mm) - np.abs(one - other), np.float32(0))
-    return np.maximum(one, other) + overlap * overlap * np.float32(0.25 / blend_mm)
+def union(first: Floats, second: Floats, blend_mm: float = 3.0) -> Floats:
+    """Return the depth in either of two shapes, their crease rounded over `blend_mm`."""
+    overlap = np.maximum(np.float32(blend_mm) - np.abs(first - second), np.float32(0))
+    return np.maximum(first, second) + overlap * overlap * np.float32(0.25 / blend_mm)

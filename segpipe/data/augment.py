@@ -1,12 +1,15 @@
-"""The random half of training: where a patch is cut, and what is changed in it.
+"""Random augmentation of training patches, and how large a patch is cut for it.
 
-Spatial changes move image and label together; intensity changes touch the image alone. Strengths are those of nnU-Net
-(Isensee 2021) where `conf/augment/*.yaml` does not say otherwise. The transforms are MONAI's but for four, which took
-most of the time of all: `cut.py`, `warp.py`, `RandNoised` and `RandBlurd` (`benchmarks/augment.py`).
+Spatial changes move image and label together; intensity changes concern the image alone and are
+registered in `AUGMENTATIONS`, each by the key of `augment` that holds its probability. Strengths
+are those of nnU-Net (Isensee 2021) where `conf/augment/*.yaml` does not say otherwise. The
+transforms are MONAI's except for four that took most of the time: `patch_sampler.py`, `warp.py`,
+`RandNoised` and `RandBlurd` (`benchmarks/augment.py`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,109 +29,158 @@ from segpipe.config.train import Augment
 from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.warp import BOTH, RandWarpd
 from segpipe.plan import ANISOTROPIC, Plan
+from segpipe.registry import AUGMENTATIONS
 
-MARGIN = (
-    1.15  # a patch is cut this much larger before it is rotated, so that its corners are anatomy
-)
+MARGIN = 1.15  # a patch is cut larger by this factor before it is rotated, to fill its corners
 
 
 def make_sampler(plan: Plan, foreground: float, augment: Augment) -> PatchSampler:
-    """Prepared case -> patch, a little larger than the plan's where `changing` will move it.
+    """Return the sampler that cuts patches from prepared cases.
 
-    A share `foreground` of the patches is centred on a labelled voxel, every label equally often.
+    Args:
+        plan: of the run.
+        foreground: share of patches that are centred on a labelled voxel, every label equally
+            often.
+        augment: the options of augmentation; a patch that may be rotated is cut larger.
     """
-    flat = _in_plane(plan)
-    grown = [
-        math.ceil(voxels * MARGIN) if axis in flat else voxels
-        for axis, voxels in enumerate(plan.patch)
-    ]
-    cut = grown if _moves(augment) else plan.patch
+    size = list(plan.patch)
+    if _is_spatial(augment):
+        for axis in _axes_in_plane(plan):
+            size[axis] = math.ceil(size[axis] * MARGIN)
     labels = len(plan.labels) - 1
-    return PatchSampler(cut, [1 - foreground] + [foreground / labels] * labels)
+    return PatchSampler(size, [1 - foreground] + [foreground / labels] * labels)
 
 
 class Augmentation:
-    """Transforms after one another, all drawing from one stream of chance: a patch is what its seed makes of it.
+    """Transforms applied in turn, which all draw from one random stream that each patch seeds.
 
-    What MONAI's `Compose` does, without the metadata and the lazy transforms.
+    This does what MONAI's `Compose` does, without the metadata and the lazy transforms.
+
+    Args:
+        transforms: on a dictionary of `image` and `label`.
     """
 
     def __init__(self, transforms: Sequence[MapTransform]) -> None:
-        self.transforms, self.rng = transforms, np.random.RandomState(0)
+        self.transforms = transforms
+        self.rng = np.random.RandomState(0)
         for transform in transforms:
             if isinstance(transform, Randomizable):
                 transform.set_random_state(state=self.rng)
 
     def __call__(self, patch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """`image` and `label` of a patch, augmented on the device where they are."""
+        """Return `image` and `label` of a patch, augmented on the device that holds them."""
         self.rng.seed(seed)
         changed: Any = patch
-        set_track_meta(
-            False
-        )  # a patch needs no affine, and keeping one costs as much as the augmentation
-        try:
+        with _without_metadata():
             for transform in self.transforms:
                 changed = transform(changed)
-        finally:
-            set_track_meta(True)
         return {"image": changed["image"], "label": changed["label"].to(torch.uint8)}
 
 
+@contextmanager
+def _without_metadata() -> Iterator[None]:
+    """Keep MONAI from tracking affines, which takes as long as the augmentation itself."""
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(True)
+
+
 def make_augmentation(plan: Plan, augment: Augment) -> Augmentation:
-    """What was cut -> augmented patch: `image` `(c, *patch)` and `label` `(1, *patch)`, on their own device."""
-    steps: list[MapTransform] = [_warp(plan, augment)] if _moves(augment) else []
-    steps += [RandFlipd(BOTH, 0.5, axis) for axis in augment.mirror_axes if plan.patch[axis] > 1]
-    return Augmentation([*steps, *_intensity(augment)])
+    """Return what augments the patches that `make_sampler` cuts.
+
+    It gives `image`, shape `(c, *patch)`, and `label`, shape `(1, *patch)`. Each transform is there
+    even if its probability is 0, so that switching one off leaves the draws of the others alone.
+    """
+    transforms: list[MapTransform] = []
+    if _is_spatial(augment):
+        transforms.append(_make_warp(plan, augment))
+    for axis in augment.mirror_axes:
+        if plan.patch[axis] > 1:
+            transforms.append(RandFlipd(BOTH, 0.5, axis))
+    for name in AUGMENTATIONS:
+        transforms.append(AUGMENTATIONS[name](getattr(augment, name, 0.0)))
+    return Augmentation(transforms)
 
 
-def _moves(augment: Augment) -> bool:
+def _is_spatial(augment: Augment) -> bool:
     return augment.affine > 0 or augment.elastic > 0
 
 
-def _in_plane(plan: Plan) -> list[int]:
-    """The axes along which a patch may be turned and scaled: not across slices, nor along a coarse axis.
+def _axes_in_plane(plan: Plan) -> list[int]:
+    """Return the axes along which a patch may be rotated and scaled.
 
-    A turn out of the plane of voxels of 1x1x5 mm would mix what lies 5 mm apart with what lies 1 mm apart.
+    These are not those across slices, nor along a coarse axis: rotating voxels of 1x1x5 mm out of
+    their plane would mix what lies 5 mm apart with what lies 1 mm apart.
     """
     finest = min((mm for mm in plan.spacing_mm if mm is not None), default=1.0)
-    return [
-        axis
-        for axis, (voxels, mm) in enumerate(zip(plan.patch, plan.spacing_mm, strict=True))
-        if voxels > 1 and (mm or finest) <= ANISOTROPIC * finest
-    ]
+    axes = []
+    for axis, (voxels, mm) in enumerate(zip(plan.patch, plan.spacing_mm, strict=True)):
+        if voxels > 1 and (mm or finest) <= ANISOTROPIC * finest:
+            axes.append(axis)
+    return axes
 
 
-def _warp(plan: Plan, augment: Augment) -> RandWarpd:
-    plane = _in_plane(plan)
-    angle = math.radians(augment.rotate_deg)
-    # what has a plane is only turned within it, that is about the axis that is not in it
-    angles = [
-        angle if len(plane) == 3 or (len(plane) == 2 and axis not in plane) else 0.0
-        for axis in range(3)
-    ]
-    sizes = [augment.scale if axis in plane else 0.0 for axis in range(3)]
+def _make_warp(plan: Plan, augment: Augment) -> RandWarpd:
+    plane = _axes_in_plane(plan)
+    angles = [0.0, 0.0, 0.0]
+    sizes = [0.0, 0.0, 0.0]
+    for axis in range(3):
+        # within a plane, a patch is rotated about the axis that is not in it
+        if len(plane) == 3 or (len(plane) == 2 and axis not in plane):
+            angles[axis] = math.radians(augment.rotate_deg)
+        if axis in plane:
+            sizes[axis] = augment.scale
     return RandWarpd(plan.patch, augment.affine, angles, sizes, augment.elastic, plane)
 
 
-def _intensity(augment: Augment) -> list[MapTransform]:
-    return [
-        RandNoised(augment.noise, 0.3),
-        RandBlurd(augment.blur, (0.5, 1.0)),
-        RandScaleIntensityd("image", 0.25, prob=augment.brightness),
-        RandScaleIntensityFixedMeand(
-            "image", (-0.25, 0.25), prob=augment.contrast, preserve_range=True
-        ),
-        RandSimulateLowResolutiond("image", prob=augment.low_resolution, zoom_range=(0.5, 1.0)),
-        RandAdjustContrastd("image", prob=augment.gamma, gamma=(0.7, 1.5), retain_stats=True),
-    ]
+@AUGMENTATIONS.register("noise", help="Gaussian noise")
+def noise(probability: float) -> MapTransform:
+    """Add noise whose standard deviation is drawn from 0 to 0.3."""
+    return RandNoised(probability, 0.3)
+
+
+@AUGMENTATIONS.register("blur", help="Gaussian blur")
+def blur(probability: float) -> MapTransform:
+    """Blur with a standard deviation drawn from 0.5 to 1 voxels, for each axis anew."""
+    return RandBlurd(probability, (0.5, 1.0))
+
+
+@AUGMENTATIONS.register("brightness", help="a multiplied brightness")
+def brightness(probability: float) -> MapTransform:
+    """Multiply by a factor drawn from 0.75 to 1.25."""
+    return RandScaleIntensityd("image", 0.25, prob=probability)
+
+
+@AUGMENTATIONS.register("contrast", help="a stretched or squeezed contrast")
+def contrast(probability: float) -> MapTransform:
+    """Multiply the distance from the mean by 0.75 to 1.25; the range of values stays the same."""
+    return RandScaleIntensityFixedMeand(
+        "image", (-0.25, 0.25), prob=probability, preserve_range=True
+    )
+
+
+@AUGMENTATIONS.register("low_resolution", help="a simulated coarser scan")
+def low_resolution(probability: float) -> MapTransform:
+    """Sample at 0.5 to 1 times the resolution, and interpolate back."""
+    return RandSimulateLowResolutiond("image", prob=probability, zoom_range=(0.5, 1.0))
+
+
+@AUGMENTATIONS.register("gamma", help="a gamma curve")
+def gamma(probability: float) -> MapTransform:
+    """Raise to a power drawn from 0.7 to 1.5; mean and deviation stay the same."""
+    return RandAdjustContrastd("image", prob=probability, gamma=(0.7, 1.5), retain_stats=True)
 
 
 class RandNoised(RandomizableTransform, MapTransform):
-    """Gaussian noise on `image`, drawn where that is; MONAI draws it in float64 on the CPU, which takes far longer.
+    """Adds Gaussian noise to `image`, drawn in float32 on its device.
+
+    MONAI's transform draws it in float64 on the CPU, which takes far longer.
 
     Args:
-        prob: of any noise.
-        largest: its standard deviation is drawn from 0 to this.
+        prob: probability of any noise.
+        largest: the standard deviation is drawn from 0 to this.
     """
 
     def __init__(self, prob: float, largest: float) -> None:
@@ -137,22 +189,23 @@ class RandNoised(RandomizableTransform, MapTransform):
         self.largest = largest
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The patch with noise, or without."""
+        """Return the patch, with noise or as it is."""
         image: Tensor = data["image"]
         self.randomize(None)
         if not self._do_transform:
             return dict(data)
         rng = torch.Generator(image.device).manual_seed(int(self.R.randint(2**31)))
         noise = torch.randn(image.shape, generator=rng, device=image.device)
-        return {**data, "image": noise.mul_(self.R.uniform(0, self.largest)).add_(image)}
+        noise.mul_(self.R.uniform(0, self.largest))
+        return {**data, "image": noise.add_(image)}
 
 
 class RandBlurd(RandomizableTransform, MapTransform):
-    """Gaussian blur of `image`, by its own deviation along each axis; a product of matrices in place of convolutions.
+    """Blurs `image` with a Gaussian, by matrix products instead of convolutions.
 
     Args:
-        prob: of any blur.
-        deviation: its smallest and largest, in voxels.
+        prob: probability of any blur.
+        deviation: smallest and largest standard deviation in voxels; drawn for each axis anew.
     """
 
     def __init__(self, prob: float, deviation: tuple[float, float]) -> None:
@@ -161,25 +214,35 @@ class RandBlurd(RandomizableTransform, MapTransform):
         self.deviation = deviation
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The patch blurred, or as it is."""
+        """Return the patch, blurred or as it is."""
         image: Tensor = data["image"]
         self.randomize(None)
         if not self._do_transform:
             return dict(data)
-        x, y, z = (
-            _blurring(self.R.uniform(*self.deviation), edge).to(image.device)
-            for edge in image.shape[1:]
-        )
+        blurs = []
+        for edge in image.shape[1:]:
+            deviation = self.R.uniform(*self.deviation)
+            blurs.append(_blur_matrix(deviation, edge).to(image.device))
+        x, y, z = blurs
         image = y @ (image @ z)
         image = (x @ image.flatten(2)).view_as(image)
         return {**data, "image": image}
 
 
-def _blurring(deviation: float, edge: int) -> Tensor:
-    """What each voxel along an axis gives to each, symmetric: `(edge, edge)`; an axis of one voxel is left alone."""
+def _blur_matrix(deviation: float, edge: int) -> Tensor:
+    """Return the weight of each voxel along an axis in each blurred one.
+
+    Args:
+        deviation: standard deviation in voxels.
+        edge: voxels along the axis.
+
+    Returns:
+        Shape `(edge, edge)`, symmetric; an axis of a single voxel is not blurred.
+    """
     if edge == 1:
         return torch.ones(1, 1)
-    bell = gaussian_1d(torch.tensor(deviation), truncated=4.0, approx="erf")
-    reach = len(bell) // 2
-    away = torch.arange(edge)[:, None] - torch.arange(edge) + reach
-    return torch.where((away >= 0) & (away < len(bell)), bell[away.clamp(0, len(bell) - 1)], 0.0)
+    kernel = gaussian_1d(torch.tensor(deviation), truncated=4.0, approx="erf")
+    radius = len(kernel) // 2
+    offsets = torch.arange(edge)[:, None] - torch.arange(edge) + radius
+    is_in_kernel = (offsets >= 0) & (offsets < len(kernel))
+    return torch.where(is_in_kernel, kernel[offsets.clamp(0, len(kernel) - 1)], 0.0)

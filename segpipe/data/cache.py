@@ -1,7 +1,9 @@
-"""What was once computed of a case, kept on disk for all runs: arrays that are memory-mapped, so a patch costs a patch.
+"""Arrays computed once per case and cached on disk for all runs.
 
-An entry is a folder of NumPy's `.npy` files, named after the content of the files that it came from, the settings and
-the version of the code that made it. It appears whole or not at all: two runs may make it at once, or one be killed.
+An entry is a folder of NumPy's `.npy` files, named after the content of the files that it was made
+of, the settings, and the version of the code that made it. The files are memory-mapped, so that
+cutting a patch reads a patch. An entry is complete or absent: two runs may write the same one at
+once, and a run may be killed while it writes.
 """
 
 import os
@@ -14,15 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.errors import DataError
-from segpipe.files import digest
+from segpipe.files import PART, digest
 
 VERSION = 2  # raised whenever the same files and settings would give other arrays
-ABANDONED_SECONDS = 24 * 3600  # a half-made entry older than this was left by a run that was killed
-MAPPED_BYTES = 2**16  # smaller files are read: mapping them costs more
+ABANDONED_SECONDS = 24 * 3600  # an unfinished entry older than this was left by a killed run
+MAPPED_BYTES = 2**16  # smaller files are read, since mapping them costs more
 
 
-def entry(folder: Path, files: Sequence[Path], *settings: object) -> Path:
-    """Where in the cache `folder` lies what these settings, plain values, make of these files' content.
+def entry_path(folder: Path, files: Sequence[Path], *settings: object) -> Path:
+    """Return the path of the entry for these files' content and these plain values.
+
+    Args:
+        folder: of the cache.
+        files: from which the entry is made.
+        settings: values that JSON can hold.
 
     Raises:
         DataError: if a file cannot be read.
@@ -30,44 +37,48 @@ def entry(folder: Path, files: Sequence[Path], *settings: object) -> Path:
     return folder / digest(files, VERSION, *settings)
 
 
-def keep(place: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an entry, unless another run was faster.
+def write_entry(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an entry, unless another run was faster.
 
     Raises:
         DataError: if it cannot be written.
     """
-    building = place.parent / f".part-{uuid.uuid4().hex}"
+    unfinished = path.parent / f"{PART}{uuid.uuid4().hex}"
     try:
-        building.mkdir(parents=True)
+        unfinished.mkdir(parents=True)
         for name, array in arrays.items():
-            np.save(building / f"{name}.npy", array)
-        os.rename(building, place)
+            np.save(unfinished / f"{name}.npy", array)
+        os.rename(unfinished, path)
     except OSError as error:
-        if not place.is_dir():
+        if not path.is_dir():
             raise DataError(
-                f"{place.parent}: {error.strerror}; make room, or name another folder by data.cache"
+                f"{path.parent}: {error.strerror}; make room, or name another folder by data.cache"
             ) from None
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def kept(place: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an entry; None where there is none, or where a failing disk has left it damaged."""
-    if not place.is_dir():
+def read_entry(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays of an entry by name; None if there is none, or a failing disk damaged it.
+
+    A damaged entry is removed, so that it can be written again.
+    """
+    if not path.is_dir():
         return None
+    arrays: dict[str, np.ndarray] = {}
     try:
-        return {
+        for file in sorted(path.glob("*.npy")):
             # "c" lets torch take the array as it is, and never writes to the file
-            file.stem: np.load(file, mmap_mode="c" if file.stat().st_size > MAPPED_BYTES else None)
-            for file in sorted(place.glob("*.npy"))
-        }
+            mode = "c" if file.stat().st_size > MAPPED_BYTES else None
+            arrays[file.stem] = np.load(file, mmap_mode=mode)
     except (OSError, ValueError, EOFError):
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
         return None
+    return arrays
 
 
-def tidy(folder: Path) -> None:
-    """Takes away half-made entries of runs that were killed."""
-    for part in folder.glob(".part-*"):
-        if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(part, ignore_errors=True)
+def remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished entries of runs that were killed."""
+    for unfinished in folder.glob(f"{PART}*"):
+        if time.time() - unfinished.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,12 +1,13 @@
-"""Words of every dataset: the case, the dataset, and the files that they name."""
+"""The case and the dataset, whatever their layout, and checks of the files that they name."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segpipe.errors import DataError
+from segpipe.errors import DataError, SegpipeError
 
 ENDINGS = (".nii.gz", ".nii", ".png", ".tiff", ".tif", ".jpeg", ".jpg")
 
@@ -19,7 +20,8 @@ class Case:
         name: unique in its dataset.
         images: one file per channel, or one file that holds them all.
         label: the label map's file.
-        group: cases of one group (a patient) never stand on both sides of a split.
+        group: the patient, or whatever else cases share that must not be split between training
+            and validation.
         split: `train` or `val` where a table says so.
     """
 
@@ -28,6 +30,11 @@ class Case:
     label: Path | None
     group: str | None = None
     split: str | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the images and, where there is one, the label map."""
+        return [*self.images, self.label] if self.label else list(self.images)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Dataset:
         test: the dataset's own test part, with labels where it has them.
         labels: name -> id on disk, background first; None where they are not declared.
         channels: names of the image channels; one name where they are not declared.
+        declares_channels: whether every case must have as many channels as `channels` names.
     """
 
     name: str
@@ -47,21 +55,27 @@ class Dataset:
     test: tuple[Case, ...]
     labels: dict[str, int] | None
     channels: tuple[str, ...]
+    declares_channels: bool = False
+
+
+def name_of(case: Case) -> str:
+    """Return the name of a case, to sort cases by it or to list their names."""
+    return case.name
 
 
 def stem(path: Path) -> str:
-    """The file name without its image ending."""
-    return next(
-        (path.name[: -len(ending)] for ending in ENDINGS if path.name.lower().endswith(ending)),
-        path.name,
-    )
+    """Return the file name without its image ending."""
+    for ending in ENDINGS:
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return path.name
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
-        DataError: if it is not one.
+        DataError: if it cannot be read, or is not JSON.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
@@ -69,16 +83,66 @@ def read_json(file: Path) -> Any:
         raise DataError(f"{file}: cannot be read as JSON ({error})") from None
 
 
-def check_files(source: Path, cases: Sequence[Case]) -> None:
-    """Refuses cases whose files are not there.
+def order_labels(
+    labels: dict[str, int], source: object, error: type[SegpipeError] = DataError
+) -> dict[str, int]:
+    """Return labels, name -> id, in the order of their ids, which puts the background first.
+
+    Args:
+        labels: name -> id.
+        source: where they are declared, for the message.
+        error: what to raise.
 
     Raises:
-        DataError: with their number and the first of them.
+        SegpipeError: of the type `error`, if there is no background, no other label, or an id that
+            two labels share.
     """
-    named = [
-        path for case in cases for path in (*case.images, *([case.label] if case.label else []))
-    ]
-    if missing := [path for path in named if not path.is_file()]:
-        raise DataError(
-            f"{source}: {len(missing)} of {len(named)} named files are not there, as {missing[0]}"
+    ids = set(labels.values())
+    if 0 not in ids or len(ids) < len(labels) or len(labels) < 2:
+        raise error(
+            f"{source}: the labels {labels} must be a background of id 0 and others, each of an id "
+            "of its own"
         )
+    return dict(sorted(labels.items(), key=lambda label: label[1]))
+
+
+def check_files(source: Path, cases: Sequence[Case]) -> None:
+    """Check that the files of these cases exist.
+
+    Args:
+        source: the file that names them, for the message.
+        cases: the cases.
+
+    Raises:
+        DataError: with the number of missing files and the first of them.
+    """
+    files: list[Path] = []
+    for case in cases:
+        files += case.files
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"{source}: {len(missing)} of {len(files)} named files are not there, as {missing[0]}"
+        )
+
+
+def check_unique(root: Path, dataset: Dataset) -> None:
+    """Check that no case name and no image occurs twice in a dataset.
+
+    Raises:
+        DataError: with the first name or image that does.
+    """
+    images: list[str] = []
+    for case in (*dataset.cases, *dataset.test):
+        images += map(str, case.images)
+    occurrences = {
+        "case name": Counter(map(name_of, dataset.cases)),
+        "test case name": Counter(map(name_of, dataset.test)),
+        "image": Counter(images),
+    }
+    for kind, counter in occurrences.items():
+        for value, count in counter.most_common(1):
+            if count > 1:
+                raise DataError(
+                    f"{root}: the {kind} {value} stands {count} times; each must stand once"
+                )

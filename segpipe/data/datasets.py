@@ -2,37 +2,43 @@
 
 from dataclasses import replace
 
-from segpipe.config.train import Data
-from segpipe.data.cases import Case, Dataset
-from segpipe.data.layouts import read_dataset
-from segpipe.data.phantom import write_phantom
+from segpipe.config.data import Data
+from segpipe.data.cases import Case, Dataset, check_unique, order_labels
+from segpipe.data.layouts.base import Layout
 from segpipe.data.split import Split, split_cases
+from segpipe.errors import ConfigError
+from segpipe.registry import LAYOUTS
 
 
 def open_dataset(data: Data) -> Dataset:
-    """Find the cases of a dataset; the phantom is generated first where it is not there.
+    """Find the cases of the dataset in `data.root`; images are not opened.
+
+    Labels are those of `data.labels` where given, else what the dataset declares, without
+    `data.ignore_label`.
 
     Raises:
-        SegpipeError: if the dataset is not there or not in order.
+        ConfigError: if `data.root` is not a dataset of the layout `data.layout`, or `data.labels`
+            cannot be the labels of one.
+        DataError: if it is one, but its files are inconsistent.
     """
+    layout: Layout = LAYOUTS[data.layout]()
+    dataset = layout.read(data)
     assert data.root is not None
-    if data.layout == "phantom":
-        write_phantom(data.root, **data.phantom.model_dump())
-        return read_dataset("decathlon", data.root)
-    dataset = read_dataset(
-        data.layout,
-        data.root,
-        images=data.image_folder,
-        labels=data.label_folder,
-        declared=data.labels,
-    )
-    if dataset.labels is None or data.ignore_label is None:
-        return dataset
-    labels = dict(dataset.labels)
-    for name, number in dataset.labels.items():
-        if number == data.ignore_label:
-            del labels[name]
+    check_unique(data.root, dataset)
+    labels = dataset.labels
+    if data.labels is not None:
+        labels = order_labels(data.labels, "data.labels", ConfigError)
+    if labels is not None and data.ignore_label is not None:
+        labels = _without_id(labels, data.ignore_label)
     return replace(dataset, labels=labels)
+
+
+def _without_id(labels: dict[str, int], ignored: int) -> dict[str, int]:
+    remaining = dict(labels)
+    for name, number in labels.items():
+        if number == ignored:
+            del remaining[name]
+    return remaining
 
 
 def split_dataset(dataset: Dataset, data: Data) -> Split:
@@ -48,7 +54,7 @@ def split_dataset(dataset: Dataset, data: Data) -> Split:
 
 def select_cases(dataset: Dataset, split: Split) -> tuple[list[Case], list[Case]]:
     """Return the cases that train and those that validate."""
-    by_name = {case.name: case for case in dataset.cases}
-    train = [by_name[name] for name in split.train]
-    val = [by_name[name] for name in split.val]
+    cases = {case.name: case for case in dataset.cases}
+    train = [cases[name] for name in split.train]
+    val = [cases[name] for name in split.val]
     return train, val

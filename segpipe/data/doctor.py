@@ -1,6 +1,7 @@
-"""What is wrong with a dataset, case by case: read once, before every training and by `mode=doctor`.
+"""What is wrong with a dataset, case by case: read before every training and by `mode=doctor`.
 
-An error makes a case unusable; a warning is something that a person should look at, but that does not stop a training.
+An error makes a case unusable; a warning is something that a person should look at, but that does
+not stop a training.
 """
 
 import logging
@@ -12,18 +13,17 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
-from segpipe.config.train import Data
+from segpipe.config.data import Data
 from segpipe.data import cache
-from segpipe.data.cases import Case, Dataset
-from segpipe.data.inspection import Finding, InspectedCase, inspect_case
+from segpipe.data.cases import Case, Dataset, name_of
+from segpipe.data.inspected_case import Finding, InspectedCase
+from segpipe.data.inspection import inspect_case
 from segpipe.errors import DataError
 from segpipe.files import write_table
 from segpipe.terminal import progress_bar
 
 log = logging.getLogger("segpipe")
-MOST_MIRRORED = (
-    0.1  # a larger share of cases than this, stored in the other handedness, is another scanner
-)
+MOST_MIRRORED = 0.1  # a larger share of cases with the other handedness is another scanner's
 
 
 def inspect_cases(
@@ -33,9 +33,9 @@ def inspect_cases(
     channels: int | None,
     done: Callable[[], None],
     ignore: int | None = None,
-    kept_in: Path | None = None,
+    cache_folder: Path | None = None,
 ) -> list[InspectedCase]:
-    """Reads every case once, in parallel.
+    """Read and check every case once, in parallel.
 
     Args:
         train: cases that train.
@@ -44,140 +44,156 @@ def inspect_cases(
         channels: the declared number of image channels; None: what most cases have.
         done: called after each case.
         ignore: id on disk of voxels that nobody has annotated.
-        kept_in: the cache; a case that lies there since an earlier run, unchanged, is not read again.
+        cache_folder: a case that an earlier run has inspected and cached here, unchanged, is not
+            read again.
     """
 
-    def one(case: Case) -> InspectedCase:
-        seen = (
-            inspect_case(case, labels, ignore)
-            if kept_in is None
-            else _examine_once(case, labels, ignore, kept_in)
-        )
+    def inspect(case: Case) -> InspectedCase:
+        if cache_folder is None:
+            inspected = inspect_case(case, labels, ignore)
+        else:
+            inspected = _inspect_once(case, labels, ignore, cache_folder)
         done()
-        return seen
+        return inspected
 
     with ThreadPoolExecutor() as threads:
-        cases = list(threads.map(one, [*train, *val]))
+        cases = list(threads.map(inspect, [*train, *val]))
     _check_channels(cases, channels)
-    _check_copies(cases, {case.name for case in val})
-    _check_hands(cases)
+    _check_copies(cases, set(map(name_of, val)))
+    _check_handedness(cases)
     return cases
 
 
-def _examine_once(
-    case: Case, labels: dict[str, int] | None, ignore: int | None, folder: Path
+def _inspect_once(
+    case: Case, labels: dict[str, int] | None, ignore: int | None, cache_folder: Path
 ) -> InspectedCase:
-    files = [*case.images, *([case.label] if case.label else [])]
+    names = list(map(str, case.files))
     try:
-        place = cache.entry(
-            folder, files, "examined 2", [str(file) for file in files], labels, ignore
-        )
+        entry = cache.entry_path(cache_folder, case.files, "inspected", names, labels, ignore)
     except DataError:
-        return inspect_case(case, labels, ignore)  # which notes what cannot be read
-    arrays = cache.kept(place)
-    if arrays is None:
-        seen = inspect_case(case, labels, ignore)
-        cache.keep(place, seen.pack())
-        return seen
-    return InspectedCase.unpack(case, arrays)
+        return inspect_case(case, labels, ignore)  # finds out which file cannot be read
+    arrays = cache.read_entry(entry)
+    if arrays is not None:
+        return InspectedCase.unpack(case, arrays)
+    inspected = inspect_case(case, labels, ignore)
+    cache.write_entry(entry, inspected.pack())
+    return inspected
 
 
 def _check_channels(cases: Sequence[InspectedCase], declared: int | None) -> None:
-    counts = Counter(len(seen.foreground) for seen in cases if seen.grid is not None)
-    if not counts:
+    """Check that each case has the declared number of channels, or that of most cases."""
+    readable = [inspected for inspected in cases if inspected.grid is not None]
+    if not readable:
         return
-    usual = declared or counts.most_common(1)[0][0]
-    whose = "the dataset declares" if declared else "most cases have"
-    for seen in cases:
-        found = len(seen.foreground)
-        if seen.grid is not None and found != usual:
-            problem = f"{seen.case.images[0]}: has {found} channels, but {whose} {usual}"
-            seen.add(
+    counts = Counter(len(inspected.foreground) for inspected in readable)
+    expected = declared or counts.most_common(1)[0][0]
+    reason = "the dataset declares" if declared else "most cases have"
+    for inspected in readable:
+        channels = len(inspected.foreground)
+        if channels != expected:
+            inspected.add(
                 "channels",
-                problem,
+                f"{inspected.case.images[0]}: has {channels} channels, but {reason} {expected}",
                 "a time series or a colour picture? keep the channels that all cases have",
             )
 
 
-def _check_hands(cases: Sequence[InspectedCase]) -> None:
-    """Left-handed axes are common and well, but a few among others are what a converter leaves that lost a sign."""
-    hands = [
-        (seen, np.linalg.det(seen.grid.affine[:3, :3]) < 0)
-        for seen in cases
-        if seen.grid is not None
-    ]
-    left = [seen for seen, is_left in hands if is_left]
-    few = min(left, [seen for seen, is_left in hands if not is_left], key=len)
-    if not 0 < len(few) <= MOST_MIRRORED * len(hands):
+def _check_handedness(cases: Sequence[InspectedCase]) -> None:
+    """Check that few cases do not differ in the handedness of their axes from all others.
+
+    Left-handed axes are common and valid, but a few among others suggest a converter that lost a
+    sign.
+    """
+    sides: dict[str, list[tuple[InspectedCase, np.ndarray]]] = {"left": [], "right": []}
+    for inspected in cases:
+        if inspected.grid is not None:
+            affine = inspected.grid.affine
+            side = "left" if np.linalg.det(affine[:3, :3]) < 0 else "right"
+            sides[side].append((inspected, affine))
+    rarer, usual = sorted(sides, key=lambda side: len(sides[side]))
+    few = len(sides[rarer])
+    total = few + len(sides[usual])
+    if few > MOST_MIRRORED * total:
         return
-    its, others = ("left", "right") if few is left else ("right", "left")
-    for seen in few:
-        assert seen.grid is not None
-        axes = "".join(aff2axcodes(seen.grid.affine))
-        seen.add(
+    for inspected, affine in sides[rarer]:
+        axes = "".join(aff2axcodes(affine))
+        inspected.add(
             "mirrored",
-            f"{seen.case.images[0]}: its axes are {its}-handed ({axes}), but those of {len(hands) - len(few)} of "
-            f"{len(hands)} cases are {others}-handed",
-            "look whether left and right are the patient's own, and mend the affine's sign if not",
+            f"{inspected.case.images[0]}: its axes are {rarer}-handed ({axes}), but those of "
+            f"{total - few} of {total} cases are {usual}-handed",
+            "check that left and right are the patient's own; if not, correct the affine's sign",
         )
 
 
 def _check_copies(cases: Sequence[InspectedCase], val: set[str]) -> None:
-    first: dict[str, InspectedCase] = {}
-    for seen in cases:
-        other = first.setdefault(seen.content, seen) if seen.content else seen
-        if other is seen:
+    """Check that no image occurs twice; across training and validation that is an error."""
+    originals: dict[str, InspectedCase] = {}
+    for inspected in cases:
+        if not inspected.content:
             continue
-        across = (seen.case.name in val) != (other.case.name in val)
-        seen.add(
-            "leak" if across else "copy",
-            f"{seen.case.images[0]}: is the same image as {other.case.images[0].name}"
-            + (", and one trains while the other validates" if across else ""),
-            "leave out one of them",
-        )
+        original = originals.setdefault(inspected.content, inspected)
+        if original is inspected:
+            continue
+        leaks = (inspected.case.name in val) != (original.case.name in val)
+        problem = f"{inspected.case.images[0]}: is the same image as {original.case.images[0].name}"
+        if leaks:
+            problem += ", and one trains while the other validates"
+        inspected.add("leak" if leaks else "copy", problem, "leave out one of them")
 
 
 def write_findings(findings: Sequence[Finding], path: Path) -> None:
     """Write a CSV file with a line per finding."""
-    header = ["case", "severity", "kind", "problem", "mend"]
-    rows = [[one.case, one.severity, one.kind, one.problem, one.mend] for one in findings]
+    header = ["case", "severity", "kind", "problem", "remedy"]
+    rows = []
+    for finding in findings:
+        rows.append([finding.case, finding.severity, finding.kind, finding.problem, finding.remedy])
     write_table(path, header, rows)
 
 
 def inspect_dataset(
     dataset: Dataset, train: list[Case], val: list[Case], data: Data, folder: Path
 ) -> list[InspectedCase]:
-    """Every case read once; what is wrong goes into `doctor.csv` and, line by line, to the terminal."""
-    declared = len(dataset.channels) if data.layout in ("decathlon", "nnunet") else None
+    """Read and check every case once; write the findings to `doctor.csv` and log them.
+
+    Args:
+        dataset: of the cases.
+        train: cases that train.
+        val: all other cases.
+        data: the options of the dataset.
+        folder: the run's folder.
+    """
+    channels = len(dataset.channels) if dataset.declares_channels else None
     with progress_bar() as bar:
         reading = bar.add_task("reading cases", total=len(train) + len(val), note="")
         cases = inspect_cases(
             train,
             val,
             dataset.labels,
-            declared,
+            channels,
             lambda: bar.advance(reading),
             data.ignore_label,
             data.cache,
         )
-    findings = [finding for seen in cases for finding in seen.findings]
+    findings: list[Finding] = []
+    for inspected in cases:
+        findings += inspected.findings
     write_findings(findings, folder / "doctor.csv")
     for finding in findings:
-        line = (
-            f"{finding.severity}: {finding.problem}. {finding.mend[0].upper()}{finding.mend[1:]}."
-        )
-        log.log(logging.ERROR if finding.severity == "error" else logging.WARNING, line)
+        remedy = finding.remedy[0].upper() + finding.remedy[1:]
+        level = logging.ERROR if finding.severity == "error" else logging.WARNING
+        log.log(level, "%s: %s. %s.", finding.severity, finding.problem, remedy)
     return cases
 
 
 def refuse_errors(cases: Sequence[InspectedCase]) -> None:
-    """Lets only cases train that can be used.
+    """Check that no case has an error, since none of them can train.
 
     Raises:
-        DataError: if there are others.
+        DataError: with the number of unusable cases and the first of them.
     """
-    wrong = [seen.case.name for seen in cases if not seen.usable]
-    if wrong:
+    unusable = [inspected.case.name for inspected in cases if not inspected.usable]
+    if unusable:
         raise DataError(
-            f"{len(wrong)} of {len(cases)} cases cannot be used, as {wrong[0]}: mend or leave them out (listed above)"
+            f"{len(unusable)} of {len(cases)} cases cannot be used, as {unusable[0]}: repair or "
+            "leave them out (listed above)"
         )

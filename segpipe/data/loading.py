@@ -1,6 +1,7 @@
-"""MONAI's door to scans: training loads its volumes through `LoadImage`, with segpipe's strict reading behind it.
+"""Read scans through MONAI's `LoadImage`, with segpipe's strict reader behind it, for training.
 
-Prediction reads by the same functions without it, since MONAI takes longer to import than a small scan to segment.
+Prediction calls the same reader without MONAI, which takes longer to import than a small scan takes
+to be segmented.
 """
 
 from collections.abc import Sequence
@@ -16,36 +17,40 @@ from segpipe.io.volumes import is_scan, read_voxels
 
 
 class ScanReader(ImageReader):
-    """Reads all that segpipe knows into arrays of shape `(c, x, y, z)`, strictly."""
+    """Reads every format that segpipe knows into arrays of shape `(c, x, y, z)`, strictly."""
 
     def verify_suffix(self, filename: Any) -> bool:
-        """Whether the file's ending is one that this reader knows."""
+        """Return whether the reader knows the file's ending."""
         return is_scan(Path(filename))
 
     def read(self, data: Any, **_: Any) -> Path:
-        """The path itself: opening is left to `get_data`, where errors can name the file."""
-        return Path(data[0] if isinstance(data, Sequence) and not isinstance(data, str) else data)
+        """Return the path itself; `get_data` opens the file, where errors can name it."""
+        if isinstance(data, Sequence) and not isinstance(data, str):
+            data = data[0]
+        return Path(data)
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
-        """The voxels and the metadata that MONAI wants.
+        """Return the voxels and the metadata that MONAI requires.
 
         Raises:
             DataError: if the file is missing, damaged, or not a scan.
         """
         array, affine = read_voxels(img)
-        meta = {
+        metadata = {
             "affine": affine,
             "original_affine": affine.copy(),
             "spatial_shape": array.shape[1:],
+            "original_channel_dim": 0,
+            "filename_or_obj": str(img),
         }
-        return array, meta | {"original_channel_dim": 0, "filename_or_obj": str(img)}
+        return array, metadata
 
 
 _loader = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
 
 
 def load(path: Path) -> MetaTensor:
-    """A file, or a folder of one DICOM series, as a volume of shape `(c, x, y, z)`.
+    """Read a file, or a folder with one DICOM series, as a volume of shape `(c, x, y, z)`.
 
     Raises:
         DataError: if it cannot be read.

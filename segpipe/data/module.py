@@ -1,4 +1,4 @@
-"""The loaders of a run: patches that train, and cases that validate whole."""
+"""The data loaders of a run: patches that train, and whole cases that validate."""
 
 import os
 from collections.abc import Sequence
@@ -8,19 +8,20 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from segpipe.config.train import Train, TrainerOptions
-from segpipe.data.augment import make_augmentation
+from segpipe.config.train import Train
+from segpipe.data.augment import Augmentation, make_augmentation
 from segpipe.data.cases import Case
 from segpipe.data.patches import ContinuingSampler, Patches, augment_batch
 from segpipe.plan import Plan
 
 MOST_WORKERS = 8
+PREFETCHED = 4  # batches that each worker prepares ahead
 
 
 class CaseData(pl.LightningDataModule):
-    """Loaders of training patches and of the cases that validate whole.
+    """The loaders of training patches and of whole validation cases.
 
-    Where the network is on a GPU the patches are augmented there, else by the workers.
+    Where the network is on a GPU, the patches are augmented there; else the workers augment them.
 
     Args:
         train: cases that train.
@@ -39,64 +40,77 @@ class CaseData(pl.LightningDataModule):
         device: torch.device,
     ) -> None:
         super().__init__()
-        self.train_cases, self.val, self.plan, self.options = train, val, plan, options
-        self.change = make_augmentation(plan, options.augment) if device.type == "cuda" else None
-        self.workers = count_workers(options.trainer, device)
+        self.train_cases = train
+        self.val_cases = val
+        self.plan = plan
+        self.options = options
+        self.workers = count_workers(options.data.workers, device)
         self.patches: Patches | None = None
+        self.augmentation: Augmentation | None = None
+        if device.type == "cuda":
+            self.augmentation = make_augmentation(plan, options.augment)
 
     def setup(self, stage: str) -> None:
-        """Prepares the training cases."""
+        """Prepare the training cases."""
         if stage == "fit" and self.patches is None:
             self.patches = Patches(
-                self.train_cases, self.plan, self.options, change=self.change is None
+                self.train_cases,
+                self.plan,
+                self.options,
+                augmented=self.augmentation is None,
             )
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of patches, an epoch of `trainer.steps_per_epoch` steps at a time."""
+        """Return the loader of an epoch's patches, `trainer.steps_per_epoch` batches."""
         assert self.patches is not None
         assert self.trainer is not None
-        batch, workers = self.plan.batch, self.workers
-        done = self.trainer.global_step * batch
+        batch_size = self.plan.batch
+        first = self.trainer.global_step * batch_size
+        size = self.options.trainer.steps_per_epoch * batch_size
         return DataLoader(
             self.patches,
-            batch_size=batch,
-            sampler=ContinuingSampler(done, self.options.trainer.steps_per_epoch * batch),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
+            batch_size=batch_size,
+            sampler=ContinuingSampler(first, size),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            prefetch_factor=PREFETCHED if self.workers else None,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
+            worker_init_fn=_use_one_thread,
         )
+
+    def val_dataloader(self) -> DataLoader[Case]:
+        """Return the loader of the validation cases, one at a time.
+
+        It gives names of files: the predictor reads them as it reads any scan.
+        """
+        return DataLoader(self.val_cases, batch_size=None)  # type: ignore[arg-type]
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Moves patches; a case is only the names of its files."""
-        return (
-            batch
-            if isinstance(batch, Case)
-            else super().transfer_batch_to_device(batch, device, dataloader_idx)
-        )
+        """Move a batch of patches to the device; a case, which names files only, stays as it is."""
+        if isinstance(batch, Case):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augments patches that have come to the GPU unchanged."""
-        return (
-            batch
-            if isinstance(batch, Case) or self.change is None
-            else augment_batch(self.change, batch)
-        )
-
-    def val_dataloader(self) -> DataLoader[Case]:
-        """The validation cases, one at a time: they are read by the predictor, as a scan from outside would be."""
-        return DataLoader(self.val, batch_size=None)  # type: ignore[arg-type]
+        """Augment a batch of patches on the GPU."""
+        if isinstance(batch, Case) or self.augmentation is None:
+            return batch
+        return augment_batch(self.augmentation, batch)
 
 
-def count_workers(options: TrainerOptions, device: torch.device) -> int:
-    """How many processes cut patches; none where the network computes on the CPU, which they would take from it."""
-    if options.workers is not None:
-        return options.workers
-    return min((os.cpu_count() or 1) - 1, MOST_WORKERS) if device.type == "cuda" else 0
+def count_workers(requested: int | None, device: torch.device) -> int:
+    """Return how many processes cut patches: as many as requested, else by the device.
+
+    There are none where the network runs on the CPU, whose cores they would take from it.
+    """
+    if requested is not None:
+        return requested
+    if device.type != "cuda":
+        return 0
+    return min((os.cpu_count() or 1) - 1, MOST_WORKERS)
 
 
-def _one_thread(_worker: int) -> None:
-    torch.set_num_threads(1)  # the cores belong to the network
+def _use_one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)  # the other cores belong to the network

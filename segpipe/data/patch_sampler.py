@@ -1,4 +1,4 @@
-"""A patch is cut from a prepared case: where, and what it holds there."""
+"""Cut a patch from a prepared case at a random position."""
 
 from collections.abc import Sequence
 
@@ -8,51 +8,59 @@ from torch.nn.functional import pad
 
 
 class PatchSampler:
-    """Prepared case -> patch, centred on a voxel of a label that is drawn; inside the case, or around a smaller one.
+    """Cuts patches that are centred on a voxel of a randomly drawn label.
 
-    Draws and gives what MONAI's `RandCropByLabelClassesd` and `SpatialPadd` do, in one copy.
+    A patch lies inside the case, or around a case that is smaller. The draws and the result are
+    those of MONAI's `RandCropByLabelClassesd` followed by `SpatialPadd`, in a single copy.
 
     Args:
-        size: of the patch in voxels.
-        shares: of the patches, how many are centred on a voxel of each label, with the background. A label that a case
-            does not hold leaves its share to the others.
+        size: of the patch in voxels, three axes.
+        shares: share of patches that are centred on a voxel of each label, background first. The
+            share of a label that a case does not hold goes to the others.
     """
 
     def __init__(self, size: Sequence[int], shares: Sequence[float]) -> None:
-        self.size, self.shares, self.rng = size, shares, np.random.RandomState(0)
+        self.size = size
+        self.shares = shares
+        self.rng = np.random.RandomState(0)
 
     def __call__(
         self, image: Tensor, label: Tensor, indices: Sequence[np.ndarray], seed: int
     ) -> dict[str, Tensor]:
-        """The patch: `image` `(c, *size)` and `label` `(1, *size)`, 0 outside of the case.
+        """Cut a patch.
 
         Args:
-            image: `(c, x, y, z)`.
-            label: `(1, x, y, z)`.
-            indices: per label the flat places of its voxels.
-            seed: decides the place.
+            image: shape `(c, x, y, z)`.
+            label: shape `(1, x, y, z)`.
+            indices: per label the flat indices of its voxels.
+            seed: decides the position.
+
+        Returns:
+            `image`, shape `(c, *size)`, and `label`, shape `(1, *size)`, both 0 outside of the
+            case.
         """
         self.rng.seed(seed)
-        edges = tuple(label.shape[1:])
-        centre = np.unravel_index(self._drawn(indices, label.numel()), edges)
-        inside, rims = [slice(None)], []
-        for at, edge, size in zip(centre, edges, self.size, strict=True):
-            start, short = (
-                min(max(int(at) - size // 2, 0), max(edge - size, 0)),
-                max(size - edge, 0),
-            )
-            inside.append(slice(start, start + size))
-            rims = [short // 2, short - short // 2, *rims]  # `pad` wants the last axis first
+        case_shape = tuple(label.shape[1:])
+        centre = np.unravel_index(self._draw_centre(indices, label.numel()), case_shape)
+        region = [slice(None)]
+        margins: list[int] = []
+        for position, edge, size in zip(centre, case_shape, self.size, strict=True):
+            last_start = max(edge - size, 0)
+            start = min(max(int(position) - size // 2, 0), last_start)
+            region.append(slice(start, start + size))
+            missing = max(size - edge, 0)
+            # `pad` takes the last axis first
+            margins = [missing // 2, missing - missing // 2, *margins]
         return {
-            name: pad(whole[tuple(inside)], rims)
-            for name, whole in (("image", image), ("label", label))
+            "image": pad(image[tuple(region)], margins),
+            "label": pad(label[tuple(region)], margins),
         }
 
-    def _drawn(self, indices: Sequence[np.ndarray], voxels: int) -> int:
-        shares = np.array(
-            [share * (len(places) > 0) for share, places in zip(self.shares, indices, strict=True)]
-        )
-        if not shares.any():  # nothing that patches are centred on: anywhere, then
+    def _draw_centre(self, indices: Sequence[np.ndarray], voxels: int) -> int:
+        """Draw the flat index of the voxel on which the patch is centred."""
+        is_present = np.array([len(voxels_of_label) > 0 for voxels_of_label in indices])
+        shares = np.array(self.shares) * is_present
+        if not shares.any():  # the case holds no label on which patches are centred
             return self.rng.randint(voxels)
-        places = indices[self.rng.choice(len(shares), p=shares / shares.sum())]
-        return int(places[self.rng.randint(len(places))])
+        candidates = indices[self.rng.choice(len(shares), p=shares / shares.sum())]
+        return int(candidates[self.rng.randint(len(candidates))])

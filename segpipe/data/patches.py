@@ -1,237 +1,159 @@
-"""Training cases in model space, prepared once and kept on disk, and the patches that are cut from them."""
+"""Training patches: cut from prepared cases, each decided by the seed and its number alone."""
 
-import logging
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms.utils import map_classes_to_indices
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from segpipe.config.train import Augment, Train
-from segpipe.data import cache
 from segpipe.data.augment import Augmentation, make_augmentation, make_sampler
 from segpipe.data.cases import Case
-from segpipe.data.loading import load
-from segpipe.data.prepare import model_space, prepare_scan, read_labels
-from segpipe.errors import DataError
-from segpipe.io.volumes import read_grid
+from segpipe.data.prepared_case import MIB, PreparedCase, prepare_all, prepare_case
 from segpipe.plan import Plan
-from segpipe.terminal import progress_bar
 
-log = logging.getLogger("segpipe")
-LARGEST_INDEX = 100_000  # voxels remembered per label: enough to centre patches on, bounded in size
-HELD_MIB = 2048  # prepared cases up to this size together stay open; else each is opened for its patch and closed
-MIB = 2**20
-
-
-@dataclass(frozen=True)
-class PreparedCase:
-    """A training case in model space.
-
-    Attributes:
-        image: shape `(c, x, y, z)`, normalised, float32.
-        label: shape `(1, x, y, z)`, ids inside, uint8.
-        indices: per label the flat places of (at most 100,000 of) its voxels.
-    """
-
-    image: Tensor
-    label: Tensor
-    indices: list[np.ndarray]
-
-    def save(self, place: Path) -> None:
-        """Keeps it in the cache."""
-        ends = np.cumsum([len(places) for places in self.indices])
-        arrays = {"image": self.image.numpy(), "label": self.label.numpy(), "ends": ends}
-        cache.keep(place, arrays | {"indices": np.concatenate(self.indices)})
-
-    @classmethod
-    def load(cls, place: Path) -> "PreparedCase":
-        """Undoes `save`; what is not looked at is not read.
-
-        Raises:
-            DataError: if it is not there any more.
-        """
-        arrays = cache.kept(place)
-        if arrays is None:
-            raise DataError(
-                f"{place}: this prepared case is gone; go on with resume=RUN, which prepares it again"
-            )
-        indices = np.split(arrays["indices"], arrays["ends"][:-1])
-        return cls(torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["label"]), indices)
-
-
-def prepare_case(case: Case, plan: Plan) -> PreparedCase:
-    """Reads a training case and brings it before the network.
-
-    Raises:
-        DataError: if a file cannot be used.
-    """
-    scan = prepare_scan(case.images, plan, load)
-    label = model_space(plan).labels_to_model(read_labels(case, plan, scan.grid))
-    indices = map_classes_to_indices(label, len(plan.labels), max_samples_per_class=LARGEST_INDEX)
-    return PreparedCase(scan.image, label, [np.asarray(places) for places in indices])
-
-
-def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
-    """Each case's place in the cache `folder`, prepared where it was not yet.
-
-    Raises:
-        DataError: if a case cannot be used, or the disk has no room for what is to be prepared.
-    """
-    cache.tidy(folder)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        places = list(threads.map(partial(_place, plan=plan, folder=folder), cases))
-        missing = [
-            (case, place)
-            for case, place in zip(cases, places, strict=True)
-            if cache.kept(place) is None
-        ]
-        if missing:
-            _check_room([case for case, _ in missing], len(cases), plan, folder)
-        with progress_bar() as bar:
-            preparing = bar.add_task("preparing cases", total=len(missing), note="")
-            for _ in threads.map(lambda new: prepare_case(new[0], plan).save(new[1]), missing):
-                bar.advance(preparing)
-    return places
-
-
-def _place(case: Case, plan: Plan, folder: Path) -> Path:
-    assert case.label is not None
-    foreground = plan.foreground if "ct" in plan.normalise else None
-    settings = [
-        "prepared",
-        plan.spacing_mm,
-        plan.normalise,
-        foreground,
-        list(plan.labels.values()),
-        plan.ignore,
-    ]
-    return cache.entry(folder, [*case.images, case.label], *settings)
-
-
-def _check_room(cases: Sequence[Case], of: int, plan: Plan, folder: Path) -> None:
-    voxels = sum(
-        float(np.prod(model_space(plan).shape(read_grid(case.images[0])))) for case in cases
-    )
-    needed = voxels * (4 * len(plan.channels) + 1) / MIB
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free / MIB
-    log.info("cache: %d of %d cases to prepare, %.0f MiB in %s", len(cases), of, needed, folder)
-    if needed > free:
-        raise DataError(
-            f"{folder}: the prepared cases need {needed:.0f} MiB, but only {free:.0f} MiB are free: make room, name "
-            "another folder by data.cache, or give a coarser plan.spacing"
-        )
+HELD_MIB = 2048  # prepared cases up to this size together stay open; else each is opened per patch
 
 
 class Patches(Dataset[dict[str, Any]]):
-    """Item `i` is the `i`-th patch of the run: the same whatever the workers, and after a resume.
+    """The patches of a run: item `i` is the same whatever the workers, and after a resume.
 
-    Its case, place and augmentation are drawn from the seed and `i` alone. Cases come in shuffled rounds.
+    The case, position and augmentation of a patch are drawn from the seed and `i` alone. The cases
+    come in rounds, each shuffled anew.
 
     Args:
         cases: that train.
         plan: of the run.
         options: of the run.
-        change: whether to augment the patches; else `change_batch` does it where the network is.
+        augmented: whether to augment the patches; else `augment_batch` does so on the network's
+            device.
     """
 
     def __init__(
-        self, cases: Sequence[Case], plan: Plan, options: Train, change: bool = True
+        self, cases: Sequence[Case], plan: Plan, options: Train, augmented: bool = True
     ) -> None:
-        self.cases, self.seed = cases, options.seed
-        self.cut = make_sampler(plan, options.plan.foreground, options.augment)
-        self.change = make_augmentation(plan, options.augment) if change else None
-        self.places = prepare_all(cases, plan, options.data.cache)
-        self.round: tuple[int, list[list[int]]] = -1, []
-        self.held: dict[Path, PreparedCase] | None = (
-            {} if _size_mib(self.places) <= HELD_MIB else None
-        )
+        self.cases = cases
+        self.seed = options.seed
+        self.sampler = make_sampler(plan, options.plan.foreground, options.augment)
+        self.augmentation = make_augmentation(plan, options.augment) if augmented else None
+        self.entries = prepare_all(cases, plan, options.data.cache)
+        self.round: tuple[int, list[list[int]]] = (-1, [])
+        self.held: dict[Path, PreparedCase] | None = None
+        if _size_mib(self.entries) <= HELD_MIB:
+            self.held = {}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """`image` `(c, *patch)` float32, `label` `(1, *patch)` uint8, the `case`'s name and the patch's `seed`."""
-        turn, number = divmod(index, len(self.cases))
-        place, where, how = self._drawn(turn)[number]
-        case = self._open(self.places[place])
-        patch = self.cut(case.image, case.label, case.indices, where)
-        if self.change is not None:
-            patch = self.change(patch, how)
-        return {**patch, "case": self.cases[place].name, "seed": how}
+        """Return a patch.
 
-    def _drawn(self, turn: int) -> list[list[int]]:
-        """Of each patch of a round its case, and the seeds of its place and augmentation; kept until the next round."""
-        if self.round[0] != turn:
-            rng, cases = np.random.default_rng([self.seed, turn]), len(self.cases)
-            columns = rng.permutation(cases), *rng.integers(2**31, size=(2, cases))
-            self.round = turn, np.column_stack(columns).tolist()
+        Returns:
+            `image`, shape `(c, *patch)`, float32; `label`, shape `(1, *patch)`, uint8; the name of
+            its `case`; the `seed` of its augmentation.
+        """
+        round_number, turn = divmod(index, len(self.cases))
+        number, position_seed, augmentation_seed = self._draw_round(round_number)[turn]
+        case = self._open(self.entries[number])
+        patch = self.sampler(case.image, case.label, case.indices, position_seed)
+        if self.augmentation is not None:
+            patch = self.augmentation(patch, augmentation_seed)
+        return {**patch, "case": self.cases[number].name, "seed": augmentation_seed}
+
+    def _draw_round(self, round_number: int) -> list[list[int]]:
+        """Draw the case, position seed and augmentation seed of each patch of a round.
+
+        The last round drawn is kept.
+        """
+        if self.round[0] != round_number:
+            rng = np.random.default_rng([self.seed, round_number])
+            order = rng.permutation(len(self.cases))
+            seeds = rng.integers(2**31, size=(2, len(self.cases)))
+            self.round = (round_number, np.column_stack([order, *seeds]).tolist())
         return self.round[1]
 
-    def _open(self, place: Path) -> PreparedCase:
+    def _open(self, entry: Path) -> PreparedCase:
         if self.held is None:
-            return PreparedCase.load(place)
-        if place not in self.held:
-            self.held[place] = PreparedCase.load(place)
-        return self.held[place]
+            return PreparedCase.load(entry)
+        if entry not in self.held:
+            self.held[entry] = PreparedCase.load(entry)
+        return self.held[entry]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves open files behind: a worker that is started afresh opens its own."""
-        return self.__dict__ | {"held": self.held and {}}
+        """Return the state without open files, since a worker process opens its own."""
+        held = None if self.held is None else {}
+        return self.__dict__ | {"held": held}
 
 
 def fixed_patches(
     cases: Sequence[Case], plan: Plan, foreground: float, augment: Augment, count: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Always the same patches of these cases, in turns: `(count, c, *patch)` and `(count, 1, *patch)`, not augmented.
+    """Cut the same patches at every call, from the cases in turn, without augmentation.
+
+    Args:
+        cases: with labels.
+        plan: of the run.
+        foreground: share of patches that are centred on a labelled voxel.
+        augment: the options of augmentation, none of which is used.
+        count: number of patches.
+        seed: decides the positions.
+
+    Returns:
+        Images `(count, c, *patch)` and labels `(count, 1, *patch)`, uint8.
 
     Raises:
         DataError: if a case cannot be used.
     """
-    cut = make_sampler(plan, foreground, augment.model_copy(update={"affine": 0.0, "elastic": 0.0}))
+    unmoved = augment.model_copy(update={"affine": 0.0, "elastic": 0.0})
+    sampler = make_sampler(plan, foreground, unmoved)
     prepared = [prepare_case(case, plan) for case in cases[:count]]
-    found = []
+    images = []
+    labels = []
     for number in range(count):
         case = prepared[number % len(prepared)]
-        where = int(np.random.default_rng([seed, number]).integers(2**31))
-        found.append(cut(case.image, case.label, case.indices, where))
-    image, label = (torch.stack([patch[name] for patch in found]) for name in ("image", "label"))
-    return image, label.to(torch.uint8)
+        position_seed = int(np.random.default_rng([seed, number]).integers(2**31))
+        patch = sampler(case.image, case.label, case.indices, position_seed)
+        images.append(patch["image"])
+        labels.append(patch["label"])
+    return torch.stack(images), torch.stack(labels).to(torch.uint8)
 
 
-def _size_mib(places: Sequence[Path]) -> float:
-    return sum(file.stat().st_size for place in places for file in place.iterdir()) / MIB
+def augment_batch(augmentation: Augmentation, batch: dict[str, Any]) -> dict[str, Any]:
+    """Augment the patches of a batch, each by its own seed."""
+    images = []
+    labels = []
+    for image, label, seed in zip(batch["image"], batch["label"], batch["seed"], strict=True):
+        patch = augmentation({"image": image, "label": label}, int(seed))
+        images.append(patch["image"])
+        labels.append(patch["label"])
+    return batch | {"image": torch.stack(images), "label": torch.stack(labels)}
 
 
-def augment_batch(change: Augmentation, batch: dict[str, Any]) -> dict[str, Any]:
-    """Augments the patches of a batch that was only cut, each by its own seed."""
-    patches = [
-        change({"image": image, "label": label}, int(seed))
-        for image, label, seed in zip(batch["image"], batch["label"], batch["seed"], strict=True)
-    ]
-    return batch | {
-        name: torch.stack([patch[name] for patch in patches]) for name in ("image", "label")
-    }
+def _size_mib(entries: Sequence[Path]) -> float:
+    size = 0
+    for entry in entries:
+        size += sum(file.stat().st_size for file in entry.iterdir())
+    return size / MIB
 
 
 class ContinuingSampler(Sampler[int]):
-    """The numbers of an epoch's patches: each epoch goes on where the last one ended."""
+    """The patch numbers of an epoch; each epoch continues where the last one ended.
+
+    Args:
+        first: the number of the next patch.
+        size: patches in an epoch.
+    """
 
     def __init__(self, first: int, size: int) -> None:
-        self.first, self.size = first, size
+        self.first = first
+        self.size = size
 
     def __iter__(self) -> Iterator[int]:
-        """The patch numbers of the next epoch."""
-        first, self.first = self.first, self.first + self.size
-        return iter(range(first, first + self.size))
+        """Return the patch numbers of the next epoch."""
+        numbers = range(self.first, self.first + self.size)
+        self.first += self.size
+        return iter(numbers)
 
     def __len__(self) -> int:
-        """Patches in an epoch."""
+        """Return the number of patches in an epoch."""
         return self.size

@@ -1,4 +1,7 @@
-"""Case -> network-ready volume: read, enter model space, normalise. Shared by training and prediction."""
+"""Prepare scans for the network: read, resample to model space, normalise.
+
+Training and prediction share these functions.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from segpipe.config.train import Normalise
 from segpipe.data.cases import Case
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
@@ -16,7 +20,10 @@ from segpipe.io.volumes import load, read
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 
-AIR_HU = -800  # below it is air, noise and all: air is at -1000, lungs lie around -850 but with vessels above -100
+# below it is air, noise included: air is at -1000; lungs are around -850, their vessels above -100
+AIR_HU = -800
+MASK_TYPES = (np.uint8, np.uint16, np.uint32)
+NAMED = 5  # undeclared ids that a message names at most
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class PreparedScan:
     Attributes:
         image: shape `(c, x, y, z)` in model space, normalised, float32.
         native: the scan as it was read.
-        body: in model space, where a CT is not air: a channel is above `AIR_HU`; None where not all channels are CT.
+        body: in model space, where a CT is not air, that is where a channel is above `AIR_HU`; None
+            unless all channels are CT.
     """
 
     image: Float[Tensor, "c x y z"]
@@ -35,12 +43,12 @@ class PreparedScan:
 
     @property
     def grid(self) -> Grid:
-        """The scanner's grid."""
+        """Return the scanner's grid."""
         return Grid.of(self.native)
 
 
 def model_space(plan: Plan) -> ModelSpace:
-    """The space of the plan's spacing."""
+    """Return the model space of the plan's spacing."""
     x, y, z = plan.spacing_mm
     return ModelSpace((x, y, z))
 
@@ -48,7 +56,12 @@ def model_space(plan: Plan) -> ModelSpace:
 def prepare_scan(
     images: Sequence[Path], plan: Plan, load: Callable[[Path], Located] = load
 ) -> PreparedScan:
-    """Reads a scan, each file by `load`, and brings it before the network.
+    """Read a scan and prepare it for the network.
+
+    Args:
+        images: one file per channel, or one file that holds them all.
+        plan: of the network.
+        load: reads a file as a volume `(c, x, y, z)`.
 
     Raises:
         DataError: if a file cannot be read, or the scan has other channels than the plan.
@@ -57,40 +70,50 @@ def prepare_scan(
 
 
 def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> PreparedScan:
-    """Brings a volume `(c, x, y, z)` before the network.
+    """Prepare a volume `(c, x, y, z)` for the network.
+
+    Args:
+        volume: as it was read.
+        plan: of the network.
+        name: of the volume, for messages.
 
     Raises:
         DataError: if it has other channels than the plan.
     """
     if volume.shape[0] != len(plan.channels):
         raise DataError(
-            f"{name}: has {volume.shape[0]} channels, but the network was planned for {len(plan.channels)}"
+            f"{name}: has {volume.shape[0]} channels, but the network was planned for "
+            f"{len(plan.channels)}"
         )
-    image = model_space(plan).enter(volume)
-    body = (image > AIR_HU).any(0) if all(how == "ct" for how in plan.normalise) else None
+    image = model_space(plan).to_model(volume)
+    body = None
+    if set(plan.normalise) == {"ct"}:
+        body = (image > AIR_HU).any(0)
     return PreparedScan(normalise(image, plan), volume, body)
 
 
 def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x y z"]:
-    """Intensities on a common scale, channel by channel.
+    """Return the intensities on a common scale, channel by channel.
 
-    `zscore`: mean 0 and deviation 1 over the scan. `zscore_nonzero`: over its voxels that are not 0, which stay 0, for
-    scans that were cut out of their background. `ct`: clipped to the 0.5 and 99.5 percentiles of the training
-    cases' labelled voxels, then their mean and deviation (Isensee 2021), since Hounsfield units mean the same in
-    every scan.
+    `zscore`: mean 0 and standard deviation 1 over the scan. `zscore_nonzero`: the same over its
+    voxels that are not 0, which stay 0, for scans that were cut out of their background. `ct`:
+    clipped to the 0.5 and 99.5 percentiles of the training cases' labelled voxels, then their mean
+    and standard deviation (Isensee 2021), since Hounsfield units mean the same in every scan.
     """
-    channels = zip(image, plan.normalise, plan.foreground, strict=True)
-    return torch.stack(
-        [_on_scale(channel, how, foreground) for channel, how, foreground in channels]
-    )
+    channels = []
+    for channel, method, foreground in zip(image, plan.normalise, plan.foreground, strict=True):
+        channels.append(_normalise_channel(channel, method, foreground))
+    return torch.stack(channels)
 
 
-def _on_scale(channel: Tensor, how: str, foreground: tuple[float, float, float, float]) -> Tensor:
-    if how == "none":
+def _normalise_channel(
+    channel: Tensor, method: Normalise, foreground: tuple[float, float, float, float]
+) -> Tensor:
+    if method == "none":
         return channel
-    if how == "zscore":
+    if method == "zscore":
         return _zscore(channel)
-    if how == "zscore_nonzero":
+    if method == "zscore_nonzero":
         inside = channel != 0
         return channel.masked_scatter(inside, _zscore(channel[inside])) if inside.any() else channel
     low, high, mean, deviation = foreground
@@ -98,20 +121,25 @@ def _on_scale(channel: Tensor, how: str, foreground: tuple[float, float, float, 
 
 
 def _zscore(voxels: Tensor) -> Tensor:
-    mean, deviation = (
-        voxels.mean(dtype=torch.float64).float(),
-        voxels.double().std(correction=0).float(),
-    )
-    return (voxels - mean) / deviation.clamp(min=1e-6 * (1 + float(mean.abs())))
+    mean = voxels.mean(dtype=torch.float64).float()
+    deviation = voxels.double().std(correction=0).float()
+    smallest = 1e-6 * (1 + float(mean.abs()))  # a constant image must not be divided by 0
+    return (voxels - mean) / deviation.clamp(min=smallest)
 
 
 def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
-    """The case's label map with ids inside (0, 1, 2 ...) for the dataset's ids on disk, on the scan's grid.
+    """Read the case's label map, with label indices in place of ids on disk.
 
     Voxels that nobody has annotated are `IGNORED`.
 
+    Args:
+        case: with a label map.
+        plan: of the network.
+        grid: of the case's image.
+
     Raises:
-        DataError: if it cannot be read, does not lie on the scan's grid, or holds an id that is not declared.
+        DataError: if it cannot be read, does not lie on the scan's grid, or holds an id that is not
+            declared.
     """
     assert case.label is not None
     volume = read([case.label])
@@ -119,49 +147,61 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
         raise DataError(f"{case.label}: has {volume.shape[0]} channels; a label map has one")
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
     ids = volume.numpy()
-    inside = to_index(
-        ids if plan.ignore is None else np.where(ids == plan.ignore, 0, ids),
-        plan.labels,
-        case.label,
-    )
-    if plan.ignore is not None:
-        inside[ids == plan.ignore] = IGNORED
-    return Volume(torch.from_numpy(inside), np.asarray(volume.affine, dtype=float))
+    if plan.ignore is None:
+        indices = to_index(ids, plan.labels, case.label)
+    else:
+        is_ignored = ids == plan.ignore
+        indices = to_index(np.where(is_ignored, 0, ids), plan.labels, case.label)
+        indices[is_ignored] = IGNORED
+    return Volume(torch.from_numpy(indices), np.asarray(volume.affine, dtype=float))
 
 
 def to_index(ids: np.ndarray, labels: dict[str, int], path: Path) -> Integer[np.ndarray, "1 x y z"]:
-    """Ids on disk -> their place in the order of `labels`, uint8.
+    """Return label indices, positions in the order of `labels`, for ids on disk, as uint8.
+
+    Args:
+        ids: shape `(1, x, y, z)`.
+        labels: name -> id on disk.
+        path: of the label map, for messages.
 
     Raises:
         DataError: for an id that `labels` does not declare, with the number of its voxels.
     """
+    order = np.argsort(list(labels.values()), kind="stable").astype(np.uint8)
     declared = np.array(sorted(labels.values()))
-    place = np.array([list(labels.values()).index(label) for label in declared], dtype=np.uint8)
-    at = np.minimum(np.searchsorted(declared, ids), len(declared) - 1)
-    if (strange := declared[at] != ids).any():
-        found, counts = np.unique(ids[strange], return_counts=True)
-        first = ", ".join(
-            f"{value:g} ({count} voxels)"
-            for value, count in zip(found[:5], counts[:5], strict=True)
-        )
-        known = ", ".join(f"{label} {name}" for name, label in labels.items())
-        raise DataError(
-            f"{path}: holds {first}{' ...' if len(found) > 5 else ''}, but the dataset declares only {known}"
-        )
-    return place[at]
+    position = np.minimum(np.searchsorted(declared, ids), len(declared) - 1)
+    is_undeclared = declared[position] != ids
+    if is_undeclared.any():
+        raise DataError(f"{path}: holds {_undeclared(ids[is_undeclared], labels)}")
+    return order[position]
+
+
+def _undeclared(ids: np.ndarray, labels: dict[str, int]) -> str:
+    """Return a message's part: the undeclared ids with their voxels, and what is declared."""
+    values, counts = np.unique(ids, return_counts=True)
+    named = []
+    for value, count in zip(values[:NAMED], counts[:NAMED], strict=True):
+        named.append(f"{value:g} ({count} voxels)")
+    more = " ..." if len(values) > NAMED else ""
+    declared = ", ".join(f"{number} {name}" for name, number in labels.items())
+    return f"{', '.join(named)}{more}, but the dataset declares only {declared}"
 
 
 def to_label(
-    inside: Integer[np.ndarray, "..."], labels: dict[str, int]
+    indices: Integer[np.ndarray, "..."], labels: dict[str, int]
 ) -> Integer[np.ndarray, "..."]:
-    """Undoes `inside_ids`, in the type that `mask_dtype` names."""
-    ids, kind = list(labels.values()), mask_dtype(labels)
+    """Return ids on disk for label indices, the inverse of `to_index`, as `mask_dtype` says."""
+    ids = list(labels.values())
+    dtype = mask_dtype(labels)
     if ids == list(range(len(ids))):
-        return inside.astype(kind, copy=False)
-    return np.array(ids, dtype=kind)[inside]
+        return indices.astype(dtype, copy=False)
+    return np.array(ids, dtype=dtype)[indices]
 
 
 def mask_dtype(labels: dict[str, int]) -> type[np.integer]:
-    """The smallest unsigned integer type that holds every id of the label set, so that all its masks share one."""
+    """Return the smallest unsigned integer type that holds every id of the labels.
+
+    It does not depend on which labels a mask holds, so that all masks of a dataset share it.
+    """
     largest = max(labels.values())
-    return next(kind for kind in (np.uint8, np.uint16, np.uint32) if largest <= np.iinfo(kind).max)
+    return next(dtype for dtype in MASK_TYPES if largest <= np.iinfo(dtype).max)

@@ -1,28 +1,28 @@
 """Which cases train and which validate."""
 
-import difflib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from segpipe.data.cases import Case
+from segpipe.data.cases import Case, name_of
 from segpipe.errors import ConfigError
-from segpipe.files import write_text
+from segpipe.files import write_json
+from segpipe.stored import SCHEMA
+from segpipe.text import closest
 
 NNUNET_SEED = 12345
-RANDOM_SEED = (
-    0  # never that of the training: runs that differ in their seed validate the same cases
-)
+RANDOM_SEED = 0  # not the run's: runs that differ in their seed validate the same cases
+NAMED = 3  # cases or groups that a message names at most
 
 
 @dataclass(frozen=True)
 class Split:
-    """Case names on either side."""
+    """Names of the cases that train and of those that validate."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
@@ -31,11 +31,12 @@ class Split:
 def split_cases(
     cases: Sequence[Case], *, file: Path | None, folds: int, fold: int | None, fraction: float
 ) -> Split:
-    """The split that a file gives, else the cases' own, else the folds', else a random one, the same at each call.
+    """Split cases by a file, else by the cases' own split, else into folds, else at random.
 
-    Folds are those of nnU-Net: scikit-learn's `KFold(folds, shuffle=True, random_state=12345)` over the sorted case
-    names, or over the sorted groups where cases have them. Cases that a split file names on neither side are left out;
-    those that a table's split column leaves empty train.
+    The same arguments always give the same split. Folds are those of nnU-Net: scikit-learn's
+    `KFold(folds, shuffle=True, random_state=12345)` over the sorted case names, or over the sorted
+    groups where cases have them. Cases that a split file does not name are left out; those that a
+    table's split column leaves empty train.
 
     Args:
         cases: cases with labels.
@@ -45,83 +46,118 @@ def split_cases(
         fraction: share of the cases, or of the groups, that validates where no fold is given.
 
     Raises:
-        ConfigError: if the split cannot be made, or a case or a group would stand on both sides.
+        ConfigError: if the split cannot be made, or a case or a group would be on both sides.
     """
     if file is not None:
-        source, split = f"data.split={file}", _from_file(file, fold, [case.name for case in cases])
+        source = f"data.split={file}"
+        split = _read_split(file, fold, list(map(name_of, cases)))
     elif any(case.split for case in cases):
-        if fold is not None:
-            raise ConfigError("data.fold: the table has a split column; take away either")
-        source, split = (
-            "the table's split column",
-            _named(cases, {case.name for case in cases if case.split == "val"}),
-        )
+        source = "the table's split column"
+        split = _column_split(cases, fold)
+    elif fold is not None:
+        source = f"data.folds={folds}"
+        split = _fold_split(cases, folds, fold)
     else:
-        source = f"data.fraction={fraction}" if fold is None else f"data.folds={folds}"
-        split = _drawn(cases, folds, fold, fraction)
-    _check(source, split, cases)
+        source = f"data.fraction={fraction}"
+        split = _random_split(cases, fraction)
+    _check_split(source, split, cases)
     return split
 
 
 def write_split(split: Split, path: Path) -> None:
-    """Writes a split as a file that `split_cases` reads."""
-    write_text(path, json.dumps(asdict(split), indent=1) + "\n")
+    """Write a split as a file that `split_cases` reads."""
+    write_json(path, {"schema": SCHEMA, **asdict(split)})
 
 
-def _drawn(cases: Sequence[Case], folds: int, fold: int | None, fraction: float) -> Split:
-    groups = sorted({case.group or case.name for case in cases})
+def _column_split(cases: Sequence[Case], fold: int | None) -> Split:
     if fold is not None:
-        if not 2 <= folds <= len(groups):
-            raise ConfigError(
-                f"data.folds is {folds}; for {len(groups)} cases or groups it must be from 2 to {len(groups)}"
-            )
-        if not 0 <= fold < folds:
-            raise ConfigError(
-                f"data.fold is {fold}; with data.folds={folds} it must be from 0 to {folds - 1}"
-            )
-        order = np.arange(len(groups))
-        np.random.RandomState(NNUNET_SEED).shuffle(order)  # as KFold shuffles
-        chosen = np.array_split(order, folds)[fold]
-    else:
-        order = np.random.default_rng(RANDOM_SEED).permutation(len(groups))
-        chosen = order[: max(1, round(fraction * len(groups)))]
-    val = {groups[place] for place in chosen}
-    return _named(cases, {case.name for case in cases if (case.group or case.name) in val})
+        raise ConfigError("data.fold: the table has a split column; take away either")
+    return _divide(cases, lambda case: case.split == "val")
 
 
-def _named(cases: Sequence[Case], val: set[str]) -> Split:
-    names = sorted(case.name for case in cases)
-    return Split(
-        tuple(name for name in names if name not in val),
-        tuple(name for name in names if name in val),
-    )
-
-
-def _from_file(file: Path, fold: int | None, names: Sequence[str]) -> Split:
-    content = _chosen(file, fold)
-    sides = [content.get(side) if isinstance(content, dict) else None for side in ("train", "val")]
-    if not all(isinstance(side, list) for side in sides):
+def _fold_split(cases: Sequence[Case], folds: int, fold: int) -> Split:
+    groups = _sorted_groups(cases)
+    if not 2 <= folds <= len(groups):
         raise ConfigError(
-            f'data.split={file}: must be {{"train": [...], "val": [...]}} or a list of such'
+            f"data.folds is {folds}; for {len(groups)} cases or groups it must be from 2 to "
+            f"{len(groups)}"
         )
-    split = Split(*(tuple(str(name) for name in side or ()) for side in sides))
-    known = set(names)
-    for name in (*split.train, *split.val):
-        if name not in known:
-            near = difflib.get_close_matches(name, names, 1, 0.3)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"data.split={file}: no case is called {name}{hint}")
-    for side in (split.train, split.val):
-        name, count = Counter(side).most_common(1)[0] if side else ("", 0)
-        if count > 1:
+    if not 0 <= fold < folds:
+        raise ConfigError(
+            f"data.fold is {fold}; with data.folds={folds} it must be from 0 to {folds - 1}"
+        )
+    order = np.arange(len(groups))
+    np.random.RandomState(NNUNET_SEED).shuffle(order)  # as KFold shuffles
+    return _validate_on_groups(cases, groups, np.array_split(order, folds)[fold])
+
+
+def _random_split(cases: Sequence[Case], fraction: float) -> Split:
+    groups = _sorted_groups(cases)
+    order = np.random.default_rng(RANDOM_SEED).permutation(len(groups))
+    size = max(1, round(fraction * len(groups)))
+    return _validate_on_groups(cases, groups, order[:size])
+
+
+def _group_of(case: Case) -> str:
+    """Return the group of a case; a case without one is a group of its own."""
+    return case.group or case.name
+
+
+def _sorted_groups(cases: Sequence[Case]) -> list[str]:
+    return sorted(set(map(_group_of, cases)))
+
+
+def _validate_on_groups(cases: Sequence[Case], groups: list[str], chosen: np.ndarray) -> Split:
+    val = {groups[index] for index in chosen}
+    return _divide(cases, lambda case: _group_of(case) in val)
+
+
+def _divide(cases: Sequence[Case], validates: Callable[[Case], bool]) -> Split:
+    """Return the split in which these cases validate and all others train."""
+    train = []
+    val = []
+    for case in sorted(cases, key=name_of):
+        side = val if validates(case) else train
+        side.append(case.name)
+    return Split(tuple(train), tuple(val))
+
+
+def _read_split(file: Path, fold: int | None, names: Sequence[str]) -> Split:
+    content = _read_split_entry(file, fold)
+    sides = []
+    for side in ("train", "val"):
+        case_names = content.get(side) if isinstance(content, dict) else None
+        if not isinstance(case_names, list):
             raise ConfigError(
-                f"data.split={file}: names {name} {count} times; each case must stand once"
+                f'data.split={file}: must be {{"train": [...], "val": [...]}} or a list of such'
             )
+        sides.append(tuple(map(str, case_names)))
+    split = Split(*sides)
+    _check_names_known(file, split, names)
+    _check_names_unique(file, split)
     return split
 
 
-def _chosen(file: Path, fold: int | None) -> Any:
-    """The content of a split file; of a list, the entry that `fold` picks."""
+def _check_names_known(file: Path, split: Split, names: Sequence[str]) -> None:
+    known = set(names)
+    for name in (*split.train, *split.val):
+        if name not in known:
+            similar = closest(name, names, 0.3)
+            hint = f"; did you mean {similar[0]}?" if similar else ""
+            raise ConfigError(f"data.split={file}: no case is called {name}{hint}")
+
+
+def _check_names_unique(file: Path, split: Split) -> None:
+    for side in (split.train, split.val):
+        for name, count in Counter(side).most_common(1):
+            if count > 1:
+                raise ConfigError(
+                    f"data.split={file}: names {name} {count} times; each case must stand once"
+                )
+
+
+def _read_split_entry(file: Path, fold: int | None) -> Any:
+    """Return the content of a split file; of a list, the entry that `fold` picks."""
     if not file.is_file():
         raise ConfigError(f"data.split={file}: no such file")
     try:
@@ -133,21 +169,27 @@ def _chosen(file: Path, fold: int | None) -> Any:
     if not content:
         raise ConfigError(f"data.split={file}: holds no split")
     if fold is None or not 0 <= fold < len(content):
-        which = f"holds {len(content)} splits; pick one by data.fold=0 to {len(content) - 1}"
-        raise ConfigError(f"data.split={file}: {which}")
+        raise ConfigError(
+            f"data.split={file}: holds {len(content)} splits; pick one by data.fold=0 to "
+            f"{len(content) - 1}"
+        )
     return content[fold]
 
 
-def _check(source: str, split: Split, cases: Sequence[Case]) -> None:
-    group = {case.name: case.group or case.name for case in cases}
+def _check_split(source: str, split: Split, cases: Sequence[Case]) -> None:
+    """Check that each side has a case, and that no case or group is on both sides."""
+    group_of = {case.name: _group_of(case) for case in cases}
     for side, names in asdict(split).items():
         if not names:
-            among = f"{len(cases)} cases in {len(set(group.values()))} groups"
             raise ConfigError(
-                f"{source}: leaves no case to {side} of {among}; each side needs one or more"
+                f"{source}: leaves no case to {side} of {len(cases)} cases in "
+                f"{len(set(group_of.values()))} groups; each side needs one or more"
             )
-    both = sorted({group[name] for name in split.train} & {group[name] for name in split.val})
+    train = {group_of[name] for name in split.train}
+    val = {group_of[name] for name in split.val}
+    both = sorted(train & val)
     if both:
         raise ConfigError(
-            f"{source}: has {', '.join(both[:3])} on both sides; each case or group must be on one"
+            f"{source}: has {', '.join(both[:NAMED])} on both sides; each case or group must be on "
+            "one"
         )

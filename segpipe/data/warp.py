@@ -1,7 +1,7 @@
-"""A patch is turned, scaled and bent in one interpolation.
+"""Rotate, scale and bend a patch in a single interpolation.
 
-MONAI's `RandAffined` and `RandGridDistortiond` interpolate twice where both are asked for, in float64 and on one core;
-`benchmarks/augment.py` measures both ways.
+MONAI's `RandAffined` and `RandGridDistortiond` interpolate twice where both are applied, in float64
+and on one core; `benchmarks/augment.py` measures both ways.
 """
 
 import math
@@ -14,24 +14,25 @@ from monai.transforms.transform import MapTransform, Randomizable
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-CELLS = 5  # a bent axis is stretched or squeezed in so many parts
-BEND = 0.1  # by at most this much
+CELLS = 5  # an axis is divided into so many parts, each stretched or squeezed
+BEND = 0.1  # by at most this share of its length
 BOTH = ("image", "label")
+OTHER_AXES = ((1, 2), (0, 2), (0, 1))  # of each axis
 
 
 class RandWarpd(Randomizable, MapTransform):
-    """What was cut larger -> a patch: rotated about each axis, scaled and bent along each, or its middle as it is.
+    """Makes a patch of a larger cut: rotated, scaled and bent at random, or else its centre.
 
-    Takes and gives `image` `(c, x, y, z)`, interpolated linearly, and `label` `(1, x, y, z)`, whose nearest voxel is
-    taken; both are 0 outside of what was cut.
+    Takes and returns `image`, shape `(c, x, y, z)`, interpolated linearly, and `label`, shape
+    `(1, x, y, z)`, of which the nearest voxel is taken; both are 0 outside of what was cut.
 
     Args:
-        patch: size in voxels that is given.
-        turned: probability of a rotation with scaling.
+        patch: size of the patch in voxels.
+        affine_prob: probability of a rotation with scaling.
         angles: largest rotation about each axis, in radians.
         sizes: largest relative change of size along each axis.
-        bent: probability of a smooth stretching and squeezing, each axis by its own course.
-        bends: the axes along which it is bent.
+        elastic_prob: probability of a smooth stretching and squeezing, of each axis on its own.
+        elastic_axes: the axes to which that applies.
     """
 
     def __init__(
@@ -44,87 +45,125 @@ class RandWarpd(Randomizable, MapTransform):
         elastic_axes: Sequence[int],
     ) -> None:
         MapTransform.__init__(self, BOTH)
-        self.patch, self.affine_prob, self.angles, self.sizes = patch, affine_prob, angles, sizes
-        self.elastic_prob, self.elastic_axes = elastic_prob, elastic_axes
+        self.patch = patch
+        self.affine_prob = affine_prob
+        self.angles = angles
+        self.sizes = sizes
+        self.elastic_prob = elastic_prob
+        self.elastic_axes = elastic_axes
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The patch."""
-        affine_prob, elastic_prob = self.R.random(2) < (self.affine_prob, self.elastic_prob)
-        if not (affine_prob or elastic_prob):
-            return {**data, **{name: _middle(data[name], self.patch) for name in BOTH}}
-        matrix = self._matrix() if affine_prob else np.eye(3)
-        lines = [
-            self._bend(n) if elastic_prob and axis in self.elastic_axes else _line(n)
-            for axis, n in enumerate(self.patch)
-        ]
-        grid = _grid(matrix, lines, data["image"])
+        """Return the patch of a cut."""
+        image = data["image"]
+        label = data["label"]
+        is_affine, is_elastic = self.R.random(2) < (self.affine_prob, self.elastic_prob)
+        if not (is_affine or is_elastic):
+            image = _crop_centre(image, self.patch)
+            return {**data, "image": image, "label": _crop_centre(label, self.patch)}
+        matrix = self._draw_matrix() if is_affine else np.eye(3)
+        coordinates = []
+        for axis, voxels in enumerate(self.patch):
+            bends = is_elastic and axis in self.elastic_axes
+            coordinates.append(self._draw_bent_axis(voxels) if bends else _straight_axis(voxels))
+        grid = _sampling_grid(matrix, coordinates, image)
         return {
             **data,
-            "image": _linear(data["image"], grid),
-            "label": _nearest(data["label"], grid),
+            "image": _sample_linear(image, grid),
+            "label": _sample_nearest(label, grid),
         }
 
-    def _matrix(self) -> np.ndarray:
-        """A rotation about each axis in turn, and a change of size along each."""
+    def _draw_matrix(self) -> np.ndarray:
+        """Draw a change of size along each axis, then a rotation about each in turn: (3, 3)."""
         matrix = np.diag([1 + self.R.uniform(-size, size) for size in self.sizes])
         for axis, largest in enumerate(self.angles):
             angle = self.R.uniform(-largest, largest)
-            about = np.eye(3)
-            first, second = (other for other in range(3) if other != axis)
-            about[first, first] = about[second, second] = math.cos(angle)
-            about[first, second], about[second, first] = -math.sin(angle), math.sin(angle)
-            matrix = about @ matrix
+            matrix = _rotation(axis, angle) @ matrix
         return matrix
 
-    def _bend(self, voxels: int) -> np.ndarray:
-        """`_line`, stretched in some parts and squeezed in others; its ends lie alike far from the middle."""
-        knots = np.cumsum([0, *(1 + self.R.uniform(-BEND, BEND, CELLS))])
-        course = np.interp(
+    def _draw_bent_axis(self, voxels: int) -> np.ndarray:
+        """Draw a `_straight_axis` that is stretched in some parts and squeezed in others.
+
+        Both ends are equally far from the centre.
+        """
+        widths = 1 + self.R.uniform(-BEND, BEND, CELLS)
+        knots = np.cumsum([0, *widths])
+        coordinates = np.interp(
             np.linspace(0, CELLS, voxels), np.arange(CELLS + 1), knots - knots[-1] / 2
         )
-        return course * (voxels - 1) / CELLS
+        return coordinates * (voxels - 1) / CELLS
 
 
-def _line(voxels: int) -> np.ndarray:
-    """Where the voxels along an axis are, from its middle."""
+def _rotation(axis: int, angle: float) -> np.ndarray:
+    """Return the rotation about an axis by an angle in radians: (3, 3)."""
+    first, second = OTHER_AXES[axis]
+    rotation = np.eye(3)
+    rotation[first, first] = math.cos(angle)
+    rotation[first, second] = -math.sin(angle)
+    rotation[second, first] = math.sin(angle)
+    rotation[second, second] = math.cos(angle)
+    return rotation
+
+
+def _straight_axis(voxels: int) -> np.ndarray:
+    """Return the voxel centres along an axis, in voxels from its centre."""
     return np.arange(voxels) - (voxels - 1) / 2
 
 
-def _middle(voxels: Tensor, size: Sequence[int]) -> Tensor:
-    for axis, wanted in enumerate(size):
-        voxels = voxels.narrow(axis + 1, (voxels.shape[axis + 1] - wanted) // 2, wanted)
+def _crop_centre(voxels: Tensor, size: Sequence[int]) -> Tensor:
+    for axis, edge in enumerate(size, start=1):
+        voxels = voxels.narrow(axis, (voxels.shape[axis] - edge) // 2, edge)
     return voxels
 
 
-def _grid(matrix: np.ndarray, lines: Sequence[np.ndarray], source: Tensor) -> Tensor:
-    """From where in `source` each voxel is taken: `(x, y, z, 3)`, as `grid_sample` counts, from -1 to 1, z first."""
+def _sampling_grid(matrix: np.ndarray, coordinates: Sequence[np.ndarray], source: Tensor) -> Tensor:
+    """Return the position in `source` from which each voxel of the patch is taken.
+
+    Args:
+        matrix: (3, 3), from the patch's coordinates to those of the source.
+        coordinates: of the patch's voxels along each axis, in voxels from its centre.
+        source: shape `(c, x, y, z)`.
+
+    Returns:
+        Shape `(*patch, 3)`, float32, as `grid_sample` takes it: from -1 to 1, the last axis first.
+    """
     rows = (matrix * 2 / np.array(source.shape[1:])[:, None])[::-1]
-    columns = [
-        torch.as_tensor(rows[:, axis, None] * line, dtype=torch.float32, device=source.device)
-        for axis, line in enumerate(lines)
-    ]
-    planes = columns[0][:, :, None, None] + (columns[1][:, :, None] + columns[2][:, None])[:, None]
-    return planes.permute(1, 2, 3, 0)
+    terms = []
+    for axis, line in enumerate(coordinates):
+        product = rows[:, axis, None] * line
+        terms.append(torch.as_tensor(product, dtype=torch.float32, device=source.device))
+    x, y, z = terms
+    positions = x[:, :, None, None] + (y[:, :, None] + z[:, None])[:, None]
+    return positions.permute(1, 2, 3, 0)
 
 
-def _linear(voxels: Tensor, grid: Tensor) -> Tensor:
-    """`grid_sample`, which uses a core for each sample of a batch: so the one here is taken as several, a part each."""
-    parts = math.gcd(grid.shape[0], torch.get_num_threads()) if grid.device.type == "cpu" else 1
-    source, split = voxels.expand(parts, *voxels.shape), grid.unflatten(0, (parts, -1))
-    return (
-        grid_sample(source, split, padding_mode="zeros", align_corners=False)
-        .movedim(0, 1)
-        .flatten(1, 2)
-    )
+def _sample_linear(voxels: Tensor, grid: Tensor) -> Tensor:
+    """Interpolate voxels `(c, x, y, z)` at the positions of a grid: `(c, *patch)`.
+
+    `grid_sample` uses one core for each sample of a batch, so the patch is divided into as many
+    samples as there are cores.
+    """
+    parts = 1
+    if grid.device.type == "cpu":
+        parts = math.gcd(grid.shape[0], torch.get_num_threads())
+    source = voxels.expand(parts, *voxels.shape)
+    slabs = grid.unflatten(0, (parts, -1))
+    sampled = grid_sample(source, slabs, padding_mode="zeros", align_corners=False)
+    return sampled.movedim(0, 1).flatten(1, 2)
 
 
-def _nearest(voxels: Tensor, grid: Tensor) -> Tensor:
-    """The voxel in which each place lies, whatever its type; in less time than `grid_sample`."""
-    rimmed, step = pad(voxels, (1,) * 6), 1
-    numbers = torch.zeros(grid.shape[:-1], dtype=torch.int32, device=grid.device)
-    for places, size in zip(grid.unbind(-1), voxels.shape[:0:-1], strict=True):
-        numbers.add_((places * (size / 2)).add_(size / 2 + 1).clamp_(0, size + 1).int(), alpha=step)
-        step *= size + 2
-    return torch.stack(
-        [flat.index_select(0, numbers.flatten()).view(numbers.shape) for flat in rimmed.flatten(1)]
-    )
+def _sample_nearest(voxels: Tensor, grid: Tensor) -> Tensor:
+    """Return the voxels, of any type, in which the positions of a grid lie: `(c, *patch)`.
+
+    `grid_sample` takes longer, and converts integers to floating point.
+    """
+    padded = pad(voxels, (1,) * 6)
+    indices = torch.zeros(grid.shape[:-1], dtype=torch.int32, device=grid.device)
+    stride = 1
+    for positions, size in zip(grid.unbind(-1), voxels.shape[:0:-1], strict=True):
+        numbers = (positions * (size / 2)).add_(size / 2 + 1).clamp_(0, size + 1).int()
+        indices.add_(numbers, alpha=stride)
+        stride *= size + 2
+    channels = []
+    for channel in padded.flatten(1):
+        channels.append(channel.index_select(0, indices.flatten()).view(indices.shape))
+    return torch.stack(channels)

@@ -1,4 +1,4 @@
-"""What SimpleITK reads: NRRD, MetaImage, and folders that hold one DICOM series."""
+"""Reading of the formats that SimpleITK opens: NRRD, MetaImage, and folders of one DICOM series."""
 
 import math
 from collections.abc import Sequence
@@ -11,21 +11,23 @@ import numpy as np
 from segpipe.errors import DataError
 
 FOREIGN = (".nrrd", ".nhdr", ".mha", ".mhd")
-RAS_OF_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-UNEVEN = 0.02  # of the distance between slices: more is no rounding of the scanner's any more
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+UNEVEN = 0.02  # relative deviation of a slice distance beyond a scanner's rounding
 TILTED_DEG = 0.1
-POSITION, ORIENTATION, MAGIC = "0020|0032", "0020|0037", b"DICM"
+POSITION = "0020|0032"
+ORIENTATION = "0020|0037"
+DICOM_MAGIC = b"DICM"
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Where a file of a series lies, in LPS+.
+    """The position of one DICOM file of a series, in LPS+ coordinates.
 
     Attributes:
-        file: its path.
-        position: of the first voxel's centre, mm.
-        rows: directions of increasing column and of increasing row, (2, 3).
-        size: columns and rows.
+        file: path.
+        position: centre of the first voxel, mm.
+        rows: unit vectors of increasing column and of increasing row, (2, 3).
+        size: number of columns and rows.
         spacing: mm between columns and between rows.
     """
 
@@ -35,176 +37,217 @@ class Slice:
     size: tuple[int, int]
     spacing: tuple[float, float]
 
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector perpendicular to the slice, (3,)."""
+        return np.cross(*self.rows)
+
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM files, by the mark that each begins with."""
-    return folder.is_dir() and any(_is_dicom(file) for file in folder.iterdir())
+    """Return whether a folder holds DICOM files, judged by the mark in their preamble."""
+    return folder.is_dir() and any(map(_is_dicom, folder.iterdir()))
 
 
 def _is_dicom(file: Path) -> bool:
     if not file.is_file() or file.name.startswith("."):
         return False
     with file.open("rb") as content:
-        return content.read(132)[128:] == MAGIC
+        return content.read(132)[128:] == DICOM_MAGIC
 
 
 def itk_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape `(x, y, z)` and affine to mm in RAS+, from the headers alone.
+    """Read the shape `(x, y, z)` and the affine to mm in RAS+, from the headers alone.
 
     Raises:
-        DataError: if it cannot be read, or is no volume with one affine.
+        DataError: if the file cannot be read, or is not a volume with one affine.
     """
     if path.is_dir():
-        slices = _slices(path)
+        slices = _read_slices(path)
         return (*slices[0].size, len(slices)), _series_affine(slices)
-    reader = _opened(path)
-    if reader.GetDimension() != 3:
-        raise DataError(
-            f"{path}: has {reader.GetDimension()} axes; a scan has 3, with one file a channel"
-        )
+    reader = _open_header(path)
+    axes = reader.GetDimension()
+    if axes != 3:
+        raise DataError(f"{path}: has {axes} axes; a scan has 3, with one file per channel")
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
     affine[:3, 3] = reader.GetOrigin()
-    return tuple(reader.GetSize()), _as_nifti(affine)
+    return tuple(reader.GetSize()), _to_nifti(affine)
 
 
 def read_itk(path: Path) -> np.ndarray:
-    """The voxels `(c, x, y, z)`; of DICOM rescaled as the file says (CT: HU).
+    """Read the voxels `(C, x, y, z)`; those of DICOM are rescaled by its header (CT: to HU).
 
     Raises:
-        DataError: if they cannot be read.
+        DataError: if the file cannot be read.
     """
-    sitk = _sitk()
+    files: str | list[str] = str(path)
+    if path.is_dir():
+        files = []
+        for item in _read_slices(path):
+            files.append(str(item.file))
     try:
-        image = sitk.ReadImage(
-            [str(one.file) for one in _slices(path)] if path.is_dir() else str(path)
-        )
+        sitk = _import_sitk()
+        image = sitk.ReadImage(files)
     except RuntimeError as error:
         raise DataError(f"{path}: cannot be read ({_reason(error)})") from None
-    voxels = sitk.GetArrayFromImage(image)  # (z, y, x), channels last
-    voxels = voxels[..., None] if voxels.ndim == 3 else voxels
+    voxels = sitk.GetArrayFromImage(image)  # (z, y, x), or (z, y, x, C)
+    if voxels.ndim == 3:
+        voxels = voxels[..., None]
     return voxels.transpose(3, 2, 1, 0)
 
 
-def _sitk() -> Any:
+def _import_sitk() -> Any:
+    """Import SimpleITK, silencing the warnings of its C++ code; errors are raised."""
     import SimpleITK
 
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(
-        False
-    )  # of ITK's C++, past Python's warnings; errors are raised
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     return SimpleITK
 
 
-def _opened(path: Path) -> Any:
-    """A reader that knows the file's header.
+def _open_header(path: Path) -> Any:
+    """Return a reader that has read the header of a file.
 
     Raises:
-        DataError: if it cannot be read.
+        DataError: if the header cannot be read.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    reader = _sitk().ImageFileReader()
+    reader = _import_sitk().ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise DataError(
-            f"{path}: cannot be read ({_reason(error)}); {path.stat().st_size} bytes"
-        ) from None
+        size = path.stat().st_size
+        raise DataError(f"{path}: cannot be read ({_reason(error)}); {size} bytes") from None
     return reader
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last line of what ITK says, without the place in its source."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("ITK ERROR: ") if lines else "no reason given"
+    """Return the last line of an ITK error, without its position in ITK's source."""
+    for line in reversed(str(error).splitlines()):
+        if line.strip():
+            return line.strip().removeprefix("ITK ERROR: ")
+    return "no reason given"
 
 
-def _as_nifti(affine: np.ndarray) -> np.ndarray:
-    """In RAS+ and in single precision, as the mask's header will hold it."""
-    return (RAS_OF_LPS @ affine).astype(np.float32).astype(float)
+def _to_nifti(affine: np.ndarray) -> np.ndarray:
+    """Convert an LPS+ affine to RAS+, rounded to single precision as NIfTI headers hold it."""
+    return (LPS_TO_RAS @ affine).astype(np.float32).astype(float)
 
 
-def _slices(folder: Path) -> list[Slice]:
-    """The slices of a series, in the order in which they lie.
+def _read_slices(folder: Path) -> list[Slice]:
+    """Read the slices of a series, sorted along their normal.
 
     Raises:
         DataError: if they are not one stack of equal, evenly spaced slices.
     """
-    series = _sitk().ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    sitk_reader = _import_sitk().ImageSeriesReader
+    series = sitk_reader.GetGDCMSeriesIDs(str(folder))
     if len(series) != 1:
         raise DataError(
-            f"{folder}: holds {len(series)} DICOM series of images; give each a folder of its own"
+            f"{folder}: holds {len(series)} DICOM series of images; give each its own folder"
         )
-    names = _sitk().ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    slices = [_slice(Path(name)) for name in names]
+    names = sitk_reader.GetGDCMSeriesFileNames(str(folder), series[0])
+    slices = list(map(_read_slice, map(Path, names)))
     first = slices[0]
-    for one in slices:
-        if one.size != first.size or not np.allclose(one.rows, first.rows, atol=1e-3):
+    for item in slices:
+        if item.size != first.size or not np.allclose(item.rows, first.rows, atol=1e-3):
             raise DataError(
-                f"{one.file}: differs in size or orientation from {first.file.name}; they are no one stack"
+                f"{item.file}: differs in size or orientation from {first.file.name}; "
+                "the slices of a scan must form one stack"
             )
-    normal = np.cross(*first.rows)
-    slices.sort(key=lambda one: float(one.position @ normal))
+    normal = first.normal
+    slices.sort(key=lambda item: float(item.position @ normal))
     if len(slices) > 1:
-        _check_stack(folder, slices, normal)
+        _check_spacing(folder, slices, normal)
+        _check_tilt(folder, slices, normal)
     return slices
 
 
-def _slice(file: Path) -> Slice:
-    reader = _opened(file)
-    missing = [tag for tag in (POSITION, ORIENTATION) if not reader.HasMetaDataKey(tag)]
-    if missing:
+def _read_slice(file: Path) -> Slice:
+    """Read the position of one file.
+
+    Raises:
+        DataError: if it has none, or holds several frames.
+    """
+    reader = _open_header(file)
+    for tag in (POSITION, ORIENTATION):
+        if not reader.HasMetaDataKey(tag):
+            name = tag.replace("|", ",")
+            raise DataError(f"{file}: has no position or orientation of the slice (tag {name})")
+    columns, rows, *frames = reader.GetSize()
+    if frames and frames[0] > 1:
         raise DataError(
-            f"{file}: has no position or orientation of the slice (tag {missing[0].replace('|', ',')})"
+            f"{file}: holds {frames[0]} frames; segpipe reads DICOM with one slice per file"
         )
-    position, rows = (
-        np.array(reader.GetMetaData(tag).split("\\"), float) for tag in (POSITION, ORIENTATION)
+    column_mm, row_mm = reader.GetSpacing()[:2]
+    return Slice(
+        file,
+        position=_read_numbers(reader, POSITION),
+        rows=_read_numbers(reader, ORIENTATION).reshape(2, 3),
+        size=(columns, rows),
+        spacing=(column_mm, row_mm),
     )
-    columns, height = reader.GetSize()[:2]
-    across, down = reader.GetSpacing()[:2]
-    if len(reader.GetSize()) > 2 and reader.GetSize()[2] > 1:
-        raise DataError(
-            f"{file}: holds {reader.GetSize()[2]} frames; segpipe reads DICOM of one slice a file"
-        )
-    return Slice(file, position, rows.reshape(2, 3), (columns, height), (across, down))
 
 
-def _check_stack(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
-    positions = np.array([one.position for one in slices])
+def _read_numbers(reader: Any, tag: str) -> np.ndarray:
+    """Return the numbers of a DICOM tag, which backslashes separate."""
+    return np.array(reader.GetMetaData(tag).split("\\"), float)
+
+
+def _check_spacing(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
+    """Check that neighbouring slices lie equally far apart.
+
+    Raises:
+        DataError: if they do not, with the likely reason.
+    """
+    positions = np.array([item.position for item in slices])
     steps = np.diff(positions @ normal)
     usual = float(np.median(steps))
     worst = int(np.abs(steps - usual).argmax())
-    if usual <= 0 or abs(steps[worst] - usual) > UNEVEN * usual:
-        pair = f"{slices[worst].file.name} and {slices[worst + 1].file.name}"
-        times = float(steps[worst] / usual) if usual > 0 else 0.0
-        whole = round(times) > 1 and abs(times - round(times)) < 0.1
-        why = f"{round(times) - 1} missing between them" if whole else "the spacing is uneven"
+    if usual > 0 and abs(steps[worst] - usual) <= UNEVEN * usual:
+        return
+    pair = f"{slices[worst].file.name} and {slices[worst + 1].file.name}"
+    ratio = float(steps[worst] / usual) if usual > 0 else 0.0
+    missing = round(ratio) - 1
+    reason = "the spacing is uneven"
+    if missing > 0 and abs(ratio - round(ratio)) < 0.1:
+        reason = f"{missing} missing between them"
+    raise DataError(
+        f"{folder}: {pair} lie {steps[worst]:.3g} mm apart, most slices {usual:.3g} mm: {reason}"
+    )
+
+
+def _check_tilt(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
+    """Check that the stack runs along the normal of its slices.
+
+    Raises:
+        DataError: if it does not, since its voxels would not be boxes.
+    """
+    direction = slices[-1].position - slices[0].position
+    cosine = float(direction @ normal / np.linalg.norm(direction))
+    tilt_deg = math.degrees(math.acos(min(1.0, cosine)))
+    if tilt_deg > TILTED_DEG:
         raise DataError(
-            f"{folder}: {pair} lie {steps[worst]:.3g} mm apart, most slices {usual:.3g} mm: {why}"
-        )
-    way = positions[-1] - positions[0]
-    tilt = math.degrees(math.acos(min(1.0, float(way @ normal / np.linalg.norm(way)))))
-    if tilt > TILTED_DEG:
-        raise DataError(
-            f"{folder}: the gantry is tilted by {tilt:.1f} degrees; resample the series to upright slices"
+            f"{folder}: the gantry is tilted by {tilt_deg:.1f} degrees; "
+            "resample the series to upright slices"
         )
 
 
 def _series_affine(slices: Sequence[Slice]) -> np.ndarray:
-    first, last = slices[0], slices[-1]
+    """Return the affine of a sorted stack from voxel indices to mm in RAS+."""
+    first = slices[0]
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1] = (
-        first.rows[0] * first.spacing[0],
-        first.rows[1] * first.spacing[1],
-    )
-    affine[:3, 2] = (
-        (last.position - first.position) / (len(slices) - 1) if last is not first else _thick(first)
-    )
+    affine[:3, 0] = first.rows[0] * first.spacing[0]
+    affine[:3, 1] = first.rows[1] * first.spacing[1]
+    affine[:3, 2] = _slice_step(slices)
     affine[:3, 3] = first.position
-    return _as_nifti(affine)
+    return _to_nifti(affine)
 
 
-def _thick(only: Slice) -> np.ndarray:
-    """The step of a stack of one slice: its thickness, as its reader has it."""
-    return np.cross(*only.rows) * float(_opened(only.file).GetSpacing()[2])
+def _slice_step(slices: Sequence[Slice]) -> np.ndarray:
+    """Return the vector from one slice to the next, mm; the thickness where there is only one."""
+    first = slices[0]
+    if len(slices) == 1:
+        return first.normal * float(_open_header(first.file).GetSpacing()[2])
+    return (slices[-1].position - first.position) / (len(slices) - 1)

@@ -1,9 +1,9 @@
-"""The only reading and writing of images.
+"""Reading and writing of images; no other module opens one.
 
-NIfTI; NRRD, MetaImage and DICOM series through `segpipe.io.itk`; PNG, TIFF and JPEG as volumes of one slice.
+NIfTI; NRRD, MetaImage and DICOM series through `segpipe.io.itk`; PNG, TIFF and JPEG as volumes of
+one slice.
 """
 
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import nibabel as nib
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from nibabel.filebasedimages import ImageFileError
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.spatialimages import SpatialImage
 from PIL import Image
@@ -22,140 +21,111 @@ from segpipe.errors import DataError
 from segpipe.files import atomic
 from segpipe.geometry import Grid, Located, Volume, check_same_grid
 from segpipe.io.itk import FOREIGN, itk_grid, read_itk
+from segpipe.io.nifti import check_header, image_voxels, open_nifti, read_nifti
 from segpipe.text import first_line
 
 VOLUMES = (".nii.gz", ".nii")
 IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Located | Tensor
-LARGEST_VOXELS = 2**33  # a header that asks for more is damaged: 8 Gi voxels are 32 GiB as float32
+# integers and floats that torch lacks operations for, and types that hold their values
+WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64, "longdouble": np.float64}
 
 
 def is_scan(path: Path) -> bool:
-    """Whether a file's ending is known, or a folder may hold a DICOM series."""
+    """Return whether a file's ending is known, or a folder may hold a DICOM series."""
     return path.name.lower().endswith(VOLUMES + IMAGES) or _is_foreign(path)
 
 
 def read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels `(c, x, y, z)` and the affine of all that segpipe knows, strictly.
+    """Read the voxels `(C, x, y, z)` and the affine of any supported file, strictly.
 
-    2D images get the axes of a radiological display (columns to the patient's left, rows to the back) and 1 mm.
+    2D images get the axes of a radiological display (columns to the patient's left, rows to the
+    back) and 1 mm.
 
     Raises:
         DataError: if the file is missing, damaged, or not a scan.
     """
     if _is_foreign(path):
         shape, affine = itk_grid(path)
-        _check_header(path, shape, affine)
+        check_header(path, shape, affine)
         array = read_itk(path)
+    elif _is_image(path):
+        array, affine = _read_image(path)
     else:
-        array, affine = (
-            _read_image(path) if str(path).lower().endswith(IMAGES) else _read_nifti(path)
-        )
-    if not np.issubdtype(array.dtype, np.integer) and (
-        bad := array.size - int(np.isfinite(array).sum())
-    ):
+        array, affine = read_nifti(path)
+    invalid = 0
+    if not np.issubdtype(array.dtype, np.integer):
+        invalid = array.size - int(np.isfinite(array).sum())
+    if invalid:
         raise DataError(
-            f"{path}: {bad} of {array.size} voxels are NaN or infinite; mend or leave out this file"
+            f"{path}: {invalid} of {array.size} voxels are NaN or infinite; "
+            "repair this file or leave it out"
         )
     return array, affine
 
 
 def _is_foreign(path: Path) -> bool:
+    """Return whether SimpleITK reads it."""
     return path.is_dir() or path.name.lower().endswith(FOREIGN)
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        image: Any = nib.load(path)
-        return _voxels(path, image)
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{path}: cannot be read as NIfTI ({first_line(error)}); {path.stat().st_size} bytes"
-        ) from None
-
-
-def _voxels(path: Path | str, image: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels `(c, x, y, z)` and the affine of an image of nibabel's, its header checked before memory is taken."""
-    _check_header(path, image.shape, image.affine)
-    array = np.asanyarray(image.dataobj)
-    if array.dtype.fields or np.iscomplexobj(array):
-        raise DataError(
-            f"{path}: holds {array.dtype} voxels; segpipe reads numbers, one channel a file or in axis 4"
-        )
-    array = array.astype(
-        array.dtype.newbyteorder("="), copy=False
-    )  # torch reads only the machine's own byte order
-    array = array.reshape(array.shape + (1,) * (4 - array.ndim))
-    return np.moveaxis(array, 3, 0), np.asarray(image.affine, dtype=float)
-
-
-def _check_header(path: Path | str, shape: tuple[int, ...], affine: np.ndarray | None) -> None:
-    shape = tuple(shape[: max([axis + 1 for axis, size in enumerate(shape) if size != 1] + [3])])
-    if len(shape) > 4 or min(shape, default=0) < 1:
-        raise DataError(
-            f"{path}: has the shape {shape}; a scan has 3 axes, or 4 with channels last"
-        )
-    if np.prod(shape, dtype=float) > LARGEST_VOXELS:
-        raise DataError(
-            f"{path}: the header asks for {shape} voxels, more than {LARGEST_VOXELS}; it must be damaged"
-        )
-    if (
-        affine is None
-        or not np.isfinite(affine).all()
-        or abs(np.linalg.det(affine[:3, :3])) < 1e-12
-    ):
-        raise DataError(
-            f"{path}: the affine has a zero or undefined axis; mend the header's spacing and orientation"
-        )
+def _is_image(path: Path) -> bool:
+    """Return whether it is a 2D image."""
+    return path.name.lower().endswith(IMAGES)
 
 
 def _read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a 2D image as `(C, x, y, 1)`; transparency is dropped."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
         with Image.open(path) as image:
-            colour = "A" in image.mode or image.mode in ("CMYK", "YCbCr", "HSV")
-            array = np.asarray(
-                image.convert("L" if image.mode == "LA" else "RGB") if colour else image
-            )
+            array = np.asarray(_without_alpha(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image ({first_line(error)})") from None
-    array = array.astype(np.uint8) if array.dtype == bool else array
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
     rows_columns_channels = array.reshape(*array.shape[:2], -1)
     return rows_columns_channels.transpose(2, 1, 0)[..., None], np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """Convert images with transparency or unusual colour spaces to grey or RGB."""
+    if image.mode == "LA":
+        return image.convert("L")
+    if "A" in image.mode or image.mode in ("CMYK", "YCbCr", "HSV"):
+        return image.convert("RGB")
+    return image
+
+
 def load(path: Path) -> Volume:
-    """A file, or a folder of one DICOM series, as a volume of shape `(c, x, y, z)`.
+    """Read a file, or a folder of one DICOM series, as a volume of shape `(C, x, y, z)`.
 
     Raises:
         DataError: if it cannot be read.
     """
     array, affine = read_voxels(path)
-    return Volume(torch.from_numpy(np.ascontiguousarray(_known_to_torch(array))), affine)
+    return _to_volume(array, affine)
 
 
-def _known_to_torch(array: np.ndarray) -> np.ndarray:
-    """With integers and floats of which torch has all operations; no value changes."""
-    wider = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64, "longdouble": np.float64}
-    return array.astype(wider[array.dtype.name]) if array.dtype.name in wider else array
+def _to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
+    """Return a volume in a number type of which torch has all operations; values stay the same."""
+    if array.dtype.name in WIDER:
+        array = array.astype(WIDER[array.dtype.name])
+    return Volume(torch.from_numpy(np.ascontiguousarray(array)), affine)
 
 
 def read(paths: Sequence[Path], load: Callable[[Path], Located] = load) -> Located:
-    """One volume of shape `(c, x, y, z)` from one file, or from one file per channel.
+    """Read one volume of shape `(C, x, y, z)` from one file, or from one file per channel.
 
     Args:
         paths: a file, or a file per channel.
         load: reads one of them.
 
     Raises:
-        DataError: if a file cannot be read, or the channels do not lie on one grid.
+        DataError: if a file cannot be read, or the channels do not share one grid.
     """
-    channels = [load(path) for path in paths]
+    channels = list(map(load, paths))
     for path, channel in zip(paths, channels, strict=True):
         check_same_grid(paths[0], Grid.of(channels[0]), path, Grid.of(channel))
     if len(channels) == 1:
@@ -164,108 +134,106 @@ def read(paths: Sequence[Path], load: Callable[[Path], Located] = load) -> Locat
     return Volume(voxels, np.asarray(channels[0].affine, dtype=float))
 
 
-def as_volume(given: ScanLike) -> Located:
-    """One volume of shape `(c, x, y, z)` from what a program may hold.
+def as_volume(scan: ScanLike) -> Located:
+    """Return one volume of shape `(C, x, y, z)` of any object that a program may hold.
 
     Args:
-        given: a file, a file per channel, an image of nibabel's, or a `MetaTensor` or `Volume` `(x, y, z)` or
-            `(c, x, y, z)`, whose affine leads to mm in RAS+.
+        scan: a file, a file per channel, a nibabel image, or a `MetaTensor` or `Volume` `(x, y, z)`
+            or `(C, x, y, z)`, whose affine leads to mm in RAS+.
 
     Raises:
         DataError: if it cannot be read, or has no affine.
     """
-    if isinstance(given, str | Path):
-        return read([Path(given)])
-    if isinstance(given, Sequence):
-        return read([Path(path) for path in given])
-    if isinstance(given, SpatialImage):
-        array, affine = _voxels("the image", given)
-        given = Volume(torch.from_numpy(np.ascontiguousarray(_known_to_torch(array))), affine)
-    if not isinstance(given, Located):
+    if isinstance(scan, str | Path):
+        return read([Path(scan)])
+    if isinstance(scan, Sequence):
+        return read(list(map(Path, scan)))
+    if isinstance(scan, SpatialImage):
+        scan = _to_volume(*image_voxels("the image", scan))
+    if not isinstance(scan, Located):
         raise DataError("the tensor has no affine: give monai.data.MetaTensor(tensor, affine)")
-    voxels = given.as_tensor()
-    volume = Volume(
-        voxels if voxels.ndim == 4 else voxels[None], np.asarray(given.affine, dtype=float)
-    )
-    _check_header("the tensor", tuple(volume.shape[1:]), volume.affine)
-    if bad := int((~voxels.isfinite()).sum()):
-        raise DataError(f"{bad} of {voxels.numel()} voxels are NaN or infinite")
+    voxels = scan.as_tensor()
+    if voxels.ndim != 4:
+        voxels = voxels[None]
+    volume = Volume(voxels, np.asarray(scan.affine, dtype=float))
+    check_header("the tensor", tuple(volume.shape[1:]), volume.affine)
+    invalid = int((~voxels.isfinite()).sum())
+    if invalid:
+        raise DataError(f"{invalid} of {voxels.numel()} voxels are NaN or infinite")
     return volume
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid of a scan, from its header where it has one.
+    """Read the grid of a scan, from its header where the format has one.
 
     Raises:
         DataError: if the file cannot be read.
     """
-    if str(path).lower().endswith(IMAGES):
+    if _is_image(path):
         return Grid.of(load(path))
     if _is_foreign(path):
         shape, affine = itk_grid(path)
-        _check_header(path, shape, affine)
-        return Grid((shape[0], shape[1], shape[2]), affine)
-    try:
-        image: Any = nib.load(path)
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as NIfTI ({first_line(error)})") from None
-    _check_header(path, image.shape, image.affine)
-    x, y, z = (*image.shape, 1, 1)[:3]
-    return Grid((x, y, z), np.asarray(image.affine, dtype=float))
+    else:
+        image = open_nifti(path)
+        shape = image.shape
+        affine = image.affine
+    check_header(path, shape, affine)
+    x, y, z = (*shape, 1, 1)[:3]
+    return Grid((x, y, z), np.asarray(affine, dtype=float))
 
 
 def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.integer[Any]]) -> None:
-    """Writes a mask as its scan lies: both affines with their codes, units and description are the scan's.
+    """Write a mask on the grid of its scan, keeping affines, codes and units.
 
-    The file is written under another name, opened again, compared and only then renamed.
+    The file is written under another name, read back, compared, and only then renamed.
 
     Args:
         mask: label ids, shape `(x, y, z)` of the scan.
         source: the scan that was segmented.
-        path: ends in `.nii.gz`, `.nii`, or an image's ending.
+        path: file to write; ends in `.nii.gz`, `.nii`, or the ending of an image.
         dtype: integer type, the same for all masks of a label set.
 
     Raises:
         DataError: if the written file does not read back as the mask.
     """
-    # in Fortran order, of which nibabel would make a copy itself, and in which what it reads is compared much faster
+    # nibabel writes Fortran order, and what it reads back compares much faster in that order
     mask = np.asfortranarray(mask)
-    ids, image = mask.astype(dtype), str(path).lower().endswith(IMAGES)
+    ids = mask.astype(dtype)
     with atomic(path) as part:
-        if image:
+        if _is_image(path):
             Image.fromarray(ids[:, :, 0].T).save(part)
+            written, affine = _read_image(part)
         else:
             _save_nifti(ids, source, part)
-        written, affine = _read_image(part) if image else _read_nifti(part)
-        if not np.array_equal(written[0], mask) or not np.array_equal(
-            affine, read_grid(source).affine
-        ):
+            written, affine = read_nifti(part)
+        same_grid = np.array_equal(affine, read_grid(source).affine)
+        if not same_grid or not np.array_equal(written[0], mask):
             raise _differs(path)
 
 
 def write_shares(
     shares: UInt8[np.ndarray, "x y z *n"], source: Path, path: Path, names: Sequence[str] = ()
 ) -> None:
-    """Writes shares between 0 and 1 in 255 steps as a scaled NIfTI file, as its scan lies; whole or not at all.
+    """Write values between 0 and 1 in 255 steps as a scaled NIfTI file, whole or not at all.
 
     Args:
-        shares: shape `(x, y, z)` of the scan, or `(x, y, z, n)`; of the latter one entry at a time is copied.
-        source: the scan that was segmented.
-        path: ends in `.nii.gz` or `.nii`.
-        names: of the entries along the last axis; they stand in the header as a comment.
+        shares: 0 to 255, shape `(x, y, z)` of the scan, or `(x, y, z, n)`; of the latter one entry
+            at a time is copied.
+        source: the scan that was segmented, whose grid the file gets.
+        path: file to write; ends in `.nii.gz` or `.nii`.
+        names: of the entries along the last axis; stored in the header as a comment.
 
     Raises:
-        DataError: if the written file does not read back as the shares.
+        DataError: if the written file does not read back as the values.
     """
     with atomic(path) as part:
         _save_nifti(shares, source, part, 1 / 255, names)
-        written: Any = nib.load(
-            part, keep_file_open=True
-        )  # else each entry would unpack all before it again
+        # a closed file would be unpacked from its start for every entry
+        written: Any = nib.load(part, keep_file_open=True)
         entries = np.moveaxis(shares.reshape(*shares.shape[:3], -1), 3, 0)
         for number, entry in enumerate(entries):
-            found = written.dataobj[..., number] if shares.ndim == 4 else written.dataobj
-            if not np.array_equal(np.rint(np.asanyarray(found, np.float32) * 255), entry):
+            stored = written.dataobj[..., number] if shares.ndim == 4 else written.dataobj
+            if not np.array_equal(np.rint(np.asanyarray(stored, np.float32) * 255), entry):
                 raise _differs(path)
         if not np.array_equal(written.affine, read_grid(source).affine):
             raise _differs(path)
@@ -278,23 +246,36 @@ def _differs(path: Path) -> DataError:
 def _save_nifti(
     voxels: np.ndarray, source: Path, path: Path, slope: float = 1, names: Sequence[str] = ()
 ) -> None:
-    if str(source).lower().endswith(IMAGES):
-        scan: Any = nib.Nifti1Image(np.zeros(1, np.uint8), read_grid(source).affine)
-    elif _is_foreign(source):
-        affine = read_grid(source).affine
-        scan = nib.Nifti1Image(np.zeros(1, np.uint8), affine)
-        scan.header.set_xyzt_units("mm")
-        scan.set_qform(affine, "scanner")
-        scan.set_sform(affine, "scanner")
-    else:
-        scan = nib.load(source)
+    """Write voxels with the header of their scan.
+
+    Args:
+        voxels: as they are stored.
+        source: the scan.
+        path: file to write.
+        slope: value of a stored 1.
+        names: stored as a comment, separated by commas.
+    """
+    scan = _template(source)
     header = scan.header.copy()
-    header.set_data_dtype(voxels.dtype)  # else the file keeps the scan's type
-    header["cal_min"] = header["cal_max"] = 0
+    header.set_data_dtype(voxels.dtype)  # otherwise the file keeps the scan's type
+    header["cal_min"] = 0
+    header["cal_max"] = 0
     if names:
         header.extensions.append(Nifti1Extension("comment", ", ".join(names).encode()))
     image = type(scan)(voxels, scan.affine, header)  # the scan's own class keeps NIfTI-2 as NIfTI-2
-    image.header.set_slope_inter(
-        slope, 0
-    )  # only now, since an image forgets its header's; the voxels stay as they are
+    # set last, since the image drops the scaling of the header given; voxels stay as they are
+    image.header.set_slope_inter(slope, 0)
     nib.save(image, path)
+
+
+def _template(source: Path) -> Any:
+    """Return a NIfTI image with the header that the masks of a scan get."""
+    if not _is_image(source) and not _is_foreign(source):
+        return nib.load(source)
+    affine = read_grid(source).affine
+    image = nib.Nifti1Image(np.zeros(1, np.uint8), affine)
+    if _is_foreign(source):
+        image.header.set_xyzt_units("mm")
+        image.set_qform(affine, "scanner")
+        image.set_sform(affine, "scanner")
+    return image

@@ -1,4 +1,4 @@
-"""What a forward pass without gradients needs of the memory: found by running it, a large window without data."""
+"""The memory of a forward pass without gradients, measured by running it."""
 
 import copy
 import math
@@ -11,76 +11,81 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-SMALL = 48**3  # voxels of a window that is quickly computed
-LARGE = (
-    64**3
-)  # voxels; beyond, torch computes without data, for which it imports a compiler for a second
+SMALL = 48**3  # voxels of a window that is computed quickly
+# voxels above which the window is run on the meta device, without values; for that, torch imports
+# its compiler, which takes a second
+LARGE = 64**3
 
 
-class _Living(TorchDispatchMode):
-    """Counts the bytes of the tensors that live, and the most that lived at once."""
+class _LiveBytes(TorchDispatchMode):
+    """A count of the bytes of all live tensors, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
-        self.known: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.current = 0
+        self.peak = 0
+        self.counted: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here, but torch would import its compiler, which takes longer than torch itself."""
+        """Return False: True would make torch import its compiler, though nothing is compiled."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Runs one operation and counts what it made."""
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if (
-                isinstance(tensor, Tensor)
-                and (storage := tensor.untyped_storage()) not in self.known
-            ):
-                self.known.add(storage)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._gone, storage.nbytes())
-        self.most = max(self.most, self.now)
-        return made
+        """Run one operation and count the tensors that it allocates."""
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._count(value.untyped_storage())
+        self.peak = max(self.peak, self.current)
+        return result
 
-    def _gone(self, count: int) -> None:
-        self.now -= count
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self.counted:
+            return
+        self.counted.add(storage)
+        self.current += storage.nbytes()
+        weakref.finalize(storage, self._release, storage.nbytes())
+
+    def _release(self, size: int) -> None:
+        self.current -= size
 
 
 def forward_bytes(
     network: nn.Module, window: Sequence[int], steps: Sequence[int] | None = None
 ) -> int:
-    """The most bytes of float32 that live at once while the network sees one window, weights left out.
+    """Return the peak of the bytes of float32 that one window needs, without the weights.
 
-    Convolutions' own workspace is not in it, nor is a format of fewer bytes.
+    Convolutions' own workspace is not included.
 
     Args:
-        network: that sees it.
-        window: `(c, *space)`.
-        steps: along each axis of space, of what the network needs a multiple; then a large window is counted on one of
-            half its edges, or of a quarter, and so on: what lives grows with the voxels.
+        network: the network that predicts the window.
+        window: `(C, *spatial)`.
+        steps: what the network needs each edge to be a multiple of. With them a large window is
+            measured on one of half its edges, or of a quarter, and so on: the peak grows in
+            proportion to the voxels.
     """
-    channels, *space = window
-    while steps and math.prod(space) > SMALL and (halved := _halved(space, steps)):
-        space = halved
-    device = "cpu" if math.prod(space) <= LARGE else "meta"
+    channels, *full = window
+    size = list(full)
+    while steps and math.prod(size) > SMALL:
+        axis = _axis_to_halve(size, steps)
+        if axis is None:
+            break
+        size[axis] //= 2
+    device = "cpu" if math.prod(size) <= LARGE else "meta"
     trial = copy.deepcopy(network).to(device).eval()
-    with torch.no_grad(), _Living() as living:
-        trial(torch.zeros(1, channels, *space, device=device))
-    return living.most * math.prod(window[1:]) // math.prod(space)
+    with torch.no_grad(), _LiveBytes() as live:
+        trial(torch.zeros(1, channels, *size, device=device))
+    return live.peak * math.prod(full) // math.prod(size)
 
 
-def _halved(space: Sequence[int], steps: Sequence[int]) -> list[int] | None:
-    """The window with its longest edge halved that a network can see halved, and norm at its coarsest level."""
-    ways = [
-        way
-        for way, (edge, step) in enumerate(zip(space, steps, strict=True))
-        if edge % (4 * step) == 0
-    ]
-    longest = max(ways, key=lambda way: space[way], default=None)
-    return (
-        None
-        if longest is None
-        else [edge // (1 + (way == longest)) for way, edge in enumerate(space)]
-    )
+def _axis_to_halve(size: Sequence[int], steps: Sequence[int]) -> int | None:
+    """Return the longest axis that leaves at least two voxels at the coarsest level when halved.
+
+    A norm needs more than one voxel there. None where no axis can be halved.
+    """
+    candidates = []
+    for axis, (edge, step) in enumerate(zip(size, steps, strict=True)):
+        if edge % (4 * step) == 0:
+            candidates.append(axis)
+    return max(candidates, key=lambda axis: size[axis], default=None)

@@ -2,17 +2,20 @@
 
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 
 from segpipe.config.model import AnyModel, Model, MonaiModel, per_level
-from segpipe.nets.blocks import ConvConfig, StageConfig
+from segpipe.nets.blocks import StageConfig
+from segpipe.nets.conv import ConvConfig
+from segpipe.nets.foreign import build_foreign
 from segpipe.nets.unet import UNet
 
-PAIR = 2  # patches that a sketch is run with: a batch norm refuses to train on a single value
+PAIR = 2  # samples of a trial batch: a batch norm refuses to train on a single value
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+T = TypeVar("T")
 
 
 def build(
@@ -22,9 +25,9 @@ def build(
     strides: Sequence[Sequence[int]],
     kernels: Sequence[Sequence[int]],
 ) -> nn.Module:
-    """The network of these options, for these image channels and labels.
+    """Build the network of these options for these image channels and labels.
 
-    Its weights lie in memory channels last, for which convolutions are faster (`benchmarks/step.py`).
+    Its weights lie channels last in memory, which makes convolutions faster (`benchmarks/step.py`).
 
     Args:
         model: the options.
@@ -34,62 +37,103 @@ def build(
         kernels: per level, along each axis; an axis that is not 1 gets `model.kernel`.
 
     Raises:
-        ConfigError: if it is a network of MONAI that cannot be built so.
+        ConfigError: if a network, skip or block is not registered, or refuses its arguments.
     """
     if isinstance(model, MonaiModel):
-        from segpipe.nets.monai import build_monai  # MONAI's networks take long to import
+        network = build_foreign(model, in_channels, out_channels)
+    else:
+        network = _build_unet(model, in_channels, out_channels, strides, kernels)
+    _to_channels_last(network, model.dims)
+    return network
 
-        return build_monai(model, in_channels, out_channels).to(
-            memory_format=CHANNELS_LAST[model.dims]
-        )  # type: ignore[call-overload]
+
+def _build_unet(
+    model: Model,
+    in_channels: int,
+    out_channels: int,
+    strides: Sequence[Sequence[int]],
+    kernels: Sequence[Sequence[int]],
+) -> UNet:
     levels = len(model.channels)
-    sizes = [[model.kernel if size > 1 else 1 for size in kernel] for kernel in kernels]
-    up_kernel = (
-        model.up_kernel
-        if model.up_kernel is not None
-        else 0
-        if model.up == "transposed"
-        else model.kernel
-    )
-    network = UNet(
+    return UNet(
         in_channels,
         out_channels,
         model.channels,
         model.decoder_channels or model.channels[:-1],
         strides,
-        sizes,
+        [_kernel(kernel, model.kernel) for kernel in kernels],
         per_level(model.long_skips, levels - 1),
         ConvConfig(
             model.dims, model.norm, model.activation, model.order, model.dropout, model.conv_bias
         ),
-        [_stage(model, "encoder", level) for level in range(levels)],
-        [_stage(model, "decoder", level) for level in range(levels - 1)],
+        [_stage_config(model, "encoder", level) for level in range(levels)],
+        [_stage_config(model, "decoder", level) for level in range(levels - 1)],
         skip_dropout=model.skip_dropout,
         down=per_level(model.down, levels - 1),
         up=model.up,
-        up_kernels=[
-            [up_kernel if size > 1 else min(up_kernel, 1) for size in kernel]
-            for kernel in kernels[:-1]
-        ],
+        up_kernels=[_kernel(kernel, _up_kernel(model)) for kernel in kernels[:-1]],
         up_keeps_channels=model.up_keeps_channels,
         up_bias=model.up_bias,
         deep_supervision=model.deep_supervision,
     )
-    return network.to(memory_format=CHANNELS_LAST[model.dims])  # type: ignore[call-overload]
+
+
+def _kernel(planned: Sequence[int], size: int) -> list[int]:
+    """Return a kernel of this size, but 1 wide along axes that are still too coarse."""
+    return [size if planned_size > 1 else min(size, 1) for planned_size in planned]
+
+
+def _up_kernel(model: Model) -> int:
+    """Return the kernel of upsampling; 0 is the stride of a transposed convolution."""
+    if model.up_kernel is not None:
+        return model.up_kernel
+    return 0 if model.up == "transposed" else model.kernel
+
+
+def _stage_config(model: Model, part: Literal["encoder", "decoder"], level: int) -> StageConfig:
+    """Return the options of one stage of the encoder or the decoder."""
+    levels = len(model.channels)
+
+    def at_level(encoder: T | list[T], decoder: T | list[T] | None) -> T:
+        same = part == "encoder" or decoder is None
+        return per_level(encoder if same else decoder, levels)[level]  # type: ignore[arg-type]
+
+    return StageConfig(
+        block=at_level(model.block, model.decoder_block),
+        blocks=at_level(model.blocks, model.decoder_blocks),
+        convs=at_level(model.convs, model.decoder_convs),
+        short_skips=short_skip_at(model, part, level),
+        growth=model.growth_rate or 0,
+        first=model.first_conv if part == "encoder" else 1.0,
+    )
+
+
+def short_skip_at(model: Model, part: str, level: int) -> str:
+    """Return the short skip of a stage of the `encoder` or the `decoder`."""
+    if model.short_skips_in not in (part, "both"):
+        return "none"
+    return per_level(model.short_skips, len(model.channels))[level]
+
+
+def _to_channels_last(network: nn.Module, dims: int) -> None:
+    """Lay the weights of convolutions out channels last; weights of other ranks stay."""
+    for parameter in network.parameters():
+        if parameter.ndim == dims + 2:
+            parameter.data = parameter.data.to(memory_format=CHANNELS_LAST[dims])
 
 
 def init_weights(network: nn.Module, seed: int) -> None:
-    """Draws the weights of every layer anew, from the seed and the layer's name alone.
+    """Initialise every layer anew, from the seed and the layer's name alone.
 
-    Networks that differ in some layers then begin alike in all others of the same name and size, as the variants of a
-    study should: what differs at the end is not the luck of the draw. The state of the global generator is kept.
+    Networks that differ in some layers then begin alike in all others of the same name and size, as
+    the variants of a study should. The state of the global generator is kept.
     """
     for name, layer in network.named_modules():
-        draw: Any = getattr(layer, "reset_parameters", None)
-        if draw is not None:
+        reset: Any = getattr(layer, "reset_parameters", None)
+        if reset is not None:
             with torch.random.fork_rng():
                 torch.manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-                draw()
+                reset()
 
 
 def build_meta(
@@ -99,38 +143,23 @@ def build_meta(
     strides: Sequence[Sequence[int]],
     kernels: Sequence[Sequence[int]],
 ) -> nn.Module:
-    """The network that `build` makes, on the `meta` device: all of it but its numbers."""
-    if isinstance(model, MonaiModel):  # some look at numbers while they are built
+    """Build the network of `build` on the `meta` device, where tensors have shapes but no values.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    if isinstance(model, MonaiModel):  # some read values while they are built
         return build(model, in_channels, out_channels, strides, kernels).to("meta")
     with torch.device("meta"):
         return build(model, in_channels, out_channels, strides, kernels)
 
 
 def check(model: AnyModel) -> None:
-    """Refuses what cannot be built, before any data is read.
+    """Check that a network can be built, before any data is read.
 
     Raises:
-        ConfigError: for a network that MONAI has not, or that does not take its arguments.
+        ConfigError: as `build`.
     """
-    build_meta(
-        model, 1, 2, [[2] * model.dims] * (model.levels - 1), [[3] * model.dims] * model.levels
-    )
-
-
-def _stage(model: Model, part: Literal["encoder", "decoder"], level: int) -> StageConfig:
-    inside, levels = part == "encoder", len(model.channels)
-    skips = per_level(model.short_skips, levels)
-    return StageConfig(
-        block=per_level(
-            model.block if inside or model.decoder_block is None else model.decoder_block, levels
-        )[level],
-        blocks=per_level(
-            model.blocks if inside or model.decoder_blocks is None else model.decoder_blocks, levels
-        )[level],
-        convs=per_level(
-            model.convs if inside or model.decoder_convs is None else model.decoder_convs, levels
-        )[level],
-        short_skips=skips[level] if model.short_skips_in in (part, "both") else "none",
-        growth=model.growth_rate or 0,
-        first=model.first_conv if inside else 1.0,
-    )
+    strides = [[2] * model.dims] * (model.levels - 1)
+    kernels = [[3] * model.dims] * model.levels
+    build_meta(model, 1, 2, strides, kernels)

@@ -1,8 +1,8 @@
-"""Several answers to one window, given as one: of several networks, and to the window and its mirror images."""
+"""Several predictions for one window averaged: of several networks, and of its mirror images."""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,37 +10,39 @@ from torch import Tensor, nn
 
 
 class Ensemble(nn.Module):
-    """The mean of the probabilities that several networks give to a window and its mirror images, as logits.
+    """The mean of the probabilities of several networks and mirror images, as logits.
 
     Args:
-        networks: each maps `(b, c, *space)` to logits `(b, k, *space)`.
-        exclusive: whether a voxel has just one label (softmax), or may lie in several regions (sigmoid).
-        mirror_axes: axes of `space` along which the window is mirrored too, alone and together.
+        networks: each maps `(B, C, *spatial)` to logits `(B, K, *spatial)`.
+        exclusive: whether a voxel has just one label (softmax), or may lie in several regions
+            (sigmoid).
+        mirror_axes: spatial axes along which the window is mirrored too, alone and together.
     """
 
     def __init__(
         self, networks: Sequence[nn.Module], exclusive: bool, mirror_axes: Sequence[int] = ()
     ) -> None:
         super().__init__()
-        self.networks, self.exclusive, self.mirror_axes = (
-            nn.ModuleList(networks),
-            exclusive,
-            tuple(mirror_axes),
-        )
+        self.networks = nn.ModuleList(networks)
+        self.exclusive = exclusive
+        self.mirror_axes = tuple(mirror_axes)
         axes = [axis + 2 for axis in mirror_axes]
-        self.flips = [
-            flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)
-        ]
+        self.flips: list[tuple[int, ...]] = []
+        for count in range(len(axes) + 1):
+            self.flips += itertools.combinations(axes, count)
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
-        """Logits whose softmax, or sigmoid, is the mean over networks and mirror images."""
-        ways = list(itertools.product(self.networks, self.flips))
-        answers = (network(x.flip(flip)).float().flip(flip) for network, flip in ways)
+        """Return logits whose softmax, or sigmoid, is the mean over networks and mirror images."""
+        predictions = self._predictions(x)
         if not self.exclusive:
-            return torch.logit(
-                torch.stack([torch.sigmoid(answer) for answer in answers]).mean(0), eps=1e-6
-            )
-        mean = torch.log_softmax(next(answers), 1)
-        for answer in answers:
-            mean = torch.logaddexp(mean, torch.log_softmax(answer, 1))
-        return mean - math.log(len(ways))
+            mean = torch.stack(list(map(torch.sigmoid, predictions))).mean(0)
+            return torch.logit(mean, eps=1e-6)
+        log_sum = torch.log_softmax(next(predictions), 1)
+        for logits in predictions:
+            log_sum = torch.logaddexp(log_sum, torch.log_softmax(logits, 1))
+        return log_sum - math.log(len(self.networks) * len(self.flips))
+
+    def _predictions(self, x: Tensor) -> Iterator[Tensor]:
+        for network in self.networks:
+            for flip in self.flips:
+                yield network(x.flip(flip)).float().flip(flip)

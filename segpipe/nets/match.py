@@ -1,9 +1,9 @@
-"""Equal capacity: a variant's channels scaled until it is as large as the network with all skips on.
+"""Equal capacity: a variant's channels scaled until it is as large as the network with all skips.
 
-Taking a skip away takes parameters away too, so an unmatched ablation compares sizes as well as skips.
+Removing a skip removes parameters too, so an unmatched ablation compares sizes as well as skips.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,26 +12,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from segpipe.config.model import Model
 from segpipe.errors import ConfigError
 from segpipe.nets.build import PAIR, build_meta
+from segpipe.nets.describe import count_parameters
 
 TOLERANCE = 0.01
-MULTIPLES = (
-    8,
-    4,
-    2,
-    1,
-)  # channels are rounded to the largest of these that comes within the tolerance
-FACTORS = (1 / 8, 8.0)  # between which channels are scaled
+# channels are rounded to multiples of the first of these that comes within the tolerance
+MULTIPLES = (8, 4, 2, 1)
+LOWEST_FACTOR = 1 / 8  # of the channels
+HIGHEST_FACTOR = 8.0
 HALVINGS = 20
 
 
 @dataclass(frozen=True)
 class Match:
-    """What matching reached.
+    """The result of matching.
 
     Attributes:
         model: the variant with the channels that were found; it is not matched again.
         what: `params` or `flops`.
-        reference: parameters, or multiply-adds of a patch, of the network with all skips on.
+        reference: parameters, or multiply-adds of a patch, of the network with all skips.
         reached: likewise of `model`.
     """
 
@@ -42,7 +40,7 @@ class Match:
 
     @property
     def deviation(self) -> float:
-        """Of the variant from the reference, as a share of it."""
+        """Relative deviation of the variant from the reference."""
         return self.reached / self.reference - 1
 
 
@@ -54,78 +52,107 @@ def match(
     kernels: Sequence[Sequence[int]],
     patch: Sequence[int],
 ) -> Match:
-    """The model with its channels scaled to within 1 % of the reference, as `model.match` asks.
+    """Scale a model's channels to within 1 % of the reference, as `model.match` asks.
 
-    The reference has the same options with every long skip `concat` and every short skip on: `dense` where there is a
-    growth rate, else `residual`.
+    The reference has the same options with every long skip `concat` and every short skip on:
+    `dense` where there is a growth rate, else `residual`.
+
+    Args:
+        model: the options; `match` is `params` or `flops`.
+        in_channels: image channels.
+        out_channels: labels, the background included.
+        strides: per downsampling, along each axis.
+        kernels: per level, along each axis.
+        patch: voxels along each axis.
 
     Raises:
         ConfigError: if no channels come that near.
     """
+    search = _Search(model, (in_channels, out_channels, strides, kernels), patch)
+    for multiple in MULTIPLES:
+        search.scale_all(multiple)
+        best = search.best()
+        if abs(best.deviation) <= TOLERANCE:
+            return best
+    best = search.best()
+    raise ConfigError(
+        f"model.match={model.match}: no channels come within {TOLERANCE:.0%} of the "
+        f"{best.reference:,} of the network with all skips on; the nearest, "
+        f"{best.model.channels}, are {best.deviation:+.1%} off: give wider model.channels"
+    )
 
-    def size(one: Model) -> int:
-        network = build_meta(one, in_channels, out_channels, strides, kernels)
-        if model.match == "params":
-            return sum(weight.numel() for weight in network.parameters())
+
+class _Search:
+    """The sizes of a model with different channels, in search of the one nearest to the goal.
+
+    Args:
+        model: the options.
+        shape: image channels, labels, strides and kernels, as `build` takes them.
+        patch: voxels along each axis.
+    """
+
+    def __init__(self, model: Model, shape: tuple, patch: Sequence[int]) -> None:
+        self.model = model
+        self.shape = shape
+        self.patch = patch
+        self.widths = [*model.channels, *(model.decoder_channels or [])]
+        skips = {
+            "long_skips": "concat",
+            "short_skips": "dense" if model.growth_rate else "residual",
+            "short_skips_in": "both",
+        }
+        self.goal = self._measure(model.model_copy(update=skips))
+        self.sizes: dict[tuple[int, ...], int] = {}
+        self.size(self.widths)
+
+    def best(self) -> Match:
+        """Return the model nearest to the goal of all that were measured."""
+        best = min(self.sizes, key=lambda widths: abs(self.sizes[widths] - self.goal))
+        return Match(self._with(best), self.model.match, self.goal, self.sizes[best])
+
+    def scale_all(self, multiple: int) -> None:
+        """Scale all channels by one factor, found by bisection, then widen level by level."""
+        low = LOWEST_FACTOR
+        high = HIGHEST_FACTOR
+        for _ in range(HALVINGS):
+            middle = (low * high) ** 0.5
+            if self.size(self._scaled(middle, multiple)) < self.goal:
+                low = middle
+            else:
+                high = middle
+        widths = self._scaled(low, multiple)
+        for index in reversed(range(len(widths))):
+            widths[index] += multiple
+            if self.size(widths) > self.goal:
+                widths[index] -= multiple
+
+    def size(self, widths: Sequence[int]) -> int:
+        """Return the size of the model with these channels, measured once."""
+        key = tuple(widths)
+        if key not in self.sizes:
+            self.sizes[key] = self._measure(self._with(key))
+        return self.sizes[key]
+
+    def _scaled(self, factor: float, multiple: int) -> list[int]:
+        return [max(multiple, round(width * factor / multiple) * multiple) for width in self.widths]
+
+    def _measure(self, model: Model) -> int:
+        """Return the parameters of a model, or its multiply-adds for one patch in training."""
+        network = build_meta(model, *self.shape)
+        if self.model.match == "params":
+            return count_parameters(network)
+        in_channels = self.shape[0]
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
-            network(
-                torch.empty(PAIR, in_channels, *patch, device="meta")
-            )  # as it trains, with all its heads
+            network(torch.empty(PAIR, in_channels, *self.patch, device="meta"))
         return counter.get_total_flops() // 2 // PAIR
 
-    short = "dense" if model.growth_rate else "residual"
-    goal = size(
-        model.model_copy(
-            update={"long_skips": "concat", "short_skips": short, "short_skips_in": "both"}
-        )
-    )
-    tried: dict[tuple[int, ...], int] = {}
-
-    def size_of(widths: list[int]) -> int:
-        if tuple(widths) not in tried:
-            tried[tuple(widths)] = size(_with(model, widths))
-        return tried[tuple(widths)]
-
-    found = Match(model, model.match, goal, size_of(_widths(model)))
-    for multiple in MULTIPLES:
-        _search(_widths(model), multiple, goal, size_of)
-        best = min(tried, key=lambda widths: abs(tried[widths] - goal))
-        found = Match(_with(model, list(best)), model.match, goal, tried[best])
-        if abs(found.deviation) <= TOLERANCE:
-            return found
-    raise ConfigError(
-        f"model.match={model.match}: no channels come within {TOLERANCE:.0%} of the {goal:,} of the network with all "
-        f"skips on; the nearest, {found.model.channels}, are {found.deviation:+.1%} off: give wider model.channels"
-    )
-
-
-def _search(widths: list[int], multiple: int, goal: int, size: Callable[[list[int]], int]) -> None:
-    """Tries the widths as a whole, halving the interval of their factor, then level by level from the coarsest."""
-
-    def scaled(factor: float) -> list[int]:
-        return [max(multiple, round(width * factor / multiple) * multiple) for width in widths]
-
-    low, high = FACTORS
-    for _ in range(HALVINGS):
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if size(scaled(middle)) < goal else (low, middle)
-    filled = scaled(low)
-    for place in reversed(range(len(filled))):
-        wider = [*filled[:place], filled[place] + multiple, *filled[place + 1 :]]
-        filled = wider if size(wider) <= goal else filled
-
-
-def _widths(model: Model) -> list[int]:
-    return [*model.channels, *(model.decoder_channels or [])]
-
-
-def _with(model: Model, widths: list[int]) -> Model:
-    levels = len(model.channels)
-    return model.model_copy(
-        update={
-            "channels": widths[:levels],
-            "decoder_channels": widths[levels:] or None,
+    def _with(self, widths: Sequence[int]) -> Model:
+        """Return the model with these channels: the encoder's, then the decoder's."""
+        levels = len(self.model.channels)
+        channels = {
+            "channels": list(widths[:levels]),
+            "decoder_channels": list(widths[levels:]) or None,
             "match": "none",
         }
-    )
+        return self.model.model_copy(update=channels)

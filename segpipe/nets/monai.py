@@ -1,4 +1,4 @@
-"""Networks of MONAI as baselines; the only place in `nets` that knows of MONAI."""
+"""Networks of MONAI as baselines; the only module of `nets` that imports MONAI."""
 
 import inspect
 
@@ -11,12 +11,12 @@ from monai.networks.nets.basic_unet import UpCat
 from monai.networks.nets.vnet import UpTransition
 from torch import nn
 
-from segpipe.config.model import MonaiModel
 from segpipe.errors import ConfigError
+from segpipe.registry import NETWORKS
 from segpipe.text import nearest
 
-# modules that a long skip enters, each with the argument of its forward pass that is the skip; SegResNet and others add
-# theirs in the network's own forward pass, where no module is given it
+# Modules that are given a long skip, each with the name of that argument of its forward pass.
+# SegResNet and others add their skips in the network's own forward pass, where no module gets them.
 SKIP_ARGUMENTS: dict[type[nn.Module], str] = {
     UnetUpBlock: "skip",  # DynUNet
     UnetrUpBlock: "skip",  # UNETR, SwinUNETR
@@ -26,56 +26,35 @@ SKIP_ARGUMENTS: dict[type[nn.Module], str] = {
 }
 
 
-def skip_argument(part: nn.Module) -> str | None:
-    """The argument of a module's forward pass that is a long skip; empty where it goes past the module's inside (UNet).
+def skip_argument(module: nn.Module) -> str | None:
+    """Return the argument of a module's forward pass that is a long skip; None where there is none.
 
-    None where no skip enters.
+    An empty string means that the skip goes around the module's inside, as in MONAI's UNet.
     """
-    if type(part) is SkipConnection and (part.mode, part.dim) == ("cat", 1):
+    if type(module) is SkipConnection and (module.mode, module.dim) == ("cat", 1):
         return ""
-    return SKIP_ARGUMENTS.get(type(part))
+    return SKIP_ARGUMENTS.get(type(module))
 
 
-def build_monai(model: MonaiModel, in_channels: int, out_channels: int) -> nn.Module:
-    """The network of this name.
+def find_network(name: str) -> type[nn.Module]:
+    """Return the class of this name in `monai.networks.nets`.
 
     Raises:
-        ConfigError: if MONAI has none, or it does not take these arguments.
+        ConfigError: if there is none.
     """
-    known = sorted(
-        name
-        for name, one in vars(library).items()
-        if inspect.isclass(one) and issubclass(one, nn.Module)
-    )
-    if model.network not in known:
-        hint = nearest(model.network, known)
+    classes = dict(inspect.getmembers(library, _is_network))
+    if name not in classes:
+        hint = nearest(name, [*classes, *NETWORKS])
         raise ConfigError(
-            f"model.network is {model.network!r}, which is no class of monai.networks.nets.{hint}"
+            f"model.network is {name!r}, which is no class of monai.networks.nets{_or()}.{hint}"
         )
-    network = getattr(library, model.network)
-    given = {"spatial_dims": model.dims, "in_channels": in_channels, "out_channels": out_channels}
-    more = model.arguments or {}
-    taken = inspect.signature(network).parameters
-    if lacking := given.keys() - taken.keys():
-        raise ConfigError(
-            f"model.network={model.network} takes no {', '.join(sorted(lacking))}, so it cannot stand here"
-        )
-    if twice := given.keys() & more.keys():
-        raise ConfigError(
-            f"model.arguments: {', '.join(sorted(twice))} follow from the data and model.dims; leave out"
-        )
-    if strange := more.keys() - taken.keys():
-        first = min(strange)
-        hint = nearest(first, list(taken))
-        raise ConfigError(
-            f"model.arguments.{first} is no argument of monai.networks.nets.{model.network}.{hint}"
-        )
-    try:
-        return network(**given, **more)
-    except ImportError as error:
-        line = str(error).split("\n")[0]
-        raise ConfigError(
-            f"model.network={model.network} needs a package that is not installed: {line}"
-        ) from None
-    except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError) as error:
-        raise ConfigError(f"model.arguments: {model.network} refuses them: {error}") from None
+    return classes[name]
+
+
+def _is_network(value: object) -> bool:
+    return inspect.isclass(value) and issubclass(value, nn.Module)
+
+
+def _or() -> str:
+    """Return what an error says of registered networks; empty where there are none."""
+    return f" and none of {', '.join(NETWORKS)}" if NETWORKS.names() else ""

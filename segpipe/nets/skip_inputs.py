@@ -1,4 +1,4 @@
-"""Where long skips enter a network that is built, so that what comes through one can be looked at or replaced."""
+"""Where the long skips of a built network enter, so that what comes through can be replaced."""
 
 import inspect
 from collections.abc import Callable
@@ -19,10 +19,10 @@ class SkipInput:
     """The module in which a long skip meets what comes from below.
 
     Attributes:
-        name: `level 0`, the finest; of a foreign network, the module's path.
-        module: to which the skip is given.
-        argument: of its forward pass that is the skip; None where the module is given what goes both across and down,
-            and hands on the skip in front of what came back.
+        name: `level 0`, the finest; in a foreign network, the module's path.
+        module: the module that is given the skip.
+        argument: the argument of its forward pass that is the skip; None where the module's input
+            goes both across and down, and its output holds the skip in front of what came back.
     """
 
     name: str
@@ -30,49 +30,64 @@ class SkipInput:
     argument: str | None
 
     def intercept(self, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
-        """Lets `change` make what the module is given as its skip, `(b, c, *space)`, until the handle is removed."""
+        """Replace the skip `(B, C, *spatial)` by `change(skip)` until the handle is removed."""
+        if self.argument is None:
+            return self._intercept_output(change)
         argument = self.argument
-        if argument is None:
-            return self.module.register_forward_hook(
-                lambda _module, given, output: torch.cat(
-                    [change(given[0]), output[:, given[0].shape[1] :]], 1
-                )
-            )
         signature = inspect.signature(self.module.forward)
 
-        def before(
-            _module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+        def replace_argument(
+            _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[Any, dict[str, Any]]:
-            given = signature.bind(*args, **named).arguments
-            return (), {**given, argument: change(given[argument])}
+            arguments = dict(signature.bind(*args, **kwargs).arguments)
+            arguments[argument] = change(arguments[argument])
+            return (), arguments
 
-        return self.module.register_forward_pre_hook(before, with_kwargs=True)  # type: ignore[arg-type]
+        return self.module.register_forward_pre_hook(replace_argument, with_kwargs=True)  # type: ignore[arg-type]
+
+    def _intercept_output(self, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
+        def replace_front(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            skip = inputs[0]
+            below = output[:, skip.shape[1] :]
+            return torch.cat([change(skip), below], 1)
+
+        return self.module.register_forward_hook(replace_front)
 
 
 def skip_inputs(network: nn.Module) -> list[SkipInput]:
-    """The long skips of a network: a U-Net's finest first, a foreign one's in the order of its modules.
+    """Return the long skips of a network: a U-Net's finest first, others in the order of modules.
 
     Raises:
         ConfigError: if it has none, or none that enters a module of its own.
     """
     if isinstance(network, UNet):
-        skips = [
-            (level, join) for level, join in enumerate(network.skips) if type(join) is not NoSkip
-        ]
-        if not skips:
+        found = _of_unet(network)
+        if not found:
             raise ConfigError("checkpoint: its network has no long skip (model.long_skips=none)")
-        return [SkipInput(f"level {level}", join, "skip") for level, join in skips]
+        return found
+    found = _of_foreign(network)
+    if not found:
+        raise ConfigError(
+            f"checkpoint: no long skip of {type(network).__name__} enters a module of its own, "
+            "where it could be replaced"
+        )
+    return found
+
+
+def _of_unet(network: UNet) -> list[SkipInput]:
+    found = []
+    for level, skip in enumerate(network.skips):
+        if not isinstance(skip, NoSkip):
+            found.append(SkipInput(f"level {level}", skip, "skip"))
+    return found
+
+
+def _of_foreign(network: nn.Module) -> list[SkipInput]:
     from segpipe.nets.monai import skip_argument  # MONAI's networks take long to import
 
-    asked = [(path, part, skip_argument(part)) for path, part in network.named_modules()]
-    found = [
-        SkipInput(path, part, argument or None)
-        for path, part, argument in asked
-        if argument is not None
-    ]
-    if not found:
-        kind = type(network).__name__
-        raise ConfigError(
-            f"checkpoint: no long skip of {kind} enters a module of its own, where it could be replaced"
-        )
+    found = []
+    for path, module in network.named_modules():
+        argument = skip_argument(module)
+        if argument is not None:
+            found.append(SkipInput(path, module, argument or None))
     return found

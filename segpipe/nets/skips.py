@@ -1,96 +1,124 @@
-"""Long skips: how a decoder level meets the encoder level of its own size. A new one is a class and an entry here."""
+"""Long skips: how a level of the decoder takes what the encoder made at the same level.
+
+A new one is a registered class: what it is called, what it does and the colour it is drawn in stand
+in its decorator, and nothing else has to change.
+
+    @LONG_SKIPS.register("add", help="the sum of both", colour="#0072B2")
+    class AddSkip(LongSkip): ...
+
+The attribute `channels` says how many channels `join` returns.
+"""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segpipe.nets.blocks import CONV, ConvConfig
+from segpipe.nets.conv import CONV, ConvConfig
+from segpipe.registry import LONG_SKIPS
 
 
-class NoSkip(nn.Module):
-    """The decoder sees nothing of the encoder's level.
+class LongSkip(nn.Module):
+    """The base class of long skips: drops the skip at random in training, then joins.
 
     Args:
-        style: of the network.
-        up: channels from below.
-        skip: channels that the encoder made at this level.
-        drop: chance that a case's skip is dropped whole in training (stochastic depth, Huang 2016).
+        config: the network's convolutions.
+        up_channels: channels of the upsampled features.
+        skip_channels: channels of the encoder's features at this level.
+        drop: probability that a sample's skip is set to 0 as a whole in training (stochastic depth,
+            Huang 2016).
+
+    Attributes:
+        channels: channels that `join` returns.
     """
 
-    def __init__(self, style: ConvConfig, up: int, skip: int, drop: float) -> None:
+    def __init__(
+        self, config: ConvConfig, up_channels: int, skip_channels: int, drop: float
+    ) -> None:
         super().__init__()
         self.drop = drop
-        self.channels = up
+        self.channels = up_channels
 
     def forward(
         self, up: Float[Tensor, "b c *s"], skip: Float[Tensor, "b c_skip *s"]
     ) -> Float[Tensor, "b c_join *s"]:
-        """What the decoder goes on with, with `channels` channels."""
-        return self.join(up, self._dropped(skip))
+        """Return the input of the decoder's stage, with `channels` channels."""
+        if self.training and self.drop:
+            skip = self._drop_samples(skip)
+        return self.join(up, skip)
 
     def join(self, up: Tensor, skip: Tensor) -> Tensor:
-        """`up` alone."""
-        return up
+        """Join the upsampled features `(B, C, *spatial)` and the skip `(B, C', *spatial)`."""
+        raise NotImplementedError
 
-    def _dropped(self, skip: Tensor) -> Tensor:
-        if not (self.training and self.drop):
-            return skip
-        kept = torch.rand(len(skip), *[1] * (skip.ndim - 1), device=skip.device) >= self.drop
+    def _drop_samples(self, skip: Tensor) -> Tensor:
+        shape = [len(skip)] + [1] * (skip.ndim - 1)
+        kept = torch.rand(shape, device=skip.device) >= self.drop
         return skip * kept / (1 - self.drop)
 
 
-class AddSkip(NoSkip):
-    """The sum of both, as in ResNet (He 2016) and LinkNet (Chaurasia 2017).
-
-    Where channels differ, what comes from below is projected to the skip's, which goes across as it is (Drozdzal 2016).
-    """
-
-    def __init__(self, style: ConvConfig, up: int, skip: int, drop: float) -> None:
-        super().__init__(style, up, skip, drop)
-        self.channels = skip
-        self.project = nn.Identity() if up == skip else CONV[style.dims](up, skip, 1)
+@LONG_SKIPS.register("none", help="the decoder sees nothing of the encoder", colour="#999999")
+class NoSkip(LongSkip):
+    """No long skip."""
 
     def join(self, up: Tensor, skip: Tensor) -> Tensor:
-        """The sum."""
+        """Return `up` alone."""
+        return up
+
+
+@LONG_SKIPS.register("add", help="sum of both", colour="#0072B2")
+class AddSkip(LongSkip):
+    """The sum of both, as in ResNet (He 2016) and LinkNet (Chaurasia 2017).
+
+    Where the channels differ, `up` is projected to the skip's; the skip stays as it is
+    (Drozdzal 2016).
+    """
+
+    def __init__(
+        self, config: ConvConfig, up_channels: int, skip_channels: int, drop: float
+    ) -> None:
+        super().__init__(config, up_channels, skip_channels, drop)
+        self.channels = skip_channels
+        same = up_channels == skip_channels
+        self.project = nn.Identity() if same else CONV[config.dims](up_channels, skip_channels, 1)
+
+    def join(self, up: Tensor, skip: Tensor) -> Tensor:
+        """Return the sum."""
         return self.project(up) + skip
 
 
-class ConcatSkip(NoSkip):
+@LONG_SKIPS.register("concat", help="concatenation of both", colour="#009E73")
+class ConcatSkip(LongSkip):
     """Both side by side, as in the U-Net (Ronneberger 2015)."""
 
-    def __init__(self, style: ConvConfig, up: int, skip: int, drop: float) -> None:
-        super().__init__(style, up, skip, drop)
-        self.channels = up + skip
+    def __init__(
+        self, config: ConvConfig, up_channels: int, skip_channels: int, drop: float
+    ) -> None:
+        super().__init__(config, up_channels, skip_channels, drop)
+        self.channels = up_channels + skip_channels
 
     def join(self, up: Tensor, skip: Tensor) -> Tensor:
-        """`skip` behind `up`."""
+        """Return the channels of `up`, then those of `skip`."""
         return torch.cat([up, skip], 1)
 
 
+@LONG_SKIPS.register("gate", help="attention gate, then concatenation", colour="#D55E00")
 class GateSkip(ConcatSkip):
-    """Both side by side, after what comes from below has weighted the skip voxel by voxel (Oktay 2018).
+    """Both side by side, the skip weighted voxel by voxel (Attention U-Net, Oktay 2018).
 
-    The additive gate of Attention U-Net: `sigmoid(psi(relu(W_x skip + W_g up)))`.
+    The weight is that of the additive gate: `sigmoid(psi(relu(W_skip skip + W_up up)))`.
     """
 
-    def __init__(self, style: ConvConfig, up: int, skip: int, drop: float) -> None:
-        super().__init__(style, up, skip, drop)
-        conv, inner = CONV[style.dims], max(1, skip // 2)
-        self.of_skip, self.of_up, self.psi = (
-            conv(skip, inner, 1),
-            conv(up, inner, 1),
-            conv(inner, 1, 1),
-        )
+    def __init__(
+        self, config: ConvConfig, up_channels: int, skip_channels: int, drop: float
+    ) -> None:
+        super().__init__(config, up_channels, skip_channels, drop)
+        conv = CONV[config.dims]
+        gate_channels = max(1, skip_channels // 2)
+        self.of_skip = conv(skip_channels, gate_channels, 1)
+        self.of_up = conv(up_channels, gate_channels, 1)
+        self.psi = conv(gate_channels, 1, 1)
 
     def join(self, up: Tensor, skip: Tensor) -> Tensor:
-        """The weighted skip behind `up`."""
+        """Return the channels of `up`, then those of the weighted skip."""
         weight = torch.sigmoid(self.psi(torch.relu(self.of_skip(skip) + self.of_up(up))))
         return torch.cat([up, skip * weight], 1)
-
-
-LONG_SKIPS: dict[str, type[NoSkip]] = {
-    "none": NoSkip,
-    "add": AddSkip,
-    "concat": ConcatSkip,
-    "gate": GateSkip,
-}

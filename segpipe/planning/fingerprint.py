@@ -1,16 +1,18 @@
-"""The fingerprint of the training cases, from what the doctor saw of them."""
+"""The fingerprint of the training cases, and the facts of a run's page, from inspected cases."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
-from segpipe.data.inspection import InspectedCase
+from segpipe.data.inspected_case import InspectedCase
 from segpipe.errors import DataError
 
 BINS = 60  # of a histogram
+DECIMALS = 4  # of an affine, in mm, that name the geometry of a case
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,14 @@ class LabelSize:
     """How large a label is, over the cases that have it.
 
     Attributes:
-        cases: that have it.
-        share: of all their voxels.
-        parts: connected parts in a case, the median.
-        part_ml: size of a case's largest part, the median, in mL.
+        cases: number of cases that have it.
+        fraction: mean over those cases of its fraction of all voxels.
+        parts: median number of connected parts in a case.
+        part_ml: median size of a case's largest part, in mL.
     """
 
     cases: int
-    share: float
+    fraction: float
     parts: float
     part_ml: float
 
@@ -35,12 +37,13 @@ class Fingerprint:
     """What the training cases have in common.
 
     Attributes:
-        spacings_mm: (cases, 3) voxel sizes along left-right, back-front, foot-head.
-        shapes: (cases, 3) voxels along the same axes.
-        boxes: (cases, 3) of them those of the smallest box that holds all that is not 0.
-        void: per channel the share of voxels that are exactly 0, the median of the cases.
-        foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of labelled voxels.
-        labels: id on disk -> how the label looks; without the background.
+        spacings_mm: `(cases, 3)`, voxel sizes along left-right, back-front, foot-head.
+        shapes: `(cases, 3)`, voxels along the same axes.
+        boxes: `(cases, 3)`, voxels of the smallest box that holds all that is not 0.
+        zero_fraction: per channel the fraction of voxels that are exactly 0, median of the cases.
+        foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
+            labelled voxels.
+        labels: id on disk -> size of the label; without the background.
     """
 
     spacings_mm: np.ndarray
@@ -53,14 +56,14 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """One case.
+    """Grid and label volumes of one case.
 
     Attributes:
         name: of the case.
         part: `train` or `val`.
         shape: voxels along left-right, back-front and foot-head.
         spacing_mm: voxel size along the same axes.
-        volumes_ml: of each label; 0 where it is not there.
+        volumes_ml: volume of each label; 0 where it is absent.
     """
 
     name: str
@@ -72,7 +75,7 @@ class CaseFacts:
 
 @dataclass(frozen=True)
 class Intensities:
-    """A histogram of the labelled voxels of the cases that train.
+    """A histogram of the labelled voxels of the training cases.
 
     Attributes:
         channel: its name.
@@ -90,7 +93,7 @@ class Facts:
     """All cases of a run.
 
     Attributes:
-        cases: those that train, then those that validate.
+        cases: training cases, then validation cases.
         intensities: a histogram per channel.
     """
 
@@ -99,18 +102,22 @@ class Facts:
 
 
 def fingerprint(train: Sequence[InspectedCase]) -> Fingerprint:
-    """Grids and intensities of training cases without an error."""
-    grids = [seen.grid for seen in train if seen.grid is not None]
-    boxes = [seen.box[list(seen.grid.axes[0])] for seen in train if seen.grid is not None]
-    voxels = np.concatenate([seen.foreground for seen in train], axis=1)
+    """Return the fingerprint of training cases without an error."""
+    spacings = []
+    shapes = []
+    boxes = []
+    for case in train:
+        if case.grid is not None:
+            spacings.append(case.grid.ras_spacing_mm)
+            shapes.append(case.grid.ras_shape)
+            boxes.append(case.box[list(case.grid.axes[0])])
+    zero_fraction = np.median([case.zero_fraction for case in train], axis=0)
     return Fingerprint(
-        spacings_mm=np.array([grid.ras_spacing_mm for grid in grids]),
-        shapes=np.array([grid.ras_shape for grid in grids]),
+        spacings_mm=np.array(spacings),
+        shapes=np.array(shapes),
         boxes=np.array(boxes),
-        zero_fraction=[
-            float(share) for share in np.median([seen.zero_fraction for seen in train], axis=0)
-        ],
-        foreground=[_statistics(channel) for channel in voxels],
+        zero_fraction=zero_fraction.tolist(),
+        foreground=list(map(_statistics, _foreground(train))),
         labels=_label_sizes(train),
     )
 
@@ -121,80 +128,96 @@ def facts(
     labels: dict[str, int],
     channels: Sequence[str],
 ) -> Facts:
-    """What the run's page shows of the cases.
+    """Return what the run's page shows of the cases.
 
     Args:
-        train: cases that train, of whose labelled voxels the intensities are.
-        val: cases that validate.
+        train: training cases, whose labelled voxels make the histograms.
+        val: validation cases.
         labels: name -> id on disk.
         channels: names of the image channels.
     """
-    parts = [*((seen, "train") for seen in train), *((seen, "val") for seen in val)]
-    cases = [_case_facts(seen, part, labels) for seen, part in parts if seen.grid is not None]
-    voxels = np.concatenate([seen.foreground for seen in train], axis=1)
-    return Facts(
-        cases, [_intensities(name, channel) for name, channel in zip(channels, voxels, strict=True)]
-    )
-
-
-def _case_facts(seen: InspectedCase, part: str, labels: dict[str, int]) -> CaseFacts:
-    assert seen.grid is not None
-    millilitres = {
-        int(number): float(voxels) * seen.grid.voxel_ml for number, voxels, _, _ in seen.sizes
-    }
-    volumes = {name: millilitres.get(number, 0.0) for name, number in labels.items() if number}
-    return CaseFacts(
-        seen.case.name, part, list(seen.grid.ras_shape), list(seen.grid.ras_spacing_mm), volumes
-    )
-
-
-def _intensities(channel: str, voxels: np.ndarray) -> Intensities:
-    low, high = np.percentile(voxels, [0.1, 99.9])
-    counts, edges = np.histogram(voxels, BINS, (float(low), max(float(high), float(low) + 1e-6)))
-    return Intensities(channel, [float(edge) for edge in edges], [int(count) for count in counts])
-
-
-def content_of(cases: Sequence[InspectedCase]) -> str:
-    """A name for the voxels, labels and places of these cases, in whatever order and files they come."""
-    rows = [
-        json.dumps(
-            [seen.content, seen.label_content, seen.grid and np.round(seen.grid.affine, 4).tolist()]
-        )
-        for seen in cases
-    ]
-    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
-
-
-def _label_sizes(cases: Sequence[InspectedCase]) -> dict[int, LabelSize]:
-    found: dict[int, list[tuple[float, float, float]]] = {}
-    for seen in cases:
-        if seen.grid is None:
-            continue
-        for number, voxels, parts, largest in seen.sizes:
-            share = voxels / np.prod(seen.grid.shape)
-            found.setdefault(int(number), []).append((share, parts, largest * seen.grid.voxel_ml))
-    return {
-        number: LabelSize(
-            len(rows), float(np.mean(rows, axis=0)[0]), *map(float, np.median(rows, axis=0)[1:])
-        )
-        for number, rows in found.items()
-    }
+    cases = [*_part_facts(train, "train", labels), *_part_facts(val, "val", labels)]
+    return Facts(cases, list(map(_intensities, channels, _foreground(train))))
 
 
 def label_ids(cases: Sequence[InspectedCase], declared: dict[str, int] | None) -> dict[str, int]:
-    """The label ids: name -> id, as declared, or those that were found, named after their numbers.
+    """Return name -> id on disk of the labels, as declared or else as found in the cases.
 
     Raises:
         DataError: if no voxel is labelled.
     """
-    ids = sorted({0} | {int(value) for seen in cases for value in seen.ids})
-    if len(ids) < 2:
+    ids = {0}
+    for case in cases:
+        ids.update(map(int, case.ids))
+    if ids == {0}:
         raise DataError(
-            f"{cases[0].case.label}: no voxel of any of the {len(cases)} label maps is labelled; all are 0"
+            f"{cases[0].case.label}: no voxel of any of the {len(cases)} label maps is labelled; "
+            "all are 0"
         )
-    return declared or {"background": 0} | {f"label {value}": value for value in ids if value}
+    if declared:
+        return declared
+    named = {f"label {number}": number for number in sorted(ids - {0})}
+    return {"background": 0} | named
 
 
-def _statistics(voxels: np.ndarray) -> tuple[float, float, float, float]:
+def content_of(cases: Sequence[InspectedCase]) -> str:
+    """Return a hash of voxels, labels and geometry of these cases, whatever their order."""
+    rows = []
+    for case in cases:
+        affine = case.grid and np.round(case.grid.affine, DECIMALS).tolist()
+        rows.append(json.dumps([case.content, case.label_content, affine]))
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
+
+
+def _foreground(cases: Sequence[InspectedCase]) -> Float[np.ndarray, "channels voxels"]:
+    """Return the labelled voxels of all cases."""
+    return np.concatenate([case.foreground for case in cases], axis=1)
+
+
+def _part_facts(
+    cases: Iterable[InspectedCase], part: str, labels: dict[str, int]
+) -> list[CaseFacts]:
+    rows = []
+    for case in cases:
+        grid = case.grid
+        if grid is None:
+            continue
+        volumes = dict.fromkeys(list(labels)[1:], 0.0)
+        names = {number: name for name, number in labels.items() if number}
+        for number, voxels, _, _ in case.sizes:
+            if int(number) in names:
+                volumes[names[int(number)]] = float(voxels) * grid.voxel_ml
+        shape = list(grid.ras_shape)
+        rows.append(CaseFacts(case.case.name, part, shape, list(grid.ras_spacing_mm), volumes))
+    return rows
+
+
+def _intensities(channel: str, voxels: Float[np.ndarray, " voxels"]) -> Intensities:
+    """Return the histogram of a channel, without the darkest and brightest 0.1 %."""
+    low, high = np.percentile(voxels, [0.1, 99.9])
+    widest = (float(low), max(float(high), float(low) + 1e-6))
+    counts, edges = np.histogram(voxels, BINS, widest)
+    return Intensities(channel, edges.tolist(), counts.tolist())
+
+
+def _label_sizes(cases: Sequence[InspectedCase]) -> dict[int, LabelSize]:
+    """Return the size of each label, id on disk -> size."""
+    rows: dict[int, list[tuple[float, float, float]]] = {}
+    for case in cases:
+        if case.grid is None:
+            continue
+        for number, voxels, parts, largest in case.sizes:
+            row = (voxels / np.prod(case.grid.shape), parts, largest * case.grid.voxel_ml)
+            rows.setdefault(int(number), []).append(row)
+    sizes = {}
+    for number, measured in rows.items():
+        fraction = float(np.mean(measured, axis=0)[0])
+        _, parts, part_ml = np.median(measured, axis=0).tolist()
+        sizes[number] = LabelSize(len(measured), fraction, parts, part_ml)
+    return sizes
+
+
+def _statistics(voxels: Float[np.ndarray, " voxels"]) -> tuple[float, float, float, float]:
+    """Return the 0.5 and 99.5 percentiles, mean and standard deviation."""
     low, high = np.percentile(voxels, [0.5, 99.5])
     return float(low), float(high), float(voxels.mean()), float(voxels.std())

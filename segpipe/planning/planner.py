@@ -1,4 +1,4 @@
-"""The plan of a run: fingerprint of its cases, rules, and the device's memory, in this order."""
+"""The plan of a run, from the fingerprint of its cases, rules, and the device's memory."""
 
 import logging
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import torch
 
 from segpipe.config.train import Train
 from segpipe.data.cases import Dataset
-from segpipe.data.inspection import InspectedCase
+from segpipe.data.inspected_case import InspectedCase
 from segpipe.device import NumberFormat
 from segpipe.plan import Plan
 from segpipe.planning.fingerprint import fingerprint, label_ids
@@ -34,21 +34,25 @@ def plan_dataset(
     # the folds of a cross-validation share one plan, so that their networks can be averaged
     planned = train if options.data.fold is None else cases
     labels = label_ids(cases, dataset.labels)
-    seen = fingerprint(planned)
-    channels = list(dataset.channels)
-    found = len(seen.zero_fraction)
-    if len(channels) != found:
-        channels = [f"{channels[0]} {number}" for number in range(found)]
+    common = fingerprint(planned)
+    channels = _channel_names(dataset.channels, len(common.zero_fraction))
 
     def make(scale: float) -> Plan:
-        return make_plan(options, seen, channels, labels, device.type, scale)
+        return make_plan(options, common, channels, labels, device.type, scale)
 
     return fitting_plan(make, options, number_format, device)
+
+
+def _channel_names(declared: Sequence[str], number: int) -> list[str]:
+    """Return a name per channel: as declared, or else the first name with a number."""
+    if len(declared) == number:
+        return list(declared)
+    return [f"{declared[0]} {index}" for index in range(number)]
 
 
 def log_plan(plan: Plan) -> None:
     """Log every entry of a plan with its reason."""
     entries = [reason.partition(": ") for reason in plan.reasons]
-    widest = max(len(entry) for entry, _, _ in entries)
+    width = max(len(entry) for entry, _, _ in entries)
     for entry, _, why in entries:
-        log.info("  %s  %s", entry.ljust(widest), why)
+        log.info("  %s  %s", entry.ljust(width), why)

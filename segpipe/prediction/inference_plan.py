@@ -1,4 +1,4 @@
-"""What a prediction needs of the memory, forecast before a scan starts, and the ways to compute it with less."""
+"""The memory that a prediction needs, forecast before a scan is read, and ways to need less."""
 
 import math
 from collections.abc import Sequence
@@ -9,31 +9,33 @@ import torch
 from segpipe.data.prepare import model_space
 from segpipe.device import NumberFormat, usable_mib
 from segpipe.errors import DataError
-from segpipe.geometry import MOST_VOXELS, Grid
-from segpipe.plan import Plan
-from segpipe.planning.rules import BATCH_VOXELS
-from segpipe.windows import PIECE, slab_axis
+from segpipe.geometry import Grid
+from segpipe.plan import BATCH_VOXELS, Plan
+from segpipe.resampling import BLOCK_VOXELS
+from segpipe.text import count
+from segpipe.windows import BLOCK_VALUES, slab_axis
 
 MIB = 2**20
-VALUE = 4  # bytes of float32
+FLOAT_BYTES = 4
+OUT_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
 # measured: bytes at the peak of a forward pass in this format, per byte that `forward_bytes` counts
-NEEDED: dict[NumberFormat, float] = {"float32": 1.4, "bf16": 0.65, "fp16": 0.65}
+PEAK_SHARE: dict[NumberFormat, float] = {"float32": 1.4, "bf16": 0.65, "fp16": 0.65}
 
 
 @dataclass(frozen=True)
 class InferencePlan:
-    """One way to compute a scan; the next one of the ladder needs less memory.
+    """One way to compute a scan.
 
     Attributes:
-        where: the windows are put together and leave model space.
-        windows: that the network computes at once.
+        blending: the device on which windows are blended and labels decided.
+        batch_size: windows that the network computes at once.
     """
 
-    where: torch.device
-    windows: int
+    blending: torch.device
+    batch_size: int
 
     def __str__(self) -> str:
-        return f"{self.windows} windows at once, put together on {self.where}"
+        return f"{count(self.batch_size, 'window')} at once, blended on {self.blending}"
 
 
 @dataclass(frozen=True)
@@ -49,113 +51,128 @@ class Forecast:
     host: float
 
 
-def default_batch_size(plan: Plan, device: torch.device) -> int:
-    """Windows at once that hold as many voxels as a training step of the device's own."""
-    dims = 3 if plan.slice_axis is None else 2
-    return max(
-        1, BATCH_VOXELS["cuda" if device.type == "cuda" else "cpu", dims] // math.prod(plan.patch)
-    )
+@dataclass(frozen=True)
+class Workload:
+    """What a prediction computes, apart from the scan.
 
-
-def fallbacks(device: torch.device, windows: int) -> list[InferencePlan]:
-    """All ways, from the fastest: put together on the device, on the host, and with ever fewer windows at once."""
-    host = torch.device("cpu")
-    first = (
-        [InferencePlan(device, windows)]
-        if device.type == "cpu"
-        else [InferencePlan(device, windows), InferencePlan(host, windows)]
-    )
-    return [
-        *first,
-        *(InferencePlan(host, windows >> halved) for halved in range(1, windows.bit_length())),
-    ]
-
-
-def forecast(
-    grid: Grid,
-    plan: Plan,
-    rung: InferencePlan,
-    device: torch.device,
-    overlap: float,
-    number_format: NumberFormat,
-    window: int,
-) -> Forecast:
-    """What a scan needs at most, while the next one is read and the last one written.
-
-    Args:
-        grid: the scan's.
+    Attributes:
         plan: of the network.
-        rung: how it is computed.
-        device: where the network computes.
-        overlap: share of a window that its neighbour sees too.
+        device: on which the network computes.
+        overlap: share of a window that its neighbour covers too.
         number_format: in which the network computes.
-        window: bytes that the network's activations take for one window, as `forward_bytes` counts them.
+        window_bytes: of the network's activations for one window, as `forward_bytes` counts them.
     """
-    native, shape, channels = (
-        math.prod(grid.shape),
-        model_space(plan).shape(grid),
-        len(plan.channels),
-    )
-    padded = [max(size, edge) for size, edge in zip(shape, plan.patch, strict=True)]
-    volume = VALUE * (channels + 1) * math.prod(padded)  # and where there is air
-    slab = (
-        VALUE * (plan.outputs + 1) * _rows(padded, plan, overlap, rung.windows) * math.prod(padded)
-    )
-    slab //= padded[slab_axis(shape, plan.slice_axis)]
-    # a piece of the slab is divided, turned into probabilities, and joined to what is left of the one before
-    leaving = 4 * min(slab, VALUE * PIECE) + 5 * VALUE * min(native, MOST_VOXELS)
-    together = volume + slab + leaving + native
-    logits = VALUE * plan.outputs * math.prod(plan.patch)
-    computing = (
-        rung.windows * (NEEDED[number_format] * window + logits * (number_format != "float32"))
-        + logits
-    )
-    # it stays as it was read while the next one, as large, is made float32 and brought to model space; the labels of
-    # the last one are turned, cleaned and written
-    reading = 2 * VALUE * channels * native + volume + 3 * native
-    if device.type == "cpu":
-        return Forecast(0.0, (reading + together + computing) / MIB)
-    on_host = rung.where.type == "cpu"
-    return Forecast(
-        (computing + together * (not on_host)) / MIB, (reading + together * on_host) / MIB
-    )
+
+    plan: Plan
+    device: torch.device
+    overlap: float
+    number_format: NumberFormat
+    window_bytes: int
+
+    def forecast(self, grid: Grid, way: InferencePlan) -> Forecast:
+        """Return what a scan needs, while the next one is read and the last one written."""
+        native = math.prod(grid.shape)
+        channels = len(self.plan.channels)
+        padded = self._padded_shape(grid)
+        volume = FLOAT_BYTES * (channels + 1) * math.prod(padded)  # and where there is air
+        blending = volume + self._slab_bytes(grid, way.batch_size) + native
+        network = self._network_bytes(way.batch_size)
+        # The scan stays as it was read while the next one, as large, is made float32 and brought to
+        # model space; the labels of the last one are turned, cleaned and written.
+        reading = 2 * FLOAT_BYTES * channels * native + volume + 3 * native
+        if self.device.type == "cpu":
+            return Forecast(0.0, (reading + blending + network) / MIB)
+        if way.blending.type == "cpu":
+            return Forecast(network / MIB, (reading + blending) / MIB)
+        return Forecast((network + blending) / MIB, reading / MIB)
+
+    def _padded_shape(self, grid: Grid) -> list[int]:
+        shape = model_space(self.plan).shape(grid)
+        return list(map(max, shape, self.plan.patch))
+
+    def _slab_bytes(self, grid: Grid, batch_size: int) -> int:
+        """Return the bytes of the slab that is open, and of what is decided of it at once."""
+        padded = self._padded_shape(grid)
+        axis = slab_axis(model_space(self.plan).shape(grid), self.plan.slice_axis)
+        rows = self._open_rows(padded, batch_size)
+        slab = FLOAT_BYTES * (self.plan.outputs + 1) * rows * math.prod(padded) // padded[axis]
+        # A block of the slab is divided, turned into probabilities, and joined to what is left of
+        # the one before.
+        block = min(slab, FLOAT_BYTES * BLOCK_VALUES)
+        decided = FLOAT_BYTES * min(math.prod(grid.shape), BLOCK_VOXELS)
+        return slab + 4 * block + 5 * decided
+
+    def _open_rows(self, padded: Sequence[int], batch_size: int) -> int:
+        """Return the rows of the open slab: a window's, and as many as a batch moves on."""
+        plan = self.plan
+        axis = slab_axis(padded, plan.slice_axis)
+        step = 1
+        abreast = 1  # windows that lie beside one another in the slab
+        for dim, edge in enumerate(plan.patch):
+            stride = max(1, int(edge * (1 - self.overlap)))
+            if dim == axis:
+                step = stride
+            else:
+                abreast *= math.ceil((padded[dim] - edge) / stride) + 1
+        return min(padded[axis], plan.patch[axis] + math.ceil((batch_size - 1) / abreast) * step)
+
+    def _network_bytes(self, batch_size: int) -> float:
+        """Return the bytes of a forward pass and its logits."""
+        logits = FLOAT_BYTES * self.plan.outputs * math.prod(self.plan.patch)
+        window = PEAK_SHARE[self.number_format] * self.window_bytes
+        if self.number_format != "float32":
+            window += logits  # once more, as float32
+        return batch_size * window + logits
+
+
+def default_batch_size(plan: Plan, device: torch.device) -> int:
+    """Return how many windows hold as many voxels as a training step on this device."""
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    return max(1, BATCH_VOXELS[kind, plan.dims] // math.prod(plan.patch))
+
+
+def fallbacks(device: torch.device, batch_size: int) -> list[InferencePlan]:
+    """Return all ways to compute a scan, the fastest first; each needs less memory than the last.
+
+    Windows are blended on the device, then on the host, then with ever fewer windows at once.
+    """
+    host = torch.device("cpu")
+    plans = [InferencePlan(device, batch_size)]
+    if device.type != "cpu":
+        plans.append(InferencePlan(host, batch_size))
+    while batch_size > 1:
+        batch_size //= 2
+        plans.append(InferencePlan(host, batch_size))
+    return plans
 
 
 def first_that_fits(
-    rungs: Sequence[InferencePlan], forecasts: Sequence[Forecast], device: torch.device
+    plans: Sequence[InferencePlan], forecasts: Sequence[Forecast], device: torch.device
 ) -> list[InferencePlan]:
-    """The ways from the first on that fits the memory.
+    """Return the plans from the first on that fits the memory.
 
     Raises:
         DataError: if not even the last one does.
     """
-    host, own = usable_mib(torch.device("cpu")), usable_mib(device)
-    for place, needed in enumerate(forecasts):
-        if needed.host <= host and (device.type == "cpu" or needed.device <= own):
-            return list(rungs[place:])
+    host_mib = usable_mib(torch.device("cpu"))
+    device_mib = usable_mib(device)
+    for number, forecast in enumerate(forecasts):
+        on_device = device.type == "cpu" or forecast.device <= device_mib
+        if forecast.host <= host_mib and on_device:
+            return list(plans[number:])
     least = forecasts[-1]
-    also = "" if device.type == "cpu" else f" and {least.device:.0f} of {own:.0f} MiB on {device}"
+    also = ""
+    if device.type != "cpu":
+        also = f" and {least.device:.0f} of {device_mib:.0f} MiB on {device}"
     raise DataError(
-        f"needs about {least.host:.0f} MiB of memory where {host:.0f} MiB may be used{also}, even with {rungs[-1]}: "
-        "cut the scan into smaller ones, or use a machine with more memory"
+        f"needs about {least.host:.0f} MiB of memory where {host_mib:.0f} MiB may be used{also}, "
+        f"even with {plans[-1]}: cut the scan into smaller ones, or use a machine with more memory"
     )
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory could not be had, on a GPU by torch or one of its libraries, or on the host."""
-    signs = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
-    )
-
-
-def _rows(padded: Sequence[int], plan: Plan, overlap: float, windows: int) -> int:
-    """Rows of the slab that is open at once: those of a window, and as many as a batch of windows moves on."""
-    axis = slab_axis(padded, plan.slice_axis)
-    steps = [max(1, int(edge * (1 - overlap))) for edge in plan.patch]
-    counts = [
-        math.ceil((size - edge) / step) + 1
-        for size, edge, step in zip(padded, plan.patch, steps, strict=True)
-    ]
-    abreast = math.prod(count for way, count in enumerate(counts) if way != axis)
-    return min(padded[axis], plan.patch[axis] + math.ceil((windows - 1) / abreast) * steps[axis])
+    """Return whether an error of torch, of a GPU library or of Python means too little memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    message = str(error)
+    return isinstance(error, RuntimeError) and any(sign in message for sign in OUT_OF_MEMORY)

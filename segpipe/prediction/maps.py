@@ -1,7 +1,8 @@
-"""What a network says beside the mask: how probable each label is, and how sure it is, on the scan's own grid.
+"""Probabilities and entropy of a prediction on the scan's own grid.
 
-Both are kept as `uint8`, in steps of 1/255. That is finer than such probabilities are worth, since calibration is known
-to a few per cent; it is a quarter of float32, and it packs better than `uint16`, whose low byte is noise.
+Both are kept as `uint8`, in steps of 1/255. That is finer than such probabilities are worth, since
+calibration is known to a few per cent; it is a quarter of float32, and it packs better than
+`uint16`, whose low byte is noise.
 """
 
 import math
@@ -18,27 +19,28 @@ from torch import Tensor
 from segpipe.geometry import Grid
 
 STEPS = 255  # of a probability between 0 and 1
-LEAST = 1e-12  # a probability below it adds nothing to the entropy
+SMALLEST = 1e-12  # a probability below it adds nothing to the entropy
 
 
 class Maps:
     """Probabilities and entropy of one scan, filled as rows of it become known.
 
-    They lie in files without a name, mapped into memory: labels * voxels + voxels bytes of the disk (60 labels on
-    512x512x400: 6.3 GB), and of memory only what the system has to spare.
+    They lie in unnamed files that are mapped into memory. They take labels * voxels + voxels bytes
+    of the disk (60 labels on 512x512x400: 6.3 GB), and only as much memory as the system can spare.
 
     Args:
-        grid: the scan's.
+        grid: of the scan.
         axis: of RAS+ along which rows become known.
-        classes: labels, the background included, or overlapping regions.
-        exclusive: whether a voxel has just one label.
-        wanted: of `probabilities` and `entropy`.
+        classes: number of labels, the background included, or of overlapping regions.
+        exclusive: whether a voxel has one label.
+        save: names of what is kept, of `probabilities` and `entropy`.
         folder: where the files lie; None: where the system has its temporary files.
 
     Attributes:
-        probabilities: shape `(x, y, z, classes)` in the scan's order.
-        entropy: shape `(x, y, z)`. Of labels that exclude one another Shannon's, as a share of its largest value,
-            which it has where all labels are equally probable; of regions the mean of theirs, in bits.
+        probabilities: shape `(x, y, z, classes)` in the scan's order, uint8; None if not kept.
+        entropy: shape `(x, y, z)`, uint8; None if not kept. For labels that exclude one another,
+            Shannon's entropy as a share of its maximum, which it has where all labels are equally
+            probable; for regions, the mean of their entropies in bits.
 
     Raises:
         OSError: if there is no room for the files.
@@ -50,61 +52,60 @@ class Maps:
         axis: int,
         classes: int,
         exclusive: bool,
-        wanted: Iterable[str],
+        save: Iterable[str],
         folder: Path | None = None,
     ) -> None:
-        self.axis, self.exclusive, self.largest = (
-            axis,
-            exclusive,
-            math.log(classes) if exclusive else math.log(2),
-        )
-        chosen = set(wanted)
-        self.probabilities = (
-            _room((*grid.shape, classes), folder) if "probabilities" in chosen else None
-        )
-        self.entropy = _room(grid.shape, folder) if "entropy" in chosen else None
-        self._chances = (
-            None
-            if self.probabilities is None
-            else grid.ras_view(np.moveaxis(self.probabilities, 3, 0))
-        )
-        self._doubt = None if self.entropy is None else grid.ras_view(self.entropy[None])[0]
+        self.axis = axis
+        self.exclusive = exclusive
+        self.max_entropy = math.log(classes) if exclusive else classes * math.log(2)
+        self.probabilities: np.ndarray | None = None
+        self.entropy: np.ndarray | None = None
+        self._ras_probabilities: np.ndarray | None = None
+        self._ras_entropy: np.ndarray | None = None
+        names = set(save)
+        if "probabilities" in names:
+            self.probabilities = _mapped_zeros((*grid.shape, classes), folder)
+            self._ras_probabilities = grid.ras_view(np.moveaxis(self.probabilities, 3, 0))
+        if "entropy" in names:
+            self.entropy = _mapped_zeros(grid.shape, folder)
+            self._ras_entropy = grid.ras_view(self.entropy[None])[0]
 
-    def watch(
+    def observe(
         self, rows: slice, classes: Iterable[Float[Tensor, "x y z"]]
     ) -> Iterator[Float[Tensor, "x y z"]]:
-        """Keeps what is asked for of these rows, and hands the classes on."""
-        doubt, count = None, 0
-        for number, rng in enumerate(classes):
-            if self._chances is not None:
-                self._rows(self._chances[number], rows)[:] = _stepped(rng)
-            if self._doubt is not None:
-                more = _surprise(rng) if self.exclusive else _surprise(rng) + _surprise(1 - rng)
-                doubt = more if doubt is None else doubt.add_(more)
-            count += 1
-            yield rng
-        if self._doubt is not None and doubt is not None:
-            self._rows(self._doubt, rows)[:] = _stepped(
-                doubt / (self.largest * (1 if self.exclusive else count))
-            )
+        """Keep what is to be saved of these rows, and yield the classes again."""
+        index = (slice(None),) * self.axis + (rows,)
+        total: Tensor | None = None
+        for number, probability in enumerate(classes):
+            if self._ras_probabilities is not None:
+                self._ras_probabilities[number][index] = _quantised(probability)
+            if self._ras_entropy is not None:
+                entropy = self._entropy_of(probability)
+                total = entropy if total is None else total.add_(entropy)
+            yield probability
+        if self._ras_entropy is not None and total is not None:
+            self._ras_entropy[index] = _quantised(total / self.max_entropy)
 
-    def _rows(self, volume: np.ndarray, rows: slice) -> np.ndarray:
-        return volume[(slice(None),) * self.axis + (rows,)]
-
-
-def _surprise(rng: Tensor) -> Tensor:
-    return -rng * rng.clamp(min=LEAST).log()
+    def _entropy_of(self, probability: Tensor) -> Tensor:
+        """Return what a class adds to the entropy, in nats."""
+        entropy = _surprise(probability)
+        return entropy if self.exclusive else entropy + _surprise(1 - probability)
 
 
-def _stepped(values: Float[Tensor, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
+def _surprise(probability: Tensor) -> Tensor:
+    """Return -p log p."""
+    return -probability * probability.clamp(min=SMALLEST).log()
+
+
+def _quantised(values: Float[Tensor, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
+    """Return values between 0 and 1 in steps of 1/255."""
     return (values.clamp(0, 1) * STEPS).round_().to(torch.uint8).cpu().numpy()
 
 
-def _room(shape: tuple[int, ...], folder: Path | None) -> UInt8[np.ndarray, "..."]:
-    """Zeros in a file that has no name, so that nothing is left of it however the process ends."""
+def _mapped_zeros(shape: tuple[int, ...], folder: Path | None) -> UInt8[np.ndarray, "..."]:
+    """Return zeros in an unnamed file, of which nothing is left however the process ends."""
     with tempfile.TemporaryFile(dir=folder) as file:
-        if hasattr(
-            os, "posix_fallocate"
-        ):  # else a full disk shows only when the memory is written, as a bus error
+        # without it a full disk would show only when the memory is written, as a bus error
+        if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         return np.memmap(file, np.uint8, "w+", shape=shape, order="F")

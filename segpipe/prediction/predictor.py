@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Integer
-from torch import nn
+from torch import Tensor, nn
 
 from segpipe import checkpoint
 from segpipe.checkpoint import Trained
@@ -25,34 +25,34 @@ from segpipe.nets.activation_memory import forward_bytes
 from segpipe.nets.ensemble import Ensemble
 from segpipe.nets.unet import UNet
 from segpipe.plan import Plan
-from segpipe.prediction.backends import Backend, with_backend
+from segpipe.prediction.backends import BackendRequest, with_backend
 from segpipe.prediction.empty_windows import SkipEmptyWindows, should_skip_air
 from segpipe.prediction.inference_plan import (
     InferencePlan,
+    Workload,
     default_batch_size,
     fallbacks,
     first_that_fits,
-    forecast,
     is_out_of_memory,
 )
 from segpipe.prediction.maps import Maps
 from segpipe.regions import region_label
 from segpipe.windows import count_windows, predict_slabs, slab_axis
 
-Watch = Callable[[int, int], None]  # is told how many windows of a scan are done, of how many
+ProgressCallback = Callable[[int, int], None]  # called with the windows done, and all of the scan's
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one scan.
+    """The prediction of one scan.
 
     Attributes:
-        labels: ids inside (0, 1, 2 ...) on the scan's own grid, shape `(x, y, z)`, uint8.
-        scan: the scan as the network saw it.
-        maps: probabilities and entropy, where they are asked for.
+        labels: indices of labels (0, 1, 2 ...) on the scan's own grid, shape `(x, y, z)`, uint8.
+        scan: as the network saw it.
+        maps: probabilities and entropy, where they were requested.
         seconds: wall time of each stage.
-        note: what a person should know of how it was computed; empty where all went as usual.
-        skipped: windows of nothing but air.
+        note: what was unusual in how it was computed; empty otherwise.
+        skipped: number of windows of air that were not computed.
     """
 
     labels: Integer[np.ndarray, "x y z"]
@@ -64,11 +64,11 @@ class Prediction:
 
     @property
     def grid(self) -> Grid:
-        """The scanner's grid."""
+        """Return the scanner's grid."""
         return self.scan.grid
 
     def mask(self, plan: Plan) -> Integer[np.ndarray, "x y z"]:
-        """The dataset's own label ids, in the one integer type that all masks of its label set share."""
+        """Return the labels as ids of the dataset, in the integer type of all masks of this plan."""
         return to_label(self.labels, plan.labels)
 
 
@@ -78,15 +78,18 @@ class Predictor:
     Args:
         network: maps `(b, c, *space)` to logits `(b, k, *space)`.
         plan: how a scan becomes what the network sees.
-        device: where it computes.
-        number_format: in what it computes.
-        overlap: share of a window that its neighbour sees too.
-        windows: how many windows are computed at once, where memory allows; None: as the device likes it.
-        save: of `mask`, `probabilities` and `entropy`, what a prediction holds; the labels are always there.
-        folder: where the files lie in which probabilities and entropy are gathered; None: the system's temporary ones.
-        skip_air: leave out windows of nothing but air (`may_skip_air`).
-        backend: what computes the network.
-        compiled: by `torch.compile`.
+        device: on which the network computes.
+        number_format: in which it computes.
+        overlap: share of a window that its neighbour covers too.
+        batch_size: windows that are computed at once, where memory allows; None: what suits the
+            device.
+        save: of `mask`, `probabilities` and `entropy`, what a prediction holds; it always has the
+            labels.
+        folder: of the files in which probabilities and entropy are gathered; None: the system's
+            folder for temporary files.
+        skip_air: whether windows of air are skipped (`should_skip_air`).
+        backend: name of a registered backend.
+        compiled: whether `torch.compile` is to make the network faster.
 
     Raises:
         ConfigError: if `skip_air` or `backend` does not go with the network or the device.
@@ -99,25 +102,31 @@ class Predictor:
         device: torch.device,
         number_format: NumberFormat = "float32",
         overlap: float = 0.5,
-        windows: int | None = None,
+        batch_size: int | None = None,
         save: Sequence[str] = ("mask",),
         folder: Path | None = None,
         skip_air: Literal["auto"] | bool = "auto",
-        backend: Backend = "torch",
+        backend: str = "torch",
         compiled: bool = False,
     ) -> None:
-        self.network, self.plan, self.device = network, plan, device
+        self.network = network
+        self.plan = plan
+        self.device = device
         self.number_format: NumberFormat = number_format
-        self.overlap, self.windows = overlap, windows or default_batch_size(plan, device)
-        self.save, self.folder, self.skips_empty = save, folder, should_skip_air(skip_air, plan)
-        seen = plan.network_patch
-        self.window = len(plan.channels), *seen
-        self.window_bytes = forward_bytes(network, self.window, _steps(network, plan))
-        self._faster = with_backend(backend, network, self.window, device, number_format, compiled)
+        self.overlap = overlap
+        self.batch_size = batch_size or default_batch_size(plan, device)
+        self.save = save
+        self.folder = folder
+        self.skips_air = should_skip_air(skip_air, plan)
+        self.window = (len(plan.channels), *plan.network_patch)
+        window_bytes = forward_bytes(network, self.window, _size_multiples(network, plan))
+        self.workload = Workload(plan, device, overlap, number_format, window_bytes)
+        request = BackendRequest(self.window, device, number_format, compiled)
+        self._computed_network = with_backend(backend, network, request)
 
     @classmethod
     def of(cls, trained: Trained, device: torch.device, number_format: NumberFormat) -> "Predictor":
-        """The predictor of an opened checkpoint on this device."""
+        """Return the predictor of an opened checkpoint on this device."""
         return cls(trained.network.to(device), trained.plan, device, number_format)
 
     @classmethod
@@ -125,25 +134,27 @@ class Predictor:
         cls,
         *paths: Path | str,
         overlap: float = 0.5,
-        windows: int | None = None,
+        batch_size: int | None = None,
         mirror_axes: Sequence[int] = (),
     ) -> "Predictor":
-        """The predictor of a run's folder or checkpoint file, on the best device here; of several, their mean.
+        """Return the predictor of a run's folder or checkpoint file, on the best device.
 
-        The mean is also over the windows mirrored along `mirror_axes`, alone and together.
+        Several of them give the mean of their probabilities. It is also taken over the windows
+        mirrored along `mirror_axes`, alone and together.
 
         Raises:
             ConfigError: if one is not a checkpoint, or they do not go together.
         """
-        trained, device = (
-            checkpoint.load_ensemble([Path(path) for path in paths], mirror_axes),
-            choose_device("auto"),
-        )
+        trained = checkpoint.load_ensemble([Path(path) for path in paths], mirror_axes)
+        device = choose_device("auto")
         network = trained.network.to(device)
-        return cls(network, trained.plan, device, choose_format("auto", device), overlap, windows)
+        number_format = choose_format("auto", device)
+        return cls(network, trained.plan, device, number_format, overlap, batch_size)
 
     def __call__(self, scan: ScanLike) -> Integer[np.ndarray, "x y z"]:
-        """The mask of one scan: the dataset's own label ids on the scan's own grid, as `predict.py` writes it.
+        """Return the mask of one scan: the dataset's own label ids on the scan's own grid.
+
+        It holds the same voxels as the file that `predict.py` writes.
 
         Args:
             scan: a file, a file per channel, an image of nibabel's, or a `MetaTensor` or `Volume`
@@ -155,128 +166,151 @@ class Predictor:
         return self.predict(scan).mask(self.plan)
 
     def predict(self, scan: ScanLike) -> Prediction:
-        """The mask of one scan with all that is known of it: its grid, maps, times.
+        """Return the prediction of one scan: its labels, grid, maps and times.
 
-        Takes and raises what a call does.
+        Args:
+            scan: as in a call.
+
+        Raises:
+            DataError: if the scan cannot be used.
         """
         name = scan if isinstance(scan, str | Path) else "the scan"
         return self.segment(prepare_volume(as_volume(scan), self.plan, name))
 
-    def ways(self, grid: Grid) -> list[InferencePlan]:
-        """The ways to compute a scan with the memory that is here, the fastest first; found from its grid alone.
+    def fallbacks_for(self, grid: Grid) -> list[InferencePlan]:
+        """Return the ways to compute a scan of this grid that fit the memory, the fastest first.
 
         Raises:
             DataError: if there is none.
         """
-        rungs = fallbacks(self.device, self.windows)
-        how = self.device, self.overlap, self.number_format, self.window_bytes
-        return first_that_fits(
-            rungs, [forecast(grid, self.plan, rung, *how) for rung in rungs], self.device
-        )
+        plans = fallbacks(self.device, self.batch_size)
+        forecasts = [self.workload.forecast(grid, plan) for plan in plans]
+        return first_that_fits(plans, forecasts, self.device)
 
     def with_network(self, network: nn.Module) -> "Predictor":
-        """The same with another network, computed by PyTorch, that needs as much memory."""
+        """Return a copy with another network that needs as much memory, computed by PyTorch."""
         other = copy.copy(self)
-        other.network = other._faster = network
+        other.network = network
+        other._computed_network = network
         return other
 
-    def segment(self, scan: PreparedScan, watch: Watch | None = None) -> Prediction:
-        """Segments a scan that was read and prepared with this plan; with less memory where it turns out too scarce.
+    def segment(self, scan: PreparedScan, progress: ProgressCallback | None = None) -> Prediction:
+        """Return the prediction of a scan that was prepared with this plan.
+
+        Where memory turns out too scarce, the scan is computed again in a way that needs less.
 
         Args:
             scan: that was prepared.
-            watch: is called after each batch of windows.
+            progress: is called after each batch of windows.
 
         Raises:
             DataError: if the memory does not suffice in any way.
         """
-        scarce = ""
-        for rung in self.ways(scan.grid):
-            note = f"memory was too scarce for {scarce}; done with {rung}" if scarce else ""
+        failed = ""
+        for inference_plan in self.fallbacks_for(scan.grid):
+            note = ""
+            if failed:
+                note = f"memory was too scarce for {failed}; done with {inference_plan}"
             try:
-                return self._segment(scan, rung, note, watch)
+                return self._segment(scan, inference_plan, note, progress)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-            scarce = str(
-                rung
-            )  # the error is gone here, and with it what its frames held of the memory
+            failed = str(inference_plan)
+            # the error is gone here, and with it what its frames held of the memory
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         raise DataError(
-            f"the memory of {self.device} was too scarce even for {scarce}: use one with more"
+            f"the memory of {self.device} was too scarce even for {failed}: use one with more"
         )
 
     @torch.inference_mode()
     def _segment(
-        self, scan: PreparedScan, rung: InferencePlan, note: str, watch: Watch | None
+        self,
+        scan: PreparedScan,
+        inference_plan: InferencePlan,
+        note: str,
+        progress: ProgressCallback | None,
     ) -> Prediction:
-        """Each slab leaves model space as soon as its windows are done."""
-        start, plan, image = time.perf_counter(), self.plan, scan.image
-        exclusive, seconds = plan.regions is None, {"network": 0.0}
-        asked = SkipEmptyWindows(self._compute, plan.outputs, exclusive)
-        if self.skips_empty and scan.body is not None:
-            image = torch.cat([image, scan.body[None].to(image)])
-        network = asked if self.skips_empty else self._compute
-        total = count_windows(image.shape[1:], plan.patch, self.overlap)
+        """Return the prediction of a scan, computed in one way.
+
+        Each slab is brought to the scan's grid as soon as its windows are done.
+        """
+        start = time.perf_counter()
+        seconds = {"network": 0.0}
+        plan = self.plan
+        exclusive = plan.regions is None
+        image = scan.image
+        network: Callable[[Tensor], Tensor] = self._compute
+        skipping = SkipEmptyWindows(self._compute, plan.outputs, exclusive)
+        if self.skips_air:
+            network = skipping
+            if scan.body is not None:
+                image = torch.cat([image, scan.body[None].to(image)])
+        if progress is not None:
+            total = count_windows(image.shape[1:], plan.patch, self.overlap)
+            network = _reporting(network, total, progress)
+        axis = slab_axis(image.shape[1:], plan.slice_axis)
         slabs = predict_slabs(
-            _watched(network, total, watch) if watch else network,
-            image.to(rung.where),
+            network,
+            image.to(inference_plan.blending),
             plan.patch,
             plan.slice_axis,
             self.overlap,
-            rung.windows,
-            exclusive=exclusive,
+            inference_plan.batch_size,
+            exclusive,
         )
-        ids = (
-            None
-            if plan.regions is None
-            else [region_label(plan.regions, name) for name in plan.regions]
-        )
-        axis = slab_axis(image.shape[1:], plan.slice_axis)
         maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder)
-        labels = (
-            model_space(plan)
-            .leave(_timing(slabs, seconds), axis, scan.grid, ids, maps.watch)[0]
-            .cpu()
-            .numpy()
+        labels = model_space(plan).to_native(
+            _timed_slabs(slabs, seconds), axis, scan.grid, _region_ids(plan), maps.observe
         )
+        array = labels[0].cpu().numpy()
         seconds["resample"] = time.perf_counter() - start - seconds["network"]
-        return Prediction(labels, scan, maps, seconds, note, asked.skipped)
+        return Prediction(array, scan, maps, seconds, note, skipping.skipped)
 
-    def _compute(self, patches: torch.Tensor) -> torch.Tensor:
+    def _compute(self, patches: Tensor) -> Tensor:
+        """Return the logits of patches."""
         with computing_in(self.number_format, self.device):
-            return self._faster(patches.to(self.device))
+            return self._computed_network(patches.to(self.device))
 
 
-def _steps(network: nn.Module, plan: Plan) -> list[int] | None:
-    """Of what each edge of a window must be a multiple; None where a network may see the plan's windows alone."""
-    each = network.networks if isinstance(network, Ensemble) else [network]
-    return (
-        [math.prod(way) for way in zip(*plan.strides, strict=True)]
-        if all(isinstance(one, UNet) for one in each)
-        else None
-    )
+def _region_ids(plan: Plan) -> list[int] | None:
+    """Return the label that each region paints; None where labels exclude one another."""
+    if plan.regions is None:
+        return None
+    return [region_label(plan.regions, name) for name in plan.regions]
 
 
-def _watched(
-    network: Callable[[torch.Tensor], torch.Tensor], total: int, watch: Watch
-) -> Callable[..., torch.Tensor]:
-    """The same network, which tells after each batch how many windows are done."""
+def _size_multiples(network: nn.Module, plan: Plan) -> list[int] | None:
+    """Return of what each edge of a window must be a multiple.
+
+    None means that the network may only see windows of the plan's size.
+    """
+    members = network.networks if isinstance(network, Ensemble) else [network]
+    for member in members:
+        if not isinstance(member, UNet):
+            return None
+    return list(map(math.prod, zip(*plan.strides, strict=True)))
+
+
+def _reporting(
+    network: Callable[[Tensor], Tensor], total: int, progress: ProgressCallback
+) -> Callable[[Tensor], Tensor]:
+    """Return the same network, which reports after each batch how many windows are done."""
     done = 0
 
-    def computed(patches: torch.Tensor) -> torch.Tensor:
+    def computed(patches: Tensor) -> Tensor:
         nonlocal done
         logits = network(patches)
         done += len(patches)
-        watch(done, total)
+        progress(done, total)
         return logits
 
     return computed
 
 
-def _timing(slabs: Iterator[torch.Tensor], seconds: dict[str, float]) -> Iterator[torch.Tensor]:
-    """Notes the wall time that the network takes for its slabs."""
+def _timed_slabs(slabs: Iterator[Tensor], seconds: dict[str, float]) -> Iterator[Tensor]:
+    """Yield the slabs, and add the wall time that the network takes for them."""
     while True:
         start = time.perf_counter()
         slab = next(slabs, None)
@@ -288,7 +322,7 @@ def _timing(slabs: Iterator[torch.Tensor], seconds: dict[str, float]) -> Iterato
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Notes the wall time of a stage."""
+    """Measure the wall time of a stage."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

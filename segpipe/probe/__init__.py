@@ -1,0 +1,1 @@
+"""Measurements on networks: lesions, loss landscapes, robustness, and gradients against depth."""

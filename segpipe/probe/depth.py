@@ -1,7 +1,7 @@
 """The gradient at initialisation against depth, with and without each kind of skip.
 
-The network is fed noise and random labels. It computes in float64: without skips the squared gradient is too small for
-float32.
+The networks get noise and random labels. They compute in float64: without skips the squared
+gradient is too small for float32.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from segpipe.config.model import LongSkip, Model, ShortSkip, per_level
@@ -25,12 +25,13 @@ from segpipe.nets.gradient import (
     layers_in_order,
     relative_norms,
 )
-from segpipe.probe.pictures import Profile, draw_depth
+from segpipe.probe.depth_picture import Profile, draw_depth
 from segpipe.terminal import progress_bar, show_next, show_table
 
 log = logging.getLogger("segpipe")
-LABELS, IMAGES = 4, 2
-ENDS = 5  # layers that are called the first ones, and the last ones
+LABELS = 4
+IMAGES = 2
+ENDS = 5  # layers at either end whose mean is shown
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class LayerGradient:
 
     Attributes:
         long_skips: of the network.
-        short_skips: likewise.
-        seed: of its weights, and of image and labels.
-        layer: its place in the order in which layers run.
+        short_skips: of the network.
+        seed: of the weights, and of image and labels.
+        layer: index in the order in which layers run.
         stage: `encoder 0`, `decoder 0`, `head 0`.
-        name: its path in the network.
+        name: path in the network.
         relative_gradient: `|grad W| / |W|`.
     """
 
@@ -56,8 +57,26 @@ class LayerGradient:
     relative_gradient: float
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """The gradients of one freshly initialised network.
+
+    Attributes:
+        layers: input side first.
+        bottleneck: index of the middle of the coarsest layers.
+    """
+
+    layers: list[LayerGradient]
+    bottleneck: float
+
+    @property
+    def gradients(self) -> np.ndarray:
+        """The relative gradient of each layer."""
+        return np.array([layer.relative_gradient for layer in self.layers])
+
+
 def depth(options: Depth) -> int:
-    """Measures and draws the gradient of each layer: `depth.csv`, `depth.png` and a table.
+    """Measure the gradient of each layer; write `depth.csv` and `depth.png`, print a table.
 
     Returns:
         The exit status.
@@ -67,110 +86,124 @@ def depth(options: Depth) -> int:
         DataError: if nothing can be written.
     """
     kinds = list(itertools.product(options.long_skips, options.short_skips))
-    pulls: list[LayerGradient] = []
+    rows: list[LayerGradient] = []
     profiles: list[Profile] = []
     with progress_bar() as bar:
-        running = bar.add_task("initialising", total=len(kinds) * options.seeds, note="")
+        task = bar.add_task("initialising", total=len(kinds) * options.seeds, note="")
         for long, short in kinds:
             measured = []
             for seed in range(options.seeds):
                 measured.append(measure(options, long, short, seed))
-                bar.advance(running)
-            pulls += [pull for found, _ in measured for pull in found]
-            profiles.append(_profile(measured))
-    write_rows(options.output / "depth.csv", pulls)
+                rows += measured[-1].layers
+                bar.advance(task)
+            profiles.append(_profile(long, short, measured))
     model = options.model
-    made = f"{model.dims}D, norm {model.norm}, {model.activation}, initialisation {options.init}"
-    draw_depth(profiles, made, options.output / "depth.png")
-    _show(profiles, made)
-    show_next([("drawn", options.output / "depth.png"), ("table", options.output / "depth.csv")])
+    networks = (
+        f"{model.dims}D, norm {model.norm}, {model.activation}, initialisation {options.init}"
+    )
+    table = options.output / "depth.csv"
+    picture = options.output / "depth.png"
+    write_rows(table, rows)
+    draw_depth(profiles, networks, picture)
+    _show(profiles, networks)
+    show_next([("drawn", picture), ("table", table)])
     return 0
 
 
-def _profile(measured: Sequence[tuple[list[LayerGradient], float]]) -> Profile:
-    """The geometric mean of networks of one kind."""
-    (first, *_), middle = measured[0]
-    of_layers = [[pull.relative_gradient for pull in found] for found, _ in measured]
-    with np.errstate(divide="ignore"):  # a gradient of 0 stays 0
-        return Profile(
-            first.long_skips, first.short_skips, np.exp(np.log(of_layers).mean(0)), middle
-        )
+def _profile(long: str, short: str, measured: Sequence[Measurement]) -> Profile:
+    """Return the geometric mean over networks that differ in their seed."""
+    gradients = np.stack([measurement.gradients for measurement in measured])
+    return Profile(long, short, _geometric_mean(gradients), measured[0].bottleneck)
 
 
-def measure(
-    options: Depth, long: LongSkip, short: ShortSkip, seed: int
-) -> tuple[list[LayerGradient], float]:
-    """Each layer's gradient in one freshly initialised network, and the place of its bottleneck.
+def _geometric_mean(values: np.ndarray) -> np.ndarray:
+    """Return the geometric mean over the first axis; 0 where a value is 0."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.exp(np.log(values).mean(0)))
+
+
+def measure(options: Depth, long: LongSkip, short: ShortSkip, seed: int) -> Measurement:
+    """Measure the gradient of each layer in one freshly initialised network.
 
     Raises:
         ConfigError: if the network cannot be built.
     """
     model = with_skips(options.model, long, short)
+    strides = [[2] * model.dims] * (model.levels - 1)
+    kernels = [[model.kernel] * model.dims] * model.levels
+    shape = [options.size] * model.dims
     torch.manual_seed(seed)
-    strides, kernels = (
-        [[2] * model.dims] * (model.levels - 1),
-        [[model.kernel] * model.dims] * model.levels,
-    )
     network = build(model, 1, LABELS, strides, kernels).double()
     if options.init == "he":
-        _as_he(network)
-    shape = [options.size] * model.dims
+        _init_he(network)
     layers = layers_in_order(network, (1, *shape))
-    image, label = torch.randn(IMAGES, 1, *shape).double(), torch.randint(LABELS, (IMAGES, *shape))
+    image = torch.randn(IMAGES, 1, *shape).double()
+    label = torch.randint(LABELS, (IMAGES, *shape))
+    _backward(network, image, label)
+    weights = [layer.weight.detach() for layer in layers]
+    norms = relative_norms(gradients(layers), weights).tolist()
+    measured = []
+    for index, (layer, norm) in enumerate(zip(layers, norms, strict=True)):
+        measured.append(LayerGradient(long, short, seed, index, layer.stage, layer.name, norm))
+    return Measurement(measured, bottleneck(layers))
+
+
+def _backward(network: nn.Module, image: Tensor, label: Tensor) -> None:
+    """Compute the gradient of the cross-entropy of the finest logits."""
     logits = network(image)
-    cross_entropy(logits[0] if isinstance(logits, list) else logits, label).backward()
-    norms = relative_norms(gradients(layers), [layer.weight.detach() for layer in layers])
-    pulls = [
-        LayerGradient(long, short, seed, number, layer.stage, layer.name, norm)
-        for number, (layer, norm) in enumerate(zip(layers, norms.tolist(), strict=True))
-    ]
-    return pulls, bottleneck(layers)
+    finest = logits[0] if isinstance(logits, list) else logits
+    cross_entropy(finest, label).backward()
 
 
 def with_skips(model: Model, long: LongSkip, short: ShortSkip) -> Model:
-    """The network with these skips; a dense stage has as many layers as its blocks had convolutions."""
+    """Return the options of the network with these skips.
+
+    A dense stage gets as many layers as its blocks had convolutions, and a growth rate with which
+    they add about the stage's channels.
+    """
     values = model.model_dump() | {"long_skips": long, "short_skips": short}
     if short == "dense":
-        blocks, convs = (per_level(of, model.levels) for of in (model.blocks, model.convs))
-        layers = [block * conv for block, conv in zip(blocks, convs, strict=True)]
-        growth = max(1, min(model.channels) // max(layers))
+        blocks = per_level(model.blocks, model.levels)
+        convs = per_level(model.convs, model.levels)
+        layers = np.multiply(blocks, convs).tolist()
         values |= {
             "blocks": 1,
             "convs": layers,
             "decoder_blocks": None,
             "decoder_convs": None,
-            "growth_rate": growth,
+            "growth_rate": max(1, min(model.channels) // max(layers)),
         }
     return Model.model_validate(values)
 
 
-def _as_he(network: nn.Module) -> None:
-    for part in network.modules():
-        if isinstance(part, CONVOLUTIONS):
-            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+def _init_he(network: nn.Module) -> None:
+    """Initialise all convolutions as He 2015 does, biases with 0."""
+    for module in network.modules():
+        if isinstance(module, CONVOLUTIONS):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
-def ends(profile: np.ndarray) -> tuple[float, float]:
-    """The geometric mean over the first and over the last layers."""
-    with np.errstate(divide="ignore"):
-        first, last = (
-            float(np.exp(np.log(side).mean())) for side in (profile[:ENDS], profile[-ENDS:])
-        )
+def ends(gradient: np.ndarray) -> tuple[float, float]:
+    """Return the geometric mean over the first and over the last layers."""
+    first = float(_geometric_mean(gradient[:ENDS]))
+    last = float(_geometric_mean(gradient[-ENDS:]))
     return first, last
 
 
-def _show(profiles: Sequence[Profile], made: str) -> None:
+def _show(profiles: Sequence[Profile], networks: str) -> None:
     rows = []
     for profile in profiles:
         first, last = ends(profile.gradient)
-        middle = float(profile.gradient.min())
-        numbers = [
-            f"{value:.1e}" for value in (first, last, last / first if first else np.inf, middle)
+        row = [
+            f"{profile.long_skips} / {profile.short_skips}",
+            str(len(profile.gradient)),
+            f"{first:.1e}",
+            f"{last:.1e}",
+            f"{last / first if first else np.inf:.1e}",
+            f"{profile.gradient.min():.1e}",
         ]
-        rows.append(
-            [f"{profile.long_skips} / {profile.short_skips}", str(len(profile.gradient)), *numbers]
-        )
-    title = f"|grad W| / |W| at initialisation ({made}); first and last {ENDS} layers"
+        rows.append(row)
+    title = f"|grad W| / |W| at initialisation ({networks}); first and last {ENDS} layers"
     show_table(title, ["long / short", "layers", "first", "last", "last / first", "least"], rows)

@@ -1,61 +1,50 @@
-"""The loss around trained networks, along random directions that are normalised filter by filter (Li 2018).
+"""The loss around trained networks along random directions (Li 2018).
 
-Weights in front of a norm can be twice as large and the network computes the same: so a direction has, in every filter,
-the length of that filter. A filter is what makes one output channel: it lies on the first axis of a convolution and on
-the second of a transposed one. Biases, norms and running statistics, and whatever else is no convolution or linear
-layer, stay as they are. The networks are in evaluation mode: the loss is that of the finest head.
+The networks are in evaluation mode: the loss is that of the finest head, on patches of validation
+cases.
 """
 
-import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from segpipe.config.compose import validate
 from segpipe.config.probe import Landscape
 from segpipe.config.train import Augment
+from segpipe.config.validation import validate
 from segpipe.data.patches import fixed_patches
 from segpipe.device import computing_in
 from segpipe.errors import ConfigError
 from segpipe.files import write_rows
-from segpipe.nets.gradient import CONVOLUTIONS
 from segpipe.plan import Plan
-from segpipe.probe.pictures import draw_landscapes
+from segpipe.probe.landscape_picture import draw_landscapes
+from segpipe.probe.surface import Loss, loss_surface, random_directions
 from segpipe.probe.trained import TrainedRun, find_cases, open_runs, output_folder, same_targets
 from segpipe.terminal import progress_bar, show_next, show_table
 from segpipe.training.loss import SegmentationLoss
 from segpipe.windows import to_network
 
 log = logging.getLogger("segpipe")
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-FEWEST = 5
-MOST = {1: 201, 2: 51}
-SEEN = (
-    "channels",
-    "spacing_mm",
-    "patch",
-    "slice_axis",
-    "normalise",
-    "ignore",
-)  # of a plan, on which a patch depends
+FEWEST = 5  # steps along each direction
+MOST = {1: 201, 2: 51}  # by the number of directions
+# what a plan says of its patches
+PATCH_FIELDS = {"channels", "spacing_mm", "patch", "slice_axis", "normalise", "ignore"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """The loss at one place.
+    """The loss at one point.
 
     Attributes:
-        network: its name.
-        first: how far along the first direction, in lengths of each filter.
+        network: name of the network.
+        first: distance along the first direction, in lengths of each filter.
         second: likewise; 0 where there is one direction.
-        loss: Dice loss and cross-entropy.
+        loss: the weighted sum of the loss terms.
     """
 
     network: str
@@ -65,46 +54,133 @@ class Point:
 
 
 def landscape(options: Landscape) -> int:
-    """Computes and draws the loss around networks: `landscape.csv`, `profile.png`, `contour.png`, `surface.png`.
+    """Compute and draw the loss around networks.
+
+    Writes `landscape.csv`, `profile.png` and, over a plane, `contour.png` and `surface.png`.
 
     Returns:
         The exit status.
 
     Raises:
-        SegpipeError: if a checkpoint or the cases cannot be used, or the networks do not see the same patches.
+        SegpipeError: if a checkpoint or the cases cannot be used, or the networks do not see the
+            same patches.
     """
     runs = open_runs(options)
-    _see_alike(runs)
+    _check_same_patches(runs)
     folder = output_folder(options, "landscape")
-    cases = find_cases(options, runs[0].trained)
-    config = runs[0].trained.config
-    augment, foreground = validate(Augment, config["augment"]), config["plan"]["foreground"]
-    image, label = fixed_patches(
-        cases, runs[0].plan, foreground, augment, options.patches, options.seed
-    )
-    losses = [loss_of(run, runs[0], image, label) for run in runs]
-    size = resolution(losses, options)
-    places = np.linspace(-options.reach, options.reach, size)
-    surfaces = []
+    image, label = _patches(options, runs[0])
+    losses = [loss_of(run, runs[0].loss_weights, image, label) for run in runs]
+    steps = np.linspace(-options.reach, options.reach, resolution(losses, options))
+    surfaces = _surfaces(runs, losses, steps, options)
+    points = []
+    for name, surface in surfaces.items():
+        points += _points(name, surface, steps)
+    write_rows(folder / "landscape.csv", points)
+    draw_landscapes(surfaces, steps, folder)
+    _show(surfaces, steps, options)
+    pictures = ["profile.png"]
+    if options.axes == 2:
+        pictures += ["contour.png", "surface.png"]
+    drawn = ", ".join(str(folder / picture) for picture in pictures)
+    show_next([("drawn", drawn), ("table", folder / "landscape.csv")])
+    return 0
+
+
+def _patches(options: Landscape, run: TrainedRun) -> tuple[Tensor, Tensor]:
+    """Return images `(B, C, *patch)` and labels `(B, 1, *patch)` of validation cases."""
+    cases = find_cases(options, run.trained)
+    config = run.trained.config
+    augment = validate(Augment, config["augment"])
+    foreground = config["plan"]["foreground"]
+    return fixed_patches(cases, run.plan, foreground, augment, options.patches, options.seed)
+
+
+def _surfaces(
+    runs: Sequence[TrainedRun], losses: Sequence[Loss], steps: np.ndarray, options: Landscape
+) -> dict[str, np.ndarray]:
+    """Return the loss around each network by its name, in the order of the runs.
+
+    Networks of the same name, as one that is given twice, are numbered.
+    """
+    surfaces: dict[str, np.ndarray] = {}
     with progress_bar() as bar:
-        walking = bar.add_task("losses", total=len(runs) * size**options.axes, note="")
+        task = bar.add_task("losses", total=len(runs) * len(steps) ** options.axes, note="")
         for run, loss in zip(runs, losses, strict=True):
-            ways = directions(run.trained.network, options.axes, options.seed)
-            surfaces.append(
-                surface(run.trained.network, loss, ways, places, lambda: bar.advance(walking))
+            network = run.trained.network
+            directions = random_directions(network, options.axes, options.seed)
+            name = run.name if run.name not in surfaces else f"{run.name} ({len(surfaces) + 1})"
+            surfaces[name] = loss_surface(
+                network, loss, directions, steps, lambda: bar.advance(task)
             )
-    names = [run.name for run in runs]
-    found = zip(names, surfaces, strict=True)
-    write_rows(
-        folder / "landscape.csv", [point for each in found for point in _points(*each, places)]
-    )
-    draw_landscapes(names, places, surfaces, folder)
-    for_each = zip(names, surfaces, strict=True)
-    near, far = options.reach / 2, options.reach
-    rows = [
-        [name, *(f"{value:.4g}" for value in _climb(one, places, near, far))]
-        for name, one in for_each
-    ]
+    return surfaces
+
+
+def loss_of(run: TrainedRun, weights: Mapping[str, float], image: Tensor, label: Tensor) -> Loss:
+    """Return a function that computes a network's loss on these patches with its present weights.
+
+    Args:
+        run: whose network.
+        weights: of the loss terms.
+        image: `(B, C, *patch)`, three axes.
+        label: label indices `(B, 1, *patch)`.
+    """
+    device = run.predictor.device
+    criterion = SegmentationLoss(run.plan, weights)
+    image = to_network(image.to(device), run.plan.slice_axis)
+    label = to_network(label.to(device), run.plan.slice_axis)
+
+    @torch.inference_mode()
+    def loss() -> float:
+        with computing_in(run.predictor.number_format, device):
+            logits = run.trained.network(image)
+        return float(criterion(logits, label))
+
+    return loss
+
+
+def resolution(losses: Sequence[Loss], options: Landscape) -> int:
+    """Return how many steps along each direction fit the time: an odd number.
+
+    The trained weights themselves are the step in the middle.
+    """
+    seconds = 0.0
+    for loss in losses:
+        loss()  # the first call is slower
+        start = time.perf_counter()
+        loss()
+        seconds += time.perf_counter() - start
+    affordable = (options.max_time.total_seconds() / seconds) ** (1 / options.axes)
+    size = int(np.clip(math.floor(affordable), FEWEST, MOST[options.axes]))
+    if size % 2 == 0:
+        size -= 1
+    log.info("%d steps along each direction: %.3f s for a loss of all networks", size, seconds)
+    return size
+
+
+def _points(name: str, surface: np.ndarray, steps: np.ndarray) -> list[Point]:
+    points = []
+    for index, loss in np.ndenumerate(surface):
+        first = float(steps[index[0]])
+        second = float(steps[index[1]]) if surface.ndim == 2 else 0.0
+        points.append(Point(name, first, second, float(loss)))
+    return points
+
+
+def _show(surfaces: Mapping[str, np.ndarray], steps: np.ndarray, options: Landscape) -> None:
+    near = options.reach / 2
+    far = options.reach
+    rows = []
+    for name, surface in surfaces.items():
+        axes = np.meshgrid(*[np.abs(steps)] * surface.ndim, indexing="ij")
+        distance = np.max(axes, axis=0)  # the larger of the two distances
+        row = [
+            name,
+            f"{surface[distance == distance.min()].item():.4g}",
+            f"{surface[distance <= near + 1e-9].mean():.4g}",
+            f"{surface[distance <= far + 1e-9].mean():.4g}",
+            f"{surface.max():.4g}",
+        ]
+        rows.append(row)
     columns = [
         "network",
         "at its weights",
@@ -112,152 +188,30 @@ def landscape(options: Landscape) -> int:
         f"mean within {far:g}",
         "highest",
     ]
-    show_table(
-        f"loss on {options.patches} patches, {size} places along each direction", columns, rows
-    )
-    drawn = ["profile.png", *(["contour.png", "surface.png"] if options.axes == 2 else [])]
-    show_next(
-        [
-            ("drawn", ", ".join(str(folder / name) for name in drawn)),
-            ("table", folder / "landscape.csv"),
-        ]
-    )
-    return 0
+    title = f"loss on {options.patches} patches, {len(steps)} steps along each direction"
+    show_table(title, columns, rows)
 
 
-def loss_of(
-    run: TrainedRun, first: TrainedRun, image: Tensor, label: Tensor
-) -> Callable[[], float]:
-    """The loss of a network on these patches as its weights are now; terms are weighted as those of the first run."""
-    device, axis = run.predictor.device, run.plan.slice_axis
-    loss = SegmentationLoss(run.plan, first.optim)
-    image, label = (to_network(patches.to(device), axis) for patches in (image, label))
-
-    @torch.inference_mode()
-    def now() -> float:
-        with computing_in(run.predictor.number_format, device):
-            logits = run.trained.network(image)
-        return float(loss(logits, label))
-
-    return now
-
-
-def resolution(losses: Sequence[Callable[[], float]], options: Landscape) -> int:
-    """Places along each direction, an odd number, that the time allows."""
-    taken = 0.0
-    for loss in losses:
-        loss()  # the first call is slower
-        start = time.perf_counter()
-        loss()
-        taken += time.perf_counter() - start
-    most = (options.max_time.total_seconds() / taken) ** (1 / options.axes)
-    size = int(np.clip(math.floor(most), FEWEST, MOST[options.axes]))
-    size -= 1 - size % 2  # the trained weights themselves stand in the middle
-    log.info("%d places along each direction: %.3f s for a loss of all networks", size, taken)
-    return size
-
-
-def directions(network: nn.Module, count: int, seed: int) -> list[list[Tensor]]:
-    """Random directions, a tensor for each weight of `moving`, every filter as long as the network's own."""
-    rng = torch.Generator().manual_seed(seed)
-    return [[_direction(part, rng) for part in moving(network)] for _ in range(count)]
-
-
-def moving(network: nn.Module) -> list[nn.Module]:
-    """The convolutions and linear layers of a network."""
-    return [
-        part
-        for part in network.modules()
-        if isinstance(part, (*CONVOLUTIONS, nn.Conv1d, nn.Linear))
-    ]
-
-
-def _direction(part: nn.Module, rng: torch.Generator) -> Tensor:
-    weight = part.get_parameter("weight").detach()
-    drawn = torch.randn(weight.shape, generator=rng, dtype=weight.dtype).to(weight.device)
-    return drawn * (filter_norms(part, weight) / (filter_norms(part, drawn) + 1e-10))
-
-
-def filter_norms(part: nn.Module, weight: Tensor) -> Tensor:
-    """The norm of each filter, in a shape that multiplies the weight."""
-    if not isinstance(part, TRANSPOSED):
-        return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1))
-    # (in, out / groups, *kernel): the inputs of a group make its outputs
-    grouped = weight.unflatten(0, (part.groups, -1))
-    norms = grouped.transpose(1, 2).flatten(2).norm(dim=2)[:, None]
-    return (
-        norms.expand(grouped.shape[:3])
-        .flatten(0, 1)
-        .view(*weight.shape[:2], *[1] * (weight.ndim - 2))
-    )
-
-
-@torch.no_grad()
-def surface(
-    network: nn.Module,
-    loss: Callable[[], float],
-    ways: Sequence[Sequence[Tensor]],
-    places: Sequence[float] | np.ndarray,
-    done: Callable[[], None] = lambda: None,
-) -> Float[np.ndarray, "*places"]:
-    """The loss at every place along one direction or over two; the network is left as it was.
-
-    Args:
-        network: whose weights move.
-        loss: of it, as it is when called.
-        ways: directions, as `directions` gives them.
-        places: how far along each.
-        done: called after each place.
-    """
-    weights = [part.get_parameter("weight") for part in moving(network)]
-    before = [weight.clone() for weight in weights]
-    found = []
-    try:
-        for steps in itertools.product(places, repeat=len(ways)):
-            for number, weight in enumerate(weights):
-                moved = [float(step) * way[number] for step, way in zip(steps, ways, strict=True)]
-                weight.copy_(before[number] + torch.stack(moved).sum(0))
-            found.append(loss())
-            done()
-    finally:
-        for weight, own in zip(weights, before, strict=True):
-            weight.copy_(own)
-    return np.array(found).reshape([len(places)] * len(ways))
-
-
-def _climb(one: np.ndarray, places: np.ndarray, *within: float) -> list[float]:
-    """The loss in the middle, its mean up to each of these distances along every direction, and the highest."""
-    far = np.max(np.abs(np.stack(np.meshgrid(*[places] * one.ndim, indexing="ij"))), axis=0)
-    return [
-        float(one[far == far.min()].item()),
-        *(float(one[far <= limit + 1e-9].mean()) for limit in within),
-        float(one.max()),
-    ]
-
-
-def _points(name: str, one: np.ndarray, places: np.ndarray) -> list[Point]:
-    steps = itertools.product(places.tolist(), repeat=one.ndim)
-    return [
-        Point(name, at[0], at[1] if len(at) > 1 else 0.0, float(loss))
-        for at, loss in zip(steps, one.flat, strict=True)
-    ]
-
-
-def _see_alike(runs: Sequence[TrainedRun]) -> None:
-    """Refuses networks whose losses would not be of the same patches.
+def _check_same_patches(runs: Sequence[TrainedRun]) -> None:
+    """Check that all networks can be given the same patches.
 
     Raises:
         ConfigError: naming what differs.
     """
     same_targets(runs)
-
-    def seen(plan: Plan) -> dict[str, object]:
-        own = ("foreground",) if "ct" in plan.normalise else ()
-        return plan.model_dump(include={*SEEN, *own})
-
+    first = _patch_fields(runs[0].plan)
     for run in runs[1:]:
-        for key, value in seen(run.plan).items():
-            if value != (first := seen(runs[0].plan)[key]):
+        for key, value in _patch_fields(run.plan).items():
+            if value != first[key]:
                 raise ConfigError(
-                    f"checkpoint: {run.name} sees {key} {value}, but {runs[0].name} {first}: not one scale"
+                    f"checkpoint: {run.name} sees {key} {value}, but {runs[0].name} {first[key]}: "
+                    "their losses cannot be compared"
                 )
+
+
+def _patch_fields(plan: Plan) -> dict[str, object]:
+    """Return what a plan says of its patches; that of CT is normalised by the foreground."""
+    fields = set(PATCH_FIELDS)
+    if "ct" in plan.normalise:
+        fields.add("foreground")
+    return plan.model_dump(include=fields)

@@ -1,20 +1,18 @@
-"""Skip lesions: what a trained network takes from each of its long skips, without training it again.
+"""Skip lesions: how much a trained network relies on each of its long skips.
 
-One long skip at a time is replaced where it enters the decoder, and whole scans are segmented. What is lost is what
-this very network takes from the skip; a network that was trained without it may do better.
+One long skip at a time is replaced where it enters the decoder, and whole scans are segmented. The
+network is not trained again: one that was trained without the skip may do better.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from monai.transforms.croppad.array import ResizeWithPadOrCrop
-from torch import Tensor, nn
+from torch import Tensor
 
 from segpipe.config.probe import Lesion
 from segpipe.data.cases import Case
@@ -24,27 +22,38 @@ from segpipe.files import write_rows
 from segpipe.metrics import Score, score_case, summarise
 from segpipe.nets.skip_inputs import SkipInput, skip_inputs
 from segpipe.prediction.predictor import Predictor
-from segpipe.probe.pictures import Loss, draw_lesions
+from segpipe.probe.lesion_picture import SkipLoss, draw_lesions
+from segpipe.probe.replacements import Shuffled, SkipMeans, replaced
 from segpipe.probe.trained import TrainedRun, find_cases, open_runs, output_folder, read_case
 from segpipe.terminal import progress_bar, show_next, show_table
+from segpipe.text import times
 
 log = logging.getLogger("segpipe")
-Kind = Literal["zero", "mean", "shuffle"]
+Replacement = Literal["zero", "mean", "shuffle"]
 INTACT = "none"
+COLUMNS = [
+    "long skip",
+    "size",
+    "replaced by",
+    "Dice lost",
+    "NSD lost",
+    "Dice, worst case",
+    "NSD, worst case",
+]
 
 
 @dataclass(frozen=True)
 class LesionScore:
-    """One target of one case, segmented with one long skip replaced.
+    """The scores of one target of one case, segmented with one long skip replaced.
 
     Attributes:
-        skip: which one; empty where none was replaced.
-        lesion: zero, mean, shuffle, or none.
-        case: the case's name.
-        label: the target's name.
+        skip: name of the long skip; empty where none was replaced.
+        lesion: zero, mean or shuffle; none where no skip was replaced.
+        case: name of the case.
+        label: name of the target.
         dice: 0 to 1.
         nsd: 0 to 1.
-        dice_lost: Dice of the whole network less this.
+        dice_lost: Dice of the intact network minus this one's.
         nsd_lost: likewise.
     """
 
@@ -58,232 +67,191 @@ class LesionScore:
     nsd_lost: float
 
 
-class Means:
-    """Notes what comes through a skip: its size, and each channel's mean over space and cases."""
-
-    def __init__(self) -> None:
-        self.sums: Tensor | None = None
-        self.values, self.size = 0, ()
-
-    def __call__(self, skip: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-        """Lets the skip through."""
-        sums = skip.double().sum([0, *range(2, skip.ndim)])
-        self.sums = sums if self.sums is None else self.sums + sums
-        self.values += len(skip) * skip[0, 0].numel()
-        self.size = tuple(skip.shape[2:])
-        return skip
-
-    def instead(self, skip: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-        """The means in place of a skip."""
-        assert self.sums is not None
-        return (
-            (self.sums / self.values).to(skip).view(1, -1, *[1] * (skip.ndim - 2)).expand_as(skip)
-        )
-
-
-class Shuffled(nn.Module):
-    """A network one of whose skips comes from another scan, which is given as further channels of each window.
-
-    Args:
-        network: maps `(b, c, *space)` to logits.
-        entrance: of the skip.
-    """
-
-    def __init__(self, network: nn.Module, entrance: SkipInput) -> None:
-        super().__init__()
-        self.network, self.entrance = network, entrance
-
-    def forward(self, x: Float[Tensor, "b two_c *space"]) -> Float[Tensor, "b k *space"]:
-        """Logits of the first half of the channels, with the skip of the other half."""
-        own, other = x.chunk(2, 1)
-        found: list[Tensor] = []
-
-        def keep(skip: Tensor) -> Tensor:
-            found.append(skip)
-            return skip
-
-        with replaced(self.entrance, keep):
-            self.network(other)
-        with replaced(self.entrance, lambda _: found[0]):
-            return self.network(own)
-
-
-@contextmanager
-def replaced(entrance: SkipInput, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While this is open, `change` makes what comes through a skip."""
-    handle = entrance.intercept(change)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def lesion(options: Lesion) -> int:
-    """Scores a network with each of its long skips replaced: `lesion.csv`, `lesion.png` and a table.
+    """Score a network with each of its long skips replaced.
+
+    Writes `lesion.csv` and `lesion.png`, and prints a table.
 
     Returns:
         The exit status.
 
     Raises:
-        SegpipeError: if the checkpoint or its cases cannot be used, or its network has no skip that could be replaced.
+        SegpipeError: if the checkpoint or its cases cannot be used, or its network has no long skip
+            that could be replaced.
     """
     (run,) = open_runs(options)
-    skips = skip_inputs(run.trained.network)
-    cases = find_cases(options, run.trained)
-    if "shuffle" in options.lesions and len(cases) < 2:
-        raise ConfigError(
-            f"lesions: shuffle needs two cases, there is {len(cases)}: name more, or leave it out"
-        )
+    probe = LesionProbe(run, find_cases(options, run.trained), options)
     folder = output_folder(options, "lesion")
     with progress_bar() as bar:
-        steps = len(cases) * (1 + len(skips) * len(options.lesions))
-        scoring = bar.add_task("scoring", total=steps, note="")
-        intact, means = whole(
-            run, cases, skips, options.nsd_tolerance_mm, lambda: bar.advance(scoring)
-        )
-        skips = sorted(skips, key=lambda skip: -np.prod(means[skip.name].size))
-        rows, losses = _rows("", INTACT, intact, intact), []
-        for skip in skips:
-            for kind in options.lesions:
-                found = []
-                for number, case in enumerate(cases):
-                    other = cases[(number + 1) % len(cases)]
-                    found += without(
-                        run, case, other, skip, kind, means[skip.name], options.nsd_tolerance_mm
-                    )
-                    bar.advance(scoring)
-                rows += (of_one := _rows(skip.name, kind, found, intact))
-                losses.append(_loss(skip, means[skip.name].size, kind, found, intact, of_one))
-    write_rows(folder / "lesion.csv", rows)
-    whole_dice, whole_nsd = summarise(intact)[-1].dice, summarise(intact)[-1].nsd
-    title = f"{len(cases)} cases; whole network: Dice {whole_dice:.4f}, NSD {whole_nsd:.4f}"
-    draw_lesions(losses, f"what is lost without a long skip ({title})", folder / "lesion.png")
-    _show(losses, title)
-    show_next([("drawn", folder / "lesion.png"), ("table", folder / "lesion.csv")])
+        task = bar.add_task("scoring", total=probe.steps, note="")
+        probe.measure(lambda: bar.advance(task))
+    write_rows(folder / "lesion.csv", probe.rows)
+    mean = summarise(probe.intact)[-1]
+    title = f"{len(probe.cases)} cases; whole network: Dice {mean.dice:.4f}, NSD {mean.nsd:.4f}"
+    picture = folder / "lesion.png"
+    draw_lesions(probe.losses, f"what is lost without a long skip ({title})", picture)
+    _show(probe.losses, title)
+    show_next([("drawn", picture), ("table", folder / "lesion.csv")])
     return 0
 
 
-def whole(
-    run: TrainedRun,
-    cases: Sequence[Case],
-    skips: Sequence[SkipInput],
-    tolerance_mm: float,
-    done: Callable[[], None] = lambda: None,
-) -> tuple[list[Score], dict[str, Means]]:
-    """Scores of the network as it is, and what came through its skips meanwhile."""
-    means = {skip.name: Means() for skip in skips}
-    handles = [skip.intercept(means[skip.name]) for skip in skips]
-    scores = []
-    try:
-        for case in cases:
-            scan, truth = read_case(case, run.plan)
-            scores += _score(run.predictor, case, scan, truth, tolerance_mm)
-            done()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return scores, means
+class LesionProbe:
+    """One network and its scores with each of its long skips replaced.
 
+    Args:
+        run: whose network.
+        cases: to segment.
+        options: which replacements.
 
-def without(
-    run: TrainedRun,
-    case: Case,
-    other: Case,
-    skip: SkipInput,
-    kind: Kind,
-    means: Means,
-    tolerance_mm: float,
-) -> list[Score]:
-    """Scores of a case with one skip replaced; `other` is the case whose skip is taken in a shuffle."""
-    scan, truth = read_case(case, run.plan)
-    if kind != "shuffle":
-        with replaced(skip, torch.zeros_like if kind == "zero" else means.instead):
-            return _score(run.predictor, case, scan, truth, tolerance_mm)
-    predictor = run.predictor.with_network(Shuffled(run.predictor.network, skip))
-    # its field of view laid over the case's, middle on middle
-    beside = ResizeWithPadOrCrop(scan.image.shape[1:], mode="edge")(
-        read_case(other, run.plan)[0].image
-    )
-    both = replace(scan, image=torch.cat([scan.image, torch.as_tensor(beside).as_subclass(Tensor)]))
-    return _score(predictor, case, both, truth, tolerance_mm)
+    Attributes:
+        intact: scores of the intact network.
+        rows: all scores.
+        losses: per skip and replacement; the finest skip first.
 
+    Raises:
+        ConfigError: if the network has no long skip that could be replaced, or there are too few
+            cases.
+    """
 
-def _score(
-    predictor: Predictor, case: Case, scan: PreparedScan, truth: np.ndarray, tolerance_mm: float
-) -> list[Score]:
-    found = predictor.segment(scan)
-    return score_case(
-        case.name, found.labels, truth, found.grid.spacing_mm, predictor.plan.targets, tolerance_mm
-    )
+    def __init__(self, run: TrainedRun, cases: Sequence[Case], options: Lesion) -> None:
+        self.run = run
+        self.cases = cases
+        self.options = options
+        self.skips = skip_inputs(run.trained.network)
+        self.means = {skip.name: SkipMeans() for skip in self.skips}
+        self.intact: list[Score] = []
+        self.rows: list[LesionScore] = []
+        self.losses: list[SkipLoss] = []
+        if "shuffle" in options.lesions and len(cases) < 2:
+            raise ConfigError(
+                f"lesions: shuffle needs two cases, there is {len(cases)}: name more, or leave it "
+                "out"
+            )
+
+    @property
+    def steps(self) -> int:
+        """How often a case is segmented."""
+        return len(self.cases) * (1 + len(self.skips) * len(self.options.lesions))
+
+    def measure(self, progress: Callable[[], object]) -> None:
+        """Score the intact network, then every replacement; call `progress` after each case."""
+        self._score_intact(progress)
+        self.rows += _rows("", INTACT, self.intact, self.intact)
+        for skip in sorted(self.skips, key=self._voxels, reverse=True):
+            for replacement in self.options.lesions:
+                self._score_lesion(skip, replacement, progress)
+
+    def _score_intact(self, progress: Callable[[], object] = lambda: None) -> None:
+        """Score the network as it is, and record the means of its long skips meanwhile."""
+        handles = [skip.intercept(self.means[skip.name].record) for skip in self.skips]
+        try:
+            for case in self.cases:
+                scan, truth = read_case(case, self.run.plan)
+                self.intact += self._score(self.run.predictor, case, scan, truth)
+                progress()
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _voxels(self, skip: SkipInput) -> int:
+        return int(np.prod(self.means[skip.name].size))
+
+    def _score_lesion(
+        self, skip: SkipInput, replacement: Replacement, progress: Callable[[], object]
+    ) -> None:
+        scores: list[Score] = []
+        for index in range(len(self.cases)):
+            scores += self._score_case(index, skip, replacement)
+            progress()
+        rows = _rows(skip.name, replacement, scores, self.intact)
+        self.rows += rows
+        loss = _loss(skip.name, self.means[skip.name].size, replacement, scores, self.intact, rows)
+        self.losses.append(loss)
+
+    def _score_case(self, index: int, skip: SkipInput, replacement: Replacement) -> list[Score]:
+        """Score one case with one skip replaced, in a shuffle by that of the next case."""
+        case = self.cases[index]
+        scan, truth = read_case(case, self.run.plan)
+        if replacement == "shuffle":
+            other = self.cases[(index + 1) % len(self.cases)]
+            predictor = self.run.predictor.with_network(Shuffled(self.run.predictor.network, skip))
+            return self._score(predictor, case, self._with_other(scan, other), truth)
+        change = torch.zeros_like if replacement == "zero" else self.means[skip.name].like
+        with replaced(skip, change):
+            return self._score(self.run.predictor, case, scan, truth)
+
+    def _with_other(self, scan: PreparedScan, other: Case) -> PreparedScan:
+        """Append the channels of another scan, centred on this one."""
+        image = read_case(other, self.run.plan)[0].image
+        centred = ResizeWithPadOrCrop(scan.image.shape[1:], mode="edge")(image)
+        centred = torch.as_tensor(centred).as_subclass(Tensor)
+        return replace(scan, image=torch.cat([scan.image, centred]))
+
+    def _score(
+        self, predictor: Predictor, case: Case, scan: PreparedScan, truth: np.ndarray
+    ) -> list[Score]:
+        prediction = predictor.segment(scan)
+        return score_case(
+            case.name,
+            prediction.labels,
+            truth,
+            prediction.grid.spacing_mm,
+            predictor.plan.targets,
+            self.options.nsd_tolerance_mm,
+        )
 
 
 def _rows(
-    skip: str, kind: str, found: Sequence[Score], intact: Sequence[Score]
+    skip: str, lesion: str, scores: Sequence[Score], intact: Sequence[Score]
 ) -> list[LesionScore]:
-    return [
-        LesionScore(
-            skip,
-            kind,
-            now.case,
-            now.label,
-            now.dice,
-            now.nsd,
-            was.dice - now.dice,
-            was.nsd - now.nsd,
+    rows = []
+    for score, before in zip(scores, intact, strict=True):
+        row = LesionScore(
+            skip=skip,
+            lesion=lesion,
+            case=score.case,
+            label=score.label,
+            dice=score.dice,
+            nsd=score.nsd,
+            dice_lost=before.dice - score.dice,
+            nsd_lost=before.nsd - score.nsd,
         )
-        for now, was in zip(found, intact, strict=True)
-    ]
+        rows.append(row)
+    return rows
 
 
 def _loss(
-    skip: SkipInput,
-    size: Sequence[int],
-    kind: str,
-    found: Sequence[Score],
+    skip: str,
+    size: tuple[int, ...],
+    lesion: str,
+    scores: Sequence[Score],
     intact: Sequence[Score],
     rows: Sequence[LesionScore],
-) -> Loss:
-    now, was = summarise(found)[-1], summarise(intact)[-1]
-    cases = list(dict.fromkeys(row.case for row in rows))
-    per_case = [
-        [np.mean(known) if (known := _known(rows, case, which)) else np.nan for case in cases]
-        for which in ("dice_lost", "nsd_lost")
-    ]
-    return Loss(
-        skip.name, tuple(size), kind, was.dice - now.dice, was.nsd - now.nsd, np.array(per_case)
-    )
+) -> SkipLoss:
+    mean = summarise(scores)[-1]
+    before = summarise(intact)[-1]
+    cases = dict.fromkeys(row.case for row in rows)
+    per_case = []
+    for case in cases:
+        own = [row for row in rows if row.case == case]
+        dice = _mean_of_known([row.dice_lost for row in own])
+        nsd = _mean_of_known([row.nsd_lost for row in own])
+        per_case.append((dice, nsd))
+    losses = np.array(per_case).T
+    return SkipLoss(skip, size, lesion, before.dice - mean.dice, before.nsd - mean.nsd, losses)
 
 
-def _known(rows: Sequence[LesionScore], case: str, which: str) -> list[float]:
-    values = [float(getattr(row, which)) for row in rows if row.case == case]
-    return [value for value in values if not np.isnan(value)]
+def _mean_of_known(values: Sequence[float]) -> float:
+    """Return the mean of the values that are not NaN; NaN where there are none."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
-def _show(losses: Sequence[Loss], title: str) -> None:
-    rows = [
-        [
-            loss.skip,
-            "x".join(map(str, loss.size)),
-            loss.lesion,
-            *(
-                f"{value:+.4f}"
-                for value in (
-                    loss.dice,
-                    loss.nsd,
-                    np.nanmax(loss.cases[0]),
-                    np.nanmax(loss.cases[1]),
-                )
-            ),
-        ]
-        for loss in losses
-    ]
-    columns = [
-        "long skip",
-        "size",
-        "replaced by",
-        "Dice lost",
-        "NSD lost",
-        "Dice, worst case",
-        "NSD, worst case",
-    ]
-    show_table(title, columns, rows)
+def _show(losses: Sequence[SkipLoss], title: str) -> None:
+    rows = []
+    for loss in losses:
+        worst_dice, worst_nsd = np.nanmax(loss.cases, axis=1)
+        values = (loss.dice, loss.nsd, worst_dice, worst_nsd)
+        formatted = [f"{value:+.4f}" for value in values]
+        rows.append([loss.skip, times(loss.size), loss.lesion, *formatted])
+    show_table(title, COLUMNS, rows)

@@ -1,8 +1,8 @@
-"""Runs that have been trained, opened again: the network, and the cases that it validates on."""
+"""Trained runs opened again: their networks, and the cases on which they are probed."""
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import numpy as np
 
 from segpipe import checkpoint
 from segpipe.checkpoint import Trained
-from segpipe.config.compose import validate
+from segpipe.config.data import Data, data_options
 from segpipe.config.probe import Probe
-from segpipe.config.train import Data, Optim
+from segpipe.config.train import Loss
+from segpipe.config.validation import validate
 from segpipe.data.cases import Case
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
@@ -25,16 +26,17 @@ from segpipe.prediction.predictor import Predictor
 from segpipe.text import nearest
 
 log = logging.getLogger("segpipe")
+NOT_COMPARED = ("name", "model.channels")  # keys that do not tell what a run is
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run that has been trained.
+    """A trained run.
 
     Attributes:
-        name: what tells it from the others that were opened with it.
+        name: how it differs from the other runs that were opened with it.
         trained: network, plan and config.
-        predictor: of its network.
+        predictor: of the network.
     """
 
     name: str
@@ -43,17 +45,17 @@ class TrainedRun:
 
     @property
     def plan(self) -> Plan:
-        """How a scan becomes what it sees."""
+        """How a scan becomes the network's input."""
         return self.trained.plan
 
     @property
-    def optim(self) -> Optim:
-        """The options of its loss."""
-        return validate(Optim, self.trained.config["optim"])
+    def loss_weights(self) -> dict[str, float]:
+        """The weight of each term of the loss that it was trained with."""
+        return validate(Loss, self.trained.config["loss"]).weights
 
 
 def open_runs(options: Probe) -> list[TrainedRun]:
-    """The runs that the options name, on their device, each under a name that says how it differs.
+    """Open the runs that the options name, each under a name that says how it differs.
 
     Raises:
         ConfigError: if one is not a checkpoint.
@@ -62,88 +64,124 @@ def open_runs(options: Probe) -> list[TrainedRun]:
     device = choose_device(options.device)
     hold_memory(device)
     number_format = choose_format(options.precision, device)
-    opened = [checkpoint.load(path) for path in options.checkpoint]
-    names = tell_apart([one.config for one in opened], _folders(options.checkpoint))
-    return [
-        TrainedRun(name, one, Predictor(one.network.to(device), one.plan, device, number_format))
-        for name, one in zip(names, opened, strict=True)
-    ]
+    opened = list(map(checkpoint.load, options.checkpoint))
+    configs = [trained.config for trained in opened]
+    runs = []
+    for name, trained in zip(
+        tell_apart(configs, _folders(options.checkpoint)), opened, strict=True
+    ):
+        predictor = Predictor.of(trained, device, number_format)
+        runs.append(TrainedRun(name, trained, predictor))
+    return runs
 
 
 def _folders(paths: Sequence[Path]) -> list[str]:
-    """The last part of each path where that tells them apart, else all of it."""
-    last = [path.resolve().name for path in paths]
-    return last if len(set(last)) == len(last) else [str(path) for path in paths]
+    """Return the last part of each path if they all differ, else the whole paths."""
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    return list(map(str, paths))
 
 
 def tell_apart(configs: Sequence[dict[str, Any]], otherwise: Sequence[str]) -> list[str]:
-    """A name for each config that says how it differs from the others; `otherwise` where they are all alike."""
+    """Return a name for each config that says how it differs from the others.
+
+    Args:
+        configs: as stored in checkpoints.
+        otherwise: names for configs that do not all differ.
+    """
     flat = [dict(_leaves(config)) for config in configs]
-    keys = [
-        key
-        for key in dict.fromkeys(key for one in flat for key in one)
-        if key not in ("name", "model.channels")
-    ]
-    differ = [key for key in keys if len({json.dumps(one.get(key)) for one in flat}) > 1]
-    names = [
-        ", ".join(f"{key.rpartition('.')[2]}={_short(one.get(key))}" for key in differ)
-        for one in flat
-    ]
-    return names if len(set(names)) == len(names) > 1 else list(otherwise)
+    names = [""] * len(flat)
+    for key in _differing_keys(flat):
+        for index, config in enumerate(flat):
+            leaf = key.rpartition(".")[2]
+            separator = ", " if names[index] else ""
+            names[index] += f"{separator}{leaf}={_short(config.get(key))}"
+    distinct = len(names) > 1 and len(set(names)) == len(names)
+    return names if distinct else list(otherwise)
 
 
-def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    parts = [
-        _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-        for key, value in config.items()
-    ]
-    return [leaf for part in parts for leaf in part]
+def _differing_keys(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the keys whose values are not the same in all configs, in the order of the configs."""
+    keys: dict[str, None] = {}
+    for config in configs:
+        keys |= dict.fromkeys(config)
+    differing = []
+    for key in keys:
+        values = {json.dumps(config.get(key)) for config in configs}
+        if len(values) > 1 and key not in NOT_COMPARED:
+            differing.append(key)
+    return differing
+
+
+def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of a nested config with their values."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _short(value: object) -> str:
-    return ("null" if value is None else str(value)).replace("'", "")
+    if value is None:
+        return "null"
+    return str(value).replace("'", "")
 
 
 def find_cases(options: Probe, first: Trained) -> list[Case]:
-    """The labelled cases that the options name; else those that validated the first run.
+    """Return the labelled cases that the options name, or else those that validated the first run.
 
     Raises:
-        SegpipeError: if the dataset is not there, or a case is not in it.
+        SegpipeError: if the dataset does not exist, or a case is not in it.
     """
     assert options.checkpoint is not None
-    data = validate(Data, first.config["data"])
+    data = data_options(first.config["data"])
     if options.data_root is not None:
         data = data.model_copy(update={"root": options.data_root})
     dataset = open_dataset(data)
-    known = {case.name: case for case in (*dataset.cases, *dataset.test) if case.label is not None}
+    labelled: dict[str, Case] = {}
+    for case in (*dataset.cases, *dataset.test):
+        if case.label is not None:
+            labelled[case.name] = case
     names = options.cases or _validated(options.checkpoint[0], dataset.cases, data)
+    cases = []
     for name in names:
-        if name not in known:
-            hint = nearest(name, list(known))
+        if name not in labelled:
+            hint = nearest(name, list(labelled))
             raise ConfigError(
                 f"cases: the dataset in {data.root} has no labelled case {name}.{hint}"
             )
-    for path in options.checkpoint:
-        if learnt := set(names) & set(_side(path, "train")):
+        cases.append(labelled[name])
+    _warn_of_training_cases(options.checkpoint, names)
+    return cases
+
+
+def _warn_of_training_cases(paths: Sequence[Path], names: Sequence[str]) -> None:
+    for path in paths:
+        trained_on = set(names) & set(_side(path, "train"))
+        if trained_on:
+            counts = (len(trained_on), len(names))
             log.warning(
-                "%s was trained on %d of these %d cases, as %s",
-                path,
-                len(learnt),
-                len(names),
-                min(learnt),
+                "%s was trained on %d of these %d cases, as %s", path, *counts, min(trained_on)
             )
-    return [known[name] for name in names]
 
 
 def _side(path: Path, side: str) -> list[str]:
-    """The cases on this side of the run's `split.json`; none where a checkpoint has left its folder."""
+    """Return the cases on one side of the run's `split.json`.
+
+    There are none where the checkpoint was moved out of its run's folder.
+    """
     split = checkpoint.find(path).parent.parent / "split.json"
-    return list(json.loads(split.read_text())[side]) if split.is_file() else []
+    if not split.is_file():
+        return []
+    return list(json.loads(split.read_text(encoding="utf-8"))[side])
 
 
 def _validated(path: Path, cases: Sequence[Case], data: Data) -> list[str]:
-    """Those of the run's `split.json`; where a checkpoint has left its folder, the same split is drawn again."""
-    if names := _side(path, "val"):
+    """Return the cases that validated a run, by its `split.json` or the same split made again."""
+    names = _side(path, "val")
+    if names:
         return names
     split = split_cases(
         cases, file=data.split, folds=data.folds, fold=data.fold, fraction=data.fraction
@@ -152,27 +190,34 @@ def _validated(path: Path, cases: Sequence[Case], data: Data) -> list[str]:
 
 
 def output_folder(options: Probe, name: str) -> Path:
-    """Where to write: what the options say, else a folder of this name in that of the first run."""
+    """Return `options.output`, or a folder of this name in that of the first run."""
     assert options.checkpoint is not None
-    return options.output or checkpoint.find(options.checkpoint[0]).parent.parent / name
+    if options.output is not None:
+        return options.output
+    return checkpoint.find(options.checkpoint[0]).parent.parent / name
 
 
 def same_targets(runs: Sequence[TrainedRun]) -> None:
-    """Refuses runs that were trained to find different labels.
+    """Check that all runs were trained to segment the same labels.
 
     Raises:
-        ConfigError: naming both.
+        ConfigError: naming two that differ.
     """
+    first = runs[0]
     for run in runs[1:]:
-        if (run.plan.labels, run.plan.regions) != (runs[0].plan.labels, runs[0].plan.regions):
+        if (run.plan.labels, run.plan.regions) != (first.plan.labels, first.plan.regions):
             raise ConfigError(
-                f"checkpoint: {run.name} finds {', '.join(run.plan.targets)}, but {runs[0].name} "
-                f"{', '.join(runs[0].plan.targets)}; only networks that find the same can be compared"
+                f"checkpoint: {run.name} segments {', '.join(run.plan.targets)}, but {first.name} "
+                f"{', '.join(first.plan.targets)}; only networks with the same labels can be "
+                "compared"
             )
 
 
 def read_case(case: Case, plan: Plan) -> tuple[PreparedScan, np.ndarray]:
-    """A case as the network sees it, and its truth on the scan's own grid, ids inside.
+    """Return a case as the network sees it, and its truth on the scan's own grid.
+
+    Returns:
+        The prepared scan, and label indices `(X, Y, Z)`.
 
     Raises:
         DataError: if it cannot be used.

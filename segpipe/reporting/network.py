@@ -11,8 +11,17 @@ from segpipe.text import times
 
 log = logging.getLogger("segpipe")
 COLUMNS = [
-    "stage", "channels", "size", "short", "long", "params", "mult-adds", "sees voxels", "sees mm", "MiB",
-]  # fmt: skip
+    "stage",
+    "channels",
+    "size",
+    "short",
+    "long",
+    "params",
+    "mult-adds",
+    "sees voxels",
+    "sees mm",
+    "MiB",
+]
 
 
 def show_network(file: Path, plan: Plan) -> None:
@@ -20,11 +29,13 @@ def show_network(file: Path, plan: Plan) -> None:
 
     Args:
         file: `network.json` of a run.
-        plan: of the run.
+        plan: the run's plan.
     """
     spacing_mm = [plan.spacing_mm[axis] for axis in plan.network_axes]
-    facts = json.loads(file.read_text())
-    rows = [_row(stage, spacing_mm) for stage in facts["stages"]]
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    rows = []
+    for stage in facts["stages"]:
+        rows.append(_row(stage, spacing_mm))
     total = ["all", "", "", "", ""]
     total += [short(facts["parameters"]), short(facts["multiply_adds"]), "", ""]
     total += [f"{facts['saved_mib']:.1f}"]
@@ -34,11 +45,6 @@ def show_network(file: Path, plan: Plan) -> None:
 
 def _row(stage: dict, spacing_mm: list[float | None]) -> list[str]:
     field = stage["receptive_field"]
-    voxels, mm = "?", "?"
-    if field:
-        voxels = times(field)
-        if None not in spacing_mm:
-            mm = times(f"{size * edge:.0f}" for size, edge in zip(field, spacing_mm, strict=True))
     return [
         stage["name"],
         str(stage["channels"]),
@@ -47,7 +53,17 @@ def _row(stage: dict, spacing_mm: list[float | None]) -> list[str]:
         stage["long_skip"],
         short(stage["parameters"]),
         short(stage["multiply_adds"]),
-        voxels,
-        mm,
+        times(field) if field else "?",
+        _in_mm(field, spacing_mm) if field else "?",
         f"{stage['saved_mib']:.1f}",
     ]
+
+
+def _in_mm(field: list[int], spacing_mm: list[float | None]) -> str:
+    """Return a receptive field in mm; `?` where the network keeps each scan's own spacing."""
+    edges = []
+    for voxels, edge_mm in zip(field, spacing_mm, strict=True):
+        if edge_mm is None:
+            return "?"
+        edges.append(f"{voxels * edge_mm:.0f}")
+    return times(edges)

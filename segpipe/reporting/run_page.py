@@ -15,6 +15,7 @@ from segpipe.reporting.page import Link, Page, Picture, Table, embed, write_page
 from segpipe.reporting.plots import BoxPanel, draw_boxes, draw_curves
 from segpipe.reporting.run_record import RunRecord, plain
 from segpipe.reporting.viewer import Viewer, ViewerBudget, make_viewer
+from segpipe.stored import SCHEMA
 from segpipe.terminal import relative_to_cwd
 from segpipe.text import first_line
 from segpipe.training.callbacks.history import CASES
@@ -153,6 +154,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
 def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
     """Return the content of `report.json`."""
     return {
+        "schema": SCHEMA,
         "stopped": stopped or None,
         "summary": [line.to_values() for line in summarise(run.scores)] if run.scores else [],
         "scores": [score.to_values() for score in run.scores],

@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segpipe.metrics import Score
+from segpipe.stored import read_yaml
 from segpipe.training.callbacks.history import CASES, CaseDice
 from segpipe.training.callbacks.phases import Phase, read_phases
 
@@ -28,12 +27,12 @@ class RunRecord:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Return the options of the run."""
-        return yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+        return read_yaml(self.folder / "config.yaml")
 
     @cached_property
     def plan(self) -> dict[str, Any]:
         """Return the plan that was derived from the cases."""
-        return yaml.safe_load((self.folder / "plan.yaml").read_text(encoding="utf-8"))
+        return read_yaml(self.folder / "plan.yaml")
 
     @property
     def labels(self) -> list[str]:
@@ -50,7 +49,8 @@ class RunRecord:
     @cached_property
     def split(self) -> dict[str, list[str]]:
         """Return the names of the cases that train and validate."""
-        return self.json("split.json")
+        split = self.json("split.json")
+        return {part: split[part] for part in ("train", "val")}
 
     @cached_property
     def environment(self) -> dict[str, Any]:

@@ -4,15 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 
-from segpipe.config.compose import validate
-from segpipe.config.train import Train
 from segpipe.device import choose_device, choose_format
 from segpipe.metrics import metrics_of
-from segpipe.plan import Plan
 from segpipe.planning.memory import step_mib
+from segpipe.stored import read_plan, read_train_options, read_yaml
 from segpipe.study.statistics import Difference, Interval, compare, holm, interval, warn_of_few
 from segpipe.study.sweep import Sweep, SweepRun, Variant, metric_table, why_not_comparable
 
@@ -253,9 +250,9 @@ def _spread(tables: Float[np.ndarray, "runs cases labels"]) -> float:
 
 def _cost(variant: Variant) -> Cost:
     run = variant.first_run
-    options = validate(Train, run.config | {"resume": None})
+    options = read_train_options(run.folder / "config.yaml", read_yaml(run.folder / "config.yaml"))
     number_format = choose_format(options.trainer.precision, choose_device(options.trainer.device))
-    plan = Plan.model_validate(yaml.safe_load((run.folder / "plan.yaml").read_text()))
+    plan = read_plan(run.folder / "plan.yaml", run.plan)
     network = run.json("network.json")
     return Cost(
         variant.name,

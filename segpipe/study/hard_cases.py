@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segpipe import checkpoint
-from segpipe.config.compose import validate
-from segpipe.config.train import Data, Train
+from segpipe.config.data import data_options
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import read_labels
 from segpipe.device import choose_device, choose_format
@@ -16,6 +15,7 @@ from segpipe.errors import SegpipeError
 from segpipe.metrics import Score, mean_dice_of, score_case
 from segpipe.prediction.predictor import Predictor
 from segpipe.reporting.rendering import draw_prediction
+from segpipe.stored import read_train_options, read_yaml
 from segpipe.study.sweep import SweepRun, Variant
 from segpipe.terminal import progress_bar
 
@@ -78,12 +78,13 @@ def _first_runs(variant: Variant, cases: Sequence[str]) -> dict[str, SweepRun]:
 
 
 def _draw(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
-    options = validate(Train, run.config | {"resume": None})
+    file = run.folder / "config.yaml"
+    options = read_train_options(file, read_yaml(file))
     device = choose_device(options.trainer.device)
     trained = checkpoint.load(run.folder)
     number_format = choose_format(options.trainer.precision, device)
     predictor = Predictor.of(trained, device, number_format)
-    dataset = open_dataset(validate(Data, run.config["data"]))
+    dataset = open_dataset(data_options(run.config["data"]))
     case = next(case for case in dataset.cases if case.name == name)
     prediction = predictor.predict(case.images)
     truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segpipe.config.train import Study
+from segpipe.config.train import ComparisonOptions
 from segpipe.files import write_table, write_text
 from segpipe.metrics import metrics_of
 from segpipe.reporting.page import (
@@ -83,7 +83,7 @@ class StudyPage(Page):
     files: Sequence[Link]
 
 
-def report(folder: Path, options: Study) -> Evidence | None:
+def report(folder: Path, options: ComparisonOptions) -> Evidence | None:
     """Write `study.html`, `study.md`, `study.csv` and `study/*.png`, and print the findings.
 
     Args:
@@ -112,7 +112,7 @@ def report(folder: Path, options: Study) -> Evidence | None:
     return evidence
 
 
-def _page(evidence: Evidence, options: Study, folder: Path) -> StudyPage:
+def _page(evidence: Evidence, options: ComparisonOptions, folder: Path) -> StudyPage:
     sweep = evidence.sweep
     pictures = folder / "study"
     runs = sum(len(variant.runs) for variant in sweep.variants)

@@ -13,10 +13,11 @@ from jaxtyping import Float
 
 from segpipe.cli import FAILURE
 from segpipe.config.compose import chosen, defaults, sweep_jobs
-from segpipe.config.resume import SHOWN, is_done
 from segpipe.errors import ConfigError
 from segpipe.metrics import Score
 from segpipe.reporting.run_record import RunRecord
+from segpipe.resume import is_done
+from segpipe.stored import read_config, read_yaml
 
 REPEATS = ("seed", "data.fold")  # keys that repeat a variant, rather than making another one
 Repeat = tuple[str, ...]  # the overrides of `REPEATS`
@@ -36,10 +37,9 @@ class SweepRun(RunRecord):
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Return the options, with the defaults of display options that an older run lacks."""
-        usual = defaults("train")
-        stored = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
-        return {key: usual[key] for key in SHOWN} | stored
+        """Return the options as plain values, as the present schema has them."""
+        file = self.folder / "config.yaml"
+        return read_config(file, read_yaml(file))
 
 
 @dataclass(frozen=True)

@@ -1,83 +1,177 @@
-"""The loss of a batch of patches: Dice and cross-entropy, over labels or over regions (Isensee 2021)."""
+"""The loss of a batch of patches: a weighted sum of registered terms, over labels or over regions.
+
+A term is a function registered with `@LOSSES.register`, here or in an extension file:
+
+    @LOSSES.register("squared_error", help="mean squared error of the probabilities")
+    def squared_error(
+        probabilities: Float[Tensor, "b k *space"],
+        truth: Float[Tensor, "b k *space"],
+        logits: Float[Tensor, "b k *space"],
+        known: Bool[Tensor, "b 1 *space"],
+        exclusive: bool,
+    ) -> Float[Tensor, ""]:
+        return mean_of_known((probabilities - truth) ** 2, known)
+
+Args of every term:
+    probabilities: softmax (labels) or sigmoid (regions) of `logits`; 0 in unannotated voxels.
+    truth: 0 or 1 per label or region; 0 in unannotated voxels.
+    logits: as the network gives them, in float32.
+    known: False in unannotated voxels, which must not count (Cicek 2016).
+    exclusive: True where labels exclude one another and channel 0 is the background; False for
+        regions, which may overlap and have no background.
+
+Its weight is the key of its name in the config's group `loss`.
+"""
+
+from collections.abc import Callable, Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from monai.losses.dice import DiceLoss
 from monai.networks.utils import one_hot
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import cross_entropy as softmax_cross_entropy
 
-from segpipe.config.train import Optim
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
+from segpipe.registry import LOSSES
+
+LossTerm = Callable[[Tensor, Tensor, Tensor, Tensor, bool], Tensor]
+FOCUS = 2.0  # gamma of the focal loss, the value that Lin 2017 recommends
+
+
+@LOSSES.register("dice", help="soft Dice over the whole batch, without background (Milletari 2016)")
+def dice(
+    probabilities: Float[Tensor, "b k *space"],
+    truth: Float[Tensor, "b k *space"],
+    logits: Float[Tensor, "b k *space"],
+    known: Bool[Tensor, "b 1 *space"],
+    exclusive: bool,
+) -> Float[Tensor, ""]:
+    """Return 1 minus the mean soft Dice of the labels or regions."""
+    return DiceLoss(include_background=not exclusive, batch=True)(probabilities, truth)
+
+
+@LOSSES.register("cross_entropy", help="mean cross-entropy of the annotated voxels")
+def cross_entropy(
+    probabilities: Float[Tensor, "b k *space"],
+    truth: Float[Tensor, "b k *space"],
+    logits: Float[Tensor, "b k *space"],
+    known: Bool[Tensor, "b 1 *space"],
+    exclusive: bool,
+) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy over voxels, and over regions where they overlap."""
+    return mean_of_known(_entropies(logits, truth, exclusive), known)
+
+
+@LOSSES.register("focal", help="cross-entropy with less weight on easy voxels (Lin 2017, gamma 2)")
+def focal(
+    probabilities: Float[Tensor, "b k *space"],
+    truth: Float[Tensor, "b k *space"],
+    logits: Float[Tensor, "b k *space"],
+    known: Bool[Tensor, "b 1 *space"],
+    exclusive: bool,
+) -> Float[Tensor, ""]:
+    """Return the mean of `(1 - p)^2 * -log(p)`, where p is the probability of the truth."""
+    if exclusive:
+        of_truth = (probabilities * truth).sum(1, keepdim=True)
+    else:
+        of_truth = probabilities * truth + (1 - probabilities) * (1 - truth)
+    entropies = _entropies(logits, truth, exclusive)
+    return mean_of_known((1 - of_truth) ** FOCUS * entropies, known)
+
+
+def mean_of_known(
+    values: Float[Tensor, "b c *space"], known: Bool[Tensor, "b 1 *space"]
+) -> Float[Tensor, ""]:
+    """Return the mean over annotated voxels and channels; 0 where no voxel is annotated."""
+    number = known.sum() * values.shape[1]
+    return (values * known).sum() / number.clamp(min=1)
 
 
 class SegmentationLoss(nn.Module):
-    """Soft Dice over the whole batch (Milletari 2016; the background left out) plus cross-entropy, each weighted.
+    """A weighted sum of registered terms.
 
-    Voxels that nobody has annotated count in neither (Cicek 2016). Labels that exclude one another are compared by
-    softmax, overlapping regions each by its own sigmoid.
+    Labels that exclude one another are compared by softmax, overlapping regions each by its own
+    sigmoid. Unannotated voxels count in no term.
 
     Args:
-        plan: which labels or regions there are.
-        options: the weights of both terms.
+        plan: the labels or regions.
+        weights: weight of each term by registered name; terms of weight 0 are not computed.
+
+    Raises:
+        ConfigError: if a name is not registered.
     """
 
-    def __init__(self, plan: Plan, options: Optim) -> None:
+    def __init__(self, plan: Plan, weights: Mapping[str, float]) -> None:
         super().__init__()
-        self.regions, self.ignores, self.options = plan.regions, plan.ignore is not None, options
-        self.dice = DiceLoss(include_background=self.regions is not None, batch=True)
+        self.regions = plan.regions
+        self.ignores = plan.ignore is not None
+        self.weights = {name: weight for name, weight in weights.items() if weight > 0}
+        self.functions: dict[str, LossTerm] = {name: LOSSES[name] for name in self.weights}
 
     def forward(
         self, logits: Float[Tensor, "b k *space"] | list[Float[Tensor, "b k *_"]], label: Tensor
     ) -> Float[Tensor, ""]:
-        """The sum of the terms."""
+        """Return the sum of the weighted terms; arguments as of `terms`."""
         return torch.stack(list(self.terms(logits, label).values())).sum()
 
     def terms(self, logits: Tensor | list[Tensor], label: Tensor) -> dict[str, Tensor]:
-        """Each term, weighted, of logits of one size or, under deep supervision, of several.
+        """Return each weighted term by name.
 
-        Of several sizes each weighs half of the next finer one.
+        Under deep supervision each resolution weighs half of the next finer one; the weights of
+        all resolutions sum to 1.
 
         Args:
-            logits: one per label or region, or a list of such, finest first.
-            label: ids inside, `(b, 1, *space)`.
+            logits: `(B, K, *spatial)` with one channel per label or region, or a list of such,
+                finest first.
+            label: label indices, `(B, 1, *spatial)`; `IGNORED` where nobody has annotated.
         """
         outputs = [logits] if isinstance(logits, Tensor) else logits
-        weights = [0.5**level for level in range(len(outputs))]
-        sizes = [self._of_one_size(output.float(), _resized(label, output)) for output in outputs]
-        return {
-            name: torch.stack(
-                [
-                    weight / sum(weights) * of[name]
-                    for weight, of in zip(weights, sizes, strict=True)
-                ]
-            ).sum()
-            for name in sizes[0]
-        }
+        total = sum(0.5**level for level in range(len(outputs)))
+        sums = dict.fromkeys(self.weights, torch.zeros((), device=label.device))
+        for level, output in enumerate(outputs):
+            share = 0.5**level / total
+            terms = self._at_one_resolution(output.float(), _resized(label, output))
+            for name, term in terms.items():
+                sums[name] = sums[name] + share * self.weights[name] * term
+        return sums
 
-    def _of_one_size(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+    def _at_one_resolution(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """Return the unweighted terms for logits and labels of one size."""
         known = label != IGNORED
-        label = label * known if self.ignores else label
-        if self.regions is None:
-            probable, truth = torch.softmax(logits, 1), one_hot(label, logits.shape[1])
-            entropies = cross_entropy(logits, label[:, 0].long(), reduction="none")[:, None]
-        else:
-            inside = [
-                torch.isin(label, torch.tensor(ids, device=label.device))
-                for ids in self.regions.values()
-            ]
-            probable, truth = torch.sigmoid(logits), torch.cat(inside, 1).float()
-            entropies = binary_cross_entropy_with_logits(logits, truth, reduction="none")
         if self.ignores:
-            probable, truth = probable * known, truth * known
-            entropy = (entropies * known).sum() / (known.expand_as(entropies).sum().clamp(min=1))
-        else:
-            entropy = entropies.mean()
-        dice, weight = self.dice(probable, truth), self.options
-        return {"Dice": weight.dice * dice, "cross-entropy": weight.cross_entropy * entropy}
+            label = label * known
+        probabilities, truth = self._compared(logits, label)
+        if self.ignores:
+            probabilities = probabilities * known
+            truth = truth * known
+        exclusive = self.regions is None
+        terms = {}
+        for name, function in self.functions.items():
+            terms[name] = function(probabilities, truth, logits, known, exclusive)
+        return terms
+
+    def _compared(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities and one-hot truth, `(B, K, *spatial)` each."""
+        if self.regions is None:
+            return torch.softmax(logits, 1), one_hot(label, logits.shape[1])
+        masks = []
+        for indices in self.regions.values():
+            masks.append(torch.isin(label, torch.tensor(indices, device=label.device)))
+        return torch.sigmoid(logits), torch.cat(masks, 1).float()
 
 
-def _resized(label: Tensor, like: Tensor) -> Tensor:
-    same = label.shape[2:] == like.shape[2:]
-    return label if same else interpolate(label, like.shape[2:], mode="nearest-exact")
+def _entropies(logits: Tensor, truth: Tensor, exclusive: bool) -> Tensor:
+    """Return the cross-entropy per voxel `(B, 1, *spatial)`, or per voxel and region."""
+    if exclusive:
+        return softmax_cross_entropy(logits, truth.argmax(1), reduction="none")[:, None]
+    return binary_cross_entropy_with_logits(logits, truth, reduction="none")
+
+
+def _resized(label: Tensor, output: Tensor) -> Tensor:
+    """Return the label at the resolution of an output, by nearest neighbour."""
+    if label.shape[2:] == output.shape[2:]:
+        return label
+    return interpolate(label, output.shape[2:], mode="nearest-exact")

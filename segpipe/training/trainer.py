@@ -1,5 +1,9 @@
 """Lightning's trainer of a run: when it validates, what it keeps, and its callbacks."""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,9 @@ from segpipe.training.callbacks.interrupt import Interrupt
 from segpipe.training.callbacks.phases import PhaseTimer
 from segpipe.training.callbacks.progress import RunProgress
 from segpipe.training.callbacks.step_timer import StepTimer
-from segpipe.training.schedule import Budget
+from segpipe.training.task import SegmentationTask
 
+LOG_INTERVAL = 10  # optimiser steps
 PRECISION: dict[NumberFormat, Any] = {
     "float32": "32-true",
     "bf16": "bf16-mixed",
@@ -26,34 +31,47 @@ PRECISION: dict[NumberFormat, Any] = {
 
 
 def make_trainer(
-    options: Train,
-    budget: Budget,
-    folder: Path,
-    device: torch.device,
-    number_format: NumberFormat,
-    phases: PhaseTimer,
-    logger: Logger,
+    task: SegmentationTask, folder: Path, device: torch.device, phases: PhaseTimer, logger: Logger
 ) -> pl.Trainer:
-    """Return the trainer that ends with the budget and leaves its files in `folder`."""
+    """Return the trainer that ends with the task's budget.
+
+    Args:
+        task: the network with its options and budget.
+        folder: the run's folder, in which all files are left.
+        device: the device that trains.
+        phases: measures the time of the phases of the run.
+        logger: shows the run while it goes on.
+    """
+    options = task.options
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
-        precision=PRECISION[number_format],
+        precision=PRECISION[task.number_format],
         max_epochs=-1,
-        val_check_interval=budget.validation_interval(options.trainer.validations),
+        val_check_interval=task.budget.validation_interval(options.trainer.validations),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=options.optim.clip,
         callbacks=_callbacks(options, folder, phases),
         logger=logger,
-        log_every_n_steps=min(10, options.trainer.steps_per_epoch),
+        log_every_n_steps=min(LOG_INTERVAL, options.trainer.steps_per_epoch),
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
     )
 
 
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Hide Lightning's banner, and a warning of its own call into torch, and nothing else."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        yield
+
+
 def _callbacks(options: Train, folder: Path, phases: PhaseTimer) -> list[Callback]:
+    """Return the callbacks in the order in which Lightning calls them."""
     checkpoints = folder / "checkpoints"
     callbacks: list[Callback] = [Timer()]
     if options.optim.ema is not None:

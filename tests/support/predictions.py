@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segpipe.config.compose import defaults, validate
+from segpipe.config.compose import defaults
 from segpipe.config.predict import Predict
+from segpipe.config.validation import validate
 from segpipe.metrics import Score
 from segpipe.prediction.records import ScanRecord
 

@@ -68,7 +68,7 @@ def done(folder: Path) -> Path:
         Image.fromarray(np.zeros((40, 90, 3), np.uint8)).save(folder / "network.png")
     (folder / "network.json").write_text(json.dumps({"parameters": 1234, "stages": []}))
     (folder / "doctor.csv").write_text(
-        f"case,severity,kind,problem,mend\nt2,warning,spacing,{HOSTILE} is odd,look at it\n"
+        f"case,severity,kind,problem,remedy\nt2,warning,spacing,{HOSTILE} is odd,look at it\n"
     )
     (folder / "stages.json").write_text(
         json.dumps([{"name": "training", "seconds": 12.5, "memory_mib": 700.0, "device_mib": None}])

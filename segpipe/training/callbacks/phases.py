@@ -1,4 +1,4 @@
-"""How long each stage of a run takes, and the most memory that was in use until its end: `stages.json`."""
+"""Duration of each phase of a run, and the peak of memory by its end: `stages.json`."""
 
 import json
 import sys
@@ -11,22 +11,25 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from segpipe.files import write_text
+from segpipe.files import write_json
 
 FILE = "stages.json"
 MIB = 2**20
-PREPARING, TRAINING, VALIDATING = "preparing cases", "training", "validating"
+PREPARING = "preparing cases"
+TRAINING = "training"
+VALIDATING = "validating"
 
 
 @dataclass
 class Phase:
-    """A stage of a run, all of its parts together.
+    """A phase of a run, all of its parts together.
 
     Attributes:
         name: what is done in it.
-        seconds: wall time, without that of stages inside it.
-        memory_mib: the most that the process had in memory until its end; None where the system does not say.
-        device_mib: the most that tensors took of the GPU's memory until its end; None without a GPU.
+        seconds: wall time, without that of phases inside it.
+        memory_mib: peak memory of the process by its end, in MiB; None where the system does not
+            say.
+        device_mib: peak memory of tensors on the GPU by its end, in MiB; None without a GPU.
     """
 
     name: str
@@ -36,7 +39,7 @@ class Phase:
 
 
 class PhaseTimer(pl.Callback):
-    """Takes the time of stages, of which one may lie inside another; a resumed run's add to those before.
+    """A stopwatch of phases, which may lie inside one another; a resumed run's add to those before.
 
     Args:
         folder: the run's folder, where `stages.json` is kept.
@@ -44,64 +47,67 @@ class PhaseTimer(pl.Callback):
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / FILE
-        self.known = {one.name: one for one in read_phases(folder)}
-        self.open: list[str] = []
-        self.since = time.perf_counter()
+        self.phases = {phase.name: phase for phase in read_phases(folder)}
+        self.running: list[str] = []  # names of the phases that have begun, the innermost last
+        self.charged_until = time.perf_counter()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Takes the time of what is done inside, ended by an error or not."""
-        depth = len(self.open)
+        """Measure what is done inside, whether or not an error ends it."""
+        depth = len(self.running)
         self.begin(name)
         try:
             yield
         finally:
             self._charge()
-            del self.open[depth:]  # those inside that an error has left open too
+            del self.running[depth:]  # those inside that an error has left running too
 
     def begin(self, name: str) -> None:
-        """From here on time belongs to this stage, until its end."""
+        """Let time belong to this phase until its end."""
         self._charge()
-        self.open.append(name)
+        self.running.append(name)
 
     def end(self) -> None:
-        """Time belongs again to the stage around the one that ends here."""
+        """Let time belong again to the phase around the innermost one."""
         self._charge()
-        self.open.pop()
+        self.running.pop()
 
     def save(self) -> None:
-        """Writes what is known so far."""
+        """Write what is measured so far."""
         self._charge()
-        write_text(
-            self.file, json.dumps([asdict(one) for one in self.known.values()], indent=1) + "\n"
-        )
+        write_json(self.file, [asdict(phase) for phase in self.phases.values()])
 
     def _charge(self) -> None:
+        """Add the time since the last call to the innermost phase."""
         now = time.perf_counter()
-        if self.open:
-            phase = self.known.setdefault(self.open[-1], Phase(self.open[-1]))
-            phase.seconds += now - self.since
-            phase.memory_mib, phase.device_mib = _process_mib(), _device_mib()
-        self.since = now
+        if self.running:
+            name = self.running[-1]
+            phase = self.phases.setdefault(name, Phase(name))
+            phase.seconds += now - self.charged_until
+            phase.memory_mib = _process_mib()
+            phase.device_mib = _device_mib()
+        self.charged_until = now
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ends what comes before the first step; training takes its place."""
+        """Let training take the place of what comes before the first step."""
         self._charge()
-        self.open[-1] = TRAINING
+        self.running[-1] = TRAINING
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keeps the time of validations apart."""
+        """Begin a validation inside the training."""
         self.begin(VALIDATING)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Goes back to training."""
+        """Go back to training."""
         self.end()
 
 
 def read_phases(folder: Path) -> list[Phase]:
-    """What is known of the stages of the run in this folder."""
+    """Return the phases of the run in this folder; none where it has no `stages.json`."""
     file = folder / FILE
-    return [Phase(**row) for row in json.loads(file.read_text())] if file.is_file() else []
+    if not file.is_file():
+        return []
+    return [Phase(**row) for row in json.loads(file.read_text())]
 
 
 def _process_mib() -> float | None:
@@ -109,8 +115,8 @@ def _process_mib() -> float | None:
         return None
     import resource  # which Windows does not have
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / MIB if sys.platform == "darwin" else most / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak / 1024
 
 
 def _device_mib() -> float | None:

@@ -1,6 +1,5 @@
-"""What a step of a run costs in time, so that variants can be compared by it too."""
+"""Wall time of a step, by which variants can be compared too: `cost.json`."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -8,21 +7,24 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from segpipe.files import write_text
+from segpipe.files import write_json
 
 FILE = "cost.json"
 
 
 class StepTimer(pl.Callback):
-    """Writes `cost.json`: the median of the wall time of this process's steps, cutting of patches included, in seconds.
+    """A stopwatch of steps, which writes the median of this process's steps, in seconds.
+
+    The time of a step includes that of cutting its patches.
 
     Args:
-        folder: the run's folder.
+        folder: the run's folder, where `cost.json` is written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.file, self.seconds = folder / FILE, list[float]()
-        self.last: float | None = None
+        self.file = folder / FILE
+        self.seconds: list[float] = []
+        self.last_end: float | None = None
 
     def on_train_batch_end(
         self,
@@ -32,20 +34,18 @@ class StepTimer(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Takes the time since the end of the step before."""
+        """Measure the time since the end of the step before."""
         now = time.perf_counter()
-        if self.last is not None:
-            self.seconds.append(now - self.last)
-        self.last = now
+        if self.last_end is not None:
+            self.seconds.append(now - self.last_end)
+        self.last_end = now
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leaves the time of a validation out."""
-        self.last = None
+        """Leave the time of a validation out."""
+        self.last_end = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the median so far, and leaves the time between epochs out."""
-        self.last = None
+        """Write the median so far, and leave the time between epochs out."""
+        self.last_end = None
         if self.seconds:
-            write_text(
-                self.file, json.dumps({"seconds_per_step": float(np.median(self.seconds))}) + "\n"
-            )
+            write_json(self.file, {"seconds_per_step": float(np.median(self.seconds))})

@@ -1,0 +1,122 @@
+"""The options of a dataset; `conf/data/*.yaml` holds their values."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    Tag,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
+
+from segpipe.config.section import OneOf, Section
+from segpipe.registry import LAYOUTS
+
+
+class Phantom(Section):
+    """The generated dataset."""
+
+    dims: Literal[2, 3] = Field(description="3 for volumes (NIfTI), 2 for images (PNG)")
+    modality: Literal["MRI", "CT"] = Field(
+        description="CT: Hounsfield units, slices four times as thick as voxels are wide, label "
+        "ids 0, 1, 2, 4"
+    )
+    train: PositiveInt = Field(description="cases to train and validate on")
+    test: NonNegativeInt = Field(description="cases kept for predict.py")
+    seed: NonNegativeInt = Field(description="another seed, another anatomy")
+
+    @model_validator(mode="after")
+    def _ct_is_3d(self) -> "Phantom":
+        if self.modality == "CT" and self.dims == 2:
+            raise ValueError(
+                "data.phantom.modality=CT is drawn in 3D only: give data.phantom.dims=3"
+            )
+        return self
+
+
+class Data(Section):
+    """Where the cases are, and which of them train."""
+
+    layout: Annotated[str, OneOf(LAYOUTS)] = Field(
+        description="how the dataset lies on disk (data/README.md draws each)"
+    )
+    root: Path | None = Field(
+        description="folder of the dataset; for a table, the CSV or JSON file or its folder"
+    )
+    image_folder: str = Field(description="name of the image folder (layout folder)")
+    label_folder: str = Field(description="name of the label folder (layout folder)")
+    labels: dict[str, NonNegativeInt] | None = Field(
+        description="label ids on disk, as {background:0,liver:1}; null = what the dataset "
+        "declares or holds"
+    )
+    regions: dict[str, list[PositiveInt]] | None = Field(
+        description="overlapping regions to learn in place of the labels, each a union of label "
+        "ids, outermost first, as {whole:[1,2,3],core:[2,3]}: one sigmoid each; null = labels "
+        "exclude one another (softmax)"
+    )
+    ignore_label: PositiveInt | None = Field(
+        description="id on disk of voxels that nobody has annotated: neither learnt nor scored; "
+        "null = there are none"
+    )
+    split: Path | None = Field(
+        description="JSON file {train: [...], val: [...]} of case names, or a list of such"
+    )
+    folds: int = Field(ge=2, description="number of cross-validation folds")
+    fold: NonNegativeInt | None = Field(
+        description="the fold that validates, from 0, or the entry of data.split; the plan is "
+        "then made of all cases, so that predict.py can average the folds; null = data.fraction"
+    )
+    fraction: float = Field(
+        ge=0, le=1, description="share of the cases that validates without a fold or a split"
+    )
+    slice_axis: Literal[0, 1, 2] | None = Field(
+        description="2D networks: axis of the volume that is cut into slices (0 left-right, "
+        "1 back-front, 2 foot-head); null = the largest spacing"
+    )
+    cache: Path = Field(
+        description="folder for prepared cases, shared by all runs; what is missing in it is "
+        "prepared again"
+    )
+    workers: NonNegativeInt | None = Field(
+        description="processes that cut and augment patches; 0 = none beside the training; null "
+        "= 0 on a CPU, where they would compete with the network, else one per core but one, at "
+        "most 8"
+    )
+
+    @field_validator("root")
+    @classmethod
+    def _has_a_root(cls, root: Path | None) -> Path:
+        if root is None:
+            raise ValueError("data.root is missing: name the dataset's folder, as in data.root=DIR")
+        return root
+
+
+class PhantomData(Data):
+    """The generated dataset: where it is written, and what it holds."""
+
+    phantom: Phantom
+
+
+def _kind(values: Any) -> str:
+    layout = values.get("layout") if isinstance(values, dict) else values.layout
+    return "(phantom)" if layout == "phantom" else "(files)"
+
+
+DataChoice = Annotated[
+    Annotated[Data, Tag("(files)")] | Annotated[PhantomData, Tag("(phantom)")],
+    Discriminator(_kind),
+]
+
+
+def data_options(values: dict[str, Any]) -> Data:
+    """Return the options of a dataset, as a run's config holds them.
+
+    Raises:
+        pydantic.ValidationError: if they are not such options.
+    """
+    return TypeAdapter(DataChoice).validate_python(values)

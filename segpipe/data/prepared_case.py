@@ -1,0 +1,151 @@
+"""Training cases in model space, prepared once and cached on disk."""
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.transforms.utils import map_classes_to_indices
+from torch import Tensor
+
+from segpipe.data import cache
+from segpipe.data.cases import Case
+from segpipe.data.loading import load
+from segpipe.data.prepare import model_space, prepare_scan, read_labels
+from segpipe.errors import DataError
+from segpipe.io.volumes import read_grid
+from segpipe.plan import Plan
+from segpipe.terminal import progress_bar
+
+log = logging.getLogger("segpipe")
+MOST_INDICES = 100_000  # voxels remembered per label: enough to centre patches on
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A training case in model space.
+
+    Attributes:
+        image: shape `(c, x, y, z)`, normalised, float32.
+        label: shape `(1, x, y, z)`, label indices, uint8.
+        indices: per label the flat indices of its voxels, of at most 100,000 of them.
+    """
+
+    image: Tensor
+    label: Tensor
+    indices: list[np.ndarray]
+
+    def save(self, entry: Path) -> None:
+        """Write the case into the cache.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        arrays = {
+            "image": self.image.numpy(),
+            "label": self.label.numpy(),
+            "ends": np.cumsum(list(map(len, self.indices))),
+            "indices": np.concatenate(self.indices),
+        }
+        cache.write_entry(entry, arrays)
+
+    @classmethod
+    def load(cls, entry: Path) -> "PreparedCase":
+        """Return the case that `save` wrote; voxels are read from disk when they are used.
+
+        Raises:
+            DataError: if it does not exist any more.
+        """
+        arrays = cache.read_entry(entry)
+        if arrays is None:
+            raise DataError(
+                f"{entry}: this prepared case is gone; go on with resume=RUN, which prepares it "
+                "again"
+            )
+        indices = np.split(arrays["indices"], arrays["ends"][:-1])
+        return cls(torch.from_numpy(arrays["image"]), torch.from_numpy(arrays["label"]), indices)
+
+
+def prepare_case(case: Case, plan: Plan) -> PreparedCase:
+    """Read a training case and bring it into model space.
+
+    Raises:
+        DataError: if a file cannot be used.
+    """
+    scan = prepare_scan(case.images, plan, load)
+    label = model_space(plan).labels_to_model(read_labels(case, plan, scan.grid))
+    indices = map_classes_to_indices(label, len(plan.labels), max_samples_per_class=MOST_INDICES)
+    return PreparedCase(scan.image, label, list(map(np.asarray, indices)))
+
+
+def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
+    """Prepare the cases that are not yet in the cache, and return the entries of all.
+
+    Args:
+        cases: with labels.
+        plan: of the run.
+        folder: of the cache.
+
+    Raises:
+        DataError: if a case cannot be used, or the disk has no room for what is to be prepared.
+    """
+    cache.remove_abandoned(folder)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        entries = list(threads.map(lambda case: _entry_path(case, plan, folder), cases))
+        missing: dict[Path, Case] = {}
+        for entry, case in zip(entries, cases, strict=True):
+            if cache.read_entry(entry) is None:
+                missing[entry] = case
+        if missing:
+            _check_room(list(missing.values()), len(cases), plan, folder)
+
+        def prepare(entry: Path) -> None:
+            prepare_case(missing[entry], plan).save(entry)
+
+        with progress_bar() as bar:
+            preparing = bar.add_task("preparing cases", total=len(missing), note="")
+            for _ in threads.map(prepare, missing):
+                bar.advance(preparing)
+    return entries
+
+
+def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
+    """Return the cache's entry for a case, named after all that the prepared arrays depend on."""
+    assert case.label is not None
+    foreground = plan.foreground if "ct" in plan.normalise else None
+    return cache.entry_path(
+        folder,
+        case.files,
+        "prepared",
+        plan.spacing_mm,
+        plan.normalise,
+        foreground,
+        list(plan.labels.values()),
+        plan.ignore,
+    )
+
+
+def _check_room(missing: Sequence[Case], total: int, plan: Plan, folder: Path) -> None:
+    """Check that the disk has room for the cases that are still to be prepared."""
+    space = model_space(plan)
+    voxels = 0.0
+    for case in missing:
+        voxels += float(np.prod(space.shape(read_grid(case.images[0]))))
+    bytes_per_voxel = 4 * len(plan.channels) + 1
+    needed = voxels * bytes_per_voxel / MIB
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / MIB
+    log.info(
+        "cache: %d of %d cases to prepare, %.0f MiB in %s", len(missing), total, needed, folder
+    )
+    if needed > free:
+        raise DataError(
+            f"{folder}: the prepared cases need {needed:.0f} MiB, but only {free:.0f} MiB are free:"
+            " make room, name another folder by data.cache, or give a coarser plan.spacing"
+        )

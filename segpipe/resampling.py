@@ -1,0 +1,145 @@
+"""Resample volumes; decide labels on a finer or coarser grid row by row, in bounded memory."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+BLOCK_VOXELS = 2**24  # of the scan's grid that are decided at once: 64 MiB for each array
+# Receives a range of rows of the scan's field of view (along an axis of RAS+) and their
+# probabilities, one class after the other; hands the classes on.
+ProbabilityObserver = Callable[[slice, Iterable[Tensor]], Iterable[Tensor]]
+
+
+def resize(volume: Tensor, shape: tuple[int, int, int], mode: str) -> Tensor:
+    """Return a volume `(c, x, y, z)` resampled to a shape over the same field of view, edge to edge.
+
+    A volume that has the shape already is returned as it is, in its own type.
+    """
+    if tuple(volume.shape[1:]) == shape:
+        return volume
+    corners = None if mode.startswith("nearest") else False
+    return F.interpolate(volume[None].float(), shape, mode=mode, align_corners=corners)[0]
+
+
+class NativeLabels:
+    """The labels of a scan's grid, decided as the probabilities of model space arrive in slabs.
+
+    Probabilities are interpolated, not logits or labels, class by class under a running maximum.
+    There is never an array of all classes on the scan's grid, nor on model space's.
+
+    Args:
+        shape: of the scan's grid, in RAS+ order.
+        model_shape: of model space.
+        axis: of RAS+ along which the slabs follow one another.
+        ids: of overlapping regions, the label that each paints over those before it; None where
+            labels exclude one another.
+        observer: sees the probabilities on the scan's grid.
+
+    Attributes:
+        labels: shape `(x, y, z)` in RAS+ order, uint8; complete after the last slab.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        model_shape: tuple[int, int, int],
+        axis: int,
+        ids: Sequence[int] | None,
+        observer: ProbabilityObserver | None,
+    ) -> None:
+        self.shape = shape
+        self.axis = axis
+        self.ids = ids
+        self.observer = observer
+        self.lower, self.upper, self.weight = _neighbours(shape[axis], model_shape[axis])
+        self.labels = torch.empty(0)
+        self.rows = torch.empty(0)  # of model space, as far as they are still needed
+        self.first = 0  # number of the first of them
+        self.decided = 0  # rows of the scan's grid
+
+    def add(self, slab: Float[Tensor, "k x y z"]) -> None:
+        """Add the next rows of model space, and decide all rows of the scan that they complete."""
+        along = self.axis + 1
+        if not self.labels.numel():
+            self.labels = torch.zeros(self.shape, dtype=torch.uint8, device=slab.device)
+            self.rows = slab.narrow(along, 0, 0)
+        self.rows = torch.cat([self.rows, slab], along) if self.rows.shape[along] else slab
+        available = self.first + self.rows.shape[along]
+        ready = int(torch.searchsorted(self.upper, available))
+        step = max(1, BLOCK_VOXELS * self.shape[self.axis] // math.prod(self.shape))
+        for begin in range(self.decided, ready, step):
+            self._decide(slice(begin, min(begin + step, ready)))
+        self.decided = ready
+        needed = int(self.lower[ready]) if ready < len(self.lower) else available
+        first = min(needed, available)
+        self.rows = self.rows.narrow(along, first - self.first, available - first)
+        self.first = first
+
+    def _decide(self, block: slice) -> None:
+        """Decide some rows of the scan's grid."""
+        classes: Iterable[Tensor] = self._interpolated(block)
+        if self.observer is not None:
+            classes = self.observer(block, classes)
+        decided = most_probable(classes, self.ids)
+        self.labels.narrow(self.axis, block.start, block.stop - block.start).copy_(decided)
+
+    def _interpolated(self, block: slice) -> Iterator[Float[Tensor, "x_ y_ z_"]]:
+        """Yield the probabilities of these rows, interpolated class by class."""
+        shape = list(self.shape)
+        shape[self.axis] = block.stop - block.start
+        lower = self.lower[block] - self.first
+        upper = self.upper[block] - self.first
+        for rows in self.rows:
+            yield _interpolate(rows, self.axis, lower, upper, self.weight[block], shape)
+
+
+def most_probable(
+    classes: Iterable[Float[Tensor, "x y z"]], ids: Sequence[int] | None
+) -> Integer[Tensor, "x y z"]:
+    """Return the number of the most probable class, or the id of the last region above 0.5."""
+    labels = torch.empty(0)
+    best = torch.empty(0)
+    for number, probability in enumerate(classes):
+        if number == 0:
+            labels = torch.zeros_like(probability, dtype=torch.uint8)
+            best = probability
+        if ids is not None:
+            labels[probability > 0.5] = ids[number]
+        elif number > 0:
+            labels[probability > best] = number
+            best = torch.maximum(best, probability)
+    return labels
+
+
+def _neighbours(size: int, model_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for each of `size` rows the two model rows that it lies between, and its weight.
+
+    The weight is that of the upper one.
+    """
+    rows = torch.arange(size, dtype=torch.float64)
+    position = ((rows + 0.5) * model_size / size - 0.5).clamp(0, model_size - 1)
+    lower = position.long()
+    return lower, (lower + 1).clamp(max=model_size - 1), (position - lower).float()
+
+
+def _interpolate(
+    volume: Float[Tensor, "x y z"],
+    axis: int,
+    lower: Tensor,
+    upper: Tensor,
+    weight: Tensor,
+    shape: Sequence[int],
+) -> Float[Tensor, "x_ y_ z_"]:
+    """Return one class, trilinearly interpolated: first along `axis`, then in the plane."""
+    device = volume.device
+    rows = volume.index_select(axis, lower.to(device))
+    if weight.any():
+        broadcast = [1, 1, 1]
+        broadcast[axis] = -1
+        weights = weight.to(device).reshape(broadcast)
+        rows = rows.lerp(volume.index_select(axis, upper.to(device)), weights)
+    return resize(rows[None], (shape[0], shape[1], shape[2]), "trilinear")[0]

@@ -1,0 +1,106 @@
+"""Go on with a run or a sweep that was stopped, with the config that it began with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from segpipe.config.compose import sweep_overrides
+from segpipe.errors import ConfigError
+from segpipe.stored import read_config, read_yaml
+
+SHOWN = ("page", "verbose")  # options of what is shown of a run; may be changed with resume=
+FREE = ("resume", "extensions", *SHOWN)
+
+
+def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Return the config of the run that `values["resume"]` names, under the `trainer.*` overrides.
+
+    Extensions are never taken from the run's folder: they must be typed again.
+
+    Raises:
+        ConfigError: if another key is overridden, since the run would no longer be the one that
+            was started, or if an extension of the run is not given.
+    """
+    if values["resume"] is None:
+        return values
+    file = Path(values["resume"]) / "config.yaml"
+    saved = read_config(file, read_yaml(file))
+    for override in overrides:
+        key = override.split("=")[0].lstrip("+")
+        if key.startswith("trainer."):
+            option = key.removeprefix("trainer.")
+            saved["trainer"][option] = values["trainer"][option]
+        elif key.split(".")[0] not in FREE:
+            raise ConfigError(
+                f"{key}: a resumed run keeps its config; only trainer.*, page.* and verbose can be "
+                "changed with resume="
+            )
+    _check_extensions(file, saved["extensions"], values["extensions"])
+    kept = {key: values[key] for key in FREE}
+    return values | saved | kept
+
+
+def _check_extensions(source: Path, saved: list[str], typed: list[str]) -> None:
+    given = [Path(name).name for name in typed]
+    if any(Path(name).name not in given for name in saved):
+        raise ConfigError(
+            f"{source}: was started with extensions=[{','.join(saved)}]: give them again; code "
+            "that a folder names is never run"
+        )
+
+
+def resumable(folder: Path, overrides: list[str]) -> Path | None:
+    """Return the folder if the run of these overrides was stopped in it and can go on.
+
+    Raises:
+        ConfigError: if another run is in it, whose files would be overwritten.
+    """
+    record = folder / "environment.json"
+    if not record.is_file():
+        return None
+    before = json.loads(record.read_text())["overrides"]
+    if before != overrides:
+        raise ConfigError(
+            f"{folder} holds the run of {' '.join(before) or 'no overrides'}: choose another folder"
+        )
+    return folder if (folder / "checkpoints" / "last.ckpt").is_file() else None
+
+
+def is_done(folder: Path) -> bool:
+    """Return whether the run in a folder was trained and scored to its end."""
+    return (folder / "validation.csv").is_file() and (folder / "curves.png").is_file()
+
+
+def command_line(typed: list[str]) -> list[str]:
+    """Return the words after `train.py`, with `resume=FOLDER` replaced by what started it.
+
+    Raises:
+        ConfigError: if a sweep is to go on with other overrides than it began with.
+    """
+    folders = [Path(word.removeprefix("resume=")) for word in typed if word.startswith("resume=")]
+    if not folders or str(folders[-1]) == "null":
+        return typed
+    folder = folders[-1]
+    if not (folder / "multirun.yaml").is_file():
+        return [*typed, f"hydra.run.dir='{folder}'"]  # in its own folder, not in a new one
+    return _sweep_line(folder, typed)
+
+
+def _sweep_line(folder: Path, typed: list[str]) -> list[str]:
+    extensions = [word for word in typed if word.startswith("extensions=")]
+    for word in typed:
+        if not word.startswith(("resume=", "extensions=")) and word not in ("-m", "--multirun"):
+            raise ConfigError(
+                f"{word}: a sweep that goes on keeps its overrides; give resume={folder} alone"
+            )
+    task, of_hydra = sweep_overrides(folder)
+    if not extensions:
+        named = [word for word in task if word.startswith("extensions=")]
+        if named:
+            raise ConfigError(
+                f"{folder}: was started with {named[0]}: give it again; code that a folder names "
+                "is never run"
+            )
+    task = [word for word in task if not word.startswith("extensions=")]
+    kept = [word for word in of_hydra if not word.startswith(("hydra.mode=", "hydra.sweep.dir="))]
+    return ["-m", *task, *extensions, *kept, f"hydra.sweep.dir='{folder}'"]

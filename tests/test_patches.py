@@ -1,0 +1,115 @@
+"""Patches: cut where MONAI cuts them, and decided by the seed and their number alone."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.transforms.croppad.dictionary import RandCropByLabelClassesd, SpatialPadd
+from support.config import composed
+from support.patches import cut_and_augment, voxel_indices
+from support.plans import case, plan
+
+from segpipe.data.module import count_workers
+from segpipe.data.patch_sampler import PatchSampler
+from segpipe.data.patches import Patches
+
+
+@pytest.mark.parametrize(("foreground", "share"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5)])
+def test_patches_are_centred_on_labels_as_often_as_requested(
+    foreground: float, share: float
+) -> None:
+    label = torch.zeros(1, 40, 40, 40, dtype=torch.uint8)
+    label[:, 20, 20, 20] = 1
+    planned = plan("plan.patch=[4,4,4]", labels={"background": 0, "organ": 1})
+    prepared = {"image": label.float(), "label": label, "indices": voxel_indices(label, 2)}
+    none = composed("augment=none").augment
+    hits = [
+        cut_and_augment(planned, foreground, none, prepared, seed)["label"].any()
+        for seed in range(200)
+    ]
+    assert np.mean(hits) == pytest.approx(share, abs=0.12)
+
+
+@given(
+    edges=st.tuples(*[st.integers(1, 12)] * 3),
+    size=st.tuples(*[st.integers(1, 9)] * 3),
+    shares=st.tuples(*[st.floats(0.1, 1)] * 3),
+    seed=st.integers(0, 999),
+)
+def test_a_patch_is_cut_where_monai_cuts_it(
+    edges: tuple, size: tuple, shares: tuple, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    prepared: dict[str, Any] = {
+        "image": torch.from_numpy(rng.normal(size=(2, *edges))).float(),
+        "label": torch.from_numpy(rng.integers(0, rng.integers(1, 4), (1, *edges), dtype=np.uint8)),
+    }
+    before = {name: voxels.clone() for name, voxels in prepared.items()}
+    prepared["indices"] = voxel_indices(prepared["label"], 3)
+    crop = RandCropByLabelClassesd(
+        ("image", "label"),
+        "label",
+        size,
+        list(shares),
+        3,
+        indices_key="indices",
+        allow_smaller=True,
+        warn=False,
+    )
+    theirs: Any = SpatialPadd(("image", "label"), size)(crop.set_random_state(seed)(prepared)[0])
+    ours = PatchSampler(size, shares)(**prepared, seed=seed)
+    for name in ("image", "label"):
+        assert ours[name].dtype == prepared[name].dtype
+        assert torch.equal(ours[name], torch.as_tensor(theirs[name]))
+        ours[name].fill_(7)  # which must not reach the case, whose file it may be
+        assert torch.equal(prepared[name], before[name])
+
+
+def test_a_case_without_what_patches_are_centred_on_is_cut_anywhere() -> None:
+    label = torch.zeros(1, 9, 8, 7, dtype=torch.uint8)
+    sampler = PatchSampler((3, 3, 3), [0.0, 1.0])
+    numbered = torch.arange(label.numel()).reshape(label.shape).float()
+    indices = voxel_indices(label, 2)
+    corners = {sampler(numbered, label, indices, seed)["image"].min() for seed in range(50)}
+    assert len(set(map(float, corners))) > 20
+
+
+def test_a_patch_depends_on_its_number_alone(tmp_path: Path) -> None:
+    options = composed("model.channels=[4,8]", "augment=strong", f"data.cache={tmp_path / 'cache'}")
+    cases = [case(tmp_path, seed) for seed in range(3)]
+    first = [Patches(cases, plan(), options)[number]["image"] for number in range(6)]
+    again = Patches(cases, plan(), options)
+    for number in (5, 0, 3):
+        assert torch.equal(again[number]["image"], first[number])
+    assert not torch.equal(first[0], first[3])
+
+
+def test_a_cpu_that_trains_cuts_its_own_patches() -> None:
+    cpu = torch.device("cpu")
+    gpu = torch.device("cuda")
+    assert count_workers(None, cpu) == 0
+    assert 0 <= count_workers(None, gpu) <= 8
+    assert count_workers(3, cpu) == count_workers(3, gpu) == 3
+
+
+def test_cases_stay_open_only_while_they_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [case(tmp_path, seed) for seed in range(2)]
+    options = composed(f"data.cache={tmp_path / 'cache'}")
+    small = Patches(cases, plan(), options)
+    monkeypatch.setattr("segpipe.data.patches.HELD_MIB", 0)
+    large = Patches(cases, plan(), options)
+    for number in range(4):
+        assert torch.equal(small[number]["image"], large[number]["image"])
+    assert small.held is not None
+    assert len(small.held) == 2
+    assert large.held is None
+    sent = pickle.loads(pickle.dumps(small))
+    assert sent.held == {}
+    assert torch.equal(sent[3]["image"], small[3]["image"])
