@@ -50,7 +50,7 @@ class RunRecord:
     def split(self) -> dict[str, list[str]]:
         """Return the names of the cases that train and validate."""
         split = self.json("split.json")
-        return {side: split[side] for side in ("train", "val")}
+        return {part: split[part] for part in ("train", "val")}
 
     @cached_property
     def environment(self) -> dict[str, Any]:

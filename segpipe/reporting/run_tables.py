@@ -17,7 +17,7 @@ POLICY = (
     "is not counted; one that only one of them has scores Dice, IoU and NSD 0 and the image's "
     "diagonal as distance."
 )
-DOCTOR = {"case": "case", "severity": "severity", "problem": "problem", "remedy": "what to do"}
+FINDING = ("case", "severity", "problem", "what to do")
 
 
 def lead(run: RunRecord) -> str:
@@ -155,11 +155,11 @@ def findings(run: RunRecord) -> Table | None:
     """Return the findings of the doctor; None where there are none."""
     rows: list[list[Cell]] = []
     for finding in run.rows("doctor.csv"):
-        remedy = finding.get("remedy") or finding.get("mend", "")  # its name in 0.1.0
+        remedy = finding["remedy"] if "remedy" in finding else finding["mend"]  # as in 0.1.0
         rows.append([finding["case"], finding["severity"], finding["problem"], remedy])
     if not rows:
         return None
-    columns = list(map(Column, DOCTOR.values()))
+    columns = list(map(Column, FINDING))
     return Table(f"{count(len(rows), 'finding')} of the doctor", columns, rows)
 
 

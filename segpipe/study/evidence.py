@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from segpipe.config.train import Train
-from segpipe.config.validation import validate
 from segpipe.device import choose_device, choose_format
 from segpipe.metrics import metrics_of
 from segpipe.planning.memory import step_mib
-from segpipe.stored import read_plan
+from segpipe.stored import read_plan, read_train_options, read_yaml
 from segpipe.study.statistics import Difference, Interval, compare, holm, interval, warn_of_few
 from segpipe.study.sweep import Sweep, SweepRun, Variant, metric_table, why_not_comparable
 
@@ -252,7 +250,7 @@ def _spread(tables: Float[np.ndarray, "runs cases labels"]) -> float:
 
 def _cost(variant: Variant) -> Cost:
     run = variant.first_run
-    options = validate(Train, run.config | {"resume": None})
+    options = read_train_options(run.folder / "config.yaml", read_yaml(run.folder / "config.yaml"))
     number_format = choose_format(options.trainer.precision, choose_device(options.trainer.device))
     plan = read_plan(run.folder / "plan.yaml", run.plan)
     network = run.json("network.json")

@@ -8,8 +8,6 @@ import numpy as np
 
 from segpipe import checkpoint
 from segpipe.config.data import data_options
-from segpipe.config.train import Train
-from segpipe.config.validation import validate
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import read_labels
 from segpipe.device import choose_device, choose_format
@@ -17,6 +15,7 @@ from segpipe.errors import SegpipeError
 from segpipe.metrics import Score, mean_dice_of, score_case
 from segpipe.prediction.predictor import Predictor
 from segpipe.reporting.rendering import draw_prediction
+from segpipe.stored import read_train_options, read_yaml
 from segpipe.study.sweep import SweepRun, Variant
 from segpipe.terminal import progress_bar
 
@@ -79,7 +78,8 @@ def _first_runs(variant: Variant, cases: Sequence[str]) -> dict[str, SweepRun]:
 
 
 def _draw(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
-    options = validate(Train, run.config | {"resume": None})
+    file = run.folder / "config.yaml"
+    options = read_train_options(file, read_yaml(file))
     device = choose_device(options.trainer.device)
     trained = checkpoint.load(run.folder)
     number_format = choose_format(options.trainer.precision, device)

@@ -54,14 +54,14 @@ COSTS = "Memory is that of a training step, by the memory model; seconds are med
 
 @dataclass(frozen=True)
 class StudyPage(Page):
-    """What `study.html` shows.
+    """The content of `study.html`.
 
     Attributes:
         findings: sentences.
         cautions: what cannot be told from so few cases or runs.
         variants: all variants, the mean over targets.
         comparisons: with the reference; None where there is none.
-        labels: per target.
+        labels: a row per target and variant.
         problems: runs that are not in it; None where there are none.
         plots: differences, cases, curves.
         worst: the worst cases by each variant; None where nothing could be drawn.

@@ -17,7 +17,7 @@ from segpipe.errors import ConfigError
 from segpipe.metrics import Score
 from segpipe.reporting.run_record import RunRecord
 from segpipe.resume import is_done
-from segpipe.stored import read_config
+from segpipe.stored import read_config, read_yaml
 
 REPEATS = ("seed", "data.fold")  # keys that repeat a variant, rather than making another one
 Repeat = tuple[str, ...]  # the overrides of `REPEATS`
@@ -37,8 +37,9 @@ class SweepRun(RunRecord):
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Return the options of the run as the present schema has them."""
-        return read_config(self.folder / "config.yaml", super().config)
+        """Return the options as plain values, as the present schema has them."""
+        file = self.folder / "config.yaml"
+        return read_config(file, read_yaml(file))
 
 
 @dataclass(frozen=True)
