@@ -127,6 +127,8 @@ def _shrink(shape: list[int], voxels: float) -> list[int]:
         others = np.delete(size, longest)
         equal = (voxels / others.prod()) ** (1 / len(longest))
         size[longest] = max(equal, others.max(initial=0))
+        if not others.size:  # a cube, whose product may exceed the limit by a rounding error
+            break
     return [max(1, round(float(axis))) for axis in size]
 
 
