@@ -126,7 +126,10 @@ def _shrink(shape: list[int], voxels: float) -> list[int]:
         longest = np.flatnonzero(size == size.max())
         others = np.delete(size, longest)
         equal = (voxels / others.prod()) ** (1 / len(longest))
-        size[longest] = max(equal, others.max(initial=0))
+        next_longest = others.max(initial=0)
+        size[longest] = max(equal, next_longest)
+        if equal >= next_longest:  # done, though rounding may leave the product above the limit
+            break
     return [max(1, round(float(axis))) for axis in size]
 
 
