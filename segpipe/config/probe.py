@@ -25,17 +25,20 @@ class Probe(Section):
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
-        description="a run's folder (its best checkpoint) or a checkpoint file; several as [RUN,RUN]",
+        description="a run's folder (its best checkpoint) or a checkpoint file; several as "
+        "[RUN,RUN]",
     )
     data_root: Path | None = Field(
-        description="where the first run's dataset is now; null = where the runs found theirs (data.root)"
+        description="where the first run's dataset is now; null = where the runs found theirs "
+        "(data.root)"
     )
     cases: list[str] | None = Field(
         min_length=1,
         description="names of labelled cases of that dataset; null = those that validated the run",
     )
     output: Path | None = Field(
-        description="folder to write to; null = a folder named after the command in that of the first run"
+        description="folder to write to; null = a folder named after the command in that of the "
+        "first run"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(
@@ -61,8 +64,8 @@ class Lesion(Probe):
 
     lesions: list[Literal["zero", "mean", "shuffle"]] = Field(
         min_length=1,
-        description="what stands in for a skip: 0; each channel's mean over space and cases; or the skip that the "
-        "network makes of another case",
+        description="what stands in for a skip: 0; each channel's mean over space and cases; or "
+        "the skip that the network makes of another case",
     )
     nsd_tolerance_mm: PositiveFloat = Field(description="surfaces this close count as one, mm")
 
@@ -97,7 +100,8 @@ class Robustness(Probe):
         description="standard deviations of added Gaussian noise, as shares of the scan's own"
     )
     bias: list[PositiveFloat] = Field(
-        description="largest coefficients of a smooth polynomial whose exponential multiplies the scan"
+        description="largest coefficients of a smooth polynomial whose exponential multiplies the "
+        "scan"
     )
     coarser: list[Factor] = Field(
         description="how many times as wide voxels become, before they are interpolated back"
@@ -118,7 +122,8 @@ class Report(ComparisonOptions):
     def _is_a_sweep(cls, folder: Path | None) -> Path | None:
         if folder is None:
             raise ValueError(
-                "sweep is missing: name a sweep's folder, as in python -m segpipe.study runs/NAME/DATE_TIME"
+                "sweep is missing: name a sweep's folder, as in python -m segpipe.study "
+                "runs/NAME/DATE_TIME"
             )
         if not (folder / "multirun.yaml").is_file():
             raise ValueError(f"{folder} is not the folder of a sweep: it holds no multirun.yaml")
@@ -134,12 +139,12 @@ class Depth(Section):
         min_length=1, description="kinds of long skip to put in, at all levels"
     )
     short_skips: list[ShortSkip] = Field(
-        min_length=1, description="kinds of short skip to put in, in every stage; of dense, in place of each stage's "
-        "blocks as many layers, which together add the stage's channels",
+        min_length=1, description="kinds of short skip to put in, in every stage; of dense, in "
+        "place of each stage's blocks as many layers, which together add the stage's channels",
     )  # fmt: skip
     init: Literal["default", "he"] = Field(
-        description="of convolutions: default = PyTorch's, variance 1/(3 n) for n inputs of a value; he = 2/n and no "
-        "bias (He 2015)"
+        description="of convolutions: default = PyTorch's, variance 1/(3 n) for n inputs of a "
+        "value; he = 2/n and no bias (He 2015)"
     )
     size: PositiveInt = Field(description="edge of the image of noise, voxels")
     seeds: PositiveInt = Field(description="initialisations, of which the geometric mean is drawn")
