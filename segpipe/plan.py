@@ -6,9 +6,15 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.config.train import Normalise
 
-ANISOTROPIC = (
-    3.0  # a volume whose spacings differ by more than this factor is treated in-plane first
-)
+# a volume whose spacings differ by more than this factor is treated in-plane first
+ANISOTROPIC = 3.0
+# voxels of a training step by device and dimensions, and of windows computed at once
+BATCH_VOXELS = {
+    ("cpu", 2): 4 * 128**2,
+    ("cpu", 3): 2 * 40**3,
+    ("cuda", 2): 12 * 512**2,
+    ("cuda", 3): 2 * 128**3,
+}
 
 
 def network_axes(slice_axis: int | None) -> list[int]:

@@ -1,5 +1,6 @@
 """Strides and kernels of the levels of a network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,7 @@ def _fixed(model: MonaiModel) -> Levels:
     return Levels([[2] * model.dims] * (model.levels - 1), [[3] * model.dims] * model.levels)
 
 
-def _check(options: Train, key: str, rows: list[list[int]] | None, needed: int) -> None:
+def _check(options: Train, key: str, rows: Sequence[Sequence[int]] | None, needed: int) -> None:
     """Raise ConfigError unless there are as many rows as needed, each with an entry per axis."""
     model = options.model
     if rows is not None and [len(row) for row in rows] != [model.dims] * needed:

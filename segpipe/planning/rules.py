@@ -11,7 +11,7 @@ import numpy as np
 
 from segpipe.config.train import Normalise, Train
 from segpipe.errors import ConfigError
-from segpipe.plan import Plan, network_axes
+from segpipe.plan import BATCH_VOXELS, Plan, network_axes
 from segpipe.planning.decision import GIVEN, Decision, by_times
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.levels import decide_levels
@@ -20,12 +20,6 @@ from segpipe.regions import index_regions
 
 # voxels of a patch, and of all patches of a step, by device and number of dimensions
 PATCH_VOXELS = {("cpu", 2): 128**2, ("cpu", 3): 40**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
-BATCH_VOXELS = {
-    ("cpu", 2): 4 * 128**2,
-    ("cpu", 3): 2 * 40**3,
-    ("cuda", 2): 12 * 512**2,
-    ("cuda", 3): 2 * 128**3,
-}
 SMALLEST_BATCH = 2
 LARGEST_BATCH = 16
 # a channel with more zeros than this was cut out of its background, as brains are
