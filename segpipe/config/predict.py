@@ -13,7 +13,7 @@ from segpipe.registry import BACKENDS
 
 
 class Predict(Section):
-    """Everything that `predict.py` can be told."""
+    """All options of `predict.py`."""
 
     checkpoint: list[Path] | None = Field(
         min_length=1,

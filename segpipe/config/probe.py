@@ -21,7 +21,7 @@ Factor = Annotated[float, Field(gt=1)]
 
 
 class Probe(Section):
-    """What all commands that look into trained networks share."""
+    """The options shared by all commands that measure trained networks."""
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
@@ -60,7 +60,7 @@ class Probe(Section):
 
 
 class Lesion(Probe):
-    """`lesion`: each long skip in turn taken from a trained network."""
+    """The options of `lesion`, which replaces each long skip of a trained network in turn."""
 
     lesions: list[Literal["zero", "mean", "shuffle"]] = Field(
         min_length=1,
@@ -79,7 +79,7 @@ class Lesion(Probe):
 
 
 class Landscape(Probe):
-    """`landscape`: the loss along random directions."""
+    """The options of `landscape`, the loss along random directions."""
 
     axes: Literal[1, 2] = Field(description="1 = along one direction, 2 = over a plane of two")
     reach: PositiveFloat = Field(description="how far to go, in lengths of each filter")
@@ -93,7 +93,7 @@ class Landscape(Probe):
 
 
 class Robustness(Probe):
-    """`robustness`: Dice of scans that are made ever worse."""
+    """The options of `robustness`, Dice of degraded scans."""
 
     blur_mm: list[PositiveFloat] = Field(description="standard deviations of a Gaussian blur, mm")
     noise: list[PositiveFloat] = Field(
@@ -112,7 +112,7 @@ class Robustness(Probe):
 
 
 class Report(ComparisonOptions):
-    """`report`: a sweep's folder made into `study.html`, `study.csv` and `study.md`."""
+    """The options of the report of a sweep: `study.html`, `study.csv` and `study.md`."""
 
     sweep: Path | None = Field(description="folder of a sweep, with a folder for each run in it")
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
@@ -131,7 +131,7 @@ class Report(ComparisonOptions):
 
 
 class Depth(Section):
-    """`depth`: the gradient of each layer at initialisation."""
+    """The options of `depth`, the gradient of each layer at initialisation."""
 
     model: Model
     extensions: Extensions = Field(description=EXTENSIONS_HELP)

@@ -54,7 +54,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_wri
 
 
 class PlanOptions(Section):
-    """What is derived from the training cases where it is null."""
+    """The plan's keys; null = derived from the training cases."""
 
     spacing: Annotated[list[PositiveFloat] | None, Unit("mm")] = Field(
         min_length=3,
@@ -161,7 +161,7 @@ class Optim(Section):
 
 
 class TrainerOptions(Section):
-    """How long, on what, and how often it is looked at."""
+    """Budget, device, number format and validations."""
 
     max_time: Duration | None = Field(description="budget of wall time; the schedule fits it")
     max_steps: Annotated[PositiveInt | None, Unit("optimiser steps")] = Field(
@@ -202,7 +202,7 @@ class ComparisonOptions(Section):
 
 
 class Train(Section):
-    """Everything that `train.py` can be told."""
+    """All options of `train.py`."""
 
     name: str = Field(
         pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME"
