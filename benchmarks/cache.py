@@ -28,7 +28,7 @@ GIB = 2**30
 def main() -> None:
     """Prints seconds, their ratio to reading whole volumes, and the memory."""
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as folder:
-        places = [_write(Path(folder) / str(number), number) for number in range(VOLUMES)]
+        entries = [_write(Path(folder) / str(number), number) for number in range(VOLUMES)]
         options = options_of(
             ["augment=none", f"plan.patch=[{SIZE},{SIZE},{SIZE}]", f"data.cache={folder}/none"]
         )
@@ -43,9 +43,9 @@ def main() -> None:
             seconds.append(time.perf_counter() - start)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
         whole = []
-        for place in places:
+        for entry in entries:
             start = time.perf_counter()
-            case = PreparedCase.load(place)
+            case = PreparedCase.load(entry)
             case.image.clone(), case.label.clone()
             whole.append(time.perf_counter() - start)
     low, middle, high = np.percentile(seconds, [5, 50, 95]) * 1000
@@ -59,14 +59,14 @@ def main() -> None:
     print(f"resident memory at most {peak:.2f} GiB, what wrote the volumes included")
 
 
-def _write(place: Path, seed: int) -> Path:
+def _write(entry: Path, seed: int) -> Path:
     generator = np.random.default_rng(seed)
     image = torch.from_numpy(generator.standard_normal((1, *SHAPE), np.float32))
     label = torch.from_numpy(generator.integers(0, 4, (1, *SHAPE), np.uint8))
     PreparedCase(
         image, label, [generator.integers(0, image.numel(), 100_000) for _ in range(4)]
-    ).save(place)
-    return place
+    ).save(entry)
+    return entry
 
 
 if __name__ == "__main__":

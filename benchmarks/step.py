@@ -2,7 +2,7 @@
 
     python benchmarks/step.py                                      # the phantom enlarged to 256x256x160 at 0.8 mm
     python benchmarks/step.py data=decathlon data.root=DIR         # any dataset, planned as in training
-    python benchmarks/step.py trainer.workers=1                    # and any other override
+    python benchmarks/step.py data.workers=1                    # and any other override
 
 1. The whole step, with patches that are cut and augmented as in training, against the same step on one batch that is in
    memory already.
@@ -22,13 +22,13 @@ import nibabel as nib
 import numpy as np
 import torch
 from scipy.ndimage import zoom
-from segpipe.training.cases import open_dataset
 from torch import nn
 from torch.utils.data import DataLoader
 
 from segpipe.config.compose import hydra_on_conf
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
+from segpipe.data.datasets import open_dataset
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.module import CaseData
 from segpipe.data.patches import ContinuingSampler

@@ -10,7 +10,7 @@ __all__ = ["Predictor"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the predictor, and torch with it, only when it is asked for."""
+    """Import the predictor, and torch with it, on first use."""
     if name == "Predictor":
         from segpipe.prediction.predictor import Predictor
 

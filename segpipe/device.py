@@ -1,4 +1,4 @@
-"""Which device computes, and in which number format."""
+"""The device and the number format of a computation, and the memory that it may use."""
 
 import ctypes
 import os
@@ -11,60 +11,69 @@ import torch
 from segpipe.errors import ConfigError
 
 NumberFormat = Literal["float32", "bf16", "fp16"]
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
-USABLE = {
-    "cuda": 0.9,
-    "cpu": 0.7,
-}  # share of the memory; the rest is for others and for what lies between blocks
+M_TRIM_THRESHOLD = -1  # parameters of mallopt(3)
+M_MMAP_MAX = -4
+# share of the memory; the rest is for other processes and for fragmentation
+USABLE = {"cuda": 0.9, "cpu": 0.7}
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device of this name; `auto` is the GPU if there is one.
+    """Return the device of this name; `auto` is the GPU if there is one.
 
     Raises:
-        ConfigError: if a GPU is asked for and there is none.
+        ConfigError: if a GPU is requested and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "device=cuda, but torch finds no CUDA device here: use device=cpu or auto"
         )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    use_gpu = name != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
 
 
 def choose_format(
     name: Literal["auto", "float32", "bf16", "fp16"], device: torch.device
 ) -> NumberFormat:
-    """The number format of this name; `auto` is bf16 where the device has instructions for it, else float32.
+    """Return the number format of this name.
 
-    A CPU without AVX512-BF16 or AMX only emulates bf16, which is slower than float32.
+    `auto` is bf16 where the device has instructions for it, else float32: a CPU without AVX512-BF16
+    or AMX only emulates bf16, which is slower than float32.
 
     Raises:
         ConfigError: for fp16 on a CPU, where it is neither fast nor safe.
     """
     if name == "auto":
-        if device.type == "cuda":
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+        return "bf16" if _has_bf16(device) else "float32"
     if name == "fp16" and device.type == "cpu":
         raise ConfigError("precision=fp16 needs a GPU: use bf16, float32 or auto")
     return name
 
 
+def _has_bf16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bf16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def computing_in(
     number_format: NumberFormat, device: torch.device
 ) -> AbstractContextManager[object]:
-    """The context in which a network computes in this format."""
+    """Return a context in which networks compute in this format."""
     if number_format == "float32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if number_format == "bf16" else torch.float16)
 
 
 def hold_memory(device: torch.device) -> None:
-    """Lets this process keep the memory that a network on the CPU frees, for its next pass.
+    """Let the process keep the memory that a network on the CPU frees, for its next forward pass.
 
-    Else glibc hands every large block back to the kernel, which has to clear all its pages again: about a quarter of a
-    network's time (`benchmarks/README.md`). For whole commands, since it holds for all that the process does.
+    By default glibc returns every large block to the kernel, which must clear its pages again:
+    about a quarter of a network's time (`benchmarks/README.md`). The setting holds for the whole process,
+    so only commands call this.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -73,10 +82,13 @@ def hold_memory(device: torch.device) -> None:
 
 
 def usable_mib(device: torch.device) -> float:
-    """MiB that may be used: of all the memory, not of what is free now, so that the same run makes the same plan."""
-    total = (
-        torch.cuda.get_device_properties(device).total_memory
-        if device.type == "cuda"
-        else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    )
+    """Return the MiB that a computation may use.
+
+    It is a share of the total memory rather than of the free memory, so that a run repeated on the
+    same machine gets the same plan.
+    """
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+    else:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return USABLE[device.type] * total / 2**20

@@ -1,6 +1,7 @@
-"""What a person sees while something runs: lines, bars and tables that do not write over each other; and the log file.
+"""Output of a running command: log lines, progress bars and tables, one above the other.
 
-Log lines go to the terminal from INFO on, or from DEBUG on with `verbose=true`; the log file has all, tables too.
+The terminal shows log lines from INFO on, or from DEBUG on with `verbose=true`; the log file holds
+all of them, and the tables too.
 """
 
 import io
@@ -23,16 +24,19 @@ from rich.table import Table
 
 from segpipe.errors import ConfigError, SegpipeError
 
-WIDTH = 200  # of a file, in letters: it has no width to which a column would have to be cut
-DATED = "%(asctime)s %(levelname)s %(message)s"
+FILE_WIDTH = 200  # characters of a table where the output is not a terminal
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 log = logging.getLogger("segpipe")
 
 
 class TerminalHandler(logging.Handler):
-    """Prints log lines above a running progress bar, errors to standard error; plain text where it is no terminal."""
+    """A handler that prints log lines above a running progress bar, and errors to standard error.
+
+    Where the output is not a terminal, lines are plain text.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints one line, never broken at the terminal's width; not what the terminal shows in another form."""
+        """Print a record as one line, without wrapping; skip records that are shown otherwise."""
         if getattr(record, "shown", False):
             return
         console = Console(stderr=True) if record.levelno >= logging.ERROR else rich.get_console()
@@ -40,15 +44,19 @@ class TerminalHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """A log file in a folder that appears later: a command that is refused leaves neither behind."""
+    """A log file that is created once its folder exists.
+
+    A command that is rejected before it starts leaves neither the file nor the folder.
+    """
 
     def __init__(self, file: Path) -> None:
         super().__init__(file, encoding="utf-8", delay=True)
-        self.folder, self.waiting = file.parent, list[logging.LogRecord]()
-        self.setFormatter(logging.Formatter(DATED))
+        self.folder = file.parent
+        self.waiting: list[logging.LogRecord] = []
+        self.setFormatter(logging.Formatter(LOG_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes the line, and those that have waited for the folder."""
+        """Write a record, after those that waited for the folder."""
         self.waiting.append(record)
         while self.waiting and self.folder.is_dir():
             super().emit(self.waiting.pop(0))
@@ -56,15 +64,16 @@ class LogFile(logging.FileHandler):
 
 @contextmanager
 def logged_to(file: Path) -> Iterator[None]:
-    """Everything that is said inside goes into this file too, behind what stands there."""
-    handler, level = LogFile(file), log.level
+    """Append all log records of the block to a file."""
+    handler = LogFile(file)
+    level = log.level
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     try:
         yield
-    except ConfigError:  # refused, before anything was done: it leaves nothing behind, not even in a folder that was there
+    except ConfigError:  # raised before any work: it leaves no trace in an existing folder either
         raise
-    except SegpipeError as error:  # which whoever called shows
+    except SegpipeError as error:  # the caller prints it
         log.error("%s", error, extra={"shown": True})
         raise
     finally:
@@ -74,17 +83,17 @@ def logged_to(file: Path) -> Iterator[None]:
 
 
 def say_more() -> None:
-    """Shows details in the terminal, which else only the log file has."""
+    """Show debug records in the terminal, which otherwise only the log file holds."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, TerminalHandler):
             handler.setLevel(logging.DEBUG)
 
 
 def progress_bar(counted: bool = True) -> Progress:
-    """A progress bar with the time left; nothing where the output is not a terminal.
+    """Return a progress bar with the time left, hidden where the output is not a terminal.
 
     Args:
-        counted: whether to show `done/all`, for scans, or a percentage, for a budget.
+        counted: show `done/total`, as for scans, rather than a percentage, as for a time budget.
     """
     console = rich.get_console()
     return Progress(
@@ -100,28 +109,30 @@ def progress_bar(counted: bool = True) -> Progress:
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Prints a table; the first column is text, the others are numbers."""
+    """Print a table whose first column is text and whose others are numbers."""
     table = Table(title=title, title_justify="left")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     _show(table)
 
 
 def show_next(rows: Sequence[tuple[str, object]]) -> None:
-    """Prints where to look, and what to type, next: names and what belongs to them."""
+    """Print where to look and what to type next, as pairs of a name and a path or command."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, what in rows:
-        table.add_row(name, str(what))
+    for name, value in rows:
+        table.add_row(name, str(value))
     _show(table)
 
 
 def _show(table: Table) -> None:
-    console, drawn = rich.get_console(), io.StringIO()
-    Console(file=drawn, width=WIDTH).print(table)
+    """Print a table and write it to the log file."""
+    console = rich.get_console()
+    drawn = io.StringIO()
+    Console(file=drawn, width=FILE_WIDTH).print(table)
     text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())
     log.info("\n%s", text, extra={"shown": True})
     if console.is_terminal:
@@ -131,6 +142,7 @@ def _show(table: Table) -> None:
 
 
 def relative_to_cwd(path: Path) -> Path:
-    """A path as one would type it here: below the working directory without that, else as it is."""
-    here = Path.cwd()
-    return path.absolute().relative_to(here) if path.absolute().is_relative_to(here) else path
+    """Return a path relative to the working directory if it lies below it, else unchanged."""
+    absolute = path.absolute()
+    folder = Path.cwd()
+    return absolute.relative_to(folder) if absolute.is_relative_to(folder) else path

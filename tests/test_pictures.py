@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from segpipe.reporting.pictures import COLOURS, OPACITY, colour, draw_overlay, window
+from segpipe.reporting.contrast import window
+from segpipe.reporting.pictures import COLOURS, OPACITY, colour, draw_overlay
 from segpipe.reporting.plots import draw_curves
 
 NAMES = ["liver", "kidney"]

@@ -60,10 +60,10 @@ def test_a_volume_is_inside_as_it_is(tmp_path: Path) -> None:
 
 def test_beyond_the_limit_the_best_are_left_out_and_named() -> None:
     one = case("one")
-    shelf = ViewerBudget(2.5 * one.size / 2**20)
+    budget = ViewerBudget(2.5 * one.size / 2**20)
     for name, rank in (("good", 0.9), ("nothing", float("nan")), ("bad", 0.1), ("fair", 0.5)):
-        shelf.add(rank, replace(one, name=name))
-    viewer = make_viewer(shelf, ["liver", "vessel"])
+        budget.add(rank, replace(one, name=name))
+    viewer = make_viewer(budget, ["liver", "vessel"])
     assert viewer is not None
     assert [one.name for one in viewer.cases] == ["bad", "fair"]
     assert "without room: good, nothing." in viewer.note
@@ -135,10 +135,10 @@ def test_a_browser_shows_masks_sorts_tables_and_asks_nobody(
 ) -> None:
     folder = done_run(tmp_path / "run")
     Image.fromarray(np.zeros((40, 90, 3), np.uint8)).save(folder / "network.png")
-    shelf = ViewerBudget(8.0)
-    shelf.add(0.1, case("hard"))
-    shelf.add(0.5, case("easy", 1))
-    write_report(folder, shelf=shelf)
+    budget = ViewerBudget(8.0)
+    budget.add(0.1, case("hard"))
+    budget.add(0.5, case("easy", 1))
+    write_report(folder, viewer=budget)
     opened.show(folder / "report.html")
     first = "[...document.querySelectorAll('#scores + .scroll tbody tr')].map(row => row.cells[1].textContent + row.cells[2].textContent).slice(0, 2).join()"
     assert opened.ask(first) == "vessel0.100,liver0.700"

@@ -1,7 +1,7 @@
-"""Pages that open anywhere: one HTML file with its pictures inside, which asks the network for nothing.
+"""Pages of one HTML file, with all pictures inside and no request to the network.
 
-A page is a frozen dataclass, made from `Page`, and a template in `templates/` that shows it; the template extends
-`base.html` and takes tables, pictures and facts from `parts.html`.
+A page is a frozen dataclass derived from `Page`, and a template in `templates/` that renders it.
+The template extends `base.html` and takes tables, pictures and facts from `parts.html`.
 """
 
 import base64
@@ -21,18 +21,16 @@ from segpipe.files import write_text
 from segpipe.terminal import progress_bar
 
 NOT_KNOWN = "—"
-QUALITY = (
-    80  # of WebP: a tenth of a PNG's bytes, and no difference that one sees at the size of a page
-)
+WEBP_QUALITY = 80  # a tenth of the size of a PNG, without a visible difference
 
 
 @dataclass(frozen=True)
 class Page:
-    """What every page has; each kind of page adds what its template shows.
+    """The fields of every page; each kind of page adds those that its template shows.
 
     Attributes:
-        title: of the page, in the browser's tab too.
-        lead: a line below it.
+        title: heading, also shown in the browser's tab.
+        lead: line below the heading.
     """
 
     title: str
@@ -45,10 +43,10 @@ class Picture:
 
     Attributes:
         source: `data:` address.
-        alt: what it shows, for those who do not see it.
-        width: in pixels.
-        height: likewise.
-        caption: stands below it.
+        alt: description, for people who cannot see it.
+        width: pixels.
+        height: pixels.
+        caption: text below it.
     """
 
     source: str
@@ -60,11 +58,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Link:
-    """A link to a file beside the page, or to a place in it.
+    """A link to a file beside the page, or to a section of the page.
 
     Attributes:
-        text: what it says.
-        to: the file's path from the page's folder, or `#` and a place.
+        text: that is shown.
+        to: path relative to the page's folder, or `#` and the id of a section.
     """
 
     text: str
@@ -79,9 +77,9 @@ class Column:
     """A column of a table.
 
     Attributes:
-        name: its head; with a unit where it has one.
-        digits: behind the point, of numbers; None for a column of text.
-        sortable: whether its order means something; that of pictures does not.
+        name: heading, with a unit where it has one.
+        digits: after the decimal point; None for a column of text.
+        sortable: whether rows can be sorted by it; a column of pictures cannot.
     """
 
     name: str
@@ -91,11 +89,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Sorted:
-    """The order in which a table's rows stand when the page opens.
+    """The order of a table's rows when the page opens.
 
     Attributes:
-        column: place of the column by which they are sorted.
-        order: from its lowest to its highest, or the other way.
+        column: index of the column by which they are sorted.
+        order: direction.
     """
 
     column: int
@@ -104,13 +102,13 @@ class Sorted:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that its reader can sort by any column.
+    """A table that readers can sort by any column.
 
     Attributes:
-        caption: stands above it.
+        caption: text above it.
         columns: from left to right; the first names the row.
-        rows: a cell for each column; None and NaN are shown as a dash, and sorted behind all others.
-        sorted: the order of the rows, where they have one.
+        rows: a cell for each column; None and NaN are shown as a dash and sorted last.
+        sorted: order of the rows, where they have one.
     """
 
     caption: str
@@ -120,67 +118,67 @@ class Table:
 
 
 def embed(picture: Path, alt: str, width: int, caption: str = "") -> Picture:
-    """A picture file as it stands inside a page.
+    """Return a picture file for a page, scaled down to a width and stored as WebP.
 
     Args:
         picture: any image that Pillow reads.
-        alt: what it shows.
-        width: most pixels that it may be wide; a wider one is made smaller.
-        caption: stands below it.
+        alt: description.
+        width: largest width, pixels.
+        caption: text below it.
     """
     with Image.open(picture) as opened:
         image = opened.convert("RGB")
     if image.width > width:
-        image = image.resize(
-            (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
-        )
+        height = round(image.height * width / image.width)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    image.save(content, format="WEBP", quality=QUALITY, method=4)
-    return Picture(
-        data_address("image/webp", content.getvalue()), alt, image.width, image.height, caption
-    )
+    image.save(content, format="WEBP", quality=WEBP_QUALITY, method=4)
+    source = data_address("image/webp", content.getvalue())
+    return Picture(source, alt, image.width, image.height, caption)
 
 
 def embed_all(
     pictures: Mapping[str, Path], alt: str, width: int, limit_mib: float
 ) -> dict[str, Picture]:
-    """Picture files as they stand inside a page, in their order, until there is no room; missing files are left out.
+    """Return picture files for a page, in their order, until a size limit is reached.
+
+    Missing files are left out; the last picture may exceed the limit.
 
     Args:
         pictures: by name.
-        alt: what they show; the name stands before it.
-        width: most pixels that one may be wide.
-        limit_mib: what they may take together; the last one may go beyond it.
+        alt: description, to which the name is prefixed.
+        width: largest width of each, pixels.
+        limit_mib: most MiB of all together.
     """
-    found: dict[str, Picture] = {}
-    room = limit_mib * 2**20
+    embedded: dict[str, Picture] = {}
+    bytes_left = limit_mib * 2**20
     with progress_bar() as bar:
-        embedding = bar.add_task("writing the page", total=len(pictures), note="")
+        task = bar.add_task("writing the page", total=len(pictures), note="")
         for name, file in pictures.items():
-            if room > 0 and file.is_file():
-                found[name] = embed(file, f"{name}: {alt}", width)
-                room -= len(found[name].source)
-            bar.advance(embedding)
-    return found
+            if bytes_left > 0 and file.is_file():
+                embedded[name] = embed(file, f"{name}: {alt}", width)
+                bytes_left -= len(embedded[name].source)
+            bar.advance(task)
+    return embedded
 
 
 def data_address(kind: str, content: bytes) -> str:
-    """Bytes as an address that holds them."""
+    """Return a `data:` address that holds bytes of a MIME type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def write_page(path: Path, template: str, page: Page) -> None:
-    """Writes a page, whole or not at all.
+    """Write a page, whole or not at all.
 
     Args:
         path: HTML file to write.
-        template: its name in `templates/`.
-        page: what the template shows under the name `page`.
+        template: file name in `templates/`.
+        page: passed to the template as `page`.
 
     Raises:
         DataError: if it cannot be written, as on a full disk.
     """
-    # only what has this page's own number may run: no name of a case can become a script
+    # only scripts with this random number may run: no name of a case can become a script
     text = _templates().get_template(template).render(page=page, nonce=secrets.token_hex(8))
     write_text(path, text)
 
@@ -200,14 +198,16 @@ def _templates() -> Environment:
 
 
 def _shown(cell: str | int | float | None, column: Column) -> str:
-    """A cell that is neither a link nor a picture, as it is read."""
+    """Return the text of a cell that is neither a link nor a picture."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return NOT_KNOWN
-    return cell if isinstance(cell, str) else f"{cell:.{column.digits or 0}f}"
+    if isinstance(cell, str):
+        return cell
+    return f"{cell:.{column.digits or 0}f}"
 
 
 def _key(cell: Cell) -> str:
-    """What a cell is sorted by; nothing where it is not known."""
+    """Return the sort key of a cell, empty for an unknown value."""
     match cell:
         case Link():
             return cell.text

@@ -1,7 +1,6 @@
 """Pictures of masks over their scans, in colours and a style that all pictures share."""
 
 import io
-import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,21 +15,21 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
 from segpipe.files import atomic
+from segpipe.reporting.contrast import contrast, foreground, to_grey
 
-# Okabe and Ito 2008: told apart by colour-blind people too
+# Okabe and Ito 2008: also told apart with colour vision deficiency
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 OPACITY = 0.35
 TRUTH_DASHES = (0, (4, 2))
-AIR_HU, SOFT_TISSUE_HU = -500, (-160, 240)  # no other modality goes as low as a CT's air
-SAMPLE, ENOUGH = (
-    1_000_000,
-    1_000,
-)  # voxels that tell the contrast of a scan, and of what is labelled
 DPI = 110
 VIEWS = ("sagittal", "coronal", "axial")
-# letters at the left, right, bottom and top edge of the view across each axis; the patient's right is on the left, as
-# radiologists have it
+# letters at the left, right, bottom and top edge of the view across each axis, in radiological
+# convention: the patient's right is on the left
 EDGES = (("A", "P", "I", "S"), ("R", "L", "I", "S"), ("R", "L", "P", "A"))
+BAR_LENGTHS = (200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.1)
+RADIOLOGICAL = "radiological view: the patient's right is on the left"
+
+Color = str | tuple[float, float, float]
 
 
 def draw_overlay(
@@ -42,161 +41,133 @@ def draw_overlay(
     title: str,
     picture: Path,
 ) -> None:
-    """Draws a mask over its scan in the sagittal, coronal and axial slice that holds most of it.
+    """Draw a mask over its scan, in the sagittal, coronal and axial slice that holds most of it.
 
-    The prediction is filled; the truth, where it is known, is a dashed outline. An image of one slice has one view, and
-    one that is also without a physical size (1 mm, as pixels of a photograph have it) has neither sides nor mm.
+    The prediction is filled; the truth, where there is one, is a dashed outline. An image of one
+    slice has one view; if its spacing is 1 mm, as that of a photograph, it gets neither letters of
+    the sides nor mm.
 
     Args:
-        image: the scan in RAS+ axes.
-        prediction: ids 0, 1, 2 ... in the same axes.
+        image: scan in RAS+ axes.
+        prediction: index of the label of each voxel, in the same axes.
         truth: likewise, or None.
         spacing_mm: voxel size along each axis.
-        names: of the labels 1, 2 ...
-        title: stands above the picture.
-        picture: PNG to write.
+        names: of the labels 1, 2, ...
+        title: above the picture.
+        picture: PNG file to write.
     """
-    views = [axis for axis in (2, 1, 0) if image.shape[axis] == 1][:1] or [0, 1, 2]
+    views = _choose_views(image.shape)
     anatomical = len(views) > 1 or tuple(spacing_mm) != (1, 1, 1)
-    labelled = prediction > 0 if truth is None else (prediction > 0) | (truth > 0)
-    handles = _legend(names, prediction, truth)
-    figure, panels = _panels(np.multiply(image.shape, spacing_mm), views, 1 + len(handles) // 4)
-    seen = contrast(image, labelled)
+    labelled = foreground(prediction, truth)
+    handles = _legend_handles(names, prediction, truth)
+    size_mm = np.multiply(image.shape, spacing_mm)
+    figure, panels = _make_panels(size_mm, views, 1 + len(handles) // 4)
+    limits = contrast(image, labelled)
     for axes, axis in zip(panels, views, strict=True):
-        place = _fullest(labelled, axis)
-        grey = _shades(_flat(image, axis, place), seen)
-        slices = [
-            grey,
-            *(None if mask is None else _flat(mask, axis, place) for mask in (prediction, truth)),
-        ]
-        _draw_slice(axes, slices, _across(spacing_mm, axis))
+        index = _fullest_slice(labelled, axis)
+        grey = to_grey(_screen_slice(image, axis, index), limits)
+        truth_slice = None if truth is None else _screen_slice(truth, axis, index)
+        spacing = _view_axes(spacing_mm, axis)
+        _draw_slice(axes, grey, _screen_slice(prediction, axis, index), truth_slice, spacing)
         _draw_scale_bar(axes, "mm" if anatomical else "px")
         if anatomical:
-            _draw_sides(
-                axes, EDGES[axis], f"{VIEWS[axis]}, slice {place + 1} of {image.shape[axis]}"
-            )
+            view = f"{VIEWS[axis]}, slice {index + 1} of {image.shape[axis]}"
+            _draw_sides(axes, EDGES[axis], view)
     _draw_legend(figure, handles)
-    note = (
-        "\nradiological view: the patient's right is on the left"
-        if anatomical and views != [0]
-        else ""
-    )
-    figure.suptitle(
-        textwrap.fill(title, int(10 * figure.get_figwidth())) + note, color="white", fontsize=10
-    )
+    heading = textwrap.fill(title, int(10 * figure.get_figwidth()))
+    if anatomical and views != [0]:
+        heading += f"\n{RADIOLOGICAL}"
+    figure.suptitle(heading, color="white", fontsize=10)
     save(figure, picture)
 
 
-def _panels(
+def _choose_views(shape: Sequence[int]) -> list[int]:
+    """Return the axes across which slices are drawn: all, or that of an image of one slice."""
+    for axis in (2, 1, 0):
+        if shape[axis] == 1:
+            return [axis]
+    return [0, 1, 2]
+
+
+def _make_panels(
     size_mm: np.ndarray, views: Sequence[int], legend_lines: int
 ) -> tuple[Figure, list[Axes]]:
-    """A black figure with a panel per view, all at one scale where they are not too thin for it."""
-    widths, heights = (
-        np.array([_across(size_mm, axis)[side] for axis in views]) for side in (0, 1)
-    )
-    widths = np.maximum(widths, 0.3 * widths.max())  # a thin slab of slices is still to be seen
-    across_in = 12.6 if len(views) > 1 else 6.3
-    down_in = float(np.clip(across_in * heights.max() / widths.sum(), 2.5, 9))
+    """Return a black figure with a panel per view, at one scale unless a view is very narrow."""
+    sizes = np.array([_view_axes(size_mm, axis) for axis in views])
+    widths = np.maximum(sizes[:, 0], 0.3 * sizes[:, 0].max())
+    width_in = 12.6 if len(views) > 1 else 6.3
+    height_in = float(np.clip(width_in * sizes[:, 1].max() / widths.sum(), 2.5, 9))
     figure = Figure(
-        figsize=(across_in, down_in + 1 + 0.2 * legend_lines),
+        figsize=(width_in, height_in + 1 + 0.2 * legend_lines),
         layout="constrained",
         facecolor="black",
     )
     return figure, list(np.ravel(figure.subplots(1, len(views), width_ratios=widths.tolist())))
 
 
-def _across(of_axes: Sequence[float] | np.ndarray, axis: int) -> tuple[float, float]:
-    """What belongs to the two axes that a view across this one shows: width, height."""
-    width, height = (float(value) for other, value in enumerate(of_axes) if other != axis)
+def _view_axes(values: Sequence[float] | np.ndarray, axis: int) -> tuple[float, float]:
+    """Return the values of the two axes that the view across `axis` shows: horizontal, vertical."""
+    width, height = np.delete(np.asarray(values, float), axis).tolist()
     return width, height
 
 
-def window(image: np.ndarray, labelled: np.ndarray) -> np.ndarray:
-    """Grey values 0 to 1 in the contrast of `contrast`."""
-    return _shades(image, contrast(image, labelled))
-
-
-def contrast(image: np.ndarray, labelled: np.ndarray) -> tuple[float, float]:
-    """What is black and what is white: the 0.5th and 99.5th percentiles.
-
-    Of a CT, whose air would hide the rest, it is the window of soft tissue, -160 to 240 HU, widened to the labelled
-    voxels (of lung or bone) where they need it.
-
-    Args:
-        image: of any shape.
-        labelled: where a label is, in the same shape.
-    """
-    apart = math.ceil(
-        (image.size / SAMPLE) ** (1 / image.ndim)
-    )  # of a large scan some voxels tell as much
-    few = (slice(None, None, apart),) * image.ndim
-    some = image[few]
-    known = some[np.isfinite(some)].astype(float)
-    low, high = np.percentile(known, [0.5, 99.5]) if known.size else (0.0, 1.0)
-    if low == high:  # nearly all one value: whatever differs is all there is to see
-        every = image[np.isfinite(image)]
-        low, high = every.min(), every.max()
-    if low < AIR_HU:
-        inside = (
-            some[labelled[few]] if np.count_nonzero(labelled[few]) > ENOUGH else image[labelled]
-        )
-        lowest, highest = np.percentile(inside, [5, 95]) if inside.size else SOFT_TISSUE_HU
-        low, high = min(SOFT_TISSUE_HU[0], lowest), max(SOFT_TISSUE_HU[1], highest)
-    return float(low), float(high)
-
-
-def _shades(values: np.ndarray, seen: tuple[float, float]) -> np.ndarray:
-    low, high = seen
-    return np.clip((np.nan_to_num(values, nan=low) - low) / ((high - low) or 1), 0, 1)
-
-
-def _fullest(labelled: np.ndarray, axis: int) -> int:
-    """The slice across an axis that has most labelled voxels; the middle one if none has any."""
-    counts = labelled.sum(axis=tuple(other for other in range(3) if other != axis))
+def _fullest_slice(labelled: np.ndarray, axis: int) -> int:
+    """Return the slice across an axis with most labelled voxels; the middle one if none has any."""
+    counts = np.moveaxis(labelled, axis, 0).reshape(labelled.shape[axis], -1).sum(axis=1)
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 
 
-def _flat(volume: np.ndarray, axis: int, place: int) -> np.ndarray:
-    """A slice as rows and columns of the screen: the patient's right or front on the left, head or front on top."""
-    return volume[(*[slice(None)] * axis, place)].T[::-1, ::-1]
+def _screen_slice(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
+    """Return a slice as rows and columns of the screen.
+
+    The patient's right or front is on the left, head or front on top.
+    """
+    return np.take(volume, index, axis).T[::-1, ::-1]
 
 
-def colour(place: int) -> tuple[float, float, float]:
-    """Red, green and blue, 0 to 1: one of the palette; after it, each again mixed with white, then with black.
+def colour(index: int) -> tuple[float, float, float]:
+    """Return red, green and blue, 0 to 1, of a label or a curve.
+
+    After the palette come its colours mixed with white, then with black; the first 21 differ well.
 
     Args:
-        place: of the label among those that are not background, or of a curve, from 0.
+        index: from 0, among the labels without the background.
     """
-    turn, place = divmod(place, len(COLOURS))
-    share = (0.0, 0.4, 0.4)[turn % 3]  # the first 21 differ well; test_report measures it
-    red, green, blue = (
-        (1 - share) * part + share * (turn % 3 == 1) for part in to_rgb(COLOURS[place])
-    )
+    cycle, entry = divmod(index, len(COLOURS))
+    shade = cycle % 3  # 0: as in the palette, 1: lighter, 2: darker
+    share = 0.4 if shade else 0.0
+    target = 1.0 if shade == 1 else 0.0
+    mixed = (1 - share) * np.array(to_rgb(COLOURS[entry])) + share * target
+    red, green, blue = mixed.tolist()
     return red, green, blue
 
 
 def _draw_slice(
-    axes: Axes, slices: Sequence[np.ndarray | None], spacing: tuple[float, float]
+    axes: Axes,
+    grey: np.ndarray,
+    prediction: np.ndarray,
+    truth: np.ndarray | None,
+    spacing: tuple[float, float],
 ) -> None:
-    grey, prediction, truth = slices
-    assert grey is not None
-    assert prediction is not None
-    picture = np.repeat(grey[..., None], 3, axis=-1)
-    for label in np.unique(prediction[prediction > 0]):
-        where = prediction == label
-        picture[where] = (1 - OPACITY) * picture[where] + OPACITY * np.array(colour(int(label) - 1))
+    """Draw a slice with the filled prediction and the dashed truth, in mm."""
+    labels = np.unique(prediction[prediction > 0])
+    pixels = np.repeat(grey[..., None], 3, axis=-1)
+    for label in labels:
+        inside = prediction == label
+        fill = OPACITY * np.array(colour(int(label) - 1))
+        pixels[inside] = (1 - OPACITY) * pixels[inside] + fill
     rows, columns = grey.shape
-    edges = (0.0, columns * spacing[0], rows * spacing[1], 0.0)  # millimetres
-    # "auto" keeps enlarged voxels sharp and averages those that share a pixel of the screen
-    axes.imshow(picture, extent=edges, interpolation="auto")
-    for label in np.unique(prediction[prediction > 0]):
+    extent = (0.0, columns * spacing[0], rows * spacing[1], 0.0)
+    # "auto" keeps enlarged voxels sharp, and averages voxels that share a pixel of the screen
+    axes.imshow(pixels, extent=extent, interpolation="auto")
+    for label in labels:
         _outline(axes, prediction == label, spacing, colour(int(label) - 1), 2.0, "-")
-    for label in [] if truth is None else np.unique(truth[truth > 0]):
-        _outline(
-            axes, truth == label, spacing, "black", 0.9, "-"
-        )  # seen on bright anatomy between the dashes
-        _outline(axes, truth == label, spacing, "white", 0.9, TRUTH_DASHES)
-    axes.set(xlim=edges[:2], ylim=edges[2:])
+    if truth is not None:
+        for label in np.unique(truth[truth > 0]):
+            # black between the white dashes is visible on bright anatomy
+            _outline(axes, truth == label, spacing, "black", 0.9, "-")
+            _outline(axes, truth == label, spacing, "white", 0.9, TRUTH_DASHES)
+    axes.set(xlim=extent[:2], ylim=extent[2:])
     axes.set_axis_off()
 
 
@@ -204,40 +175,46 @@ def _outline(
     axes: Axes,
     mask: np.ndarray,
     spacing: tuple[float, float],
-    colour: str | tuple[float, float, float],
+    color: Color,
     width: float,
     dashes: str | tuple[int, tuple[int, ...]],
 ) -> None:
-    """Along the voxels' edges: a contour between their centres would cut corners by half a voxel."""
-    parts = int(np.clip(1024 // max(mask.shape), 1, 8))
-    (top, bottom), (left, right) = (np.flatnonzero(mask.any(way))[[0, -1]] for way in (1, 0))
-    fine = np.pad(mask[top : bottom + 1, left : right + 1].repeat(parts, 0).repeat(parts, 1), 1)
-    down, across = (
-        start + (np.arange(size) - 0.5) / parts
-        for start, size in zip((top, left), fine.shape, strict=True)
-    )
+    """Draw the outline of a mask along the edges of its voxels.
+
+    A contour between voxel centres would cut corners by half a voxel, so each voxel is enlarged to
+    several before it is contoured.
+    """
+    factor = int(np.clip(1024 // max(mask.shape), 1, 8))
+    top, bottom = np.flatnonzero(mask.any(axis=1))[[0, -1]]
+    left, right = np.flatnonzero(mask.any(axis=0))[[0, -1]]
+    box = mask[top : bottom + 1, left : right + 1]
+    fine = np.pad(box.repeat(factor, 0).repeat(factor, 1), 1)
+    rows = top + (np.arange(fine.shape[0]) - 0.5) / factor
+    columns = left + (np.arange(fine.shape[1]) - 0.5) / factor
     axes.contour(
-        across * spacing[0],
-        down * spacing[1],
+        columns * spacing[0],
+        rows * spacing[1],
         fine,
         [0.5],
-        colors=[colour],
+        colors=[color],
         linewidths=width,
         linestyles=[dashes],
     )
 
 
+def _bar_length(width: float) -> float:
+    """Return the longest round length that is at most a third of a width."""
+    for length in BAR_LENGTHS:
+        if length <= width / 3:
+            return length
+    return BAR_LENGTHS[-1]
+
+
 def _draw_scale_bar(axes: Axes, unit: str) -> None:
-    """Below the slice, so that it covers none of it."""
-    width = axes.get_xlim()[1]
-    length = next(
-        size
-        for size in (200, 100, 50, 20, 10, 5, 2, 1, 0.5, 0.1)
-        if size <= width / 3 or size == 0.1
-    )
-    below = axes.get_xaxis_transform() + ScaledTranslation(
-        0, -7 / 72, axes.figure.dpi_scale_trans
-    )  # 7 points
+    """Draw a scale bar below the slice, 7 points away, where it hides none of it."""
+    length = _bar_length(axes.get_xlim()[1])
+    offset = ScaledTranslation(0, -7 / 72, axes.figure.dpi_scale_trans)
+    below = axes.get_xaxis_transform() + offset
     style = {"color": "white", "transform": below, "clip_on": False}
     axes.plot([0, length], [0, 0], linewidth=2.5, solid_capstyle="butt", **style)
     axes.annotate(
@@ -253,33 +230,40 @@ def _draw_scale_bar(axes: Axes, unit: str) -> None:
 
 
 def _draw_sides(axes: Axes, letters: Sequence[str], view: str) -> None:
-    """Beside the slice, so that they cover none of it."""
+    """Write the letters of the patient's sides around the slice, where they hide none of it."""
     axes.set_title(view, color="white", fontsize=9, pad=16)
-    places = (((0, 0.5), (-4, 0), "right", "center"), ((1, 0.5), (4, 0), "left", "center"))
-    places += (((0.5, 0), (0, -5), "center", "top"), ((0.5, 1), (0, 3), "center", "bottom"))
+    anchors = (
+        ((0, 0.5), (-4, 0), "right", "center"),
+        ((1, 0.5), (4, 0), "left", "center"),
+        ((0.5, 0), (0, -5), "center", "top"),
+        ((0.5, 1), (0, 3), "center", "bottom"),
+    )
     style = {"color": "white", "fontsize": 10, "fontweight": "bold"}
-    for letter, (edge, points, ha, va) in zip(letters, places, strict=True):
+    for letter, (edge, points, ha, va) in zip(letters, anchors, strict=True):
         axes.annotate(letter, edge, points, "axes fraction", "offset points", ha=ha, va=va, **style)
 
 
-def _legend(
+def _legend_handles(
     names: Sequence[str], prediction: np.ndarray, truth: np.ndarray | None
 ) -> list[Patch | Line2D]:
-    """A box for each label that is in either mask, and the outline of the truth."""
-    masks = [prediction] if truth is None else [prediction, truth]
-    handles: list[Patch | Line2D] = [
-        Patch(facecolor=(*colour(place), 0.6), edgecolor=colour(place), linewidth=1.5, label=name)
-        for place, name in enumerate(names)
-        if any((mask == place + 1).any() for mask in masks)
-    ]
+    """Return a box for each label that occurs in either mask, and the outline of the truth."""
+    present = set(np.unique(prediction).tolist())
     if truth is not None:
-        handles.append(
-            Line2D([], [], color="white", linewidth=1.2, linestyle=TRUTH_DASHES, label="truth")
-        )
+        present.update(np.unique(truth).tolist())
+    handles: list[Patch | Line2D] = []
+    for index, name in enumerate(names):
+        if index + 1 in present:
+            edge = colour(index)
+            box = Patch(facecolor=(*edge, 0.6), edgecolor=edge, linewidth=1.5, label=name)
+            handles.append(box)
+    if truth is not None:
+        style = {"color": "white", "linewidth": 1.2, "linestyle": TRUTH_DASHES}
+        handles.append(Line2D([], [], label="truth", **style))
     return handles
 
 
 def _draw_legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
+    """Draw a legend below the panels, in as many columns as fit."""
     if not handles:
         return
     letters = 6 + max(len(str(handle.get_label())) for handle in handles)
@@ -289,7 +273,7 @@ def _draw_legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
 
 
 def save(figure: Figure, picture: Path) -> None:
-    """Writes a PNG, whole or not at all."""
+    """Write a figure as a PNG file, whole or not at all."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI, facecolor=figure.get_facecolor())
     with atomic(picture) as part:

@@ -1,34 +1,40 @@
-"""Scans with their masks inside a page, to be turned and sliced in the browser by NiiVue, which is inside too.
+"""Scans with their masks inside a page, shown as slices and volumes in the browser by NiiVue.
 
-A volume is written as gzip in base64: the scan as 256 grey values of the window that the pictures have too, masks as
-the labels' places.
+NiiVue itself is inside the page too. A volume is stored as gzip in base64: the scan in 256 grey
+values with the contrast of the pictures, masks as indices of the labels.
 """
 
 import base64
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from operator import itemgetter
 
 import numpy as np
 from jaxtyping import Float, Integer, Num
 
+from segpipe.reporting.contrast import foreground, window
+from segpipe.text import count
+
 MIB = 2**20
-LEVEL = 6  # of gzip; the highest one takes four times as long for 1 % less
-BUNDLE, LICENCE = "niivue/niivue.umd.js.gz", "niivue/LICENSE"
+GZIP_LEVEL = 6  # level 9 takes four times as long for 1 % less
+BUNDLE = "niivue/niivue.umd.js.gz"
+LICENCE = "niivue/LICENSE"
+MOST_NAMES = 8  # cases without room that the note names
 
 
 @dataclass(frozen=True)
 class ViewerCase:
-    """A case as the viewer takes it.
+    """A case in the form that the viewer's script reads.
 
     Attributes:
         name: of the case.
-        shape: of its voxels.
-        affine: row by row, from voxel indices to mm in RAS+.
-        scan: voxels with the first axis fastest, a byte each, as gzip in base64; so the masks.
-        prediction: places of labels, 0 the background.
-        truth: likewise; None where it is not known.
+        shape: voxels along x, y, z.
+        affine: 16 numbers row by row, from voxel indices to mm in RAS+.
+        scan: grey values, one byte per voxel, first axis fastest, as gzip in base64.
+        prediction: index of the label of each voxel, 0 for the background, stored likewise.
+        truth: likewise; None where there is none.
     """
 
     name: str
@@ -40,45 +46,51 @@ class ViewerCase:
 
     @property
     def size(self) -> int:
-        """Bytes that it adds to a page."""
+        """Number of bytes that the case adds to a page."""
         return len(self.scan) + len(self.prediction) + len(self.truth or "")
 
 
 @dataclass
 class ViewerBudget:
-    """The cases of a page's viewer, as many as there is room for, the worst first.
+    """The cases of a page's viewer within a size limit; those with the lowest scores are kept.
 
     Attributes:
-        limit_mib: room.
-        cases: with what each is ranked by.
-        left_out: names of those without room.
+        limit_mib: most MiB that the cases may take together.
+        cases: pairs of score and case, in increasing order of the score.
+        left_out: names of the cases beyond the limit.
     """
 
     limit_mib: float
     cases: list[tuple[float, ViewerCase]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    def add(self, rank: float, case: ViewerCase) -> None:
-        """Puts a case in; where there is no room the highest ranked leave.
+    def add(self, score: float, case: ViewerCase) -> None:
+        """Add a case; drop those with the highest scores while the limit is exceeded.
 
         Args:
-            rank: the lowest stay longest, NaN last.
-            case: to put in.
+            score: by which cases are ranked; NaN and infinity count as the highest.
+            case: to add.
         """
-        self.cases.append((rank if np.isfinite(rank) else np.inf, case))
-        self.cases.sort(key=lambda one: one[0])
-        while sum(one.size for _, one in self.cases) > self.limit_mib * MIB:
-            self.left_out.append(self.cases.pop()[1].name)
+        self.cases.append((score if np.isfinite(score) else np.inf, case))
+        self.cases.sort(key=itemgetter(0))
+        while self.size > self.limit_mib * MIB:
+            _, dropped = self.cases.pop()
+            self.left_out.append(dropped.name)
+
+    @property
+    def size(self) -> int:
+        """Number of bytes of all cases kept."""
+        return sum(case.size for _, case in self.cases)
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """What the viewer's part of a page shows.
+    """The content of the viewer's section of a page.
 
     Attributes:
-        cases: in the order of its menu.
-        labels: names of the labels but the background.
-        note: how much is inside, and what is not.
+        cases: in the order of the menu.
+        labels: names of the labels without the background.
+        note: how much the section holds, and which cases it lacks.
     """
 
     cases: Sequence[ViewerCase]
@@ -87,25 +99,25 @@ class Viewer:
 
     @property
     def colours(self) -> list[tuple[int, ...]]:
-        """Of the labels, 0 to 255, as the pictures have them."""
-        from segpipe.reporting.pictures import (
-            colour,  # matplotlib takes longer to import than a small scan to segment
-        )
+        """Red, green and blue of each label, 0 to 255, as in the pictures."""
+        # imported late: matplotlib takes longer to import than a small scan to segment
+        from segpipe.reporting.pictures import colour
 
-        return [
-            tuple(round(255 * part) for part in colour(place)) for place in range(len(self.labels))
-        ]
+        colours: list[tuple[int, ...]] = []
+        for index in range(len(self.labels)):
+            red, green, blue = np.rint(255 * np.array(colour(index))).astype(int).tolist()
+            colours.append((red, green, blue))
+        return colours
 
     @property
     def bundle(self) -> str:
         """NiiVue, as gzip in base64."""
-        return base64.b64encode(files("segpipe.reporting").joinpath(BUNDLE).read_bytes()).decode(
-            "ascii"
-        )
+        content = files("segpipe.reporting").joinpath(BUNDLE).read_bytes()
+        return base64.b64encode(content).decode("ascii")
 
     @property
     def licence(self) -> str:
-        """Of NiiVue and of what is bundled with it."""
+        """Licences of NiiVue and of the packages bundled with it."""
         return files("segpipe.reporting").joinpath(LICENCE).read_text(encoding="utf-8")
 
 
@@ -116,54 +128,54 @@ def viewer_case(
     truth: Integer[np.ndarray, "x y z"] | None,
     affine: Float[np.ndarray, "4 4"],
 ) -> ViewerCase | None:
-    """A case for the viewer; None of a picture, which has nothing to turn.
+    """Return a case for the viewer, or None for a 2D image, which has no volume to show.
 
     Args:
         name: of the case.
-        image: the scan, on its own grid.
-        prediction: places of labels, 0 the background, below 256.
+        image: scan on its own grid.
+        prediction: index of the label of each voxel, 0 for the background, at most 255.
         truth: likewise, or None.
         affine: from voxel indices to mm in RAS+.
     """
+
     if min(image.shape) < 2:
         return None
-    labelled = prediction > 0 if truth is None else (prediction > 0) | (truth > 0)
-    from segpipe.reporting.pictures import window  # as above
-
-    grey = np.rint(255 * window(image, labelled))
-    masks = [None if mask is None else _packed(mask) for mask in (prediction, truth)]
-    assert masks[0] is not None
+    grey = np.rint(255 * window(image, foreground(prediction, truth)))
     return ViewerCase(
         name,
-        list(image.shape),
-        [float(one) for one in affine.ravel()],
-        _packed(grey),
-        masks[0],
-        masks[1],
+        shape=list(image.shape),
+        affine=affine.astype(float).ravel().tolist(),
+        scan=_packed(grey),
+        prediction=_packed(prediction),
+        truth=None if truth is None else _packed(truth),
     )
 
 
-def make_viewer(shelf: ViewerBudget, labels: Sequence[str]) -> Viewer | None:
-    """The viewer of what is on the shelf; None where nothing is, and nothing was left out."""
-    if not shelf.cases and not shelf.left_out:
+def make_viewer(budget: ViewerBudget, labels: Sequence[str]) -> Viewer | None:
+    """Return the viewer of the cases added; None if there was none.
+
+    Args:
+        budget: the cases, and the names of those beyond the limit.
+        labels: names of the labels without the background.
+    """
+    if not budget.cases and not budget.left_out:
         return None
-    mib = sum(one.size for _, one in shelf.cases) / MIB
-    count = f"{len(shelf.cases)} case{'' if len(shelf.cases) == 1 else 's'}"
-    note = (
-        f"{count}, {mib:.1f} MiB of at most {shelf.limit_mib:g} (page.viewer_mib), the worst first"
-    )
-    if shelf.left_out:
-        names = ", ".join(_first(sorted(shelf.left_out), 8))
-        note += f"; without room: {names}"
-    return Viewer([one for _, one in shelf.cases], labels, f"{note}.")
+    cases = [case for _, case in budget.cases]
+    note = f"{count(len(cases), 'case')}, {budget.size / MIB:.1f} MiB of at most "
+    note += f"{budget.limit_mib:g} (page.viewer_mib), the worst first"
+    if budget.left_out:
+        note += f"; without room: {_shortened(sorted(budget.left_out))}"
+    return Viewer(cases, labels, f"{note}.")
 
 
-def _first(names: Sequence[str], count: int) -> Iterator[str]:
-    yield from names[:count]
-    if len(names) > count:
-        yield f"and {len(names) - count} more"
+def _shortened(names: Sequence[str]) -> str:
+    """Return the first names and the number of the others."""
+    text = ", ".join(names[:MOST_NAMES])
+    more = len(names) - MOST_NAMES
+    return f"{text}, and {more} more" if more > 0 else text
 
 
 def _packed(volume: np.ndarray) -> str:
-    content = gzip.compress(volume.astype(np.uint8).tobytes(order="F"), LEVEL, mtime=0)
+    """Return a volume as bytes, first axis fastest, as gzip in base64."""
+    content = gzip.compress(volume.astype(np.uint8).tobytes(order="F"), GZIP_LEVEL, mtime=0)
     return base64.b64encode(content).decode("ascii")
