@@ -151,11 +151,12 @@ def _plots(evidence: Evidence, folder: Path) -> list[Picture]:
 
 
 def _networks(sweep: Sweep) -> list[Picture]:
-    """Return the drawing of each variant's network."""
+    """Return the drawing of each variant's network, where the run still has it."""
     drawings: list[Picture] = []
     for variant in sweep.variants:
         file = variant.first_run.folder / "network.png"
-        drawings.append(embed(file, f"network of {variant.name}", WIDTH, variant.name))
+        if file.is_file():
+            drawings.append(embed(file, f"network of {variant.name}", WIDTH, variant.name))
     return drawings
 
 
