@@ -1,4 +1,4 @@
-"""Writes a mask for each scan; `python predict.py --help` lists every option."""
+"""Write a mask for each scan; `python predict.py --help` lists every option."""
 
 from segpipe.cli import predict
 

@@ -1,4 +1,4 @@
-"""Trains a segmentation network; `python train.py --help` lists every option."""
+"""Train a segmentation network; `python train.py --help` lists every option."""
 
 from segpipe.cli import train
 

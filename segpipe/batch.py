@@ -1,4 +1,8 @@
-"""Many scans, each isolated: one that fails is reported and the rest are done, and nothing is done twice."""
+"""A batch of predictions: each scan by itself, and nothing twice.
+
+A scan that fails is reported, and the rest are done. While the network computes one scan, the next
+is read and the last is written.
+"""
 
 import errno
 import logging
@@ -9,9 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from segpipe import checkpoint
 from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
@@ -21,50 +22,41 @@ from segpipe.errors import DataError
 from segpipe.files import digest
 from segpipe.io.volumes import read_grid
 from segpipe.metrics import score_case, write_scores
-from segpipe.prediction.outputs import check_targets, picture, write_outputs, write_predictions
-from segpipe.prediction.postprocessing import clean, cleaning
+from segpipe.prediction.outputs import (
+    check_output_paths,
+    measure_volumes,
+    write_outputs,
+    write_predictions,
+)
+from segpipe.prediction.postprocessing import clean, cleaning_arguments
 from segpipe.prediction.predictor import Prediction, Predictor, ProgressCallback, timed
-from segpipe.prediction.prefetch import ahead, interruption
-from segpipe.prediction.records import ScanRecord, read_records, settled, tidy, write_records
+from segpipe.prediction.prefetch import interruption, one_core, prefetched
+from segpipe.prediction.progress import BatchProgress
+from segpipe.prediction.records import (
+    ScanRecord,
+    is_up_to_date,
+    read_records,
+    remove_abandoned_parts,
+    write_records,
+)
 from segpipe.prediction.scans import Scan, find_scans, find_truth
 from segpipe.reporting.prediction_page import warnings_for, write_index
-from segpipe.reporting.rendering import draw_prediction, show_scores
-from segpipe.terminal import progress_bar, show_next, show_table
-from segpipe.text import first_line
+from segpipe.reporting.prediction_summary import show_batch
+from segpipe.reporting.rendering import draw_prediction
+from segpipe.text import count, first_line
 
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
-ASKED = (
-    "overlap",
-    "mirror_axes",
-    "overlays",
-    "save",
-    "skip_air",
-    "backend",
-)  # beside weights, what masks depend on
-CLEANING = ("labels", "keep_largest", "min_volume_ml")
-
-
-@dataclass
-class Waiting:
-    """A scan that was read while the network computed another.
-
-    Attributes:
-        scan: the scan.
-        outcome: what is known of it; with a reason where it could not be read.
-        prepared: as the network sees it; None where it could not be read, or nothing is left to do.
-    """
-
-    scan: Scan
-    outcome: ScanRecord
-    prepared: PreparedScan | None = None
+# options on which the written files depend, beside the weights and the number format
+NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")
+CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
 def predict_batch(options: Predict) -> int:
-    """Writes a mask for each scan, `predictions.csv`, pictures, and scores where the truth is given.
+    """Write a mask for each scan, `predictions.csv`, pictures, and scores where the truth is given.
 
-    While the network computes one scan the next is read, and the last is written. A mask that is there already, made of
-    the same content by the same weights and settings, is left as it is.
+    A mask that is there already, made of the same content by the same weights and settings, is left
+    as it is.
 
     Returns:
         The exit status: 0 when all scans are done, 3 when some failed.
@@ -73,40 +65,60 @@ def predict_batch(options: Predict) -> int:
         ConfigError: if the checkpoint, the input or the output cannot be used.
         DataError: if the disk is full, or the batch was interrupted.
     """
-    assert options.checkpoint is not None
     assert options.input is not None
     assert options.output is not None
-    device = choose_device(
-        "cpu" if options.backend == "openvino" and options.device == "auto" else options.device
-    )
-    hold_memory(device)
-    number_format = choose_format(options.precision, device)
-    trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
-    predictor = Predictor(
-        trained.network.to(device),
-        trained.plan,
-        device,
-        number_format,
-        options.overlap,
-        options.batch_size,
-        options.save,
-        options.output,
-        options.skip_air,
-        options.backend,
-        options.compile,
-    )
-    scans = find_scans(options.input, options.output, len(trained.plan.channels), options.recursive)
-    check_targets(scans, options.save, options.overlays)
-    weights = digest([checkpoint.find(path) for path in options.checkpoint])
-    asked = options.model_dump(mode="json", include={*ASKED, *CLEANING})
-    settings = [weights, number_format, asked]
-    batch = Batch(options.output, scans, predictor, options, settings)
-    log.info("%d scans, %s in %s", len(scans), device, number_format)
+    predictor = _make_predictor(options)
+    channels = len(predictor.plan.channels)
+    scans = find_scans(options.input, options.output, channels, options.recursive)
+    check_output_paths(scans, options.save, options.overlays)
+    batch = Batch(options.output, scans, predictor, options)
+    device = f"{predictor.device} in {predictor.number_format}"
+    log.info("%s, %s", count(len(scans), "scan"), device)
     try:
         batch.run()
     finally:
         batch.summarise()
-    return _report(batch.outcomes(), options, batch.names)
+    records = batch.records()
+    show_batch(records, predictor.plan.label_names, options.output, options.truth)
+    return SOME_FAILED if any(record.failed for record in records) else 0
+
+
+def _make_predictor(options: Predict) -> Predictor:
+    """Return the predictor of the checkpoints that the options name."""
+    assert options.checkpoint is not None
+    on_cpu = options.backend == "openvino" and options.device == "auto"
+    device = choose_device("cpu" if on_cpu else options.device)
+    hold_memory(device)
+    number_format = choose_format(options.precision, device)
+    trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
+    return Predictor(
+        trained.network.to(device),
+        trained.plan,
+        device,
+        number_format,
+        overlap=options.overlap,
+        batch_size=options.batch_size,
+        save=options.save,
+        folder=options.output,
+        skip_air=options.skip_air,
+        backend=options.backend,
+        compiled=options.compile,
+    )
+
+
+@dataclass
+class ReadScan:
+    """A scan that was read while the network computed another.
+
+    Attributes:
+        scan: that was read.
+        record: of it; with a reason where it could not be read.
+        prepared: as the network sees it; None where it could not be read, or is up to date.
+    """
+
+    scan: Scan
+    record: ScanRecord
+    prepared: PreparedScan | None = None
 
 
 class Batch:
@@ -117,135 +129,140 @@ class Batch:
         scans: in their order.
         predictor: of the network.
         options: of the call.
-        settings: plain values on which a mask depends, beside its scan.
 
     Raises:
-        ConfigError: if a truth is missing, or the folder's manifest is damaged.
+        ConfigError: if a truth is missing, or the folder's manifest cannot be used.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        scans: Sequence[Scan],
-        predictor: Predictor,
-        options: Predict,
-        settings: list[Any],
+        self, folder: Path, scans: Sequence[Scan], predictor: Predictor, options: Predict
     ) -> None:
-        self.folder, self.scans, self.predictor = folder, scans, predictor
-        self.options, self.settings = options, settings
-        self.names = list(predictor.plan.labels)[1:]
-        self.cleaning = cleaning(options, predictor.plan.labels)
-        self.truths = (
-            {scan.name: find_truth(scan, options.truth) for scan in scans} if options.truth else {}
-        )
+        self.folder = folder
+        self.scans = scans
+        self.predictor = predictor
+        self.options = options
+        self.plan = predictor.plan
+        self.settings = _settings(options, predictor)
+        self.cleaning = cleaning_arguments(options, self.plan.labels)
+        self.truths: dict[str, Path] = {}
+        if options.truth is not None:
+            self.truths = {scan.name: find_truth(scan, options.truth) for scan in scans}
         folder.mkdir(parents=True, exist_ok=True)
-        tidy(folder)
-        self.known = read_records(folder)
+        remove_abandoned_parts(folder)
+        self.all_records = read_records(folder)  # of earlier calls too, by name
 
     def run(self) -> None:
-        """Does what is missing or changed.
+        """Predict what is missing or changed.
 
         Raises:
             DataError: if the disk is full, or it was interrupted; what is done is kept.
         """
         writing: deque[tuple[ScanRecord, Future[None] | None]] = deque()
-        with _one_core() as reader, _one_core() as writer, interruption() as asked:
-            with progress_bar() as bar:
-                scans = bar.add_task("scans", total=len(self.scans), note="")
-                windows = bar.add_task("windows", total=1, visible=False, note="")
-                for number, waiting in enumerate(ahead(reader, self._read, self.scans)):
-                    bar.reset(windows, description="windows", note=waiting.scan.name)
-
-                    def watch(done: int, total: int, number: int = number) -> None:
-                        bar.update(scans, completed=number + done / total)
-                        bar.update(windows, completed=done, total=total, visible=True)
-
-                    writing.append((waiting.outcome, self._segment(waiting, writer, watch)))
+        with one_core() as reader, one_core() as writer, interruption() as interrupted:
+            with BatchProgress(len(self.scans)) as progress:
+                for read in prefetched(reader, self._read, self.scans):
+                    progress.start(read.scan.name)
+                    writing.append((read.record, self._segment(read, writer, progress.report)))
                     if len(writing) > 1:
-                        self._note(*writing.popleft())
-                    bar.update(scans, completed=number + 1)
-                    if bar.disable:  # no terminal: a line for each scan
-                        log.info("%d of %d: %s", number + 1, len(self.scans), waiting.scan.name)
-                    if asked.is_set():
+                        self._finish(*writing.popleft())
+                    progress.finish()
+                    if interrupted.is_set():
                         break
             while writing:
-                self._note(*writing.popleft())
-        if asked.is_set():
-            done = sum(1 for scan in self.scans if scan.name in self.known)
+                self._finish(*writing.popleft())
+        if interrupted.is_set():
             raise DataError(
-                f"interrupted: {done} of {len(self.scans)} scans are settled; run again to go on"
+                f"interrupted: {len(self.records())} of {len(self.scans)} scans are settled; "
+                "run again to go on"
             )
 
-    def outcomes(self) -> list[ScanRecord]:
-        """What became of the scans so far, in their order."""
-        return [self.known[scan.name] for scan in self.scans if scan.name in self.known]
+    def records(self) -> list[ScanRecord]:
+        """Return the records of this call's scans so far, in their order."""
+        return [self.all_records[scan.name] for scan in self.scans if scan.name in self.all_records]
 
     def summarise(self) -> None:
-        """Writes `scores.csv`, where the truth is given, and `index.html`.
+        """Write `scores.csv`, where the truth is given, and `index.html`.
 
         Raises:
             DataError: if the disk is full.
         """
-        scores = [score for one in self.outcomes() for score in one.scores if not one.reason]
+        scores = []
+        for record in self.records():
+            if not record.failed:
+                scores += record.scores
         if scores:
             write_scores(scores, self.folder / "scores.csv")
-        write_index(self.folder, self.known, len(self.scans), self.options)
+        write_index(self.folder, self.all_records, len(self.scans), self.options)
 
-    def _read(self, scan: Scan) -> Waiting:
-        outcome, truth = (
-            ScanRecord(scan.name, images=[str(image) for image in scan.images]),
-            self.truths.get(scan.name),
-        )
+    def _read(self, scan: Scan) -> ReadScan:
+        """Read a scan, unless its files are up to date or the memory cannot hold it."""
+        record = ScanRecord(scan.name, images=list(map(str, scan.images)))
         try:
-            outcome.made_from = digest([*scan.images, *([truth] if truth else [])], *self.settings)
-            known = self.known.get(scan.name)
-            if known is not None and settled(
-                known, outcome.made_from, self.folder, self.options.retry_failed
+            files = [*scan.images]
+            if scan.name in self.truths:
+                files.append(self.truths[scan.name])
+            record.made_from = digest(files, *self.settings)
+            earlier = self.all_records.get(scan.name)
+            if earlier is not None and is_up_to_date(
+                earlier, record.made_from, self.folder, self.options.retry_failed
             ):
-                return Waiting(scan, known)
-            self.predictor.fallbacks_for(
-                read_grid(scan.images[0])
-            )  # what is too large is not even read
-            with timed(outcome.seconds, "read"):
-                return Waiting(scan, outcome, prepare_scan(scan.images, self.predictor.plan))
-        except Exception as error:  # whatever is wrong with this scan, the others can still be done
-            outcome.reason = _reason(scan, error)
-            return Waiting(scan, outcome)
+                return ReadScan(scan, earlier)
+            self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
+            with timed(record.seconds, "read"):
+                return ReadScan(scan, record, prepare_scan(scan.images, self.plan))
+        except Exception as error:  # whatever is wrong with this scan, the others can be done
+            record.reason = _reason(scan, error)
+            return ReadScan(scan, record)
 
     def _segment(
-        self, waiting: Waiting, writer: ThreadPoolExecutor, watch: ProgressCallback
+        self, read: ReadScan, writer: ThreadPoolExecutor, progress: ProgressCallback
     ) -> Future[None] | None:
-        if waiting.prepared is None:
+        """Segment a scan, and have its files written; return None where there is none to write."""
+        if read.prepared is None:
             return None
         try:
-            prediction = self.predictor.segment(waiting.prepared, watch)
+            prediction = self.predictor.segment(read.prepared, progress)
         except Exception as error:
-            waiting.outcome.reason = self._failure(waiting.scan, error)
+            read.record.reason = self._failure(read.scan, error)
             return None
         if prediction.note:
-            log.warning("%s: %s", waiting.scan.name, prediction.note)
-        waiting.outcome.note = prediction.note
-        return writer.submit(self._write, waiting, prediction)
+            log.warning("%s: %s", read.scan.name, prediction.note)
+        read.record.note = prediction.note
+        return writer.submit(self._write, read.scan, read.record, prediction)
 
-    def _write(self, waiting: Waiting, prediction: Prediction) -> None:
-        outcome, scan = waiting.outcome, waiting.scan
+    def _write(self, scan: Scan, record: ScanRecord, prediction: Prediction) -> None:
+        """Clean a mask, write its files, and complete its record."""
         try:
-            outcome.seconds |= prediction.seconds
-            cleaned = clean(prediction.labels, prediction.grid.voxel_ml, *self.cleaning)
+            record.seconds |= prediction.seconds
+            cleaned = clean(prediction.labels, prediction.grid.voxel_ml, **self.cleaning)
             prediction = replace(prediction, labels=cleaned)
-            with timed(outcome.seconds, "write"):
-                files = write_outputs(
-                    prediction, scan, self.predictor.plan, self.options.save, self.folder
-                )
-            outcome.files = {
-                file.relative_to(self.folder).as_posix(): digest([file]) for file in files
-            }
-            self._measure(outcome, scan, prediction)
+            with timed(record.seconds, "write"):
+                files = write_outputs(prediction, scan, self.plan, self.options.save, self.folder)
+            for file in files:
+                record.files[file.relative_to(self.folder).as_posix()] = digest([file])
+            measure_volumes(record, prediction, self.plan)
+            record.warnings = warnings_for(prediction, record, self.plan)
+            self._compare(scan, record, prediction)
         except Exception as error:
-            outcome.reason = self._failure(scan, error)
+            record.reason = self._failure(scan, error)
+
+    def _compare(self, scan: Scan, record: ScanRecord, prediction: Prediction) -> None:
+        """Score a mask against the truth where it is given, and draw both."""
+        grid = prediction.grid
+        truth = None
+        if scan.name in self.truths:
+            case = Case(scan.name, scan.images, self.truths[scan.name])
+            truth = read_labels(case, self.plan, grid).numpy()[0]
+            record.scores = score_case(
+                scan.name, prediction.labels, truth, grid.spacing_mm, self.plan.targets
+            )
+        if self.options.overlays:
+            picture = self.folder / record.picture
+            draw_prediction(prediction, truth, self.plan.label_names, scan.name, picture)
+            record.drawn = True
 
     def _failure(self, scan: Scan, error: Exception) -> str:
-        """Why a scan failed.
+        """Return why a scan failed.
 
         Raises:
             DataError: if the disk is full, since no other scan would fare better.
@@ -256,67 +273,28 @@ class Batch:
             ) from None
         return _reason(scan, error)
 
-    def _measure(self, outcome: ScanRecord, scan: Scan, prediction: Prediction) -> None:
-        """Volumes, scores against the truth, and a picture."""
-        plan, grid, truth = self.predictor.plan, prediction.grid, self.truths.get(scan.name)
-        outcome.labels = (
-            self.names
-        )  # counted one by one: `bincount` would make 8 bytes of every voxel
-        outcome.voxels = [
-            int(np.count_nonzero(prediction.labels == number))
-            for number in range(1, len(plan.labels))
-        ]
-        outcome.ids = list(plan.labels.values())[1:]
-        outcome.volumes_ml = [count * grid.voxel_ml for count in outcome.voxels]
-        outcome.warnings = [
-            note for note in [outcome.note, *warnings_for(prediction, outcome, plan)] if note
-        ]
-        expected = None
-        if truth is not None:
-            expected = read_labels(Case(scan.name, scan.images, truth), plan, grid).numpy()[0]
-            outcome.scores = score_case(
-                scan.name, prediction.labels, expected, grid.spacing_mm, plan.targets
-            )
-        if self.options.overlays:
-            draw_prediction(
-                prediction, expected, self.names, scan.name, self.folder / picture(scan)
-            )
-            outcome.drawn = True
-
-    def _note(self, outcome: ScanRecord, written: Future[None] | None) -> None:
+    def _finish(self, record: ScanRecord, written: Future[None] | None) -> None:
+        """Wait until a scan is written, and store its record."""
         if written is not None:
             written.result()
-        self.known[outcome.name] = outcome
-        write_records(self.folder, self.known)
-        write_predictions(self.folder / "predictions.csv", self.outcomes(), self.names)
+        self.all_records[record.name] = record
+        write_records(self.folder, self.all_records)
+        table = self.folder / "predictions.csv"
+        write_predictions(table, self.records(), self.plan.label_names)
 
 
-def _one_core() -> ThreadPoolExecutor:
-    """A thread that uses one core: teams of more would only wait for cores on which the network computes."""
-    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+def _settings(options: Predict, predictor: Predictor) -> list[Any]:
+    """Return plain values on which a mask depends, beside its scan."""
+    assert options.checkpoint is not None
+    weights = digest(list(map(checkpoint.find, options.checkpoint)))
+    names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
+    return [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
 
 
 def _reason(scan: Scan, error: Exception) -> str:
+    """Return why a scan failed, in one line that names its file."""
+    image = str(scan.images[0])
     if isinstance(error, DataError):
-        return str(error) if str(scan.images[0]) in str(error) else f"{scan.images[0]}: {error}"
+        return str(error) if image in str(error) else f"{image}: {error}"
     log.debug("%s failed", scan.name, exc_info=error)
-    return f"{scan.images[0]}: {type(error).__name__}: {first_line(error)}"
-
-
-def _report(outcomes: list[ScanRecord], options: Predict, names: list[str]) -> int:
-    assert options.output is not None
-    failed = [one for one in outcomes if one.reason]
-    done = [one for one in outcomes if not one.reason]
-    if done:
-        rows = [[one.name, *[f"{volume:.2f}" for volume in one.volumes_ml]] for one in done]
-        show_table("volumes, mL", ["scan", *names], rows)
-    scores = [score for one in done for score in one.scores]
-    if scores:
-        show_scores(scores, f"{len(done)} scans against {options.truth}")
-    log.info("%d of %d masks written to %s", len(done), len(outcomes), options.output)
-    show_next(
-        [("look at", options.output / "index.html"), ("table", options.output / "predictions.csv")]
-    )
-    for one in failed:
-        log.error("failed: %s", one.reason)
-    return SOME_FAILED if failed else 0
+    return f"{image}: {type(error).__name__}: {first_line(error)}"

@@ -24,7 +24,7 @@ FAILURE = "failure.txt"  # in the folder of a run of a sweep: why it failed
 
 
 def train() -> None:
-    """`segpipe-train`: trains one network, or one for each combination of a sweep."""
+    """Run `segpipe-train`: train one network, or one for each combination of a sweep."""
     from segpipe.resume import command_line
 
     def typed() -> list[str]:
@@ -34,7 +34,7 @@ def train() -> None:
 
 
 def predict() -> None:
-    """`segpipe-predict`: writes a mask for each scan."""
+    """Run `segpipe-predict`: write a mask for each scan."""
     launch("predict", Predict, _predict_all, _typed("segpipe-predict"))
 
 
@@ -46,9 +46,8 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
         from segpipe.terminal import say_more
 
         say_more()
-    if (
-        options.mode == "doctor"
-    ):  # torch, MONAI and Lightning take seconds to import: only after the check
+    # torch, MONAI and Lightning take seconds to import: only after the check
+    if options.mode == "doctor":
         from segpipe.doctor import diagnose
 
         return diagnose(options, folder)
@@ -77,7 +76,7 @@ def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -
 
 
 def _typed(script: str) -> str:
-    """What is typed to call this script: itself, or the file of the same name."""
+    """Return the words that call this script: its name, or `python` and its file."""
     called = Path(sys.argv[0]).name
     return f"python {called}" if called.endswith(".py") else script
 
@@ -89,28 +88,21 @@ def launch(
     command: str,
     typed: Callable[[], list[str]] = lambda: sys.argv[1:],
 ) -> None:
-    """Runs a command on the options that its line makes of `conf/PROGRAM.yaml`, and exits with its status if not 0.
+    """Run a command on the options of its command line, and exit with its status if not 0.
 
     Args:
-        program: name of its config.
+        program: the name of its config, `conf/PROGRAM.yaml`.
         schema: of its options.
-        run: what it does with the composed values, the job's folder and the overrides; gives the exit status.
-        command: what is typed to call it.
-        typed: gives the words that follow it.
+        run: takes the composed values, the job's folder and the overrides; returns the status.
+        command: how it is called, for the help.
+        typed: returns the words that follow it.
     """
     try:
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
         sys.argv[1:] = normalise(typed())
         check(program, schema, sys.argv[1:])
-        if (
-            "hydra/launcher=slurm" in sys.argv
-            and not {"--cfg", "-c"} & set(sys.argv)
-            and not shutil.which("srun")
-        ):
-            raise ConfigError(
-                "hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster"
-            )
+        _check_slurm(sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:
         print(f"segpipe-{program}: {error}", file=sys.stderr)
@@ -120,8 +112,17 @@ def launch(
         sys.exit(1)
 
 
+def _check_slurm(words: list[str]) -> None:
+    """Refuse to send jobs to a cluster from a machine that is not one of its nodes."""
+    only_shown = "--cfg" in words or "-c" in words
+    if "hydra/launcher=slurm" in words and not only_shown and not shutil.which("srun"):
+        raise ConfigError(
+            "hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster"
+        )
+
+
 def _help(program: str, schema: type[Section], command: str) -> None:
-    """Prints the help, of what else stands on the command line alone where something does."""
+    """Print the help: of the other words of the command line, or all of it."""
     words = [word for word in sys.argv[1:] if word not in HELP]
     extensions.load(named_extensions(program, words))
     about = [word for word in words if not word.startswith("extensions=")]
@@ -129,10 +130,10 @@ def _help(program: str, schema: type[Section], command: str) -> None:
 
 
 def print_page(text: str) -> None:
-    """Prints a text that may be read only in part, as by `--help | head`."""
+    """Print a text that may be read only in part, as by `--help | head`."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # the reader has seen enough; without this Python complains at its end
+    except BrokenPipeError:  # the reader has closed; Python would report it when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -146,29 +147,37 @@ def _run_jobs(program: str, run: Run) -> None:
         info = HydraConfig.get()
         values: Any = OmegaConf.to_container(composed, resolve=True)
         extensions.load(values["extensions"])  # again in each process of a parallel sweep
-        folder, overrides = Path(info.runtime.output_dir), list(info.overrides.task)
+        folder = Path(info.runtime.output_dir)
+        overrides = list(info.overrides.task)
         if info.mode == RunMode.MULTIRUN:
-            return _run_isolated(lambda: run(values, folder, overrides), folder)
-        try:
-            status = run(values, folder, overrides)
-        except SegpipeError as error:
-            log.error("segpipe-%s: %s", program, error)
-            status = error.exit_status
-        if status:
-            sys.exit(status)
+            _run_isolated(lambda: run(values, folder, overrides), folder)
+        else:
+            _run_single(lambda: run(values, folder, overrides), program)
 
     register_defaults()
-    # Hydra would print its own traceback and exit 1: let errors through to the caller, whose exit status they set
+    # Hydra would print its own traceback and exit 1; errors must reach `launch`, which exits
     os.environ["HYDRA_FULL_ERROR"] = "1"
     hydra.main(str(CONF), program, version_base="1.3")(job)()
 
 
+def _run_single(run: Callable[[], int], program: str) -> None:
+    """Do one run, and exit with its status if not 0."""
+    try:
+        status = run()
+    except SegpipeError as error:
+        log.error("segpipe-%s: %s", program, error)
+        status = error.exit_status
+    if status:
+        sys.exit(status)
+
+
 def _run_isolated(run: Callable[[], int], folder: Path) -> None:
-    """A run of a sweep: what makes it fail is noted in its folder, and the other runs go on."""
+    """Do a run of a sweep; if it fails, note why in its folder and let the others go on."""
     note = folder / FAILURE
     note.unlink(missing_ok=True)
     try:
-        if status := run():
+        status = run()
+        if status:
             note.write_text(f"ended with status {status}\n")
     except SegpipeError as error:
         log.error("%s: %s", folder, error)

@@ -1,8 +1,8 @@
-"""A user's own code: files or modules, loaded because the user named them, never because a file did.
+"""A user's own code: files or modules, loaded because the user named them.
 
-An extension registers skips, blocks, losses, metrics, augmentations or networks in the registries of
-`segpipe.registry`. Checkpoints record the extensions that were loaded (name, hash and source text),
-so that prediction can say what it needs; what a checkpoint records is never run.
+An extension registers skips, blocks, losses, metrics, augmentations or networks in the registries
+of `segpipe.registry`. Checkpoints record the extensions that were loaded (name, hash and source
+text), so that prediction can name the ones it needs; what a checkpoint records is never run.
 """
 
 import hashlib

@@ -101,7 +101,7 @@ class Grid:
 
     @property
     def axes(self) -> tuple[tuple[int, int, int], tuple[int, ...]]:
-        """Return the scan's axis for each axis of RAS+, and the axes of RAS+ that it runs against."""
+        """Return the scan's axis for each axis of RAS+, and which of these axes it runs against."""
         change = ornt_transform(io_orientation(self.affine), axcodes2ornt("RAS"))
         order = np.argsort(change[:, 0])
         x, y, z = map(int, order)
@@ -131,7 +131,7 @@ class Grid:
         return volume.flip(_after_channel(backwards)[1:]).permute(_after_channel(inverse))
 
     def ras_view(self, array: np.ndarray) -> np.ndarray:
-        """Return a view of an array `(c, *shape)` in RAS+ order, through which it can be written."""
+        """Return a writable view of an array `(c, *shape)` in RAS+ order."""
         order, backwards = self.axes
         return np.flip(array.transpose(_after_channel(order)), _after_channel(backwards)[1:])
 
@@ -146,7 +146,7 @@ class ModelSpace:
     """What the network sees: RAS+ axes and this spacing.
 
     Attributes:
-        spacing_mm: voxel size along left-right, back-front and foot-head; None keeps the scan's own.
+        spacing_mm: voxel size along left-right, back-front and foot-head; None: as the scan's.
     """
 
     spacing_mm: tuple[float | None, float | None, float | None]
@@ -166,7 +166,7 @@ class ModelSpace:
         return resize(native, self.shape(grid), "trilinear").contiguous()
 
     def labels_to_model(self, labels: Located) -> Integer[Tensor, "1 x y z"]:
-        """Return a label map on the grid of model space, uint8, each voxel as the nearest scanned one."""
+        """Return a label map on the grid of model space, uint8, by the nearest scanned voxel."""
         grid = Grid.of(labels)
         native = grid.to_ras(labels.as_tensor())
         return resize(native, self.shape(grid), "nearest-exact").to(torch.uint8).contiguous()

@@ -6,9 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.config.train import Normalise
 
-# a volume whose spacings differ by more than this factor is treated in-plane first
-ANISOTROPIC = 3.0
-# voxels of a training step by device and dimensions, and of windows computed at once
+ANISOTROPIC = 3.0  # a volume whose spacings differ by a larger factor is treated in-plane first
+# voxels that a training step, or a batch of windows, holds; by device and number of network axes
 BATCH_VOXELS = {
     ("cpu", 2): 4 * 128**2,
     ("cpu", 3): 2 * 40**3,

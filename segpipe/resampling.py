@@ -15,7 +15,7 @@ ProbabilityObserver = Callable[[slice, Iterable[Tensor]], Iterable[Tensor]]
 
 
 def resize(volume: Tensor, shape: tuple[int, int, int], mode: str) -> Tensor:
-    """Return a volume `(c, x, y, z)` resampled to a shape over the same field of view, edge to edge.
+    """Return a volume `(c, x, y, z)` resampled to a shape that covers the same field of view.
 
     A volume that has the shape already is returned as it is, in its own type.
     """

@@ -59,11 +59,16 @@ def resumable(folder: Path, overrides: list[str]) -> Path | None:
     if not record.is_file():
         return None
     before = json.loads(record.read_text())["overrides"]
-    if before != overrides:
+    if _without_extensions(before) != _without_extensions(overrides):
         raise ConfigError(
             f"{folder} holds the run of {' '.join(before) or 'no overrides'}: choose another folder"
         )
     return folder if (folder / "checkpoints" / "last.ckpt").is_file() else None
+
+
+def _without_extensions(words: list[str]) -> list[str]:
+    """Return overrides without `extensions=`, which is typed anew and may name another path."""
+    return [word for word in words if not word.startswith("extensions=")]
 
 
 def is_done(folder: Path) -> bool:
@@ -101,6 +106,6 @@ def _sweep_line(folder: Path, typed: list[str]) -> list[str]:
                 f"{folder}: was started with {named[0]}: give it again; code that a folder names "
                 "is never run"
             )
-    task = [word for word in task if not word.startswith("extensions=")]
+    task = _without_extensions(task)
     kept = [word for word in of_hydra if not word.startswith(("hydra.mode=", "hydra.sweep.dir="))]
     return ["-m", *task, *extensions, *kept, f"hydra.sweep.dir='{folder}'"]

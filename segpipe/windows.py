@@ -30,7 +30,7 @@ def from_network(
 
 
 def slab_axis(shape: Sequence[int], slice_axis: int | None) -> int:
-    """Return the axis along which a volume `(x, y, z)` is finished: across slices, else the longest."""
+    """Return the axis along which a volume is finished: the slice axis, else the longest."""
     if slice_axis is not None:
         return slice_axis
     return max(range(3), key=lambda axis: shape[axis])

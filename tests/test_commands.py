@@ -180,7 +180,7 @@ def test_regions_are_learnt_scored_and_shown(trained: Path) -> None:
 
 def test_a_network_is_described_without_training(trained: Path) -> None:
     wanted = [
-        "model.describe=true",
+        "mode=describe",
         "model.long_skips=none",
         "model.match=params",
         "plan.patch=[40,40,40]",
@@ -436,7 +436,7 @@ def test_bad_data_is_a_line_per_file(tmp_path: Path, arguments: list[str], line:
     if line.startswith("error"):
         assert (
             said[-1]
-            == "segpipe-train: 3 of 3 cases cannot be used, as a: repair or leave them out (listed above)"
+            == "segpipe-train: 3 of 3 cases cannot be used, such as a: repair or leave them out (listed above)"
         )
         assert len(said) == 4  # a line per file and the last
     assert done.returncode == (1 if line.startswith("error") else 2)

@@ -67,6 +67,20 @@ def test_every_file_in_conf_composes(choice: str) -> None:
             "loss.dice=0 loss.cross_entropy=0",
             "loss.dice, loss.cross_entropy, loss.focal are all 0, so there is no loss: raise one",
         ),
+        ("optim.dice=1", "optim.dice has a new name: loss.dice"),
+        ("trainer.workers=2", "trainer.workers has a new name: data.workers"),
+        ("study.reference=a", "study.reference has a new name: comparison.reference"),
+        ("model.describe=true", "model.describe has a new name: mode=describe"),
+        ("loss.focl=1", "loss.focl is not a key. Did you mean 'loss.focal'? (--help lists all)"),
+        ("loss.focal=-1", "loss.focal is -1: input should be greater than or equal to 0"),
+        ("augment.noise=2", "augment.noise is 2: input should be less than or equal to 1"),
+        ("seed=0,1", "seed=0,1: several values are a sweep, a run for each: add -m"),
+        ("study=depht", "study=depht is none of depth, "),
+        ("--multrun seed=0", "--multrun is not an option (--help lists all keys)"),
+        (
+            "data=folder data.root=. data.phantom.train=3",
+            "data.phantom.train is a key, but not of the chosen data: take it away, or choose",
+        ),
         ("resume=nowhere", "resume: nowhere is not the folder of a run: it holds no config.yaml"),
     ],
 )
@@ -207,3 +221,28 @@ def test_nearest_looks_at_the_last_word_too() -> None:
 
 def test_conf_is_found_in_the_checkout() -> None:
     assert Path(__file__).parents[1] / "conf" == CONF
+
+
+def test_a_study_starts_its_own_sweep_with_and_without_a_plus() -> None:
+    for word in ("study=long_skips", "+study=long_skips"):
+        check("train", Train, [word])
+        with pytest.raises(ConfigError, match="seed is 1.5"):
+            check("train", Train, [word, "seed=0,1.5"])
+
+
+def test_a_study_sets_what_its_variants_are_compared_with() -> None:
+    options = composed("study=per_level")
+    assert options.comparison.reference == "model.long_skips=[concat,concat,concat]"
+    assert options.trainer.max_steps == 400
+
+
+def test_a_registered_loss_term_is_a_key() -> None:
+    check("train", Train, ["loss.focal=1"])
+    assert composed("loss.focal=0.5").loss.weights == {"dice": 1, "cross_entropy": 1, "focal": 0.5}
+    assert composed("loss.dice=0").loss.weights == {"cross_entropy": 1}
+
+
+def test_no_file_to_build_on_is_offered_as_a_choice() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check("train", Train, ["data=nowhere"])
+    assert "_" not in str(caught.value).replace("phantom_ct", "")

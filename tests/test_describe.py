@@ -1,4 +1,4 @@
-"""What is said of a network is what it is; matched variants are as large as their reference; MONAI's networks."""
+"""Descriptions match the networks; matched variants are as large as their reference."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,10 @@ from segpipe.config.compose import CONF, check
 from segpipe.config.model import Model
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
-from segpipe.nets.blocks import CONV
 from segpipe.nets.build import build, build_meta
 from segpipe.nets.build import check as check_network
-from segpipe.nets.describe import Stage, describe
+from segpipe.nets.conv import CONV
+from segpipe.nets.describe import Stage, count_parameters, describe
 from segpipe.nets.match import match
 from segpipe.reporting.drawing import draw_network
 
@@ -36,16 +36,17 @@ def stages(*overrides: str, size: int = 16) -> list[Stage]:
 
 
 def reach(net: nn.Module, dims: int, size: int) -> int:
-    """Along one axis the most voxels of the image that a voxel of the output depends on."""
+    """Return how many voxels of the image an output voxel depends on, at most, along one axis."""
     for module in net.modules():
         if isinstance(module, (*CONV.values(), nn.ConvTranspose2d, nn.ConvTranspose3d)):
             nn.init.constant_(module.weight, 0.1)
     image = torch.randn(1, 1, *[size] * dims).abs().requires_grad_()
     logits = net.eval()(image)
-    middle, widths = size // 2, []
-    for place in range(middle - 4, middle + 4):
-        at = (0, 0, place, *[middle] * (dims - 1))
-        (gradient,) = torch.autograd.grad(logits[at], image, retain_graph=True)
+    middle = size // 2
+    widths = []
+    for position in range(middle - 4, middle + 4):
+        voxel = (0, 0, position, *[middle] * (dims - 1))
+        (gradient,) = torch.autograd.grad(logits[voxel], image, retain_graph=True)
         touched = gradient[0, 0].abs().flatten(1).sum(1).nonzero()
         widths.append(int(touched.max() - touched.min()) + 1)
     return max(widths)
@@ -57,9 +58,9 @@ def reach(net: nn.Module, dims: int, size: int) -> int:
 )
 def test_the_receptive_field_is_what_the_gradient_reaches(up: str, more: list[str]) -> None:
     model = composed("model.dims=2", *SMALL, "model.activation=elu", f"model.up={up}", *more).model
-    found = describe(*shape(model), [128, 128])
+    described = describe(*shape(model), [128, 128])
     measured = reach(build(*shape(model)), 2, 128)
-    last = next(stage for stage in found if stage.name == "decoder 0")
+    last = next(stage for stage in described if stage.name == "decoder 0")
     assert last.receptive_field == (measured, measured)
 
 
@@ -70,18 +71,17 @@ def test_multiply_adds_and_parameters_are_those_of_algebra() -> None:
     assert found["encoder 1"].multiply_adds == 8 * 8 * 9 * (2 * 3 + 3 * 3)
     assert found["decoder 0"].multiply_adds == 8 * 8 * 3 * 2 * 4 + 16 * 16 * 9 * (4 * 2 + 2 * 2)
     assert found["head 0"].multiply_adds == 16 * 16 * 2 * 3
-    assert [(stage.channels, stage.size) for stage in found.values()][:3] == [
-        (2, (16, 16)),
-        (3, (8, 8)),
-        (4, (4, 4)),
-    ]
+    assert (found["encoder 0"].channels, found["encoder 0"].size) == (2, (16, 16))
+    assert (found["encoder 1"].channels, found["encoder 1"].size) == (3, (8, 8))
+    assert (found["encoder 2"].channels, found["encoder 2"].size) == (4, (4, 4))
 
 
 def test_saved_memory_is_what_autograd_keeps() -> None:
-    """Checked against the tensors that a real forward pass keeps."""
+    """Compare with the tensors that a real forward pass keeps."""
     model = composed("model.channels=[4,8]").model
-    found = sum(stage.saved_mib for stage in describe(*shape(model), [16] * 3))
-    net, kept = build(*shape(model)), {}
+    described = sum(stage.saved_mib for stage in describe(*shape(model), [16] * 3))
+    net = build(*shape(model))
+    kept = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         if not isinstance(tensor, nn.Parameter):
@@ -91,7 +91,7 @@ def test_saved_memory_is_what_autograd_keeps() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = net(torch.randn(1, 1, 16, 16, 16))
     assert logits.shape == (1, 3, 16, 16, 16)
-    assert found == pytest.approx(sum(kept.values()) / 2**20, rel=0.02)
+    assert described == pytest.approx(sum(kept.values()) / 2**20, rel=0.02)
 
 
 def test_skips_are_named_where_they_are() -> None:
@@ -100,51 +100,60 @@ def test_skips_are_named_where_they_are() -> None:
         "model.short_skips=residual",
         "model.short_skips_in=decoder",
     )
-    assert [stage.short_skip for stage in found] == ["none"] * 4 + ["residual"] * 3 + [
-        ""
-    ] * 3  # a head per level
-    assert [stage.long_skip for stage in found] == [""] * 4 + ["gate", "none", "concat"] + [""] * 3
+    heads = [""] * 3  # one per level of the decoder
+    short = [stage.short_skip for stage in found]
+    assert short == ["none"] * 4 + ["residual"] * 3 + heads
+    long = [stage.long_skip for stage in found]
+    assert long == [""] * 4 + ["gate", "none", "concat"] + heads
 
 
 @pytest.mark.parametrize("name", UNETS)
 def test_every_preset_is_described_and_drawn(name: str, tmp_path: Path) -> None:
     model = composed(f"model={name}").model
     found = describe(*shape(model), [2 ** (model.levels - 1) * 2] * model.dims)
-    assert sum(stage.parameters for stage in found) == sum(
-        w.numel() for w in build_meta(*shape(model)).parameters()
-    )
+    described = sum(stage.parameters for stage in found)
+    assert described == count_parameters(build_meta(*shape(model)))
     draw_network(found, name, tmp_path / "network.png")
     assert np.ptp(imread(tmp_path / "network.png")) > 0.5
 
 
+MATCHED = [
+    ["model.long_skips=none"],
+    ["model.long_skips=add"],
+    ["model.long_skips=gate"],
+    ["model.long_skips=none", "model.short_skips=residual"],
+    ["model.short_skips=dense", "model.growth_rate=8"],
+]
+
+
 @pytest.mark.parametrize("base", ["unet3d", "unet2d"])
-@pytest.mark.parametrize("how", ["params", "flops"])
 @pytest.mark.parametrize(
-    "skips",
-    [["model.long_skips=none"], ["model.long_skips=add"], ["model.long_skips=gate"],
-     ["model.long_skips=none", "model.short_skips=residual"], ["model.short_skips=dense", "model.growth_rate=8"]],
-)  # fmt: skip
-def test_matched_variants_are_within_one_percent(base: str, how: str, skips: list[str]) -> None:
-    model = composed(f"model={base}", f"model.match={how}", *skips).model
-    given = shape(model)
-    found = match(*given, [32] * model.dims)
-    on = ["model.long_skips=concat", "model.short_skips_in=both"]
-    on += [one for one in skips if "dense" in one or "growth" in one] or [
-        "model.short_skips=residual"
-    ]
-    reference, reached = (
-        describe(one, *given[1:], [32] * model.dims)
-        for one in (composed(f"model={base}", *on).model, found.model)
-    )
-    count = {"params": "parameters", "flops": "multiply_adds"}[how]
-    sizes = [sum(getattr(stage, count) for stage in one) for one in (reference, reached)]
-    assert sizes == [found.reference, found.reached]
-    assert abs(sizes[1] / sizes[0] - 1) <= 0.01
-    assert found.model.match == "none"
-    assert (found.model.long_skips, found.model.short_skips) == (
-        model.long_skips,
-        model.short_skips,
-    )
+    ("match_by", "attribute"), [("params", "parameters"), ("flops", "multiply_adds")]
+)
+@pytest.mark.parametrize("skips", MATCHED)
+def test_matched_variants_are_within_one_percent(
+    base: str, match_by: str, attribute: str, skips: list[str]
+) -> None:
+    model = composed(f"model={base}", f"model.match={match_by}", *skips).model
+    arguments = shape(model)[1:]
+    patch = [32] * model.dims
+    matched = match(model, *arguments, patch)
+    all_skips = ["model.long_skips=concat", "model.short_skips_in=both"]
+    if "model.growth_rate=8" in skips:
+        all_skips += ["model.short_skips=dense", "model.growth_rate=8"]
+    else:
+        all_skips += ["model.short_skips=residual"]
+
+    def size(options: Model) -> int:
+        stages = describe(options, *arguments, patch)
+        return sum(getattr(stage, attribute) for stage in stages)
+
+    assert size(composed(f"model={base}", *all_skips).model) == matched.reference
+    assert size(matched.model) == matched.reached
+    assert abs(matched.deviation) <= 0.01
+    assert matched.model.match == "none"
+    assert matched.model.long_skips == model.long_skips
+    assert matched.model.short_skips == model.short_skips
 
 
 def test_a_network_too_small_to_be_matched_says_so() -> None:

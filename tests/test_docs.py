@@ -82,11 +82,17 @@ def blocks(page: Path) -> Iterator[Block]:
         if fence and opened is None:
             opened, lines = (number, fence[2], fence[1]), []
         elif fence and opened and fence[1] == opened[2]:
-            yield Block(page, opened[0], opened[1], "\n".join(lines) + "\n")
+            yield Block(page, opened[0], opened[1], included("\n".join(lines) + "\n"))
             opened = None
         else:
             lines.append(line)
     assert opened is None, f"{page}: the block of line {opened} never ends"
+
+
+def included(text: str) -> str:
+    """Return the text of a block, or of the file that it includes."""
+    snippet = re.fullmatch(r'--8<-- "(.+)"\n', text)
+    return (REPOSITORY / snippet[1]).read_text() if snippet else text
 
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -104,6 +110,7 @@ def _names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (sweep / "multirun.yaml").write_text(
         "hydra: {overrides: {task: ['seed=0,1'], hydra: [hydra.mode=MULTIRUN]}}"
     )
+    (tmp_path / "docs").symlink_to(REPOSITORY / "docs")
     monkeypatch.chdir(tmp_path)
 
 
@@ -150,7 +157,8 @@ def inspect_cases(command: list[str]) -> None:
     """
     from segpipe.card import Card
     from segpipe.export import Export
-    from segpipe.study.__main__ import COMMANDS
+    from segpipe.config.probe import Report
+    from segpipe.probe.__main__ import COMMANDS
 
     match command:
         case ["python", "train.py", *given] | ["segpipe-train", *given]:
@@ -159,11 +167,11 @@ def inspect_cases(command: list[str]) -> None:
         case ["python", "predict.py", *given] | ["segpipe-predict", *given]:
             if "--help" not in given:
                 check("predict", Predict, given)
-        case ["python", "-m", "segpipe.study", name, *given] if name in COMMANDS:
+        case ["python", "-m", "segpipe.probe", name, *given] if name in COMMANDS:
             if "--help" not in given:
                 check(name, COMMANDS[name][0], given)
         case ["python", "-m", "segpipe.study", sweep, *given]:
-            check("report", COMMANDS["report"][0], [f"sweep={sweep}", *given])
+            check("report", Report, [f"sweep={sweep}", *given])
         case ["python", "-m", "segpipe.card", *given]:
             check("card", Card, given)
         case ["python", "-m", "segpipe.export", *given]:
@@ -242,6 +250,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     call([sys.executable, REPOSITORY / "train.py", *sweep, *tiny], folder)
     lay_out(folder)
     (folder / "runs/NAME").mkdir(parents=True)
+    (folder / "docs").symlink_to(REPOSITORY / "docs")
     for name in ("runs/folds", "runs/skips"):
         (folder / name).symlink_to(folder / "SWEEP")
     (folder / "runs/NAME/DATE_TIME").symlink_to(folder / "RUN")

@@ -306,7 +306,7 @@ def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
     refused = command("train.py", *options, folder=tmp_path)
     assert refused.returncode == 1
     assert (
-        "1 of 5 cases cannot be used, as case1: repair or leave them out (listed above)"
+        "1 of 5 cases cannot be used, such as case1: repair or leave them out (listed above)"
         in refused.stderr
     )
 

@@ -126,9 +126,9 @@ def test_table(tmp_path: Path, delimiter: str) -> None:
         (
             "t.csv",
             b"case,image,label\nA,a.nii,b.nii,more\n",
-            "row 2 has not the 3 fields of the header",
+            "row 2 does not have the 3 fields of the header",
         ),
-        ("t.csv", b"case,image,label\nA,a.nii\n", "row 2 has not the 3 fields of the header"),
+        ("t.csv", b"case,image,label\nA,a.nii\n", "row 2 does not have the 3 fields of the header"),
         ("t.csv", b"", "has no rows"),
         (
             "t.csv",
@@ -234,7 +234,7 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
 @pytest.mark.parametrize(
     ("how", "kind", "says"),
     [
-        ("missing file", DataError, "dataset.json: 1 of 4 named files are not there, as "),
+        ("missing file", DataError, "dataset.json: 1 of 4 named files do not exist, such as "),
         (
             "two backgrounds",
             DataError,
@@ -243,13 +243,13 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
         (
             "no background",
             DataError,
-            "{'atrium': 1, 'wall': 2} must be a background of id 0 and others",
+            "{'atrium': 1, 'wall': 2} must include a background with id 0",
         ),
         ("not json", DataError, "dataset.json: cannot be read as JSON"),
         (
             "odd labels",
             DataError,
-            "'labels' must be as {\"0\": \"background\", ...}, got ['background']",
+            "'labels' must look like {\"0\": \"background\", ...}, got ['background']",
         ),
         (
             "wrong layout",
@@ -268,7 +268,7 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
         ),
         ("ignore", DataError, "label ignore: 2: regions and ignore labels"),
         ("unmatched", DataError, "1 of 2 images have no label of their name"),
-        ("unmatched", DataError, "as scan2.nii; closest: scan_2, scan1"),
+        ("unmatched", DataError, "such as scan2.nii; closest: scan_2, scan1"),
         ("left over", DataError, "1 of 2 labels have no image of their name"),
         ("no folder", ConfigError, "has no folder images; closest: image"),
         ("no images", ConfigError, "no file matches *.nii.gz, *.nii, *.png"),
@@ -276,7 +276,7 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
         ("column", DataError, "has a column images; did you mean image?"),
         ("row", DataError, "row 2 has no label"),
         ("split", DataError, "row 2 has the split 'tset'; it must be train, val, test or empty"),
-        ("twice", DataError, "the case name A stands 2 times"),
+        ("twice", DataError, "the case name A occurs 2 times"),
         ("two tables", ConfigError, "holds 2 tables"),
     ],
 )
@@ -330,19 +330,19 @@ def test_a_training_case_needs_a_label_and_never_takes_a_test_one(tmp_path: Path
         ({"test": [7]}, "DIR/dataset.json: each case of 'test' must name an image, got 7"),
         (
             {"test": ["imagesTs/z.nii.gz"]},
-            "DIR/dataset.json: 1 of 1 named files are not there, as DIR/imagesTs/z.nii.gz",
+            "DIR/dataset.json: 1 of 1 named files do not exist, such as DIR/imagesTs/z.nii.gz",
         ),
         (
             {"test": ["imagesTs/c.nii.gz"] * 2},
-            "DIR: the test case name c stands 2 times; each must stand once",
+            "DIR: the test case name c occurs 2 times; it must occur once",
         ),
         (
             {"test": ["imagesTr/a.nii.gz"]},
-            "DIR: the image DIR/imagesTr/a.nii.gz stands 2 times; each must stand once",
+            "DIR: the image DIR/imagesTr/a.nii.gz occurs 2 times; it must occur once",
         ),
         (
             {"modality": ["CT"]},
-            "DIR/dataset.json: 'modality' must be as {\"0\": \"MRI\", ...}, got ['CT']",
+            "DIR/dataset.json: 'modality' must look like {\"0\": \"MRI\", ...}, got ['CT']",
         ),
     ],
 )
@@ -353,12 +353,15 @@ def test_a_broken_decathlon(tmp_path: Path, changes: dict[str, object], says: st
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"labels": None}, "'labels' must be as {\"background\": 0, ...}, got None"),
+        ({"labels": None}, "'labels' must look like {\"background\": 0, ...}, got None"),
         (
             {"labels": {"background": 0, "a": "x"}},
-            "'labels' must be as {\"background\": 0, ...}, got {'a': 'x',",
+            "'labels' must look like {\"background\": 0, ...}, got {'a': 'x',",
         ),
-        ({"channel_names": ["T1"]}, "'channel_names' must be as {\"0\": \"T1\", ...}, got ['T1']"),
+        (
+            {"channel_names": ["T1"]},
+            "'channel_names' must look like {\"0\": \"T1\", ...}, got ['T1']",
+        ),
         (
             {"file_ending": ".mha"},
             "no file matches imagesTr/*_0000.mha; found a_0000.nii.gz, a_0001.nii.gz,",
@@ -387,7 +390,7 @@ def test_nnunet_refuses_a_label_without_an_image(tmp_path: Path) -> None:
     touch(nnunet(tmp_path), "labelsTr/c.nii.gz")
     assert (
         refusal("nnunet", tmp_path)
-        == "DIR/labelsTr: 1 labels have no image in imagesTr, as c.nii.gz"
+        == "DIR/labelsTr: 1 labels have no image in imagesTr, such as c.nii.gz"
     )
 
 
@@ -415,7 +418,7 @@ def test_declared_labels_stand_in_for_regions(tmp_path: Path) -> None:
 
 def test_declared_labels_need_a_background(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match="data.labels: the labels {'a': 1} must be a background of id 0"
+        ConfigError, match="data.labels: the labels {'a': 1} must include a background with id 0"
     ):
         read_dataset("decathlon", decathlon(tmp_path), labels={"a": 1})
 
@@ -433,7 +436,7 @@ def test_declared_labels_need_a_background(tmp_path: Path) -> None:
         ),
         (
             "images/x.nii labels/x.nii labels/x_seg.nii",
-            "DIR/labels: 1 of 2 labels have no image of their name in DIR/images, as x_seg.nii",
+            "DIR/labels: 1 of 2 labels have no image of their name in DIR/images, such as x_seg.nii",
         ),
         (
             "images/x_0000.nii images/x_0001.nii labels/x.nii images/y_0000.nii labels/y.nii",
@@ -445,7 +448,7 @@ def test_declared_labels_need_a_background(tmp_path: Path) -> None:
         ),
         (
             "images/img_0001.png images/img_0002.png images/img_0003.png labels/img_0001.png labels/img_0003.png",
-            "DIR/images: 1 of 3 images have no label of their name in DIR/labels, as img_0002.png; "
+            "DIR/images: 1 of 3 images have no label of their name in DIR/labels, such as img_0002.png; "
             "closest: img_0003, img_0001",
         ),
         (
@@ -572,7 +575,7 @@ def test_a_layout_of_an_extension_is_opened_and_recognised(
 
     touch(tmp_path, "a.nii", "label_a.nii")
     assert [case.name for case in read_dataset("flat", tmp_path).cases] == ["a"]
-    assert refusal("decathlon", tmp_path).endswith("; this looks like data=flat")
+    assert refusal("decathlon", tmp_path).endswith("; this looks like data.layout=flat")
     with pytest.raises(ConfigError, match="layout flat: there is one of that name already"):
         LAYOUTS.register("flat", help="another")(Flat)
 

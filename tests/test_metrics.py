@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
+from segpipe.mask_pairs import confusion_table
 from segpipe.metrics import (
     Score,
-    _count,
     dice_per_target,
     mean_dice,
     score_case,
@@ -216,7 +216,7 @@ def test_what_cannot_be_compared_is_refused_with_the_numbers() -> None:
     with pytest.raises(ValueError, match=r"0\.\.2; the truth has 3\.\.3"):
         dice_per_target(*masks[::-1], AB)
     with pytest.raises(ValueError, match=r"\(4, 4, 4\).*\(2, 8, 4\)"):
-        _count(
+        confusion_table(
             masks[0], masks[1].reshape(2, 8, 4), ABC
         )  # above it, jaxtyping's hook would be the first to see this
 
@@ -224,9 +224,8 @@ def test_what_cannot_be_compared_is_refused_with_the_numbers() -> None:
 def test_a_label_counts_as_much_as_one_that_more_cases_have() -> None:
     cases = np.array([[0.9, 0.5], [0.7, np.nan], [0.8, np.nan]])
     assert mean_dice(cases) == pytest.approx([0.8, 0.5])
-    nothing = [0.0] * 6
     scores = [
-        Score(str(case), label, dice, *nothing)
+        Score(str(case), label, {"dice": dice}, 0.0, 0.0)
         for case, row in enumerate(cases)
         for label, dice in zip("ab", row, strict=True)
     ]

@@ -183,3 +183,11 @@ def test_what_was_cut_out_of_its_background_is_planned_by_what_is_left() -> None
     assert made.normalise == ["zscore_nonzero"]
     assert "intensities zscore_nonzero: channels are MRI (90 % are 0)" in made.reasons
     assert make_plan(composed(), seen, ["CT"], LABELS, "cuda").normalise == ["ct"]
+
+
+@pytest.mark.parametrize("scale", [0.5, *(0.8**trial for trial in range(20))])
+def test_a_cube_is_shrunk_in_finite_time(scale: float) -> None:
+    """A cube root times itself may exceed the number of voxels by a rounding error."""
+    common = fingerprint((1.0, 1.0, 1.0), (512, 512, 300))
+    made = make_plan(composed("model.channels=[4,8]"), common, ["MRI"], LABELS, "cpu", scale)
+    assert len(set(made.patch)) == 1

@@ -15,10 +15,9 @@ NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm2d, nn.BatchNorm3d, n
 
 def preset(name: str, in_channels: int, labels: int, *overrides: str) -> nn.Module:
     model = composed(f"model={name}", *overrides).model
-    levels = len(model.channels)
-    return build(
-        model, in_channels, labels, [[2] * model.dims] * (levels - 1), [[3] * model.dims] * levels
-    )
+    strides = [[2] * model.dims] * (model.levels - 1)
+    kernels = [[3] * model.dims] * model.levels
+    return build(model, in_channels, labels, strides, kernels)
 
 
 def parameters(net: nn.Module, norms: bool = True) -> int:
@@ -54,14 +53,14 @@ def test_resunet_2016_has_drozdzals_parameters(overrides: list[str], count: int)
 
 
 def test_tiramisu103_2017_has_jegous_parameters() -> None:
-    """About 9.4 million for 11 labels, which is so if the running statistics of batch norm are counted too."""
+    """About 9.4 million for 11 labels, running statistics of batch norms included."""
     net = preset("tiramisu103_2017", 3, 11)
     statistics = sum(buffer.numel() for buffer in net.buffers() if buffer.ndim)
     assert (parameters(net), parameters(net) + statistics) == (9_322_091, 9_425_163)
 
 
 def test_nnunet_has_the_parameters_of_monais() -> None:
-    """An independent network of the same plan; MONAI's has no biases, and supervises all but the two coarsest levels."""
+    """MONAI's has no biases, and supervises all but the two coarsest levels."""
     ours = preset(
         "nnunet",
         1,
@@ -77,12 +76,13 @@ def test_nnunet_has_the_parameters_of_monais() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_gives_a_mask_of_the_images_size(name: str) -> None:
     model = composed(f"model={name}").model
-    narrow = f"{[max(2, channels // 16) for channels in model.channels]}".replace(" ", "")
-    net = preset(
-        name, 2, 3, *([] if name.startswith("tiramisu") else [f"model.channels={narrow}"])
-    ).eval()
-    size = 2 ** (len(model.channels) - 1) * 2
-    assert net(torch.randn(1, 2, *[size] * model.dims)).shape == (1, 3, *[size] * model.dims)
+    overrides = []
+    if not name.startswith("tiramisu"):  # its channels follow from its growth rate
+        narrow = [max(2, channels // 16) for channels in model.channels]
+        overrides.append(f"model.channels={narrow}".replace(" ", ""))
+    net = preset(name, 2, 3, *overrides).eval()
+    size = [2**model.levels] * model.dims
+    assert net(torch.randn(1, 2, *size)).shape == (1, 3, *size)
 
 
 @pytest.mark.parametrize("name", PRESETS)

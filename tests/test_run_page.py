@@ -1,4 +1,4 @@
-"""A run's page: all that was asked of it, of a whole run and of an interrupted one, for people and for machines."""
+"""The page of a run, whole or interrupted, and the same for machines."""
 
 import csv
 import json
@@ -10,10 +10,10 @@ import pytest
 from support.pages import Reader
 from support.run_folders import DICE, HOSTILE, LABELS, begun, done, validated
 
-from segpipe.reporting.plots import draw_boxes
-from segpipe.reporting.run_page import reported, write_report
+from segpipe.reporting import run_page
+from segpipe.reporting.plots import BoxPanel, draw_boxes
+from segpipe.reporting.run_page import write_interrupted, write_report
 from segpipe.reporting.viewer import ViewerBudget, viewer_case
-from segpipe.training import page as module
 from segpipe.training.callbacks.phases import PhaseTimer, read_phases
 
 
@@ -36,8 +36,8 @@ def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_rep
         assert words in page.text, words
     rows = [row for row in page.cells if row[0] in DICE and row[1] in LABELS]
     assert [(row[0], row[1], row[2]) for row in rows] == [
-        ("hard", "vessel", "0.100"), ("hard", "liver", "0.700"), ("easy", "vessel", "0.900"), (HOSTILE, "liver", "0.900"),
-        ("easy", "liver", "0.950"), (HOSTILE, "vessel", "—"),
+        ("hard", "vessel", "0.1000"), ("hard", "liver", "0.7000"), ("easy", "vessel", "0.9000"), (HOSTILE, "liver", "0.9000"),
+        ("easy", "liver", "0.9500"), (HOSTILE, "vessel", "—"),
     ]  # fmt: skip
     cases = [row for row in page.cells if row[0] in DICE and row[1] not in LABELS]
     assert [row[0] for row in cases] == ["hard", HOSTILE, "easy"]
@@ -77,7 +77,7 @@ def test_a_run_that_is_interrupted_has_a_page_with_what_there_is(tmp_path: Path)
     assert "No case has been validated yet." in page.text
     page = written(validated(tmp_path / "validated"), "interrupted")
     assert "By the last validation during training, after step 100." in page.text
-    assert next(row for row in page.cells if row[0] in DICE) == ["hard", "vessel", "0.100"]
+    assert next(row for row in page.cells if row[0] in DICE) == ["hard", "vessel", "0.1000"]
     assert json.loads((tmp_path / "validated/report.json").read_text())["stopped"] == "interrupted"
 
 
@@ -89,10 +89,8 @@ def test_the_page_is_written_whatever_ends_the_run_and_hides_nothing(
     for broken in (False, True):
         if broken:
             (folder / "report.html").unlink()
-            monkeypatch.setattr(module, "write_page", lambda *_: 1 / 0)
-        with pytest.raises(type(error)) as raised, reported(folder, PhaseTimer(folder)):
-            raise error
-        assert raised.value is error
+            monkeypatch.setattr(run_page, "write_page", lambda *_: 1 / 0)
+        write_interrupted(folder, PhaseTimer(folder), error)
         assert (folder / "report.html").is_file() is not broken
 
 
@@ -141,8 +139,9 @@ def test_stages_take_their_own_time_and_a_resumed_run_adds_to_it(tmp_path: Path)
 
 
 def test_boxes_of_labels_that_no_case_has_are_drawn_too(tmp_path: Path) -> None:
+    values = {"liver": [0.5, 0.6, float("nan")], "a" * 80: [], "z": [float("nan")]}
     draw_boxes(
-        {"Dice": {"liver": [0.5, 0.6, float("nan")], "a" * 80: [], "z": [float("nan")]}},
+        [BoxPanel("Dice", values, is_share=True), BoxPanel("HD95 mm", values, is_share=False)],
         tmp_path / "boxes.png",
     )
     assert (tmp_path / "boxes.png").stat().st_size > 5000

@@ -128,7 +128,7 @@ def test_an_impossible_split_says_why(changes: dict[str, object], says: str) -> 
         ('{"train": "case_001", "val": ["case_000"]}', "must be {"),
         (
             '{"train": ["case_001", "case_001"], "val": ["case_000"]}',
-            "names case_001 2 times; each case must stand once",
+            "names case_001 2 times; each case must be named once",
         ),
     ],
 )

@@ -21,7 +21,7 @@ HEAVY = (
 
 
 def imported(code: str, *arguments: str) -> str:
-    """The heavy packages that this code has imported by its end."""
+    """Return the heavy packages that this code has imported by its end."""
     code = f"import sys\ntry:\n    {code}\nfinally:\n    print('heavy', sorted({{*{HEAVY!r}}} & {{*sys.modules}}))"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],

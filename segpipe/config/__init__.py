@@ -1,1 +1,1 @@
-"""Every option of segpipe: its type, unit, meaning and rule. Values live in `conf/*.yaml`, never here."""
+"""Every option of segpipe: type, unit, meaning and rule; the values live in `conf/*.yaml`."""

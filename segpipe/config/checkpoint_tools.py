@@ -1,4 +1,4 @@
-"""The options of `python -m segpipe.card` and `python -m segpipe.export`: a checkpoint handed to others."""
+"""The options of `python -m segpipe.card` and `python -m segpipe.export`."""
 
 from pathlib import Path
 
@@ -29,8 +29,8 @@ class Export(Section):
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
-        description="a run's folder (its best checkpoint) or a checkpoint file; of several, [RUN,RUN], one network "
-        "that gives the mean of their probabilities",
+        description="a run's folder (its best checkpoint) or a checkpoint file; of several, "
+        "[RUN,RUN], one network that gives the mean of their probabilities",
     )
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
     output: Path | None = Field(

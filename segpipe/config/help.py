@@ -13,66 +13,24 @@ from pydantic.fields import FieldInfo
 
 from segpipe.config.compose import CONF, chosen, defaults
 from segpipe.config.section import OneOf, Section, Unit
+from segpipe.config.usage import USAGE
 from segpipe.config.validation import keys
 from segpipe.errors import ConfigError
 from segpipe.text import nearest
 
-WIDTH = 110
+WIDTH = 100
 GLOBAL = "# @package _global_\n"  # Hydra's word for a file that sets keys outside its own group
 SWEPT = "hydra.sweeper.params."
-USAGE = {
-    "train": """\
-Trains a segmentation network on a folder of scans.
-
-  {command}                                          on a generated phantom, no data needed
-  {command} data=decathlon data.root=DIR             on a local dataset (layouts: data/README.md)
-  {command} -m model.long_skips=none,add,concat      one run for each value (a sweep)
-  {command} study=long_skips                         a study: variants and seeds, and a report with statistics
-  {command} resume=runs/NAME/DATE_TIME               goes on where a run, or a sweep, stopped
-  {command} --help model.long_skips                  which values a key can take; so for a group, or a choice
-  {command} --cfg job                                every value, as it would be used""",
-    "predict": """\
-Writes a mask for each scan, on the scan's own grid.
-
-  {command} checkpoint=runs/NAME/DATE_TIME input=SCANS output=MASKS
-  {command} --help overlap                           which values a key can take
-
-Exit status: 0 all done, 2 wrong usage or config, 3 some scans failed (listed), 1 anything else.""",
-    "lesion": """\
-What a trained network takes from each of its long skips: Dice and NSD lost without it, with no training.
-
-  {command} checkpoint=runs/NAME/DATE_TIME
-
-A U-Net's levels are named; of MONAI's networks those can be looked into whose skips enter a module of their own:
-UNet, AttentionUnet, BasicUNet, BasicUNetPlusPlus, DynUNet, VNet, UNETR and SwinUNETR.""",
-    "landscape": """\
-The loss around trained networks, along random directions in which every filter keeps its weight (Li 2018).
-
-  {command} checkpoint=[RUN,RUN] max_time=00:00:05:00
-
-Directions move the weights of convolutions and linear layers, filter by filter: of what makes one output channel, which
-is the second axis of a transposed convolution. Biases, norms and running statistics stay as they are.""",
-    "robustness": """\
-Dice of trained networks against ever more blur, noise, bias field and lost resolution.
-
-  {command} checkpoint=[RUN,RUN]""",
-    "report": """\
-Compares the variants of a sweep: study.html, study.md and study.csv in its folder.
-
-  {command} sweep=runs/NAME/DATE_TIME""",
-    "card": """\
-What a checkpoint says of itself: labels, plan, data, Dice, and the command to use it.
-
-  {command} checkpoint=runs/NAME/DATE_TIME""",
-    "export": """\
-Writes a trained network as ONNX, for any batch and any size that it can halve, and checks it against torch.
-
-  {command} checkpoint=runs/NAME/DATE_TIME output=network.onnx""",
-    "depth": """\
-The gradient of each layer of a deep network at initialisation, with and without each kind of skip.
-
-  {command}
-  {command} model.activation=elu init=he""",
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+WORDS: dict[Any, str] = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "true|false",
+    Path: "path",
+    Any: "anything",
+    timedelta: "DD:HH:MM:SS",
+    NoneType: "null",
 }
 
 
@@ -81,10 +39,10 @@ class Choice:
     """A file of a group, as in `model=unet2d`.
 
     Attributes:
-        group: the folder's name.
-        name: the file's.
+        group: the name of its folder.
+        name: of the file, without its ending.
         line: the first line of its comment.
-        sets: what it sets itself, by dotted key; of a study also the values that it goes through.
+        sets: the values that it sets, by dotted key; of a study also those that it sweeps over.
     """
 
     group: str
@@ -94,20 +52,20 @@ class Choice:
 
 
 def choices(group: str) -> list[Choice]:
-    """The choices of a group; files that begin with `_` are only for the others to build on."""
+    """Return the choices of a group, by name; files that begin with `_` are none."""
     return [_choice(file) for file in sorted((CONF / group).glob("[!_]*.yaml"))]
 
 
 def _choice(file: Path) -> Choice:
-    text, group = file.read_text(encoding="utf-8"), file.parent.name
-    everywhere = text.startswith(GLOBAL)
-    line = text.removeprefix(GLOBAL).partition("\n")[0]
-    values = {key: value for key, value in yaml.safe_load(text).items() if key != "defaults"}
-    sets = {
-        key.removeprefix(SWEPT): value
-        for key, value in _leaves(values, "" if everywhere else f"{group}.")
-    }
-    return Choice(group, file.stem, line.removeprefix("# ") if line.startswith("# ") else "", sets)
+    group = file.parent.name
+    text = file.read_text(encoding="utf-8")
+    prefix = "" if text.startswith(GLOBAL) else f"{group}."
+    comment, _, _ = text.removeprefix(GLOBAL).partition("\n")
+    values = yaml.safe_load(text)
+    values.pop("defaults", None)
+    sets = {key.removeprefix(SWEPT): value for key, value in _leaves(values, prefix)}
+    line = comment.removeprefix("# ") if comment.startswith("# ") else ""
+    return Choice(group, file.stem, line, sets)
 
 
 def _leaves(values: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
@@ -119,144 +77,193 @@ def _leaves(values: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
 
 
 def page(program: str, command: str, schema: type[Section], about: Sequence[str] = ()) -> str:
-    """All groups and keys, or those that `about` names: a key, a group, a choice, or a part of a key's name.
+    """Return the help of all groups and keys, or of those that `about` names.
+
+    Args:
+        program: the name of its config.
+        command: how it is called.
+        schema: of its options.
+        about: keys, groups, choices, or parts of keys; empty for all.
 
     Raises:
-        ConfigError: if it names nothing.
+        ConfigError: if a word of `about` names nothing.
     """
-    known, groups, values = dict(keys(schema)), chosen(program), defaults(program)
-    if about:
-        return "\n".join(line for word in about for line in _answer(word, known, groups, values))
-    lines = [USAGE[program].format(command=command), ""]
-    if groups:
-        lines += ["Groups (GROUP=CHOICE); the default is marked *:"]
-        lines += [line for group, default in groups.items() for line in _group(group, default)] + [
-            ""
-        ]
-    lines += ["Keys (KEY=VALUE), each with its default, [its type and unit] and its meaning:"]
-    return "\n".join(
-        [*lines, *(line for key, field in known.items() for line in _key(key, field, values))]
-    )
+    program_help = ProgramHelp(dict(keys(schema)), chosen(program), defaults(program))
+    if not about:
+        return "\n".join([USAGE[program].format(command=command), "", *program_help.all_lines()])
+    lines = []
+    for word in about:
+        lines += program_help.lines_about(word)
+    return "\n".join(lines)
 
 
-def _answer(
-    word: str, known: dict[str, FieldInfo], groups: dict[str, str], values: Any
-) -> list[str]:
-    name, _, choice = word.lstrip("+~").partition("=")
-    for one in choices(name) if choice and name in groups else []:
-        if one.name == choice:
-            return [
-                f"{name}={choice}",
-                *_wrapped(one.line),
-                *(f"      {key}={_text(one.sets[key])}" for key in one.sets),
-            ]
-    if name in known:
-        sets = [
-            f"      {one.group}={one.name} sets {_text(one.sets[name])}" for one in _setting(name)
-        ]
-        return [*_key(name, known[name], values), *sets]
-    group = _group(name, groups[name]) if name in groups else []
-    inside = [key for key in known if key.startswith(f"{name}.")] or [
-        key for key in known if name in key and not group
-    ]
-    if not inside and not group:
-        raise ConfigError(
-            f"--help {word}: is no key and no group.{nearest(name, [*known, *groups])}"
+@dataclass(frozen=True)
+class ProgramHelp:
+    """The help of one program.
+
+    Attributes:
+        fields: type and help of each key.
+        groups: the default choice of each group.
+        values: the default values, as nested mappings.
+    """
+
+    fields: dict[str, FieldInfo]
+    groups: dict[str, str]
+    values: dict[str, Any]
+
+    def all_lines(self) -> list[str]:
+        """Return the lines of all groups and keys."""
+        lines = []
+        if self.groups:
+            lines.append("Groups (GROUP=CHOICE); the default is marked *:")
+            for group, default in self.groups.items():
+                lines += _group_lines(group, default)
+            lines.append("")
+        lines.append(
+            "Keys (KEY=VALUE), each with its default, [its type and unit] and its meaning:"
         )
-    return [*group, *(line for key in inside for line in _key(key, known[key], values))]
+        return lines + self._key_lines(self.fields)
+
+    def lines_about(self, word: str) -> list[str]:
+        """Return the lines of a key, a group, a choice, or the keys that a word is part of.
+
+        Raises:
+            ConfigError: if it is none of these.
+        """
+        name, _, choice_name = word.lstrip("+~").partition("=")
+        if name in self.groups:
+            for choice in choices(name):
+                if choice.name == choice_name:
+                    return _choice_lines(choice)
+        if name in self.fields:
+            return [*self._key_lines([name]), *_settings(name)]
+        lines = _group_lines(name, self.groups[name]) if name in self.groups else []
+        matches = [key for key in self.fields if key.startswith(f"{name}.")]
+        if not matches and not lines:
+            matches = [key for key in self.fields if name in key]
+        if not matches and not lines:
+            hint = nearest(name, [*self.fields, *self.groups])
+            raise ConfigError(f"--help {word}: is no key and no group.{hint}")
+        return lines + self._key_lines(matches)
+
+    def _key_lines(self, names: Iterable[str]) -> list[str]:
+        lines = []
+        for name in names:
+            field = self.fields[name]
+            kind = _type(field.annotation, field.metadata)
+            for rule in field.metadata:
+                kind += f", {rule}" if isinstance(rule, Unit) else ""
+            lines.append(f"  {name}={_default(self.values, name)}  [{kind}]")
+            lines += _wrapped(field.description or "")
+        return lines
 
 
-def _setting(key: str) -> list[Choice]:
-    """The choices that give a key a value; none for a key of no group."""
-    return [one for one in choices(key.partition(".")[0]) if key in one.sets]
+def _settings(key: str) -> list[str]:
+    """Return a line for each choice that gives a key a value."""
+    lines = []
+    for choice in _choices_that_set(key):
+        value = _text(choice.sets[key])
+        lines.append(f"      {choice.group}={choice.name} sets {value}")
+    return lines
 
 
-def _group(group: str, default: str) -> list[str]:
-    found = choices(group)
-    widest = max(len(one.name) for one in found)
-    mark = {default: "*"}
-    title = group
-    return [
-        f"  {title}",
-        *(f"  {mark.get(one.name, ' ')} {one.name.ljust(widest)}  {one.line}" for one in found),
-    ]
+def _choices_that_set(key: str) -> list[Choice]:
+    return [choice for choice in choices(key.partition(".")[0]) if key in choice.sets]
 
 
-def _key(key: str, field: FieldInfo, values: Any) -> list[str]:
-    unit = "".join(f", {extra}" for extra in field.metadata if isinstance(extra, Unit))
-    line = f"  {key}={_default(values, key)}  [{_type(field.annotation, field.metadata)}{unit}]"
-    return [line, *_wrapped(field.description or "")]
+def _group_lines(group: str, default: str) -> list[str]:
+    lines = [f"  {group}"]
+    members = choices(group)
+    width = max(len(choice.name) for choice in members)
+    for choice in members:
+        mark = "*" if choice.name == default else " "
+        lines.append(f"  {mark} {choice.name.ljust(width)}  {choice.line}")
+    return lines
+
+
+def _choice_lines(choice: Choice) -> list[str]:
+    lines = [f"{choice.group}={choice.name}", *_wrapped(choice.line)]
+    for key, value in choice.sets.items():
+        lines.append(f"      {key}={_text(value)}")
+    return lines
 
 
 def _wrapped(text: str) -> list[str]:
+    margin = " " * 6
     return textwrap.wrap(
-        text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False
+        text, WIDTH, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
     )
 
 
 def _default(values: Any, key: str) -> str:
+    """Return the default of a key; of a key of another choice, the choices that have it."""
     for part in key.split("."):
-        if part not in values:  # a section of another kind
-            return "|".join(f"({one.group}={one.name})" for one in _setting(key))
+        if part not in values:
+            setting = _choices_that_set(key)
+            return "|".join(f"({choice.group}={choice.name})" for choice in setting)
         values = values[part]
     return _text(values)
 
 
 def _text(value: Any) -> str:
-    """A value as it is typed."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+    """Return a value as it is typed."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
     return str(value).replace("'", "").replace(" ", "")
 
 
-def _type(annotation: Any, rules: Iterable[Any] = ()) -> str:
-    """A type in words, with the rules of `annotated_types` that the schema puts on it."""
-    origin, members = get_origin(annotation), get_args(annotation)
+def _type(annotation: Any, rules: Sequence[Any] = ()) -> str:
+    """Return a type in words, with the bounds that `annotated_types` put on it.
+
+    Args:
+        annotation: of a field.
+        rules: the metadata of the field.
+    """
+    origin = get_origin(annotation)
+    members = get_args(annotation)
+    registries = [rule.registry for rule in rules if isinstance(rule, OneOf)]
     if origin is Annotated:
         return _type(members[0], [*members[1:], *rules])
     if origin is Literal:
-        return "|".join(str(member) for member in members)
+        return "|".join(map(str, members))
     if origin is list:
         return f"list {_count(rules)}of {_type(members[0])}"
-    registries = [rule.registry for rule in rules if isinstance(rule, OneOf)]
     if registries:
         return "|".join(registries[0])
     if origin is dict:
         return f"map of text to {_type(members[1])}"
     if members:
-        return " or ".join(
-            "null" if member is NoneType else _type(member, rules) for member in members
-        )
-    words = {
-        str: "text",
-        int: "integer",
-        float: "number",
-        bool: "true|false",
-        Path: "path",
-        Any: "anything",
-    }
-    return (words | {timedelta: "DD:HH:MM:SS"})[annotation] + _bounds(rules)
+        return " or ".join(_type(member, rules) for member in members)
+    return WORDS[annotation] + ("" if annotation is NoneType else _bounds(rules))
 
 
-def _count(rules: Iterable[Any]) -> str:
-    least, most = _rule(rules, "min_length"), _rule(rules, "max_length")
+def _count(rules: Sequence[Any]) -> str:
+    """Return how many entries a list has, in parentheses, or an empty string."""
+    least = _rule(rules, "min_length")
+    most = _rule(rules, "max_length")
+    if least is None and most is None:
+        return ""
     if least == most:
-        return "" if least is None else f"({least}) "
+        return f"({least}) "
     return f"({least} or more) " if most is None else f"({least} to {most}) "
 
 
-def _bounds(rules: Iterable[Any]) -> str:
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    found = [
-        f"{sign} {bound}"
-        for name, sign in signs.items()
-        if (bound := _rule(rules, name)) is not None
-    ]
-    return f" {' and '.join(found)}" if found else ""
+def _bounds(rules: Sequence[Any]) -> str:
+    bounds = []
+    for name, sign in SIGNS.items():
+        bound = _rule(rules, name)
+        if bound is not None:
+            bounds.append(f"{sign} {bound}")
+    return f" {' and '.join(bounds)}" if bounds else ""
 
 
-def _rule(rules: Iterable[Any], name: str) -> Any:
-    single = [
-        one for rule in rules for one in (rule.metadata if isinstance(rule, FieldInfo) else [rule])
-    ]
-    return next((getattr(rule, name) for rule in single if hasattr(rule, name)), None)
+def _rule(rules: Sequence[Any], name: str) -> Any:
+    """Return the value of a rule of this name, or None."""
+    for rule in rules:
+        parts = rule.metadata if isinstance(rule, FieldInfo) else [rule]
+        for part in parts:
+            if hasattr(part, name):
+                return getattr(part, name)
+    return None

@@ -1,4 +1,4 @@
-"""Where losses and Dice are shown while a run goes on; `metrics.csv` holds them in any case."""
+"""The options of loggers, which show losses and Dice during a run beside `metrics.csv`."""
 
 from typing import Annotated, Any, Literal
 

@@ -20,10 +20,19 @@ ShortSkip = Annotated[str, OneOf(SHORT_SKIPS)]
 Block = Annotated[str, OneOf(BLOCKS)]
 Down = Literal["stride", "maxpool", "transition"]
 T = TypeVar("T")
+PER_LEVEL = ("blocks", "convs", "block", "short_skips")
+PER_DECODER_LEVEL = (
+    "long_skips",
+    "down",
+    "decoder_channels",
+    "decoder_blocks",
+    "decoder_convs",
+    "decoder_block",
+)
 
 
 def per_level(value: T | list[T], levels: int) -> list[T]:
-    """One value for each level, finest first; a single one, or a list of one, stands for all."""
+    """Return one value per level, finest first; a single one, or a list of one, is for all."""
     values = value if isinstance(value, list) else [value]
     return values * levels if len(values) == 1 else values
 
@@ -44,15 +53,15 @@ class Model(Section):
         description="likewise of the decoder, for each level but the coarsest; null = the encoder's"
     )
     long_skips: LongSkip | list[LongSkip] = Field(
-        description="encoder-to-decoder joins: one value for all levels, or one per level but the coarsest; "
-        "gate = attention gate before a concatenation"
+        description="encoder-to-decoder joins: one value for all levels, or one per level but the "
+        "coarsest; gate = attention gate before a concatenation"
     )
     skip_dropout: float = Field(
         ge=0, lt=1, description="chance that a long skip is dropped whole in training"
     )
     short_skips: ShortSkip | list[ShortSkip] = Field(
-        description="skips inside a stage: a sum around each block, or every layer concatenated to all later ones; "
-        "one value for all levels, or one per level"
+        description="skips inside a stage: a sum around each block, or every layer concatenated to "
+        "all later ones; one value for all levels, or one per level"
     )
     short_skips_in: Literal["encoder", "decoder", "both"] = Field(
         description="where the short skips are"
@@ -61,19 +70,21 @@ class Model(Section):
         description="channels that each layer of a dense stage adds"
     )
     block: Block | list[Block] = Field(
-        description="plain: convolutions of the stage's kernel; bottleneck: 1, kernel, 1 with a quarter inside; "
-        "one value, or one per level"
+        description="plain: convolutions of the stage's kernel; bottleneck: 1, kernel, 1 with a "
+        "quarter inside; one value, or one per level"
     )
     blocks: PositiveInt | list[PositiveInt] = Field(
         description="blocks per stage: one number, or one per level"
     )
     convs: PositiveInt | list[PositiveInt] = Field(
-        description="convolutions in a plain block, layers in a dense stage: one number, or one per level"
+        description="convolutions in a plain block, layers in a dense stage: one number, or one "
+        "per level"
     )
     first_conv: float = Field(
         gt=0,
         le=1,
-        description="share of a stage's channels that the first convolution of an encoder's stage has",
+        description="share of a stage's channels that the first convolution of an encoder's stage "
+        "has",
     )
     decoder_block: Block | list[Block] | None = Field(description="as block; null = as the encoder")
     decoder_blocks: PositiveInt | list[PositiveInt] | None = Field(
@@ -83,7 +94,8 @@ class Model(Section):
         description="as convs; null = as the encoder"
     )
     kernel: Annotated[PositiveInt, Unit("voxels")] = Field(
-        description="what a convolution sees along an axis (odd); along axes that are still too coarse it is 1"
+        description="what a convolution sees along an axis (odd); along axes that are still too "
+        "coarse it is 1"
     )
     norm: Literal["instance", "batch", "group", "none"] = Field(
         description="normalisation after each convolution"
@@ -96,15 +108,15 @@ class Model(Section):
         ge=0, lt=1, description="share of channels dropped after each convolution in training"
     )
     down: Down | list[Down] = Field(
-        description="strided convolution, max pooling, or transition: a 1-wide convolution and max pooling; one value, "
-        "or one per level but the coarsest"
+        description="strided convolution, max pooling, or transition: a 1-wide convolution and max "
+        "pooling; one value, or one per level but the coarsest"
     )
     up: Literal["transposed", "nearest", "linear"] = Field(
         description="transposed convolution, or interpolation and a convolution"
     )
     up_kernel: NonNegativeInt | None = Field(
-        description="kernel of upsampling's convolution; null = the stride if transposed, else model.kernel; "
-        "0 = interpolation alone"
+        description="kernel of upsampling's convolution; null = the stride if transposed, else "
+        "model.kernel; 0 = interpolation alone"
     )
     up_keeps_channels: bool = Field(
         description="upsampling keeps the coarser level's channels; false = the finer level's"
@@ -116,12 +128,13 @@ class Model(Section):
     )
 
     match: Literal["none", "params", "flops"] = Field(
-        description="scale channels until parameters or multiply-adds are within 1 % of this network with all skips on"
+        description="scale channels until parameters or multiply-adds are within 1 % of this "
+        "network with all skips on"
     )
 
     @property
     def levels(self) -> int:
-        """Sizes that the network works at."""
+        """The number of sizes that the network works at."""
         return len(self.channels)
 
     @field_validator("kernel")
@@ -133,44 +146,43 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _one_value_per_level(self) -> "Model":
-        levels = len(self.channels)
-        encoder, decoder = (
-            ("blocks", "convs", "block", "short_skips"),
-            ("long_skips", "down", "decoder_channels"),
-        )
-        both = {**dict.fromkeys(encoder, levels), **dict.fromkeys(decoder, levels - 1)}
-        both |= {f"decoder_{key}": levels - 1 for key in ("blocks", "convs", "block")}
-        for key, count in both.items():
-            given = getattr(self, key)
-            one_for_all = key != "decoder_channels" and isinstance(given, list) and len(given) == 1
-            if isinstance(given, list) and len(given) != count and not one_for_all:
-                coarsest = "" if count == levels else ", the coarsest has none"
-                raise ValueError(
-                    f"model.{key} has {len(given)} entries; model.channels has {levels} levels, so give {count} "
-                    f"(finest first{coarsest}){'' if key == 'decoder_channels' else ' or one for all'}"
-                )
+        for key in PER_LEVEL:
+            self._check_count(key, self.levels, "")
+        for key in PER_DECODER_LEVEL:
+            self._check_count(key, self.levels - 1, ", the coarsest has none")
         return self
+
+    def _check_count(self, key: str, count: int, which: str) -> None:
+        values = getattr(self, key)
+        one_for_all = key != "decoder_channels"
+        if not isinstance(values, list) or len(values) == count:
+            return
+        if len(values) == 1 and one_for_all:
+            return
+        alternative = " or one for all" if one_for_all else ""
+        raise ValueError(
+            f"model.{key} has {len(values)} entries; model.channels has {self.levels} levels, "
+            f"so give {count} (finest first{which}){alternative}"
+        )
 
     @model_validator(mode="after")
     def _dense_stages_have_layers(self) -> "Model":
-        levels = len(self.channels)
-        for level, skip in enumerate(per_level(self.short_skips, levels)):
-            if skip != "dense":
-                continue
-            dense = "model.short_skips=dense" + (
-                f" (level {level})" if isinstance(self.short_skips, list) else ""
-            )
-            if self.growth_rate is None:
-                raise ValueError(
-                    f"{dense} needs model.growth_rate, the channels that each layer adds"
-                )
-            if per_level(self.block, levels)[level] == "bottleneck":
-                raise ValueError(f"{dense} has layers, not bottlenecks: use model.block=plain")
-            if per_level(self.blocks, levels)[level] != 1:
-                raise ValueError(
-                    f"{dense} has layers, not blocks: use model.convs, with model.blocks=1"
-                )
+        for level, skip in enumerate(per_level(self.short_skips, self.levels)):
+            if skip == "dense":
+                self._check_dense(level)
         return self
+
+    def _check_dense(self, level: int) -> None:
+        level_name = f" (level {level})" if isinstance(self.short_skips, list) else ""
+        dense = f"model.short_skips=dense{level_name}"
+        if self.growth_rate is None:
+            raise ValueError(f"{dense} needs model.growth_rate, the channels that each layer adds")
+        if per_level(self.block, self.levels)[level] == "bottleneck":
+            raise ValueError(f"{dense} has layers, not bottlenecks: use model.block=plain")
+        if per_level(self.blocks, self.levels)[level] != 1:
+            raise ValueError(
+                f"{dense} has layers, not blocks: use model.convs, with model.blocks=1"
+            )
 
     @model_validator(mode="after")
     def _upsampling_can_be_built(self) -> "Model":
@@ -178,7 +190,8 @@ class Model(Section):
             return self
         if self.up_kernel == 0 and not self.up_keeps_channels:
             raise ValueError(
-                "model.up_kernel=0 leaves no convolution that could change channels: use model.up_keeps_channels=true"
+                "model.up_kernel=0 leaves no convolution that could change channels: use "
+                "model.up_keeps_channels=true"
             )
         if self.up_kernel % 2 == 0 and self.up_kernel:
             raise ValueError(
@@ -188,15 +201,17 @@ class Model(Section):
 
 
 class MonaiModel(Section):
-    """A network of MONAI, as a baseline; its skips are as MONAI made them."""
+    """A registered network, or one of MONAI's as a baseline; its skips are no switches."""
 
-    network: str = Field(description="name of a class of monai.networks.nets")
+    network: str = Field(
+        description="name of a registered network, or of a class of monai.networks.nets"
+    )
     dims: Literal[2, 3] = Field(
         description="space that the network sees: 2 (slices or images) or 3 (volumes)"
     )
     arguments: dict[str, Any] | None = Field(
-        description="what its constructor is given beside the space, the image channels and the labels; "
-        "null = nothing more"
+        description="what its constructor is given beside the space, the image channels and the "
+        "labels; null = nothing more"
     )
     levels: PositiveInt = Field(
         description="sizes that it works at: a patch can be halved one time less"

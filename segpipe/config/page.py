@@ -1,4 +1,4 @@
-"""The options of the pages that are written for a person."""
+"""The options of HTML pages: a run's report and a batch's index."""
 
 from typing import Annotated
 
@@ -8,19 +8,22 @@ from segpipe.config.section import Section, Unit
 
 
 class PageOptions(Section):
-    """What a page holds beside its tables and pictures."""
+    """The options of the viewer in a page."""
 
     viewer: bool = Field(
-        description="put scans and masks into the page as volumes, to turn and slice in the browser; the worst first"
+        description="put scans and masks into the page as volumes, to turn and slice in the "
+        "browser; the worst first"
     )
     viewer_mib: Annotated[PositiveFloat, Unit("MiB")] = Field(
-        description="most that the volumes may add to the page; those beyond it are left out, and the page says so"
+        description="most that the volumes may add to the page; those beyond it are left out, and "
+        "the page says so"
     )
 
 
 class RunPageOptions(PageOptions):
-    """What report.html of a run holds beside its tables and plots."""
+    """The options of a run's `report.html`."""
 
     cases: NonNegativeInt = Field(
-        description="validation cases of which a picture is drawn; of more cases the worst and the best, half of each"
+        description="validation cases of which a picture is drawn; of more cases the worst and the "
+        "best, half of each"
     )

@@ -1,4 +1,4 @@
-"""The options of `predict.py`: only how to run, since the checkpoint knows the network, the plan and the labels."""
+"""The options of `predict.py`: how to run; the checkpoint holds network, plan and labels."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,17 +13,18 @@ from segpipe.registry import BACKENDS
 
 
 class Predict(Section):
-    """Everything that `predict.py` can be told."""
+    """All options of `predict.py`."""
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
-        description="a run's folder (its best checkpoint) or a checkpoint file; of several, [RUN,RUN], the mean of "
-        "their probabilities",
+        description="a run's folder (its best checkpoint) or a checkpoint file; of several, "
+        "[RUN,RUN], the mean of their probabilities",
     )
     input: str | None = Field(
-        description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a folder of scans, a glob "
-        "such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a table (.csv, .tsv, .json: columns image or "
-        "image_0, image_1 ..., and case for the mask's name)"
+        description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "
+        "folder of scans, a glob such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a "
+        "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., and case for the mask's "
+        "name)"
     )
     recursive: bool = Field(
         description="of a folder: also the scans in the folders inside it, mirrored in the output"
@@ -36,8 +37,9 @@ class Predict(Section):
         ge=0, lt=1, description="overlap of neighbouring windows, as a share of the window"
     )
     mirror_axes: list[Literal[0, 1, 2]] = Field(
-        description="average over each window and its mirror images along these axes (0 left-right, 1 back-front, "
-        "2 foot-head), alone and together; for networks that were trained with the same augment.mirror_axes"
+        description="average over each window and its mirror images along these axes (0 "
+        "left-right, 1 back-front, 2 foot-head), alone and together; for networks that were "
+        "trained with the same augment.mirror_axes"
     )
     labels: list[str] | None = Field(
         min_length=1, description="names of the labels that masks show; null = all"
@@ -46,26 +48,30 @@ class Predict(Section):
         description="names of the labels of which only the largest part stays"
     )
     min_volume_ml: Annotated[dict[str, NonNegativeFloat] | NonNegativeFloat, Unit("mL")] = Field(
-        description="least volume of a part that stays: one number for all labels, or {label: number}"
+        description="least volume of a part that stays: one number for all labels, or {label: "
+        "number}"
     )
     save: list[Literal["mask", "probabilities", "entropy"]] = Field(
         min_length=1,
-        description="what is written of each scan: mask; probabilities, of each label or region; entropy, 0 where the "
-        "network is sure, 1 where all are alike; the latter two as NIfTI on the scan's grid, in folders of their own",
+        description="what is written of each scan: mask; probabilities, of each label or region; "
+        "entropy, 0 where the network is sure, 1 where all are alike; the latter two as NIfTI on "
+        "the scan's grid, in folders of their own",
     )
     batch_size: PositiveInt | None = Field(
         description="windows that the network computes at once; null = as many as suit the "
         "device; fewer where memory is short"
     )
     skip_air: Literal["auto"] | bool = Field(
-        description="do not ask the network about windows of CT in which every voxel is below -800 HU, which are "
-        "background then; auto = where all channels are CT and no label lies in air"
+        description="do not ask the network about windows of CT in which every voxel is below -800 "
+        "HU, which are background then; auto = where all channels are CT and no label lies in air"
     )
     backend: Annotated[str, OneOf(BACKENDS)] = Field(
-        description="what computes the network; openvino, on a CPU, needs pip install 'segpipe[openvino]'"
+        description="what computes the network; openvino, on a CPU, needs pip install "
+        "'segpipe[openvino]'"
     )
     compile: bool = Field(
-        description="let torch.compile make the network faster: a minute at the start, which pays for many scans"
+        description="let torch.compile make the network faster: a minute at the start, which pays "
+        "for many scans"
     )
     retry_failed: bool = Field(
         description="try again what failed in an earlier call, though nothing has changed"

@@ -21,21 +21,24 @@ Factor = Annotated[float, Field(gt=1)]
 
 
 class Probe(Section):
-    """What all commands that look into trained networks share."""
+    """The options shared by all commands that measure trained networks."""
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
-        description="a run's folder (its best checkpoint) or a checkpoint file; several as [RUN,RUN]",
+        description="a run's folder (its best checkpoint) or a checkpoint file; several as "
+        "[RUN,RUN]",
     )
     data_root: Path | None = Field(
-        description="where the first run's dataset is now; null = where the runs found theirs (data.root)"
+        description="where the first run's dataset is now; null = where the runs found theirs "
+        "(data.root)"
     )
     cases: list[str] | None = Field(
         min_length=1,
         description="names of labelled cases of that dataset; null = those that validated the run",
     )
     output: Path | None = Field(
-        description="folder to write to; null = a folder named after the command in that of the first run"
+        description="folder to write to; null = a folder named after the command in that of the "
+        "first run"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(
@@ -57,12 +60,12 @@ class Probe(Section):
 
 
 class Lesion(Probe):
-    """`lesion`: each long skip in turn taken from a trained network."""
+    """The options of `lesion`, which replaces each long skip of a trained network in turn."""
 
     lesions: list[Literal["zero", "mean", "shuffle"]] = Field(
         min_length=1,
-        description="what stands in for a skip: 0; each channel's mean over space and cases; or the skip that the "
-        "network makes of another case",
+        description="what stands in for a skip: 0; each channel's mean over space and cases; or "
+        "the skip that the network makes of another case",
     )
     nsd_tolerance_mm: PositiveFloat = Field(description="surfaces this close count as one, mm")
 
@@ -76,7 +79,7 @@ class Lesion(Probe):
 
 
 class Landscape(Probe):
-    """`landscape`: the loss along random directions."""
+    """The options of `landscape`, the loss along random directions."""
 
     axes: Literal[1, 2] = Field(description="1 = along one direction, 2 = over a plane of two")
     reach: PositiveFloat = Field(description="how far to go, in lengths of each filter")
@@ -90,14 +93,15 @@ class Landscape(Probe):
 
 
 class Robustness(Probe):
-    """`robustness`: Dice of scans that are made ever worse."""
+    """The options of `robustness`, Dice of degraded scans."""
 
     blur_mm: list[PositiveFloat] = Field(description="standard deviations of a Gaussian blur, mm")
     noise: list[PositiveFloat] = Field(
         description="standard deviations of added Gaussian noise, as shares of the scan's own"
     )
     bias: list[PositiveFloat] = Field(
-        description="largest coefficients of a smooth polynomial whose exponential multiplies the scan"
+        description="largest coefficients of a smooth polynomial whose exponential multiplies the "
+        "scan"
     )
     coarser: list[Factor] = Field(
         description="how many times as wide voxels become, before they are interpolated back"
@@ -108,7 +112,7 @@ class Robustness(Probe):
 
 
 class Report(ComparisonOptions):
-    """`report`: a sweep's folder made into `study.html`, `study.csv` and `study.md`."""
+    """The options of the report of a sweep: `study.html`, `study.csv` and `study.md`."""
 
     sweep: Path | None = Field(description="folder of a sweep, with a folder for each run in it")
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
@@ -118,7 +122,8 @@ class Report(ComparisonOptions):
     def _is_a_sweep(cls, folder: Path | None) -> Path | None:
         if folder is None:
             raise ValueError(
-                "sweep is missing: name a sweep's folder, as in python -m segpipe.study runs/NAME/DATE_TIME"
+                "sweep is missing: name a sweep's folder, as in python -m segpipe.study "
+                "runs/NAME/DATE_TIME"
             )
         if not (folder / "multirun.yaml").is_file():
             raise ValueError(f"{folder} is not the folder of a sweep: it holds no multirun.yaml")
@@ -126,7 +131,7 @@ class Report(ComparisonOptions):
 
 
 class Depth(Section):
-    """`depth`: the gradient of each layer at initialisation."""
+    """The options of `depth`, the gradient of each layer at initialisation."""
 
     model: Model
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
@@ -134,12 +139,12 @@ class Depth(Section):
         min_length=1, description="kinds of long skip to put in, at all levels"
     )
     short_skips: list[ShortSkip] = Field(
-        min_length=1, description="kinds of short skip to put in, in every stage; of dense, in place of each stage's "
-        "blocks as many layers, which together add the stage's channels",
+        min_length=1, description="kinds of short skip to put in, in every stage; of dense, in "
+        "place of each stage's blocks as many layers, which together add the stage's channels",
     )  # fmt: skip
     init: Literal["default", "he"] = Field(
-        description="of convolutions: default = PyTorch's, variance 1/(3 n) for n inputs of a value; he = 2/n and no "
-        "bias (He 2015)"
+        description="of convolutions: default = PyTorch's, variance 1/(3 n) for n inputs of a "
+        "value; he = 2/n and no bias (He 2015)"
     )
     size: PositiveInt = Field(description="edge of the image of noise, voxels")
     seeds: PositiveInt = Field(description="initialisations, of which the geometric mean is drawn")

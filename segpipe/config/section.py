@@ -63,19 +63,22 @@ class RegisteredSection(Section):
         registry: whose entries are keys.
         title: the section's name in the config.
         entry_type: type and rule of the values.
+        entry_help: what the value of an entry means, before the entry's own help.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     registry: ClassVar[Registry[Any]]
     title: ClassVar[str]
     entry_type: ClassVar[Any]
+    entry_help: ClassVar[str]
 
     @classmethod
     def entry_fields(cls) -> dict[str, FieldInfo]:
         """Return the keys that the registry adds, with type and help."""
         fields = {}
         for name, entry in cls.registry.entries().items():
-            annotation: Any = Annotated[cls.entry_type, Field(description=entry.help)]
+            text = f"{cls.entry_help} {entry.help}"
+            annotation: Any = Annotated[cls.entry_type, Field(description=text)]
             fields[name] = FieldInfo.from_annotation(annotation)
         return fields
 

@@ -31,7 +31,7 @@ Normalise = Literal["zscore", "zscore_nonzero", "ct", "none"]
 
 
 def _duration(value: object) -> object:
-    """`DD:HH:MM:SS` or `HH:MM:SS` as a time span; anything else is left for the schema to judge."""
+    """Return `DD:HH:MM:SS` or `HH:MM:SS` as a time span, and any other type unchanged."""
     if isinstance(value, str):
         match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+):(\d+)", value)
         if match is None:
@@ -54,7 +54,7 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_wri
 
 
 class PlanOptions(Section):
-    """What is derived from the training cases where it is null."""
+    """The plan's keys; null = derived from the training cases."""
 
     spacing: Annotated[list[PositiveFloat] | None, Unit("mm")] = Field(
         min_length=3,
@@ -68,18 +68,21 @@ class PlanOptions(Section):
     )
     batch: PositiveInt | None = Field(description="patches per step")
     strides: list[list[Literal[1, 2]]] | None = Field(
-        description="per downsampling, finest first, 2 for each axis that is halved and 1 for each other, "
-        "as [[2,2,1],[2,2,2]]"
+        description="per downsampling, finest first, 2 for each axis that is halved and 1 for each "
+        "other, as [[2,2,1],[2,2,2]]"
     )
     kernels: list[list[Literal[1, 3]]] | None = Field(
-        description="per level, finest first, 1 for each axis of the network along which its convolutions do not look"
+        description="per level, finest first, 1 for each axis of the network along which its "
+        "convolutions do not look"
     )
     normalise: list[Normalise] | None = Field(
-        description="intensities, for all channels or a list with one for each: zscore per scan, zscore_nonzero over "
-        "what is not 0, ct (clip to the foreground's 0.5 and 99.5 percentiles, its mean and deviation), none"
+        description="intensities, for all channels or a list with one for each: zscore per scan, "
+        "zscore_nonzero over what is not 0, ct (clip to the foreground's 0.5 and 99.5 percentiles, "
+        "its mean and deviation), none"
     )
     memory_gib: Annotated[PositiveFloat | None, Unit("GiB")] = Field(
-        description="what a training step may need; null = 90 % of the GPU's memory, or 70 % of the machine's"
+        description="what a training step may need; null = 90 % of the GPU's memory, or 70 % of "
+        "the machine's"
     )
     foreground: Probability = Field(
         description="share of patches that are centred on a labelled voxel"
@@ -97,6 +100,7 @@ class Augment(RegisteredSection):
     registry = AUGMENTATIONS
     title = "augment"
     entry_type = Probability
+    entry_help = "probability of"
     __pydantic_extra__: dict[str, Probability]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     mirror_axes: list[Literal[0, 1, 2]] = Field(
@@ -116,11 +120,12 @@ class Loss(RegisteredSection):
     registry = LOSSES
     title = "loss"
     entry_type = NonNegativeFloat
+    entry_help = "weight of this term, 0 = off:"
     __pydantic_extra__: dict[str, NonNegativeFloat]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def weights(self) -> dict[str, float]:
-        """The terms that count, each with its weight, in the order of their registration."""
+        """The weights above 0, by term, in the order of registration."""
         terms = self.__pydantic_extra__ or {}
         return {name: terms[name] for name in self.registry if terms.get(name)}
 
@@ -150,13 +155,13 @@ class Optim(Section):
         description="gradients are scaled down to this norm; null = never"
     )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        description="decay per step of a running mean of the weights, which is what is validated and kept; "
-        "null = the weights themselves"
+        description="decay per step of a running mean of the weights, which is what is validated "
+        "and kept; null = the weights themselves"
     )
 
 
 class TrainerOptions(Section):
-    """How long, on what, and how often it is looked at."""
+    """Budget, device, number format and validations."""
 
     max_time: Duration | None = Field(description="budget of wall time; the schedule fits it")
     max_steps: Annotated[PositiveInt | None, Unit("optimiser steps")] = Field(
@@ -175,7 +180,8 @@ class TrainerOptions(Section):
         description="how often whole scans are validated over the budget, the end included"
     )
     gradient_flow: bool = Field(
-        description="measure gradient and step of each layer, relative to its weights: gradient_flow.csv and .png"
+        description="measure gradient and step of each layer, relative to its weights: "
+        "gradient_flow.csv and .png"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(
@@ -196,7 +202,7 @@ class ComparisonOptions(Section):
 
 
 class Train(Section):
-    """Everything that `train.py` can be told."""
+    """All options of `train.py`."""
 
     name: str = Field(
         pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME"

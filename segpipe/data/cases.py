@@ -100,8 +100,8 @@ def order_labels(
     ids = set(labels.values())
     if 0 not in ids or len(ids) < len(labels) or len(labels) < 2:
         raise error(
-            f"{source}: the labels {labels} must be a background of id 0 and others, each of an id "
-            "of its own"
+            f"{source}: the labels {labels} must include a background with id 0 and at least one "
+            "more, each with an id of its own"
         )
     return dict(sorted(labels.items(), key=lambda label: label[1]))
 
@@ -122,7 +122,8 @@ def check_files(source: Path, cases: Sequence[Case]) -> None:
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise DataError(
-            f"{source}: {len(missing)} of {len(files)} named files are not there, as {missing[0]}"
+            f"{source}: {len(missing)} of {len(files)} named files do not exist, such as "
+            f"{missing[0]}"
         )
 
 
@@ -144,5 +145,5 @@ def check_unique(root: Path, dataset: Dataset) -> None:
         for value, count in counter.most_common(1):
             if count > 1:
                 raise DataError(
-                    f"{root}: the {kind} {value} stands {count} times; each must stand once"
+                    f"{root}: the {kind} {value} occurs {count} times; it must occur once"
                 )

@@ -194,6 +194,6 @@ def refuse_errors(cases: Sequence[InspectedCase]) -> None:
     unusable = [inspected.case.name for inspected in cases if not inspected.usable]
     if unusable:
         raise DataError(
-            f"{len(unusable)} of {len(cases)} cases cannot be used, as {unusable[0]}: repair or "
-            "leave them out (listed above)"
+            f"{len(unusable)} of {len(cases)} cases cannot be used, such as {unusable[0]}: "
+            "repair or leave them out (listed above)"
         )

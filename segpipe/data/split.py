@@ -71,7 +71,7 @@ def write_split(split: Split, path: Path) -> None:
 
 def _column_split(cases: Sequence[Case], fold: int | None) -> Split:
     if fold is not None:
-        raise ConfigError("data.fold: the table has a split column; take away either")
+        raise ConfigError("data.fold: the table has a split column; use one or the other")
     return _divide(cases, lambda case: case.split == "val")
 
 
@@ -152,7 +152,7 @@ def _check_names_unique(file: Path, split: Split) -> None:
         for name, count in Counter(side).most_common(1):
             if count > 1:
                 raise ConfigError(
-                    f"data.split={file}: names {name} {count} times; each case must stand once"
+                    f"data.split={file}: names {name} {count} times; each case must be named once"
                 )
 
 

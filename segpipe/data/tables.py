@@ -103,7 +103,7 @@ def _csv_rows(file: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():  # as DictReader marks too many or too few fields
             raise DataError(
-                f"{file}: row {number} has not the {columns} fields of the header: "
+                f"{file}: row {number} does not have the {columns} fields of the header: "
                 f"{reprlib.repr(row)}"
             )
     return rows

@@ -6,6 +6,7 @@ than few large ones.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -14,17 +15,41 @@ from segpipe.errors import ConfigError
 from segpipe.plan import BATCH_VOXELS, Plan, network_axes
 from segpipe.planning.decision import GIVEN, Decision, by_times
 from segpipe.planning.fingerprint import Fingerprint
-from segpipe.planning.levels import decide_levels
-from segpipe.planning.resolution import Spacing, decide_slice_axis, decide_spacing, derive_spacing
+from segpipe.planning.levels import Levels, decide_levels
+from segpipe.planning.resolution import (
+    Axis,
+    Spacing,
+    decide_slice_axis,
+    decide_spacing,
+    derive_spacing,
+)
 from segpipe.regions import index_regions
 
-# voxels of a patch, and of all patches of a step, by device and number of dimensions
+# voxels of a patch, by device and number of network axes
 PATCH_VOXELS = {("cpu", 2): 128**2, ("cpu", 3): 40**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
 SMALLEST_BATCH = 2
 LARGEST_BATCH = 16
 # a channel with more zeros than this was cut out of its background, as brains are
 CUT_OUT_ZERO_FRACTION = 0.25
 HOUNSFIELD = ("CT", "HU")  # first words of the names of channels in Hounsfield units
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The decisions behind a plan, in the order in which logs and pages show them."""
+
+    spacing: Decision[Spacing]
+    slice_axis: Decision[Axis | None]
+    patch: Decision[list[int]]
+    batch: Decision[int]
+    levels: Decision[Levels]
+    normalise: Decision[list[Normalise]]
+
+    @property
+    def reasons(self) -> list[str]:
+        """A line per decision; none where there was nothing to decide."""
+        decisions = [getattr(self, field.name) for field in fields(self)]
+        return [str(decision) for decision in decisions if decision.why]
 
 
 def make_plan(
@@ -48,10 +73,32 @@ def make_plan(
     Raises:
         ConfigError: if the given entries do not go together.
     """
+    decisions = _decide(options, fingerprint, channels, device, scale)
+    return Plan(
+        channels=channels,
+        labels=labels,
+        regions=index_regions(options.data.regions, labels),
+        ignore=options.data.ignore_label,
+        spacing_mm=decisions.spacing.value,
+        patch=decisions.patch.value,
+        batch=decisions.batch.value,
+        slice_axis=decisions.slice_axis.value,
+        strides=decisions.levels.value.strides,
+        kernels=decisions.levels.value.kernels,
+        normalise=decisions.normalise.value,
+        foreground=fingerprint.foreground,
+        reasons=decisions.reasons + _sampling_reasons(options, fingerprint, labels),
+    )
+
+
+def _decide(
+    options: Train, fingerprint: Fingerprint, channels: list[str], device: str, scale: float
+) -> Decisions:
+    """Return all decisions; arguments as of `make_plan`."""
     derived, why = derive_spacing(fingerprint)
-    slices = decide_slice_axis(options, derived, fingerprint)
-    spacing = decide_spacing(options, derived, why, slices.value)
-    axes = network_axes(slices.value)
+    slice_axis = decide_slice_axis(options, derived, fingerprint)
+    spacing = decide_spacing(options, derived, why, slice_axis.value)
+    axes = network_axes(slice_axis.value)
     median = _median_shape(fingerprint, spacing.value)
     size = options.plan.patch
     if size is None:
@@ -61,23 +108,7 @@ def make_plan(
     patch = _decide_patch(options, size, levels.value.strides, axes, median, device)
     batch = _decide_batch(options, patch.value, device, scale)
     normalise = _decide_normalise(options, channels, fingerprint.zero_fraction)
-    decisions = [spacing, slices, patch, batch, levels, normalise]
-    reasons = [str(decision) for decision in decisions if decision.why]
-    return Plan(
-        channels=channels,
-        labels=labels,
-        regions=index_regions(options.data.regions, labels),
-        ignore=options.data.ignore_label,
-        spacing_mm=spacing.value,
-        patch=patch.value,
-        batch=batch.value,
-        slice_axis=slices.value,
-        strides=levels.value.strides,
-        kernels=levels.value.kernels,
-        normalise=normalise.value,
-        foreground=fingerprint.foreground,
-        reasons=reasons + _sampling_reasons(options, fingerprint, labels),
-    )
+    return Decisions(spacing, slice_axis, patch, batch, levels, normalise)
 
 
 def _median_shape(fingerprint: Fingerprint, spacing: Spacing) -> list[int]:
@@ -95,7 +126,10 @@ def _shrink(shape: list[int], voxels: float) -> list[int]:
         longest = np.flatnonzero(size == size.max())
         others = np.delete(size, longest)
         equal = (voxels / others.prod()) ** (1 / len(longest))
-        size[longest] = max(equal, others.max(initial=0))
+        next_longest = others.max(initial=0)
+        size[longest] = max(equal, next_longest)
+        if equal >= next_longest:  # done, though rounding may leave the product above the limit
+            break
     return [max(1, round(float(axis))) for axis in size]
 
 

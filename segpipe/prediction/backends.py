@@ -83,8 +83,8 @@ def openvino_backend(network: nn.Module, request: BackendRequest) -> nn.Module:
     """Return the network as OpenVINO computes it.
 
     Raises:
-        ConfigError: if it is to be compiled or to compute on a GPU, if OpenVINO is not installed, or
-            if it cannot take the network.
+        ConfigError: if it is to be compiled or to compute on a GPU, or if OpenVINO is not installed
+            or cannot take the network.
     """
     if request.compiled or request.device.type != "cpu":
         raise ConfigError(

@@ -87,6 +87,7 @@ class Workload:
         return Forecast((network + blending) / MIB, reading / MIB)
 
     def _padded_shape(self, grid: Grid) -> list[int]:
+        """Return the voxels of a scan in model space, padded to the patch."""
         shape = model_space(self.plan).shape(grid)
         return list(map(max, shape, self.plan.patch))
 

@@ -68,7 +68,7 @@ class Prediction:
         return self.scan.grid
 
     def mask(self, plan: Plan) -> Integer[np.ndarray, "x y z"]:
-        """Return the labels as ids of the dataset, in the integer type of all masks of this plan."""
+        """Return the labels as ids of the dataset, in the integer type of all the plan's masks."""
         return to_label(self.labels, plan.labels)
 
 
@@ -240,13 +240,9 @@ class Predictor:
         seconds = {"network": 0.0}
         plan = self.plan
         exclusive = plan.regions is None
-        image = scan.image
-        network: Callable[[Tensor], Tensor] = self._compute
         skipping = SkipEmptyWindows(self._compute, plan.outputs, exclusive)
-        if self.skips_air:
-            network = skipping
-            if scan.body is not None:
-                image = torch.cat([image, scan.body[None].to(image)])
+        network: Callable[[Tensor], Tensor] = skipping if self.skips_air else self._compute
+        image = self._with_body(scan)
         if progress is not None:
             total = count_windows(image.shape[1:], plan.patch, self.overlap)
             network = _reporting(network, total, progress)
@@ -267,6 +263,12 @@ class Predictor:
         array = labels[0].cpu().numpy()
         seconds["resample"] = time.perf_counter() - start - seconds["network"]
         return Prediction(array, scan, maps, seconds, note, skipping.skipped)
+
+    def _with_body(self, scan: PreparedScan) -> Tensor:
+        """Return the image, and the channel that `SkipEmptyWindows` needs where air is skipped."""
+        if not self.skips_air or scan.body is None:
+            return scan.image
+        return torch.cat([scan.image, scan.body[None].to(scan.image)])
 
     def _compute(self, patches: Tensor) -> Tensor:
         """Return the logits of patches."""

@@ -1,4 +1,4 @@
-"""Work done ahead in a thread, and Ctrl-C that waits for what is in hand."""
+"""Work done ahead in a thread, and a Ctrl-C that lets the current scan finish."""
 
 import logging
 import signal
@@ -8,38 +8,50 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
+
 log = logging.getLogger("segpipe")
-T = TypeVar("T")
-U = TypeVar("U")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def ahead(pool: ThreadPoolExecutor, work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
-    """The results in order; while one is used the next is worked on, and no more than that."""
-    last: Future[U] | None = None
+def prefetched(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[Result]:
+    """Yield the results in order; while one is used the next is computed, and no more than that."""
+    previous: Future[Result] | None = None
     for item in items:
-        one = pool.submit(work, item)
-        if last is not None:
-            yield last.result()
-        last = one
-    if last is not None:
-        yield last.result()
+        future = pool.submit(work, item)
+        if previous is not None:
+            yield previous.result()
+        previous = future
+    if previous is not None:
+        yield previous.result()
 
 
 @contextmanager
 def interruption() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that the scan in hand is finished; a second Ctrl-C ends at once."""
-    asked = threading.Event()
+    """Give an event that Ctrl-C sets, so that the scan in hand is finished.
+
+    A second Ctrl-C ends at once.
+    """
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        yield asked
+        yield interrupted
         return
 
-    def ask(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         signal.signal(signal.SIGINT, before)
         log.warning("interrupted: the scan in hand is finished first; once more ends at once")
-        asked.set()
+        interrupted.set()
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield asked
+        yield interrupted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def one_core() -> ThreadPoolExecutor:
+    """Return a thread that uses one core; more would wait for the cores that the network uses."""
+    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))

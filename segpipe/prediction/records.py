@@ -1,39 +1,48 @@
-"""What is known of the files in a folder, so that running again does only what is missing or changed."""
+"""The records of a folder of predictions: one per scan, kept in `manifest.json`.
+
+The manifest, `predictions.csv` and `index.html` are made from them, and running again does only
+what is missing or changed.
+"""
 
 import errno
 import json
+import logging
 import os
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from segpipe.errors import ConfigError
-from segpipe.files import digest, write_text
+from segpipe.files import PART, digest, write_json
 from segpipe.metrics import Score
 
+log = logging.getLogger("segpipe")
 FILE = "manifest.json"
+SCHEMA = 2  # of the manifest; 0.1.0 wrote none, which is 1
+STAGES = ("read", "network", "resample", "write")  # of which the seconds are kept
 
 
 @dataclass
 class ScanRecord:
-    """What became of one scan.
+    """What became of one scan. Stored in full; every field but `name` may be missing in a manifest.
 
     Attributes:
-        name: of its mask, without an ending.
+        name: of its mask, without suffix.
         reason: why it failed; empty when it is done.
-        note: what a person should know of how it was computed.
+        note: what was unusual in how it was computed.
         seconds: wall time of each stage.
         volumes_ml: per label, the background left out.
         voxels: likewise.
         scores: against the truth, where that is given.
-        made_from: names the content of the scan, the truth, the weights and the settings.
-        files: of each file that was written, its path below the folder, and a name for its content.
-        images: the scan's files.
-        labels: names of what `volumes_ml` and `voxels` are of.
-        ids: of those labels in the mask; none in a manifest of an earlier version.
+        made_from: digest of the scan, the truth, the weights and the settings.
+        files: path below the folder -> digest, for each file that was written.
+        images: paths of the scan's files.
+        labels: names of the labels of `volumes_ml` and `voxels`.
+        ids: of those labels in the mask; empty in a manifest of an earlier version.
         warnings: what is worth a look, though the mask is done.
-        drawn: whether there is a picture of it in `overlays/`.
+        drawn: whether there is a picture of it.
     """
 
     name: str
@@ -51,58 +60,108 @@ class ScanRecord:
     warnings: list[str] = field(default_factory=list)
     drawn: bool = False
 
+    @property
+    def failed(self) -> bool:
+        """Return whether there is no mask."""
+        return bool(self.reason)
+
+    @property
+    def picture(self) -> str:
+        """Return the path of the picture below the folder."""
+        return f"overlays/{self.name}.png"
+
 
 def read_records(folder: Path) -> dict[str, ScanRecord]:
-    """The outcomes of earlier runs into this folder, by name.
+    """Return the records of earlier calls into this folder, by name.
+
+    Missing fields get their defaults. Unknown fields are ignored, and named in a line of the log.
 
     Raises:
-        ConfigError: if the file is not a manifest.
+        ConfigError: if the file is not a manifest, or one of a later version.
     """
     file = folder / FILE
     if not file.is_file():
         return {}
+    unknown: set[str] = set()
+    records: dict[str, ScanRecord] = {}
     try:
-        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["scans"]
-        found = [
-            ScanRecord(**{**row, "scores": [Score(**score) for score in row["scores"]]})
-            for row in rows
-        ]
-    except (ValueError, KeyError, TypeError):
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        schema = int(content.get("schema", 1))
+        rows: list[dict[str, Any]] = content["scans"] if schema <= SCHEMA else []
+        for row in rows:
+            record = _record(row, unknown)
+            records[record.name] = record
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{file}: is not what predict.py writes; choose another output") from None
+    if schema > SCHEMA:
         raise ConfigError(
-            f"{file}: is not what predict.py writes; choose another output, or remove it"
-        ) from None
-    return {outcome.name: outcome for outcome in found}
+            f"{file}: has schema {schema}, but this segpipe knows schemas up to {SCHEMA}: "
+            "use a newer segpipe, or choose another output"
+        )
+    if unknown:
+        log.info("%s: ignored unknown fields: %s", file, ", ".join(sorted(unknown)))
+    return records
 
 
-def write_records(folder: Path, outcomes: dict[str, ScanRecord]) -> None:
-    """Writes the outcomes, whole or not at all."""
-    rows = [asdict(outcomes[name]) for name in sorted(outcomes)]
-    write_text(folder / FILE, json.dumps({"scans": rows}, indent=1) + "\n")
+def write_records(folder: Path, records: Mapping[str, ScanRecord]) -> None:
+    """Write the manifest, sorted by name.
+
+    Raises:
+        DataError: if it cannot be written, as on a full disk.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in sorted(records):
+        scores = [score.to_values() for score in records[name].scores]
+        rows.append({**asdict(records[name]), "scores": scores})
+    write_json(folder / FILE, {"schema": SCHEMA, "scans": rows})
 
 
-def settled(known: ScanRecord, made_from: str, folder: Path, retry_failed: bool) -> bool:
-    """Whether nothing is left to do for a scan: its files are there as written, or it failed as it would again."""
-    if known.made_from != made_from:
+def is_up_to_date(record: ScanRecord, made_from: str, folder: Path, retry_failed: bool) -> bool:
+    """Return whether nothing is left to do for a scan.
+
+    Either its files are there as they were written, or it failed and would fail again.
+    """
+    if record.made_from != made_from:
         return False
-    if known.reason:
+    if record.failed:
         return not retry_failed
-    files = {folder / name: content for name, content in known.files.items()}
-    return all(file.is_file() and digest([file]) == content for file, content in files.items())
+    for name, content in record.files.items():
+        file = folder / name
+        if not file.is_file() or digest([file]) != content:
+            return False
+    return True
 
 
-def tidy(folder: Path) -> None:
-    """Takes away half-written files of a run that was killed; those of one that still runs stay."""
-    for part in folder.rglob(".part-*"):
-        owner = part.name.split("-")[1]
-        if not (owner.isdecimal() and _runs(int(owner))):
+def remove_abandoned_parts(folder: Path) -> None:
+    """Remove the half-written files of processes that were killed; keep those of running ones."""
+    for part in folder.rglob(f"{PART}*"):
+        process = part.name.removeprefix(PART).partition("-")[0]
+        if not (process.isdecimal() and _is_running(int(process))):
             part.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
-    if sys.platform == "win32":  # where the question would end the process
+def _record(row: Mapping[str, Any], unknown: set[str]) -> ScanRecord:
+    """Return the record of a row, and add the fields that it does not have to `unknown`."""
+    values = _fields_of(ScanRecord, row, unknown)
+    scores = []
+    for score in values.get("scores", []):
+        scores.append(Score.from_values(score))
+    return ScanRecord(**{**values, "scores": scores})
+
+
+def _fields_of(kind: type[Any], row: Mapping[str, Any], unknown: set[str]) -> dict[str, Any]:
+    """Return the entries of a row that a dataclass has, and add the others to `unknown`."""
+    names = {item.name for item in fields(kind)}
+    unknown |= row.keys() - names
+    return {name: value for name, value in row.items() if name in names}
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process of this number runs, or may run."""
+    if sys.platform == "win32":  # where asking would end the process
         return True
     try:
         os.kill(process, 0)
     except OSError as error:
-        return error.errno != errno.ESRCH  # another error: it is somebody else's
+        return error.errno != errno.ESRCH  # another error: it belongs to another user
     return True

@@ -1,6 +1,5 @@
-"""Which scans `input=` means, and what their masks are called."""
+"""Find the scans that `input=` means, and name their masks."""
 
-import difflib
 import glob
 import itertools
 import re
@@ -12,10 +11,12 @@ from segpipe.data.tables import read_inputs
 from segpipe.errors import ConfigError
 from segpipe.io.itk import FOREIGN, is_series
 from segpipe.io.volumes import IMAGES, VOLUMES
+from segpipe.text import closest
 
 CHANNEL = re.compile(r"_(\d{4})$")
 ENDINGS = VOLUMES + FOREIGN + IMAGES
 TABLES = (".csv", ".tsv", ".json")
+NamedFiles = list[tuple[str, tuple[Path, ...]]]  # a mask's name, and the files that it is made of
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Scan:
     """A scan to segment.
 
     Attributes:
-        name: of its mask, without an ending; with the folders between, where the input's are mirrored.
+        name: of its mask, without suffix; with the folders between, where the input's are mirrored.
         images: one file, or one per channel in their order.
     """
 
@@ -32,122 +33,163 @@ class Scan:
 
     @property
     def mask_name(self) -> str:
-        """The mask's file name: NIfTI for a volume, PNG for an image."""
+        """Return the mask's file name: NIfTI for a volume, PNG for an image."""
         return self.name + (".png" if _ending(self.images[0]) in IMAGES else ".nii.gz")
 
 
 def find_scans(given: str, output: Path, channels: int, recursive: bool = False) -> list[Scan]:
-    """The scans that a file, a folder, a glob, a list (`.txt`) or a table (`.csv`, `.tsv`, `.json`) means, by name.
+    """Return the scans that `input=` means, sorted by name.
 
-    Files that end in `_0000`, `_0001` ... are the channels of one scan, as nnU-Net names them. A folder that holds
-    DICOM files is one scan. Folders inside the input
-    are mirrored in the output.
+    It is a file, a folder, a glob, a list (`.txt`) or a table (`.csv`, `.tsv`, `.json`). Files that
+    end in `_0000`, `_0001` ... are the channels of one scan, as nnU-Net names them. A folder that
+    holds DICOM files is one scan. Folders inside the input are mirrored in the output.
 
     Args:
         given: what the user typed.
         output: folder for the masks.
         channels: files that a scan has where it has one for each channel.
-        recursive: also what lies in folders inside a folder.
+        recursive: whether folders inside a folder are searched too.
 
     Raises:
-        ConfigError: if there is none, if two masks would have one name, lie outside `output` or replace a scan.
+        ConfigError: if there is none, or if two masks would have one name, lie outside `output` or
+            replace a scan.
     """
-    named = (
-        read_inputs(Path(given))
-        if given.endswith(TABLES) and Path(given).is_file()
-        else _named(given, output, recursive)
-    )
-    groups: dict[str, list[Path]] = {}
+    path = Path(given)
+    if path.is_file() and given.endswith(TABLES):
+        named = list(read_inputs(path))
+    elif path.is_file() and path.suffix == ".txt":
+        named = _read_list(path)
+    else:
+        named = _search(given, output, recursive)
+    groups: dict[str, list[tuple[Path, ...]]] = {}
     for name, images in named:
-        groups.setdefault(name, []).extend(images)
+        groups.setdefault(name, []).append(images)
     scans = []
-    for name, paths in sorted(groups.items()):
-        suffixes = [CHANNEL.search(path.name[: -len(_ending(path))]) for path in paths]
-        whole = [images for other, images in named if other == name] == [tuple(paths)]
-        if len(paths) > 1 and not whole and not (all(suffixes) and len(paths) == channels):
-            raise ConfigError(
-                f"input: {', '.join(str(path) for path in paths[:3])} would all be written as {name}; "
-                f"rename them, or give one folder at a time (the network takes {channels} channels a scan)"
-            )
-        scans.append(Scan(name, tuple(paths if whole else sorted(paths))))
-    for scan in scans:
-        target = (output / scan.mask_name).resolve()
-        if not target.is_relative_to(output.resolve()):
-            raise ConfigError(
-                f"input: the mask {scan.mask_name} would leave output={output}; give it another name"
-            )
-        if any(image.resolve() == target for image in scan.images):
-            raise ConfigError(
-                f"output={output}: {scan.mask_name} would replace the scan itself; choose another folder"
-            )
+    for name in sorted(groups):
+        scan = Scan(name, _channels(name, groups[name], channels))
+        _check_mask(scan, output)
+        scans.append(scan)
     return scans
 
 
-def _named(given: str, output: Path, recursive: bool) -> list[tuple[str, tuple[Path, ...]]]:
-    """Each file with the name of its mask: its path below the input, without ending and number of channel."""
+def _channels(name: str, entries: Sequence[tuple[Path, ...]], channels: int) -> tuple[Path, ...]:
+    """Return the files of a scan in the order of its channels.
+
+    Raises:
+        ConfigError: if files of one name are not the channels of one scan.
+    """
+    if len(entries) == 1:
+        return entries[0]
+    paths = list(itertools.chain(*entries))
+    if len(paths) != channels or not all(map(_has_channel_number, paths)):
+        raise ConfigError(
+            f"input: {', '.join(map(str, paths[:3]))} would all be written as {name}; rename them, "
+            f"or give one folder at a time (the network takes {channels} channels a scan)"
+        )
+    return tuple(sorted(paths))
+
+
+def _has_channel_number(path: Path) -> bool:
+    """Return whether a file's name ends in `_0000`, `_0001` ..."""
+    return CHANNEL.search(path.name[: -len(_ending(path))]) is not None
+
+
+def _check_mask(scan: Scan, output: Path) -> None:
+    """Check that a mask lies inside the output, and does not replace its scan.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    mask = (output / scan.mask_name).resolve()
+    if not mask.is_relative_to(output.resolve()):
+        raise ConfigError(
+            f"input: the mask {scan.mask_name} would leave output={output}; give it another name"
+        )
+    if mask in [image.resolve() for image in scan.images]:
+        raise ConfigError(
+            f"output={output}: {scan.mask_name} would replace the scan itself; "
+            "choose another folder"
+        )
+
+
+def _read_list(path: Path) -> NamedFiles:
+    """Return the files that a text file lists, one a line, each relative to the list's folder."""
+    named: NamedFiles = []
+    for line in map(str.strip, path.read_text(encoding="utf-8").splitlines()):
+        if line and not line.startswith("#"):
+            file = path.parent / line
+            named.append((_mask_stem(Path(file.name)), (file,)))
+    return named
+
+
+def _search(given: str, output: Path, recursive: bool) -> NamedFiles:
+    """Return the scans of a file, a folder or a glob.
+
+    Raises:
+        ConfigError: if there is none.
+    """
     path = Path(given)
-    if path.is_file() and path.suffix == ".txt":
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        files = [path.parent / line for line in lines if line and not line.startswith("#")]
-        return [(_name(Path(file.name)), (file,)) for file in files]
     if path.is_file() or is_series(path):
-        root, found = path.parent, [path]
+        root = path.parent
+        found = [path]
     elif path.is_dir():
-        root, found = path, sorted(path.rglob("*") if recursive else path.iterdir())
+        root = path
+        found = sorted(path.rglob("*") if recursive else path.iterdir())
     else:
         root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-        found = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
-    inside = (
-        root.resolve() in output.resolve().parents
-    )  # what was written there by an earlier call is no input
-    mine = [file for file in found if not (inside and output.resolve() in file.resolve().parents)]
-    files = [
-        file
-        for file in mine
-        if (_ending(file) or is_series(file)) and not file.name.startswith(".")
-    ]
-    if not files:
+        found = sorted(map(Path, glob.glob(given, recursive=True)))
+    # masks that an earlier call wrote into a folder of the input are no scans
+    output_inside = root.resolve() in output.resolve().parents
+    named: NamedFiles = []
+    for file in found:
+        if output_inside and output.resolve() in file.resolve().parents:
+            continue
+        if (_ending(file) or is_series(file)) and not file.name.startswith("."):
+            named.append((_mask_stem(file.relative_to(root)), (file,)))
+    if not named:
         raise ConfigError(
-            f"input={given}: {_nothing(path, found)} (endings: {', '.join(ENDINGS)}; DICOM: folders)"
+            f"input={given}: {_why_nothing(path, found)} "
+            f"(endings: {', '.join(ENDINGS)}; DICOM: folders)"
         )
-    return [(_name(file.relative_to(root)), (file,)) for file in files]
+    return named
 
 
-def _name(file: Path) -> str:
+def _mask_stem(file: Path) -> str:
+    """Return a path without suffix and number of channel."""
+    stem = file.as_posix()
     ending = _ending(file)
-    return CHANNEL.sub("", file.as_posix()[: -len(ending)] if ending else file.as_posix())
+    if ending:
+        stem = stem[: -len(ending)]
+    return CHANNEL.sub("", stem)
 
 
-def _nothing(path: Path, found: Sequence[Path]) -> str:
+def _why_nothing(path: Path, found: Sequence[Path]) -> str:
+    """Return why no scan was found, and the names that are similar to what was typed."""
     if found:
         return f"none of the {len(found)} files there is a scan, such as {found[0].name}"
     folder = next(parent for parent in (path, *path.parents, Path(".")) if parent.is_dir())
     names = [entry.name for entry in folder.iterdir()]
-    close = difflib.get_close_matches(path.name, names, 3, 0.3)
-    return (
-        f"no file matches; the closest in {folder} are {', '.join(close)}"
-        if close
-        else "no file matches"
-    )
+    similar = closest(path.name, names, 0.3)
+    if similar:
+        return f"no file matches; the closest in {folder} are {', '.join(similar)}"
+    return "no file matches"
 
 
 def _ending(path: Path) -> str:
-    return next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), "")
+    """Return the known suffix of a file's name, in lower case; empty if it has none."""
+    name = path.name.lower()
+    return next(filter(name.endswith, ENDINGS), "")
 
 
 def find_truth(scan: Scan, folder: Path) -> Path:
-    """The scan's label map in a folder of them.
+    """Return the scan's label map in a folder of them.
 
     Raises:
         ConfigError: if it is not there.
     """
-    found = [
-        path
-        for path in sorted(folder.glob(f"{scan.name}.*"))
-        if path.name.lower().endswith(VOLUMES + IMAGES)
-    ]
-    if not found:
-        raise ConfigError(
-            f"truth={folder}: holds no label map for {scan.name}; it must have the scan's name"
-        )
-    return found[0]
+    for path in sorted(folder.glob(f"{scan.name}.*")):
+        if path.name.lower().endswith(VOLUMES + IMAGES):
+            return path
+    raise ConfigError(
+        f"truth={folder}: holds no label map for {scan.name}; it must have the scan's name"
+    )

@@ -14,10 +14,10 @@ from segpipe.text import nearest
 USAGE = """\
 Measures what trained networks do, and how a deep one starts.
 
-  python -m segpipe.probe lesion checkpoint=RUN             what a trained network takes from each long skip
-  python -m segpipe.probe landscape checkpoint=[RUN,RUN]    the loss around trained networks
-  python -m segpipe.probe robustness checkpoint=[RUN,RUN]   Dice under blur, noise, bias field and lost resolution
-  python -m segpipe.probe depth                             gradients of a deep network at initialisation
+  python -m segpipe.probe lesion checkpoint=RUN            what each long skip gives a network
+  python -m segpipe.probe landscape checkpoint=[RUN,RUN]   the loss around trained networks
+  python -m segpipe.probe robustness checkpoint=[RUN,RUN]  Dice under blur, noise, bias, coarseness
+  python -m segpipe.probe depth                            gradients of a deep network at its start
 
 Each command has a help page: python -m segpipe.probe lesion --help"""
 P = TypeVar("P", bound=Probe)

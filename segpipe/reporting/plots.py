@@ -3,9 +3,11 @@
 import csv
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
@@ -13,125 +15,155 @@ from scipy.ndimage import gaussian_filter1d
 from segpipe.reporting.pictures import COLOURS, colour, save
 
 DASHES = ("-", "--", ":", "-.")
-NOTHING = np.empty((2, 0))
+NOT_MEASURED = np.empty((2, 0))
+BOX_HEIGHT = 0.62  # of the distance between two labels
+MANY_EPOCHS = 20  # from here on, the loss is drawn smoothed too
+DICE_TITLE = "Dice of whole validation scans"
+Curve = Float[np.ndarray, "2 points"]  # steps, and the values after them
 
 
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draws loss, learning rate and Dice per label against the step.
+@dataclass(frozen=True)
+class BoxPanel:
+    """One metric in a plot of boxes.
+
+    Attributes:
+        title: of the metric, with its unit.
+        values: for each label the value in each case; NaN where it is not known.
+        is_share: whether all values lie between 0 and 1.
+    """
+
+    title: str
+    values: Mapping[str, Sequence[float]]
+    is_share: bool
+
+
+def draw_curves(metrics: Path, picture: Path, loss_name: str = "loss") -> None:
+    """Draw loss, learning rate and Dice per label against the step.
 
     Args:
-        metrics: a run's `metrics.csv`: the columns `step`, `loss`, `lr`, `dice/LABEL` and `dice/mean`, each of the last
-            four possibly missing; cells are empty where nothing was measured.
+        metrics: `metrics.csv` of a run, with the column `step`. The columns `loss`, `lr`,
+            `dice/LABEL` and `dice/mean` may be missing; cells are empty where nothing was measured.
         picture: PNG to write.
+        loss_name: label of the loss axis.
     """
-    columns = _read_columns(metrics)
+    columns = _read_curves(metrics)
+    dice: dict[str, Curve] = {}
+    for name, curve in columns.items():
+        if name.startswith("dice/"):
+            dice[name.removeprefix("dice/")] = curve
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    _draw_loss(left, columns.get("loss", NOTHING), columns.get("lr", NOTHING))
-    _draw_dice(
-        right,
-        {
-            name.removeprefix("dice/"): found
-            for name, found in columns.items()
-            if name.startswith("dice/")
-        },
-    )
+    _draw_loss(left, columns.get("loss", NOT_MEASURED), loss_name)
+    _draw_learning_rate(left, columns.get("lr", NOT_MEASURED))
+    _draw_dice(right, dice)
     for axes in (left, right):
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
     save(figure, picture)
 
 
-def draw_boxes(values: Mapping[str, Mapping[str, Sequence[float]]], picture: Path) -> None:
-    """Draws a box per label over the cases (quartiles, whiskers to 1.5 of their distance), with a point for each case.
+def draw_boxes(panels: Sequence[BoxPanel], picture: Path) -> None:
+    """Draw a box per label over the cases, with a point for each case.
+
+    Boxes reach from the first to the third quartile, whiskers to 1.5 times that distance.
 
     Args:
-        values: what is measured -> label -> its value in each case; NaN where it is not known.
+        panels: one per metric, all of the same labels.
         picture: PNG to write.
     """
-    labels = max(len(of) for of in values.values())
+    labels = max(len(panel.values) for panel in panels)
     figure = Figure(figsize=(11, 2 + 0.34 * max(3, labels)), layout="constrained")
-    panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
-    for axes, (measure, of) in zip(panels, values.items(), strict=True):
-        known = [np.array(found, float)[np.isfinite(found)] for found in of.values()]
-        lines = {"color": "0.25", "linewidth": 1.2}
-        axes.boxplot(
-            known, orientation="horizontal", widths=0.62, showfliers=False, boxprops=lines, whiskerprops=lines,
-            capprops=lines, medianprops={"color": "black", "linewidth": 2},
-        )  # fmt: skip
-        for place, found in enumerate(known):
-            if len(found):
-                low, high = np.percentile(found, [25, 75])
-                axes.barh(
-                    place + 1, high - low, 0.62, low, color=colour(place), alpha=0.3, linewidth=0
-                )
-            aside = np.random.default_rng(place).uniform(-0.18, 0.18, len(found))
-            axes.scatter(
-                found,
-                place + 1 + aside,
-                s=22,
-                color=colour(place),
-                alpha=0.9,
-                linewidths=0,
-                zorder=3,
-            )
-        axes.set_yticks(
-            range(1, len(of) + 1), [textwrap.shorten(name, 28, placeholder="…") for name in of]
-        )
-        axes.set(title=measure, ylim=(len(of) + 0.6, 0.4))
-        axes.set_xlim((-0.02, 1.02) if "Dice" in measure else (0, None))
-        axes.grid(axis="x", alpha=0.3)
+    columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(columns, panels, strict=True):
+        _draw_panel(axes, panel)
     save(figure, picture)
 
 
-def _read_columns(metrics: Path) -> dict[str, np.ndarray]:
-    """Per column the steps at which it was measured, and its values there, `(2, rows)`."""
-    with metrics.open(newline="") as file:
+def _draw_panel(axes: Axes, panel: BoxPanel) -> None:
+    known: list[np.ndarray] = []
+    for values in panel.values.values():
+        measured = np.asarray(values, dtype=float)
+        known.append(measured[np.isfinite(measured)])
+    lines = {"color": "0.25", "linewidth": 1.2}
+    axes.boxplot(
+        known,
+        orientation="horizontal",
+        widths=BOX_HEIGHT,
+        showfliers=False,
+        boxprops=lines,
+        whiskerprops=lines,
+        capprops=lines,
+        medianprops={"color": "black", "linewidth": 2},
+    )
+    for row, values in enumerate(known):
+        _fill_box(axes, row, values)
+    names = [textwrap.shorten(label, 28, placeholder="…") for label in panel.values]
+    axes.set_yticks(range(1, len(names) + 1), names)
+    axes.set(title=panel.title, ylim=(len(names) + 0.6, 0.4))
+    if panel.is_share:
+        axes.set_xlim(-0.02, 1.02)
+    else:
+        axes.set_xlim(left=0)
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _fill_box(axes: Axes, row: int, values: Float[np.ndarray, " cases"]) -> None:
+    """Fill the box of one label with its colour, and scatter the cases over it."""
+    fill = colour(row)
+    if len(values):
+        low, high = np.percentile(values, [25, 75])
+        axes.barh(row + 1, high - low, BOX_HEIGHT, low, color=fill, alpha=0.3, linewidth=0)
+    heights = row + 1 + np.random.default_rng(row).uniform(-0.18, 0.18, len(values))
+    axes.scatter(values, heights, s=22, color=fill, alpha=0.9, linewidths=0, zorder=3)
+
+
+def _read_curves(metrics: Path) -> dict[str, Curve]:
+    """Return the curve of each column."""
+    with metrics.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         rows = list(reader)
-    return {
-        name: np.array([(float(row["step"]), float(row[name])) for row in rows if row[name]])
-        .reshape(-1, 2)
-        .T
-        for name in reader.fieldnames or []
-    }
+    curves: dict[str, Curve] = {}
+    for name in reader.fieldnames or []:
+        points = [(float(row["step"]), float(row[name])) for row in rows if row[name]]
+        curves[name] = np.array(points).reshape(-1, 2).T
+    return curves
 
 
-def _draw_loss(axes: Axes, loss: np.ndarray, rate: np.ndarray) -> None:
-    step, value = loss[:, np.isfinite(loss[1])]
-    if len(value) < 20:
-        axes.plot(step, value, color="black", marker=".")
+def _draw_loss(axes: Axes, loss: Curve, name: str) -> None:
+    steps, values = loss[:, np.isfinite(loss[1])]
+    if len(values) < MANY_EPOCHS:
+        axes.plot(steps, values, color="black", marker=".")
     else:
-        axes.plot(step, value, color="0.6", linewidth=0.8)
-        axes.plot(
-            step,
-            gaussian_filter1d(value, len(value) / 40, mode="nearest"),
-            color="black",
-            linewidth=1.8,
-        )
-    axes.set(title="training loss (mean of an epoch)", ylabel="Dice + cross-entropy")
-    beside = axes.twinx()
-    beside.plot(*rate, color="0.55", linestyle=":", marker="" if rate.shape[1] > 1 else ".")
-    beside.set_ylabel("learning rate (dotted)", color="0.4")
-    beside.set_ylim(bottom=0)
-    beside.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        smooth = gaussian_filter1d(values, len(values) / 40, mode="nearest")
+        axes.plot(steps, values, color="0.6", linewidth=0.8)
+        axes.plot(steps, smooth, color="black", linewidth=1.8)
+    axes.set(title="training loss (mean of an epoch)", ylabel=name)
 
 
-def _draw_dice(axes: Axes, columns: dict[str, np.ndarray]) -> None:
-    axes.set(
-        title="Dice of whole validation scans", ylim=(-0.02, 1.02), yticks=np.arange(0, 1.01, 0.1)
-    )
-    mean = columns.pop("mean", NOTHING)
-    for place, (label, found) in enumerate(columns.items()):
-        dashes = DASHES[place // len(COLOURS) % len(DASHES)]
-        axes.plot(*found, marker=".", label=label, color=colour(place), linestyle=dashes)
+def _draw_learning_rate(axes: Axes, rate: Curve) -> None:
+    """Draw the learning rate against an axis of its own at the right."""
+    right = axes.twinx()
+    right.plot(*rate, color="0.55", linestyle=":", marker="" if rate.shape[1] > 1 else ".")
+    right.set_ylabel("learning rate (dotted)", color="0.4")
+    right.set_ylim(bottom=0)
+    right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+
+
+def _draw_dice(axes: Axes, curves: Mapping[str, Curve]) -> None:
+    """Draw the Dice of each label, and of `mean` as a black line."""
+    axes.set(title=DICE_TITLE, ylim=(-0.02, 1.02), yticks=np.arange(0, 1.01, 0.1))
+    labels = [name for name in curves if name != "mean"]
+    for number, label in enumerate(labels):
+        dashes = DASHES[number // len(COLOURS) % len(DASHES)]
+        line = {"color": colour(number), "linestyle": dashes}
+        axes.plot(*curves[label], marker=".", label=label, **line)
+    mean = curves.get("mean", NOT_MEASURED)
     axes.plot(*mean, marker=".", color="black", linewidth=2.2, label="mean")
     if np.isfinite(mean[1]).any():
         step, best = mean[:, np.nanargmax(mean[1])]
-        axes.set_title(f"Dice of whole validation scans (best mean {best:.3f}, step {step:.0f})")
-    if mean.size or columns:
-        axes.legend(
-            loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=1 + len(columns) // 18
-        )
+        axes.set_title(f"{DICE_TITLE} (best mean {best:.3f}, step {step:.0f})")
+    if mean.size or labels:
+        place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        axes.legend(**place, frameon=False, ncols=1 + len(labels) // 18)
     else:
         axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", color="0.4")

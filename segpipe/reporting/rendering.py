@@ -1,11 +1,11 @@
-"""Predictions as a person looks at them: a picture of each, a table of all."""
+"""Predictions for people: a picture of each, the viewer of volumes, and a table of all scores."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from segpipe.metrics import IGNORED, Score, summarise
+from segpipe.metrics import IGNORED, Score, metrics_of, summarise
 from segpipe.prediction.predictor import Prediction
 from segpipe.reporting.viewer import ViewerBudget, viewer_case
 from segpipe.terminal import show_table
@@ -18,57 +18,63 @@ def draw_prediction(
     title: str,
     picture: Path,
 ) -> None:
-    """A picture of a mask over its scan, and of the truth where it is known, in the patient's own axes."""
-    from segpipe.reporting.pictures import (
-        draw_overlay,  # matplotlib takes longer to import than a small scan to segment
-    )
+    """Draw a mask over its scan, and the truth where it is known, along the patient's axes.
+
+    Args:
+        prediction: of the scan.
+        truth: label indices on the scan's grid, `(x, y, z)`; None where it is not known.
+        names: of the labels without the background.
+        title: of the picture.
+        picture: PNG to write.
+    """
+    # matplotlib takes longer to import than a small scan to segment
+    from segpipe.reporting.pictures import draw_overlay
 
     grid = prediction.grid
-    known = None if truth is None else np.where(truth == IGNORED, 0, truth)
-    image, labels, expected = (
-        None if volume is None else grid.ras_view(volume[None])[0]
-        for volume in (_seen(prediction), prediction.labels, known)
-    )
-    assert image is not None
-    assert labels is not None
+    image = grid.ras_view(_display_volume(prediction)[None])[0]
+    labels = grid.ras_view(prediction.labels[None])[0]
+    known = _without_ignored(truth)
+    expected = None if known is None else grid.ras_view(known[None])[0]
     draw_overlay(image, labels, expected, grid.ras_spacing_mm, list(names), title, picture)
 
 
-def _seen(prediction: Prediction) -> np.ndarray:
-    """The scan as a person looks at it: the mean of its channels, `(x, y, z)` in its own order."""
+def _display_volume(prediction: Prediction) -> np.ndarray:
+    """Return the mean of the scan's channels, `(x, y, z)` in the scan's own order of axes."""
     volume = prediction.scan.native.as_tensor()
     return (volume[0] if len(volume) == 1 else volume.float().mean(0)).numpy()
 
 
+def _without_ignored(truth: np.ndarray | None) -> np.ndarray | None:
+    return None if truth is None else np.where(truth == IGNORED, 0, truth)
+
+
 def add_to_viewer(
-    shelf: ViewerBudget, name: str, prediction: Prediction, truth: np.ndarray | None, rank: float
+    viewer: ViewerBudget, name: str, prediction: Prediction, truth: np.ndarray | None, rank: float
 ) -> None:
-    """Puts a scan with its mask, and the truth where it is known, on the shelf of a page's viewer.
+    """Add a scan with its mask, and the truth where it is known, to the viewer of a page.
 
     Args:
-        shelf: of the viewer.
+        viewer: of the page.
         name: of the case.
-        prediction: of it.
-        truth: ids inside, on the scan's grid; None where it is not known.
-        rank: the lowest stay longest.
+        prediction: of the scan.
+        truth: label indices on the scan's grid, `(x, y, z)`; None where it is not known.
+        rank: cases with the lowest rank are kept where there is not room for all.
     """
-    known = None if truth is None else np.where(truth == IGNORED, 0, truth)
-    case = viewer_case(name, _seen(prediction), prediction.labels, known, prediction.grid.affine)
+    volume = _display_volume(prediction)
+    affine = prediction.grid.affine
+    case = viewer_case(name, volume, prediction.labels, _without_ignored(truth), affine)
     if case is not None:
-        shelf.add(rank, case)
+        viewer.add(rank, case)
 
 
 def show_scores(scores: Sequence[Score], title: str) -> None:
-    """Prints Dice, HD95 and NSD per label, with the masks that are missing or should be."""
-    rows = [
-        [
-            line.label,
-            f"{line.dice:.4f}",
-            f"{line.hd95_mm:.2f}",
-            f"{line.nsd:.4f}",
-            str(line.misses),
-            str(line.false_alarms),
-        ]
-        for line in summarise(scores)
-    ]
-    show_table(title, ["label", "Dice", "HD95 mm", "NSD 1 mm", "misses", "false alarms"], rows)
+    """Print the mean of each metric per target, with the number of misses and false alarms."""
+    metrics = metrics_of("summary")
+    headings = [metric.heading for metric in metrics.values()]
+    rows: list[list[str]] = []
+    for line in summarise(scores):
+        row = [line.label]
+        for name, metric in metrics.items():
+            row.append(f"{line.values[name]:.{metric.digits}f}")
+        rows.append([*row, str(line.misses), str(line.false_alarms)])
+    show_table(title, ["label", *headings, "misses", "false alarms"], rows)

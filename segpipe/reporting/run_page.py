@@ -1,4 +1,4 @@
-"""`report.html` of a run, and the same as `report.json`: made of what lies in its folder, whole or interrupted."""
+"""`report.html` of a run, and the same as `report.json`, made from the files in its folder."""
 
 import json
 import logging
@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segpipe.files import write_text
-from segpipe.metrics import summarise
+from segpipe.files import write_json, write_text
+from segpipe.metrics import metrics_of, summarise
 from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
 from segpipe.reporting import run_tables as tables
 from segpipe.reporting.fingerprint import draw_fingerprint
 from segpipe.reporting.page import Link, Page, Picture, Table, embed, write_page
-from segpipe.reporting.plots import draw_boxes, draw_curves
-from segpipe.reporting.run_record import Record, plain
+from segpipe.reporting.plots import BoxPanel, draw_boxes, draw_curves
+from segpipe.reporting.run_record import RunRecord, plain
 from segpipe.reporting.viewer import Viewer, ViewerBudget, make_viewer
 from segpipe.stored import SCHEMA
 from segpipe.terminal import relative_to_cwd
@@ -22,34 +22,38 @@ from segpipe.training.callbacks.history import CASES
 from segpipe.training.callbacks.phases import PhaseTimer
 
 log = logging.getLogger("segpipe")
-FILE, MACHINES, FACTS = "report.html", "report.json", "fingerprint.json"
+FILE = "report.html"
+MACHINES = "report.json"
+FACTS = "fingerprint.json"
 WIDTH = 1100  # pixels of a picture inside the page
-BESIDE = ("validation.csv", CASES, "metrics.csv", "split.json", FACTS, "plan.yaml", "config.yaml",
-          "network.json", "stages.json", "doctor.csv", "environment.json", "train.log")  # fmt: skip
+BESIDE = (
+    *("validation.csv", CASES, "metrics.csv", "split.json", FACTS, "plan.yaml", "config.yaml"),
+    *("network.json", "stages.json", "doctor.csv", "environment.json", "train.log"),
+)
 
 
 @dataclass(frozen=True)
 class Report(Page):
-    """What `report.html` shows; what the run has not come to is None or empty.
+    """The content of `report.html`; what the run has not come to is None or empty.
 
     Attributes:
-        stopped: why the run is not done; empty where it is.
+        stopped: why the run is not done; empty where it is done.
         facts: the run in a few numbers, name and text.
         summary: per label, the means over cases.
-        scored: by what.
-        boxes: the cases of each label.
+        scored: how the cases were scored.
+        boxes: each metric over the cases of each label.
         curves: loss and Dice over the steps.
         cases: a picture of each case, the worst first.
         scores: a row per case and label, the worst first.
-        viewer: of volumes, where it is asked for.
+        viewer: of volumes, where it is requested.
         fingerprint: the cases as plots.
         split: names of the cases, by part.
         findings: of the doctor.
         plan: entry and reason.
         network: its drawing.
         stages: time and memory.
-        command: what was typed.
-        alone: what would be typed for this run of a sweep alone; empty where it is no run of a sweep.
+        command: that started the run.
+        alone: command of this run alone; empty where it is not one of a sweep.
         environment: name and text.
         files: beside the page.
     """
@@ -95,32 +99,31 @@ def write_interrupted(folder: Path, phases: PhaseTimer, error: BaseException) ->
 
 
 def _why(error: BaseException) -> str:
+    """Return in a few words what ended a run."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "interrupted"
     return f"stopped by {type(error).__name__}: {first_line(error)}"
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Writes the cases' fingerprint, `fingerprint.json`, of which the page is drawn."""
-    write_text(folder / FACTS, json.dumps(asdict(facts), indent=1) + "\n")
+    """Write the fingerprint of the cases, `fingerprint.json`, from which the page is drawn."""
+    write_json(folder / FACTS, asdict(facts))
 
 
 def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = None) -> None:
-    """Writes `report.html` and `report.json` of the run in this folder, with what there is.
+    """Write `report.html` and `report.json` of a run, with what there is so far.
 
     Args:
         folder: the run's folder, with at least config, plan, split and environment.
-        stopped: why the run is not done; empty where it is.
-        viewer: volumes for the viewer, where it is asked for.
+        stopped: why the run is not done; empty where it is done.
+        viewer: volumes for the viewer, where it is requested.
 
     Raises:
         DataError: if they cannot be written.
     """
-    run = Record(folder)
-    write_text(
-        folder / MACHINES,
-        json.dumps(plain(_for_machines(run, stopped)), indent=1, allow_nan=False) + "\n",
-    )
+    run = RunRecord(folder)
+    content = plain(_for_machines(run, stopped))
+    write_text(folder / MACHINES, json.dumps(content, indent=1, allow_nan=False) + "\n")
     pictures = tables.case_pictures(run)
     page = Report(
         title=f"Run {run.config['name']}, {folder.resolve().name}",
@@ -148,63 +151,63 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
     write_page(folder / FILE, "run.html", page)
 
 
-def _for_machines(run: Record, stopped: str) -> dict[str, object]:
+def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
+    """Return the content of `report.json`."""
     return {
         "schema": SCHEMA,
         "stopped": stopped or None,
-        "summary": [asdict(line) for line in summarise(run.scores)] if run.scores else [],
-        "scores": [asdict(one) for one in run.scores],
-        "last_validation": [asdict(one) for one in run.last],
+        "summary": [line.to_values() for line in summarise(run.scores)] if run.scores else [],
+        "scores": [score.to_values() for score in run.scores],
+        "last_validation": [asdict(case) for case in run.last],
         "metrics": run.metrics,
         "stages": [asdict(stage) for stage in run.stages],
         "split": run.split,
         "plan": run.plan,
         "fingerprint": run.json(FACTS),
         "findings": run.rows("doctor.csv"),
-        "network": run.json("network.json"),
+        "network": run.network,
         "config": run.config,
         "environment": run.environment,
     }
 
 
-def _network(run: Record) -> Picture | None:
+def _network(run: RunRecord) -> Picture | None:
     file = run.folder / "network.png"
     return embed(file, "the network, its stages and skips", WIDTH) if file.is_file() else None
 
 
-def _fingerprint(run: Record) -> Picture | None:
-    known, file = run.json(FACTS), run.folder / "fingerprint.png"
-    if known is None:
+def _fingerprint(run: RunRecord) -> Picture | None:
+    stored = run.json(FACTS)
+    if stored is None:
         return None
-    cases, channels = (
-        [CaseFacts(**one) for one in known["cases"]],
-        [Intensities(**one) for one in known["intensities"]],
-    )
+    cases = [CaseFacts(**case) for case in stored["cases"]]
+    channels = [Intensities(**channel) for channel in stored["intensities"]]
+    file = run.folder / "fingerprint.png"
     draw_fingerprint(Facts(cases, channels), file)
     return embed(file, "size, spacing, labels and intensities of the cases", WIDTH)
 
 
-def _curves(run: Record) -> Picture | None:
+def _curves(run: RunRecord) -> Picture | None:
     file = run.folder / "curves.png"
     if not run.metrics:
         return None
-    draw_curves(run.folder / "metrics.csv", file)
+    draw_curves(run.folder / "metrics.csv", file, run.loss_name)
     return embed(file, "loss, learning rate and Dice per label over the steps", WIDTH)
 
 
-def _boxes(run: Record) -> Picture | None:
-    """Of Dice and HD95 where the run was scored; of Dice alone where it was only validated."""
-    found = run.scores or run.last
-    if not found:
+def _boxes(run: RunRecord) -> Picture | None:
+    """Return a plot of the summary's metrics; of Dice alone where the run was only validated."""
+    scores = run.scores or run.last
+    if not scores:
         return None
-    labels = dict.fromkeys(one.label for one in found)
-    values = {
-        "Dice": {label: [one.dice for one in found if one.label == label] for label in labels}
-    }
-    if run.scores:
-        values["HD95, mm"] = {
-            label: [one.hd95_mm for one in run.scores if one.label == label] for label in labels
-        }
-    draw_boxes(values, run.folder / "boxes.png")
+    metrics = metrics_of("summary") if run.scores else {"dice": metrics_of("scores")["dice"]}
+    panels: list[BoxPanel] = []
+    for name, metric in metrics.items():
+        values: dict[str, list[float]] = {}
+        for score in scores:
+            values.setdefault(score.label, []).append(getattr(score, name))
+        panels.append(BoxPanel(metric.heading, values, metric.is_share))
+    file = run.folder / "boxes.png"
+    draw_boxes(panels, file)
     caption = "A point is a case; boxes hold the middle half of them, the line is the median."
-    return embed(run.folder / "boxes.png", "a box plot of the cases for each label", WIDTH, caption)
+    return embed(file, "a box plot of the cases for each label", WIDTH, caption)

@@ -1,88 +1,107 @@
-"""What a run has left in its folder, read again; what it has not come to is empty."""
+"""The files of a run's folder, read again; a file that the run has not come to is empty."""
 
 import csv
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from segpipe.metrics import Score
 from segpipe.stored import read_yaml
 from segpipe.training.callbacks.history import CASES, CaseDice
 from segpipe.training.callbacks.phases import Phase, read_phases
 
-Row = TypeVar("Row", Score, CaseDice)
-
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """The files of a run.
 
     Attributes:
-        folder: the run's folder, with at least config, plan, split and environment.
+        folder: of the run, with at least its config, plan, split and environment.
     """
 
     folder: Path
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The run's options."""
+        """Return the options of the run."""
         return read_yaml(self.folder / "config.yaml")
 
     @cached_property
     def plan(self) -> dict[str, Any]:
-        """What was derived from the cases."""
+        """Return the plan that was derived from the cases."""
         return read_yaml(self.folder / "plan.yaml")
 
     @property
     def labels(self) -> list[str]:
-        """Names of the labels but the background."""
+        """Return the names of the labels without the background."""
         return list(self.plan["labels"])[1:]
+
+    @property
+    def loss_name(self) -> str:
+        """Return the names of the loss terms, such as `dice + cross entropy`; else `loss`."""
+        weights = self.config.get("loss") or {}
+        terms = [name.replace("_", " ") for name, weight in weights.items() if weight]
+        return " + ".join(terms) or "loss"
 
     @cached_property
     def split(self) -> dict[str, list[str]]:
-        """Names of the cases that train and validate."""
+        """Return the names of the cases that train and validate."""
         split = self.json("split.json")
-        return {side: split[side] for side in ("train", "val")}
+        return {part: split[part] for part in ("train", "val")}
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Command, versions and machine."""
+        """Return the command, the versions and the machine."""
         return self.json("environment.json")
 
     @cached_property
+    def network(self) -> dict[str, Any] | None:
+        """Return the description of the network; None where there is none yet."""
+        return self.json("network.json")
+
+    @cached_property
     def metrics(self) -> list[dict[str, float]]:
-        """A row per epoch."""
-        return [
-            {name: float(value) for name, value in row.items() if value}
-            for row in self.rows("metrics.csv")
-        ]
+        """Return a row per epoch of training, without what was not measured."""
+        rows: list[dict[str, float]] = []
+        for cells in self.rows("metrics.csv"):
+            rows.append({name: float(cell) for name, cell in cells.items() if cell})
+        return rows
 
     @cached_property
     def scores(self) -> list[Score]:
-        """By the best checkpoint, of each case and target."""
-        return _typed(self.rows("validation.csv"), Score)
+        """Return the scores of each case and target by the best checkpoint."""
+        return list(map(Score.from_values, self.rows("validation.csv")))
 
     @cached_property
     def last(self) -> list[CaseDice]:
-        """Of the last validation during training."""
-        return _typed(self.rows(CASES), CaseDice)
+        """Return the Dice of each case and target in the last validation during training."""
+        rows: list[CaseDice] = []
+        for cells in self.rows(CASES):
+            dice = float(cells["dice"])
+            rows.append(CaseDice(int(cells["step"]), cells["case"], cells["label"], dice))
+        return rows
 
     @cached_property
     def stages(self) -> list[Phase]:
-        """Time and memory."""
+        """Return time and memory of each stage of the run."""
         return read_phases(self.folder)
 
+    @property
+    def seconds_per_step(self) -> float:
+        """Return the median wall time of a training step, s; NaN where it was not measured."""
+        cost = self.json("cost.json")
+        return float("nan") if cost is None else cost["seconds_per_step"]
+
     def json(self, name: str) -> Any:
-        """The content of a JSON file; None where it is not there."""
+        """Return the content of a JSON file; None where there is no such file."""
         file = self.folder / name
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def rows(self, name: str) -> list[dict[str, str]]:
-        """The rows of a CSV; none where it is not there."""
+        """Return the rows of a CSV file; none where there is no such file."""
         file = self.folder / name
         if not file.is_file():
             return []
@@ -90,21 +109,10 @@ class Record:
             return list(csv.DictReader(opened))
 
 
-def _typed(rows: Sequence[dict[str, str]], kind: type[Row]) -> list[Row]:
-    found: list[Row] = []
-    for row in rows:
-        values: dict[str, Any] = {}
-        for field in fields(kind):
-            convert: Any = field.type
-            values[field.name] = convert(row[field.name])
-        found.append(kind(**values))
-    return found
-
-
 def plain(value: Any) -> Any:
-    """Values as JSON knows them: NaN and infinity, which it does not, become null."""
+    """Return values as JSON knows them: NaN and infinity, which it does not, become null."""
     if isinstance(value, dict):
-        return {str(key): plain(inside) for key, inside in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(inside) for inside in value]
+        return list(map(plain, value))
     return None if isinstance(value, float) and not math.isfinite(value) else value

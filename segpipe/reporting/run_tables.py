@@ -1,215 +1,217 @@
-"""The tables and facts of a run's page, made of the run's record."""
+"""The tables and facts of a run's page, made from the run's record."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from segpipe.metrics import summarise
+from segpipe.metrics import Score, mean_dice_of, metrics_of, summarise
 from segpipe.reporting.page import Cell, Column, Link, Picture, Sorted, Table, embed_all
-from segpipe.reporting.run_record import Record
-from segpipe.training.scoring import mean_dice_of
+from segpipe.reporting.run_record import RunRecord
+from segpipe.text import count
 
 WIDTH = 1000  # pixels of a case's picture inside the page
-PICTURES_MIB = 24.0  # beyond this, they are linked: a page of more is slow to open
-SCORES = {
-    "Dice": 3,
-    "IoU": 3,
-    "HD95, mm": 2,
-    "ASSD, mm": 2,
-    "NSD": 3,
-    "volume, mL": 2,
-    "truth, mL": 2,
-}
+PICTURES_MIB = 24.0  # beyond this, pictures are linked: a larger page is slow to open
+POLICY = (
+    "By the best checkpoint, on whole scans in their own geometry. A label that neither mask has "
+    "is not counted; one that only one of them has scores Dice, IoU and NSD 0 and the image's "
+    "diagonal as distance."
+)
+FINDING = ("case", "severity", "problem", "what to do")
 
 
-def lead(run: Record) -> str:
-    """The run in one line."""
+def lead(run: RunRecord) -> str:
+    """Return the run in one line."""
+    train = len(run.split["train"])
+    val = len(run.split["val"])
     steps = run.metrics[-1]["step"] if run.metrics else 0
-    train, val = (len(run.split[part]) for part in ("train", "val"))
-    said = f"{train} cases train, {val} validate; {steps:.0f} steps"
-    found = {one.label: one.dice for one in summarise(run.scores)} if run.scores else {}
-    return f"{said}; mean Dice {found['mean']:.3f}." if found else f"{said}."
-
-
-def facts(run: Record) -> list[tuple[str, str]]:
-    """The run in a few numbers."""
-    network, cost = run.json("network.json"), run.json("cost.json")
-    dice = [
-        (row["dice/mean"], row["step"])
-        for row in run.metrics
-        if np.isfinite(row.get("dice/mean", np.nan))
-    ]
-    best = max(dice, default=None)
-    known = [
-        ("labels", ", ".join(run.labels)),
-        ("channels", ", ".join(run.plan["channels"])),
-        ("dataset", str(run.config["data"]["root"])),
-        ("best mean Dice in training", f"{best[0]:.4f}, after step {best[1]:.0f}" if best else ""),
-        ("parameters", f"{network['parameters']:,}" if network else ""),
-        ("seconds a step, median", f"{cost['seconds_per_step']:.3f}" if cost else ""),
-        ("seed", str(run.config["seed"])),
-        ("device", run.environment["device"]),
-    ]
-    return [(name, text) for name, text in known if text]
-
-
-def scored(run: Record) -> str:
-    """By what the cases were scored."""
+    text = f"{train} cases train, {val} validate; {steps:.0f} steps"
     if run.scores:
-        return (
-            "By the best checkpoint, on whole scans in their own geometry. A label that neither mask has is not "
-            "counted; one that only one of them has scores Dice, IoU and NSD 0 and the image's diagonal as distance."
-        )
-    return (
-        f"By the last validation during training, after step {run.last[0].step}."
-        if run.last
-        else ""
-    )
+        text += f"; mean Dice {summarise(run.scores)[-1].dice:.3f}"
+    return f"{text}."
 
 
-def summary(run: Record) -> Table | None:
-    """Means over cases, a row per label, and their mean."""
+def facts(run: RunRecord) -> list[tuple[str, str]]:
+    """Return the run in a few numbers, as name and text."""
+    facts = {
+        "labels": ", ".join(run.labels),
+        "channels": ", ".join(run.plan["channels"]),
+        "dataset": str(run.config["data"]["root"]),
+        "best mean Dice in training": _best_dice(run),
+    }
+    if run.network:
+        facts["parameters"] = f"{run.network['parameters']:,}"
+    if np.isfinite(run.seconds_per_step):
+        facts["seconds a step, median"] = f"{run.seconds_per_step:.3f}"
+    facts["seed"] = str(run.config["seed"])
+    facts["device"] = run.environment["device"]
+    return [(name, text) for name, text in facts.items() if text]
+
+
+def _best_dice(run: RunRecord) -> str:
+    """Return the highest mean Dice and its step; an empty string before the first validation."""
+    best = None
+    for row in run.metrics:
+        dice = row.get("dice/mean", np.nan)
+        if np.isfinite(dice) and (best is None or dice > best["dice/mean"]):
+            best = row
+    return f"{best['dice/mean']:.4f}, after step {best['step']:.0f}" if best else ""
+
+
+def scored(run: RunRecord) -> str:
+    """Return how the cases were scored; an empty string where they were not."""
+    if run.scores:
+        return POLICY
+    if run.last:
+        return f"By the last validation during training, after step {run.last[0].step}."
+    return ""
+
+
+def summary(run: RunRecord) -> Table | None:
+    """Return a row per label with the means over cases, and the mean of the labels."""
     if not run.scores:
         return None
-    columns = [Column("label"), *(Column(name, digits) for name, digits in
-               (("Dice", 3), ("HD95, mm", 2), ("NSD", 3), ("misses", 0), ("false alarms", 0)))]  # fmt: skip
-    rows: list[list[Cell]] = [
-        [one.label, one.dice, one.hd95_mm, one.nsd, one.misses, one.false_alarms]
-        for one in summarise(run.scores)
-    ]
-    return Table(
-        f"means over {_count(len({one.case for one in run.scores}), 'validation case')}",
-        columns,
-        rows,
-    )
+    columns = [Column("label")]
+    columns += [Column(metric.heading, metric.digits) for metric in metrics_of("summary").values()]
+    columns += [Column("misses", 0), Column("false alarms", 0)]
+    cases = {score.case for score in run.scores}
+    rows = [list(line.to_values().values()) for line in summarise(run.scores)]
+    return Table(f"means over {count(len(cases), 'validation case')}", columns, rows)
 
 
-def scores(run: Record) -> Table | None:
-    """A row per case and label, the lowest Dice first; those that neither mask has last."""
+def scores(run: RunRecord) -> Table | None:
+    """Return a row per case and label, the lowest Dice first; targets in neither mask are last."""
+    columns = [Column("case"), Column("label")]
+    rows: list[list[Cell]] = []
     if run.scores:
-        columns = [
-            Column("case"),
-            Column("label"),
-            *(Column(name, digits) for name, digits in SCORES.items()),
-        ]
-        rows: list[list[Cell]] = [
-            [
-                one.case,
-                one.label,
-                one.dice,
-                one.iou,
-                one.hd95_mm,
-                one.assd_mm,
-                one.nsd,
-                one.volume_ml,
-                one.truth_ml,
-            ]
-            for one in run.scores
-        ]
+        for metric in metrics_of("scores").values():
+            columns.append(Column(metric.heading, metric.digits))
+        columns += [Column("volume, mL", 2), Column("truth, mL", 2)]
+        for score in run.scores:
+            rows.append([*score.to_values().values()])
     elif run.last:
-        columns = [Column("case"), Column("label"), Column("Dice", 3)]
-        rows = [[one.case, one.label, one.dice] for one in run.last]
+        columns.append(Column("Dice", metrics_of("scores")["dice"].digits))
+        for last in run.last:
+            rows.append([last.case, last.label, last.dice])
     else:
         return None
-    dice = [one.dice for one in run.scores or run.last]
+    dice = [score.dice for score in run.scores or run.last]
     order = np.argsort(np.nan_to_num(dice, nan=np.inf), kind="stable")
-    return Table(
-        "every case and label, the worst first",
-        columns,
-        [rows[place] for place in order],
-        Sorted(2),
-    )
+    by_dice = Sorted([column.name for column in columns].index("Dice"))
+    caption = "every case and label, the worst first"
+    return Table(caption, columns, [rows[index] for index in order], by_dice)
 
 
-def case_pictures(run: Record) -> dict[str, Picture]:
-    """Pictures of cases, the worst first, as many as there is room for."""
+def case_pictures(run: RunRecord) -> dict[str, Picture]:
+    """Return pictures of cases, the worst first, as many as there is room for."""
     files = {name: run.folder / "overlays" / f"{name}.png" for name in _ranked(run)}
-    return embed_all(
-        files, "truth and prediction over the scan in three slices", WIDTH, PICTURES_MIB
-    )
+    alt = "truth and prediction over the scan in three slices"
+    return embed_all(files, alt, WIDTH, PICTURES_MIB)
 
 
-def _ranked(run: Record) -> dict[str, float]:
-    """Cases by their mean Dice, the worst first."""
-    names = dict.fromkeys(one.case for one in run.scores)
-    dice = {name: mean_dice_of([one for one in run.scores if one.case == name]) for name in names}
-    return dict(sorted(dice.items(), key=lambda one: (np.isnan(one[1]), one[1])))
+def _by_case(scores: Sequence[Score]) -> dict[str, list[Score]]:
+    cases: dict[str, list[Score]] = {}
+    for score in scores:
+        cases.setdefault(score.case, []).append(score)
+    return cases
 
 
-def cases(run: Record, pictures: Mapping[str, Picture]) -> Table | None:
-    """A row per case with its picture, the worst first."""
+def _ranked(run: RunRecord) -> dict[str, float]:
+    """Return the mean Dice of each case, the worst first and unknown ones last."""
+    dice = {name: mean_dice_of(scores) for name, scores in _by_case(run.scores).items()}
+    order = sorted(dice, key=lambda name: (np.isnan(dice[name]), dice[name]))
+    return {name: dice[name] for name in order}
+
+
+def cases(run: RunRecord, pictures: Mapping[str, Picture]) -> Table | None:
+    """Return a row per case with its picture, the worst first."""
     if not run.scores:
         return None
-    labels = list(dict.fromkeys(one.label for one in run.scores))
-    dice = {(one.case, one.label): one.dice for one in run.scores}
-    columns = [Column("case"), Column("picture", sortable=False), Column("Dice, mean", 3)]
-    columns += [Column(f"Dice {label}", 3) for label in labels]
+    digits = metrics_of("scores")["dice"].digits
+    labels = list(dict.fromkeys(score.label for score in run.scores))
+    columns = [Column("case"), Column("picture", sortable=False), Column("Dice, mean", digits)]
+    columns += [Column(f"Dice {label}", digits) for label in labels]
+    by_case = _by_case(run.scores)
     rows: list[list[Cell]] = []
     for name, mean in _ranked(run).items():
-        drawn = (run.folder / "overlays" / f"{name}.png").is_file()
-        picture = pictures.get(name) or (Link("picture", f"overlays/{name}.png") if drawn else None)
-        rows.append([name, picture, mean, *(dice.get((name, label)) for label in labels)])
-    caption = "prediction filled, truth dashed; a click enlarges a picture, which is in full size in overlays/"
+        dice = {score.label: score.dice for score in by_case[name]}
+        rows.append([name, _picture(run, name, pictures), mean, *map(dice.get, labels)])
+    caption = (
+        "prediction filled, truth dashed; a click enlarges a picture, which is in full size in "
+        "overlays/"
+    )
     return Table(caption, columns, rows, Sorted(2))
 
 
-def findings(run: Record) -> Table | None:
-    """What the doctor has found; None where that is nothing."""
+def _picture(run: RunRecord, name: str, pictures: Mapping[str, Picture]) -> Picture | Link | None:
+    """Return the picture of a case, a link to it where there is no room, or None."""
+    if name in pictures:
+        return pictures[name]
+    file = f"overlays/{name}.png"
+    return Link("picture", file) if (run.folder / file).is_file() else None
+
+
+def findings(run: RunRecord) -> Table | None:
+    """Return the findings of the doctor; None where there are none."""
     rows: list[list[Cell]] = []
-    for row in run.rows("doctor.csv"):
-        remedy = row["remedy"] if "remedy" in row else row["mend"]  # its name in 0.1.0
-        rows.append([row["case"], row["severity"], row["problem"], remedy])
-    columns = [Column(name) for name in ("case", "severity", "problem", "what to do")]
-    return Table(f"{_count(len(rows), 'finding')} of the doctor", columns, rows) if rows else None
+    for finding in run.rows("doctor.csv"):
+        remedy = finding["remedy"] if "remedy" in finding else finding["mend"]  # as in 0.1.0
+        rows.append([finding["case"], finding["severity"], finding["problem"], remedy])
+    if not rows:
+        return None
+    columns = list(map(Column, FINDING))
+    return Table(f"{count(len(rows), 'finding')} of the doctor", columns, rows)
 
 
-def plan(run: Record) -> Table:
-    """Each entry with its reason."""
-    rows: list[list[Cell]] = [
-        [entry, why] for entry, _, why in (one.partition(": ") for one in run.plan["reasons"])
-    ]
+def plan(run: RunRecord) -> Table:
+    """Return each entry of the plan with its reason."""
+    rows: list[list[Cell]] = []
+    for line in run.plan["reasons"]:
+        entry, _, reason = line.partition(": ")
+        rows.append([entry, reason])
     return Table("what was derived, and why", [Column("entry"), Column("reason")], rows)
 
 
-def stages(run: Record) -> Table:
-    """Time and memory of each stage."""
-    on_device = any(one.device_mib is not None for one in run.stages)
+def stages(run: RunRecord) -> Table:
+    """Return time and memory of each stage."""
+    on_device = any(stage.device_mib is not None for stage in run.stages)
     columns = [Column("stage"), Column("seconds", 1), Column("memory until its end, MiB", 0)]
-    columns += [Column("GPU memory until its end, MiB", 0)] if on_device else []
-    rows: list[list[Cell]] = [
-        [one.name, one.seconds, one.memory_mib, *([one.device_mib] if on_device else [])]
-        for one in run.stages
-    ]
-    total = sum(one.seconds for one in run.stages)
-    return Table(
-        f"{total:.0f} seconds of wall time; memory is the most that the process had in use",
-        columns,
-        rows,
-    )
+    if on_device:
+        columns.append(Column("GPU memory until its end, MiB", 0))
+    rows: list[list[Cell]] = []
+    for stage in run.stages:
+        cells: list[Cell] = [stage.name, stage.seconds, stage.memory_mib, stage.device_mib]
+        rows.append(cells[: len(columns)])
+    total = sum(stage.seconds for stage in run.stages)
+    memory = "memory is the most that the process had in use"
+    return Table(f"{total:.0f} seconds of wall time; {memory}", columns, rows)
 
 
-def command(run: Record) -> str:
-    """What was typed."""
+def command(run: RunRecord) -> str:
+    """Return the command that started the run."""
     typed = run.environment["command"]
-    return f"python {typed}" if shlex.split(typed)[0].endswith(".py") else typed
+    return f"python {typed}" if _is_script(typed) else typed
 
 
-def alone(run: Record) -> str:
-    """What would be typed for this run of a sweep alone; empty where it is no run of a sweep."""
-    words = shlex.split(run.environment["command"])
+def alone(run: RunRecord) -> str:
+    """Return the command that repeats this run of a sweep alone.
+
+    Returns:
+        The command; an empty string where the run is not one of a sweep.
+    """
     if not (run.folder.resolve().parent / "multirun.yaml").is_file():
         return ""
-    return shlex.join(
-        [
-            *shlex.split(command(run))[: 2 if words[0].endswith(".py") else 1],
-            *run.environment["overrides"],
-        ]
-    )
+    words = shlex.split(command(run))
+    program = words[: 2 if _is_script(run.environment["command"]) else 1]
+    return shlex.join([*program, *run.environment["overrides"]])
 
 
-def environment(run: Record) -> list[tuple[str, str]]:
-    """What is needed to repeat the run, beside its command."""
+def _is_script(command: str) -> bool:
+    return shlex.split(command)[0].endswith(".py")
+
+
+def environment(run: RunRecord) -> list[tuple[str, str]]:
+    """Return what is needed to repeat the run, beside its command, as name and text."""
     known = run.environment
     return [
         ("git revision", known["revision"] or "not in a repository"),
@@ -219,7 +221,3 @@ def environment(run: Record) -> list[tuple[str, str]]:
         ("platform", known["platform"]),
         ("device", known["device"]),
     ]
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -15,7 +15,8 @@ Compares the variants of a sweep: study.html, study.md and study.csv in its fold
   python -m segpipe.study SWEEP
   python -m segpipe.study report --help    its keys
 
-What measures single networks is python -m segpipe.probe now: lesion, landscape, robustness, depth."""
+Measurements of single networks are commands of python -m segpipe.probe now: lesion, landscape,
+robustness, depth."""
 NO_COMPARISON = 1
 WRONG_USAGE = 2
 

@@ -1,99 +1,95 @@
-"""The cases that are found worst, as each variant finds them, side by side."""
+"""Pictures of the cases with the lowest Dice, as each variant segments them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from segpipe import checkpoint
 from segpipe.config.data import data_options
-from segpipe.config.train import Train
-from segpipe.config.validation import validate
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import read_labels
 from segpipe.device import choose_device, choose_format
 from segpipe.errors import SegpipeError
-from segpipe.metrics import score_case
+from segpipe.metrics import Score, mean_dice_of, score_case
 from segpipe.prediction.predictor import Predictor
 from segpipe.reporting.rendering import draw_prediction
+from segpipe.stored import read_train_options, read_yaml
 from segpipe.study.sweep import SweepRun, Variant
 from segpipe.terminal import progress_bar
 
 log = logging.getLogger("segpipe")
 
 
-def draw_hard_cases(
-    variants: Sequence[Variant], count: int, folder: Path
-) -> dict[str, dict[str, Path]]:
-    """Draws the cases with the lowest Dice, as the mean over all runs, by one run of each variant.
+Pictures = dict[str, dict[str, Path]]  # case -> variant -> picture
 
-    Where the dataset or a checkpoint is gone, a warning says so and what can be drawn is.
+
+def draw_hard_cases(variants: Sequence[Variant], count: int, folder: Path) -> Pictures:
+    """Draw the cases with the lowest Dice over all runs, by one run of each variant.
+
+    Where the dataset or a checkpoint is gone, a warning says so, and the rest is drawn.
 
     Args:
         variants: of the sweep.
-        count: of cases.
-        folder: for the pictures.
+        count: number of cases.
+        folder: in which the pictures are written.
 
     Returns:
-        By case and by variant the picture.
+        For each case the picture of each variant.
     """
-    worst = _worst([run for variant in variants for run in variant.runs.values()], count)
-    drawn: dict[str, dict[str, Path]] = {case: {} for case in worst}
+    runs: list[SweepRun] = []
+    for variant in variants:
+        runs += variant.runs.values()
+    drawn: Pictures = {case: {} for case in _worst(runs, count)}
     with progress_bar() as bar:
-        drawing = bar.add_task("drawing worst cases", total=len(worst) * len(variants), note="")
+        total = len(drawn) * len(variants)
+        drawing = bar.add_task("drawing worst cases", total=total, note="")
         for number, variant in enumerate(variants):
             try:
-                for run, cases in _by_run(variant, worst).items():
-                    for case in cases:
-                        picture = folder / f"{case.replace('/', '_')}-{number}.png"
-                        drawn[case][variant.name] = _draw(run, case, variant.name, picture)
-                        bar.advance(drawing)
+                for case, run in _first_runs(variant, list(drawn)).items():
+                    picture = folder / f"{case.replace('/', '_')}-{number}.png"
+                    drawn[case][variant.name] = _draw(run, case, variant.name, picture)
+                    bar.advance(drawing)
             except (SegpipeError, OSError) as error:
                 log.warning("%s: its masks cannot be drawn: %s", variant.name, error)
     return {case: pictures for case, pictures in drawn.items() if pictures}
 
 
 def _worst(runs: Sequence[SweepRun], count: int) -> list[str]:
-    dice: dict[str, list[float]] = {}
+    """Return the cases with the lowest mean Dice over runs and targets, the lowest first."""
+    scores: dict[str, list[Score]] = {}
     for run in runs:
         for score in run.scores:
-            dice.setdefault(score.case, []).append(score.dice)
-    known = {
-        case: float(np.nanmean(found)) for case, found in dice.items() if not np.isnan(found).all()
-    }
-    return sorted(known, key=lambda case: known[case])[:count]
+            scores.setdefault(score.case, []).append(score)
+    dice = {case: mean_dice_of(of_case) for case, of_case in scores.items()}
+    known = [case for case in dice if not np.isnan(dice[case])]
+    return sorted(known, key=dice.__getitem__)[:count]
 
 
-def _by_run(variant: Variant, cases: Sequence[str]) -> Mapping[SweepRun, list[str]]:
-    """For each case the first run that validated it."""
-    found: dict[SweepRun, list[str]] = {}
-    for case in cases:
-        for run in variant.runs.values():
+def _first_runs(variant: Variant, cases: Sequence[str]) -> dict[str, SweepRun]:
+    """Return for each case the first run that validated it; cases of one run are neighbours."""
+    runs: dict[str, SweepRun] = {}
+    for run in variant.runs.values():
+        for case in cases:
             if case in run.split["val"]:
-                found.setdefault(run, []).append(case)
-                break
-    return found
+                runs.setdefault(case, run)
+    return runs
 
 
 def _draw(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
-    options = validate(Train, run.config | {"resume": None})
+    file = run.folder / "config.yaml"
+    options = read_train_options(file, read_yaml(file))
     device = choose_device(options.trainer.device)
     trained = checkpoint.load(run.folder)
-    predictor = Predictor(
-        trained.network.to(device),
-        trained.plan,
-        device,
-        choose_format(options.trainer.precision, device),
-    )
-    case = next(
-        one for one in open_dataset(data_options(run.config["data"])).cases if one.name == name
-    )
+    number_format = choose_format(options.trainer.precision, device)
+    predictor = Predictor.of(trained, device, number_format)
+    dataset = open_dataset(data_options(run.config["data"]))
+    case = next(case for case in dataset.cases if case.name == name)
     prediction = predictor.predict(case.images)
     truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]
-    scores = score_case(
-        name, prediction.labels, truth, prediction.grid.spacing_mm, trained.plan.targets
-    )
-    title = f"{variant}: Dice {np.nanmean([score.dice for score in scores]):.3f} ({name}, {run.folder.name})"
-    draw_prediction(prediction, truth, list(trained.plan.labels)[1:], title, picture)
+    spacing_mm = prediction.grid.spacing_mm
+    scores = score_case(name, prediction.labels, truth, spacing_mm, trained.plan.targets)
+    title = f"{variant}: Dice {mean_dice_of(scores):.3f} ({name}, {run.folder.name})"
+    draw_prediction(prediction, truth, trained.plan.label_names, title, picture)
     return picture

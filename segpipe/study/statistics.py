@@ -1,4 +1,4 @@
-"""How sure a difference is: paired over cases, with an interval, and corrected for having asked more than once."""
+"""Paired comparison of variants over cases: bootstrap intervals, rank tests, Holm correction."""
 
 import warnings
 from collections.abc import Sequence
@@ -31,15 +31,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a variant has more than the reference, case by case.
+    """The difference of a variant to the reference, case by case.
 
     Attributes:
         interval: of the mean difference.
-        p: of Wilcoxon's signed-rank test over the cases, two-sided; NaN where cases or runs are too few to tell.
-        effect: matched-pairs rank-biserial correlation (Kerby 2014): the share of the rank sum in favour of the variant
-            less that against it, from -1 to 1.
-        cases: that were compared.
-        runs: of each of the two, with the same seeds and folds.
+        p: of Wilcoxon's signed-rank test over the cases, two-sided; NaN where cases or runs are
+            too few.
+        effect: matched-pairs rank-biserial correlation (Kerby 2014): the share of the rank sum in
+            favour of the variant less the share against it, from -1 to 1.
+        cases: number of cases that were compared.
+        runs: number of runs of each of the two, with the same seeds and folds.
     """
 
     interval: Interval
@@ -49,31 +50,33 @@ class Difference:
     runs: int
 
 
-def case_means(table: Float[np.ndarray, "cases labels"]) -> Float[np.ndarray, " cases"]:
-    """Per case the mean over the targets that it has; cases that have none are left out."""
+def case_means(table: Float[np.ndarray, "cases labels"]) -> Float[np.ndarray, " known"]:
+    """Return for each case the mean over its targets; cases without a target are left out."""
     known = ~np.isnan(table).all(axis=1)
     return np.nanmean(table[known], axis=1)
 
 
 def interval(table: Float[np.ndarray, "cases labels"], seed: int = 0) -> Interval:
-    """Mean and 95 % interval, by a bias-corrected and accelerated bootstrap over the cases (Efron 1987).
+    """Return the mean and its 95 % interval, by the BCa bootstrap over the cases (Efron 1987).
 
     Args:
-        table: NaN where a case does not have a target.
+        table: one metric; NaN where a case does not have a target.
         seed: of the resampling.
     """
     table = table[:, ~np.isnan(table).all(axis=0)]
     table = table[~np.isnan(table).all(axis=1)]
+    if not table.size:
+        return Interval(np.nan, np.nan, np.nan)
     mean = float(_mean(table, np.arange(len(table))))
     if len(table) < 2 or np.ptp(case_means(table)) == 0:
-        return Interval(mean, *((np.nan, np.nan) if len(table) < 2 else (mean, mean)))
+        end = np.nan if len(table) < 2 else mean
+        return Interval(mean, end, end)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DegenerateDataWarning
-        )  # its interval is NaN then, and is shown as not known
+        # the interval of degenerate data is NaN, and is shown as not known
+        warnings.simplefilter("ignore", DegenerateDataWarning)
         found = bootstrap(
             (np.arange(len(table)),),
-            lambda places, axis=-1: _mean(table, places),
+            lambda indices, axis=-1: _mean(table, indices),
             n_resamples=RESAMPLES,
             batch=500,
             method="BCa",
@@ -82,9 +85,9 @@ def interval(table: Float[np.ndarray, "cases labels"], seed: int = 0) -> Interva
     return Interval(mean, float(found.low), float(found.high))
 
 
-def _mean(table: Float[np.ndarray, "cases labels"], places: np.ndarray) -> np.ndarray:
-    """Per row of places the mean over the targets of the means over those cases that have them."""
-    drawn = table[places.astype(int)]
+def _mean(table: Float[np.ndarray, "cases labels"], indices: np.ndarray) -> np.ndarray:
+    """Return for each row of case indices the mean over targets of the means over those cases."""
+    drawn = table[indices.astype(int)]
     if not np.isnan(table).any():
         return np.asarray(drawn.mean(axis=(-2, -1)))
     with warnings.catch_warnings():
@@ -96,16 +99,15 @@ def compare(
     variant: Sequence[Float[np.ndarray, "cases labels"]],
     reference: Sequence[Float[np.ndarray, "cases labels"]],
 ) -> Difference:
-    """Paired difference of one metric, averaged over runs of the same seed and fold before cases are compared.
+    """Return the paired difference of one metric, averaged over runs before cases are compared.
 
     Args:
-        variant: a table for each run; NaN where a case was not validated or does not have a target.
+        variant: a table per run; NaN where a case was not validated or does not have a target.
         reference: likewise, of the same seeds and folds in the same order.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # a case that no run has is NaN, and left out
+        # a case that no run has is NaN, and left out
+        warnings.simplefilter("ignore", RuntimeWarning)
         table = np.nanmean(np.array(variant) - np.array(reference), axis=0)
     differences = case_means(table)
     enough = len(differences) >= LEAST_CASES and len(variant) >= LEAST_RUNS
@@ -116,13 +118,15 @@ def compare(
 
 
 def wilcoxon_p(table: Float[np.ndarray, "cases labels"]) -> float:
-    """Of differences, two-sided; those that are 0 take part in the ranking (Pratt 1959)."""
+    """Return the two-sided p-value of differences; zeros take part in the ranking (Pratt 1959)."""
     differences = case_means(table)
     found: Any = wilcoxon(differences, zero_method="pratt") if differences.any() else None
     return 1.0 if found is None else float(found.pvalue)
 
 
 def _rank_biserial(differences: Float[np.ndarray, " cases"]) -> float:
+    if not len(differences):
+        return float("nan")
     moved = differences[differences != 0]
     if not len(moved):
         return 0.0
@@ -131,7 +135,7 @@ def _rank_biserial(differences: Float[np.ndarray, " cases"]) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for how many there are (Holm 1979); NaN stays, and does not count."""
+    """Return p-values corrected for their number (Holm 1979); NaN stays, and does not count."""
     values = np.array(p, dtype=float)
     known = np.flatnonzero(~np.isnan(values))
     order = known[np.argsort(values[known])]
@@ -141,12 +145,15 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def warn_of_few(cases: int, runs: int) -> str:
-    """What so few cases or runs cannot tell; nothing where they are enough."""
+    """Return what so few cases or runs cannot tell; an empty string where they are enough."""
     if cases < LEAST_CASES:
         are = "1 case is" if cases == 1 else f"{cases} cases are"
         return f"{are} too few for a test (at least {LEAST_CASES}): only the differences are given"
     if runs < LEAST_RUNS:
-        return "one run of each variant tells two networks apart, not two ways to build them: give seed=0,1,2"
+        return (
+            "one run of each variant tells two networks apart, not two ways to build them: give "
+            "seed=0,1,2"
+        )
     if cases < 20 or runs < 3:
         return f"{cases} cases and {runs} runs of each are few: small differences may stay unseen"
     return ""

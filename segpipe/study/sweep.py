@@ -1,10 +1,8 @@
-"""A sweep's folder, read again: its runs, which of them are one variant, and what keeps runs from being compared."""
+"""The folder of a sweep, read again: its runs, its variants, and which runs cannot be compared."""
 
-import csv
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,53 +15,31 @@ from segpipe.cli import FAILURE
 from segpipe.config.compose import chosen, defaults, sweep_jobs
 from segpipe.errors import ConfigError
 from segpipe.metrics import Score
+from segpipe.reporting.run_record import RunRecord
 from segpipe.resume import is_done
 from segpipe.stored import read_config, read_yaml
 
-REPEATS = ("seed", "data.fold")  # what repeats a variant, rather than making another one
+REPEATS = ("seed", "data.fold")  # keys that repeat a variant, rather than making another one
 Repeat = tuple[str, ...]  # the overrides of `REPEATS`
 
 
 @dataclass(frozen=True)
-class SweepRun:
+class SweepRun(RunRecord):
     """A run that was trained and scored to its end.
 
     Attributes:
-        folder: of the run.
-        variant: the overrides that make it what it is among the sweep's.
-        repeat: those of seed and fold.
+        variant: the overrides in which it differs from other runs of the sweep.
+        repeat: the overrides of seed and fold.
     """
 
-    folder: Path
     variant: tuple[str, ...]
     repeat: Repeat
 
     @cached_property
-    def scores(self) -> list[Score]:
-        """Of every validation case and target."""
-        return _read_scores(self.folder / "validation.csv")
-
-    @cached_property
     def config(self) -> dict[str, Any]:
-        """The run's options as plain values, as the present schema has them."""
+        """Return the options as plain values, as the present schema has them."""
         file = self.folder / "config.yaml"
         return read_config(file, read_yaml(file))
-
-    @cached_property
-    def network(self) -> dict[str, Any]:
-        """`network.json`: what the network is made of."""
-        return json.loads((self.folder / "network.json").read_text())
-
-    @cached_property
-    def split(self) -> dict[str, list[str]]:
-        """Cases that trained and validated."""
-        return json.loads((self.folder / "split.json").read_text())
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Median wall time of a training step; NaN where it was not measured."""
-        cost = self.folder / "cost.json"
-        return json.loads(cost.read_text())["seconds_per_step"] if cost.is_file() else float("nan")
 
 
 @dataclass(frozen=True)
@@ -80,15 +56,20 @@ class Variant:
     overrides: tuple[str, ...]
     runs: Mapping[Repeat, SweepRun]
 
+    @property
+    def first_run(self) -> SweepRun:
+        """Return the run that was started first."""
+        return next(iter(self.runs.values()))
+
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep's folder holds.
+    """The runs of a sweep.
 
     Attributes:
         folder: of the sweep.
         variants: in the order of their first runs.
-        problems: of each run that is not among them, and of each that cannot be compared, what is the matter.
+        problems: name of each run that is not among the variants -> why.
     """
 
     folder: Path
@@ -97,119 +78,131 @@ class Sweep:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """The runs of a sweep, those that are done as variants; the others as problems.
+    """Return the runs of a sweep: those that are done as variants, the others as problems.
 
     Raises:
-        ConfigError: if it is the sweep of another version, whose keys are no longer known.
+        ConfigError: if another version wrote the sweep, and its keys are no longer known.
     """
     jobs = sweep_jobs(folder)
     counts = Counter(word for job in jobs for word in job)
-    runs, problems = [], {}
+    runs: dict[tuple[str, ...], dict[Repeat, SweepRun]] = {}
+    problems: dict[str, str] = {}
     for number, job in enumerate(jobs):
-        own = folder / str(number)
-        if problem := _unfinished(own):
+        run_folder = folder / str(number)
+        problem = _why_unfinished(run_folder)
+        if problem:
             problems[str(number)] = f"{problem} ({' '.join(job)})"
             continue
-        variant = [
-            word for word in job if word.split("=")[0] not in REPEATS and counts[word] < len(jobs)
-        ]
-        repeat = [word for word in job if word.split("=")[0] in REPEATS]
-        runs.append(SweepRun(own, tuple(variant), tuple(repeat)))
-    variants = [
-        Variant(
-            _short(overrides),
-            overrides,
-            {run.repeat: run for run in runs if run.variant == overrides},
-        )
-        for overrides in dict.fromkeys(run.variant for run in runs)
-    ]
+        repeat = tuple(word for word in job if _is_repeat(word))
+        variant = tuple(word for word in job if not _is_repeat(word) and counts[word] < len(jobs))
+        run = SweepRun(run_folder, variant, repeat)
+        runs.setdefault(variant, {})[repeat] = run
+    variants: list[Variant] = []
+    for overrides, repeats in runs.items():
+        variants.append(Variant(_short_name(overrides), overrides, repeats))
     return Sweep(folder, variants, problems)
 
 
-def _unfinished(folder: Path) -> str:
-    """Why a run's folder has nothing to compare; nothing where it has."""
-    if (failure := folder / FAILURE).is_file():
+def _is_repeat(override: str) -> bool:
+    return override.split("=")[0] in REPEATS
+
+
+def _why_unfinished(folder: Path) -> str:
+    """Return why a run has nothing to compare; an empty string where it is done."""
+    failure = folder / FAILURE
+    if failure.is_file():
         return f"failed: {failure.read_text().strip()}"
     if is_done(folder):
         return ""
     if not (folder / "environment.json").is_file():
         return "not begun"
-    metrics = folder / "metrics.csv"
-    rows = list(csv.DictReader(metrics.open())) if metrics.is_file() else []
-    return "unfinished: stopped " + (
-        f"after step {rows[-1]['step']}" if rows else "before its first epoch ended"
-    )
+    epochs = RunRecord(folder).rows("metrics.csv")
+    if not epochs:
+        return "unfinished: stopped before its first epoch ended"
+    return f"unfinished: stopped after step {epochs[-1]['step']}"
 
 
-def _short(overrides: Sequence[str]) -> str:
-    return ", ".join(word.removeprefix("model.").lstrip("+") for word in overrides) or "as it is"
+def _short_name(overrides: Sequence[str]) -> str:
+    words = [word.removeprefix("model.").lstrip("+") for word in overrides]
+    return ", ".join(words) or "as it is"
 
 
-def _read_scores(file: Path) -> list[Score]:
-    with file.open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    numbers = [field.name for field in fields(Score) if field.name not in ("case", "label")]
-    return [
-        Score(row["case"], row["label"], *(float(row[name]) for name in numbers)) for row in rows
-    ]
+def find_reference(sweep: Sweep, requested: str | None) -> Variant:
+    """Return the variant that the others are compared with.
 
-
-def find_reference(sweep: Sweep, asked: str | None) -> Variant:
-    """The variant that the others are compared with: the one asked for, the config's own, else the first.
+    It is the requested one; else the one whose overrides are the defaults; else the first.
 
     Raises:
-        ConfigError: if none is called so.
+        ConfigError: if no variant has the requested name.
     """
     for variant in sweep.variants:
-        if asked in (variant.name, " ".join(variant.overrides)):
+        if requested in (variant.name, " ".join(variant.overrides)):
             return variant
-    if asked is not None:
-        known = "; ".join(" ".join(variant.overrides) for variant in sweep.variants)
+    if requested is not None:
+        names = "; ".join(" ".join(variant.overrides) for variant in sweep.variants)
         raise ConfigError(
-            f"reference: no variant of {sweep.folder} is '{asked}'; there are: {known}"
+            f"reference: no variant of {sweep.folder} is '{requested}'; there are: {names}"
         )
-    usual = _values(defaults("train")) | chosen("train")
-    own = [one for one in sweep.variants if all(_as_usual(word, usual) for word in one.overrides)]
-    return (own or list(sweep.variants))[0]
+    usual = _flat(defaults("train")) | chosen("train")
+    for variant in sweep.variants:
+        if all(_is_usual(word, usual) for word in variant.overrides):
+            return variant
+    return sweep.variants[0]
 
 
-def _values(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a nested config by their dotted keys."""
+    values: dict[str, Any] = {}
     for key, value in config.items():
-        found |= (
-            _values(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return found
+        if isinstance(value, dict):
+            values |= _flat(value, f"{prefix}{key}.")
+        else:
+            values[prefix + key] = value
+    return values
 
 
-def _as_usual(override: str, usual: Mapping[str, Any]) -> bool:
+def _is_usual(override: str, usual: Mapping[str, Any]) -> bool:
     key, _, value = override.partition("=")
     return key in usual and yaml.safe_load(value) == usual[key]
 
 
-def values(
+def metric_table(
     scores: Sequence[Score], metric: str, cases: Sequence[str], labels: Sequence[str]
 ) -> Float[np.ndarray, "cases labels"]:
-    """One metric as a table; NaN where neither mask has the target."""
-    known = {(score.case, score.label): getattr(score, metric) for score in scores}
-    return np.array(
-        [[known.get((case, label), np.nan) for label in labels] for case in cases], dtype=float
-    )
+    """Return one metric as a table; NaN where neither mask has the target."""
+    table = np.full((len(cases), len(labels)), np.nan)
+    rows = {case: row for row, case in enumerate(cases)}
+    columns = {label: column for column, label in enumerate(labels)}
+    for score in scores:
+        if score.case in rows and score.label in columns:
+            table[rows[score.case], columns[score.label]] = getattr(score, metric)
+    return table
 
 
-def differ(one: SweepRun, other: SweepRun) -> str:
-    """Why two runs of the same seed and fold cannot be compared case by case; nothing where they can."""
-    than = other.folder.name
-    for side, what in (("train", "trained"), ("val", "validated")):
-        if sorted(one.split[side]) != sorted(other.split[side]):
-            return f"{what} on {len(one.split[side])} cases that are not the {len(other.split[side])} of {than}"
-    truths = [
-        {(score.case, score.label): score.truth_ml for score in run.scores} for run in (one, other)
-    ]
-    if truths[0].keys() != truths[1].keys():
-        return f"scored other cases or labels than {than}"
-    for (case, label), here in truths[0].items():
-        there = truths[1][case, label]
-        if not np.isclose(here, there, rtol=1e-6, equal_nan=True):
-            return f"the truth of {case}, {label}, has {here:.4g} mL, but {there:.4g} mL in {than}"
+def why_not_comparable(run: SweepRun, other: SweepRun) -> str:
+    """Return why two runs of the same seed and fold cannot be compared case by case.
+
+    Returns:
+        The reason; an empty string where they can.
+    """
+    name = other.folder.name
+    for part, action in (("train", "trained"), ("val", "validated")):
+        cases = run.split[part]
+        others = other.split[part]
+        if sorted(cases) != sorted(others):
+            return f"{action} on {len(cases)} cases that are not the {len(others)} of {name}"
+    volumes = _truth_volumes(run)
+    other_volumes = _truth_volumes(other)
+    if volumes.keys() != other_volumes.keys():
+        return f"scored other cases or labels than {name}"
+    for (case, label), volume in volumes.items():
+        there = other_volumes[case, label]
+        if not np.isclose(volume, there, rtol=1e-6, equal_nan=True):
+            return (
+                f"the truth of {case}, {label}, has {volume:.4g} mL, but {there:.4g} mL in {name}"
+            )
     return ""
+
+
+def _truth_volumes(run: SweepRun) -> dict[tuple[str, str], float]:
+    return {(score.case, score.label): score.truth_ml for score in run.scores}

@@ -1,220 +1,172 @@
-"""A sweep's evidence as tables: for the page, for Markdown, and as the lines of a CSV."""
+"""The evidence of a sweep as tables: for the page, for Markdown, and as `study.csv`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.reporting.page import Cell, Column, Table
-from segpipe.study.evidence import ALL, METRICS, TESTED, Comparison, Cost, Evidence, VariantScore
+from segpipe.metrics import metrics_of
+from segpipe.reporting.page import NOT_KNOWN, Cell, Column, Table
+from segpipe.study.evidence import ALL, MAIN, Comparison, Cost, Evidence, VariantScore
 from segpipe.study.statistics import Interval
 
-
-@dataclass(frozen=True)
-class StudyRow:
-    """A line of `study.csv`: one variant and target; of the mean over targets also the costs and the comparison."""
-
-    variant: str
-    label: str
-    runs: int
-    cases: int
-    dice: float
-    dice_sd: float
-    dice_low: float
-    dice_high: float
-    iou: float
-    hd95_mm: float
-    nsd: float
-    nsd_sd: float
-    nsd_low: float
-    nsd_high: float
-    misses: int
-    false_alarms: int
-    parameters: int | None = None
-    multiply_adds: int | None = None
-    step_mib: float | None = None
-    seconds_per_step: float | None = None
-    dice_difference: float | None = None
-    dice_difference_low: float | None = None
-    dice_difference_high: float | None = None
-    dice_p_holm: float | None = None
-    dice_effect: float | None = None
-    nsd_difference: float | None = None
-    nsd_p_holm: float | None = None
-
-
-def _range(found: Interval, scale: float = 1.0, digits: int = 3) -> str:
-    if not np.isfinite(found.low):
-        return "—"
-    return f"{scale * found.low:.{digits}f} to {scale * found.high:.{digits}f}"
+Row = dict[str, str | int | float]  # of study.csv: column -> value
+COSTS = ("parameters", "multiply_adds", "step_mib", "seconds_per_step")
 
 
 def variants_table(evidence: Evidence) -> Table:
-    """All variants, the mean over targets, with what they cost."""
-    columns = [
-        Column("variant"),
-        *(Column(name, 0) for name in ("runs", "cases")),
-        *(Column(name, 4) for name in ("Dice", "± runs")),
-        *(Column("95 % interval", sortable=False), Column("IoU", 4), Column("HD95, mm", 2)),
-        *(Column(name, 4) for name in ("NSD 1 mm", "± NSD")),
-        *(Column(name, 0) for name in ("misses", "false alarms")),
-        *(
-            Column("parameters, M", 3),
-            Column("multiply-adds, G", 2),
-            Column("step, MiB", 0),
-            Column("step, s", 3),
-        ),
-    ]
-    variant_scores = [one for one in evidence.variant_scores if one.label == ALL]
-    rows = [
-        _standing(one) + _priced(price)
-        for one, price in zip(variant_scores, evidence.costs, strict=True)
-    ]
+    """Return a row per variant: the means over targets, and the cost."""
+    columns = [Column("variant"), Column("runs", 0), Column("cases", 0), *_score_columns()]
+    columns += [Column("parameters, M", 3), Column("multiply-adds, G", 2)]
+    columns += [Column("step, MiB", 0), Column("step, s", 3)]
+    rows: list[list[Cell]] = []
+    for score, cost in zip(evidence.mean_scores, evidence.costs, strict=True):
+        start: list[Cell] = [score.variant, score.runs, score.cases]
+        rows.append([*start, *_score_cells(score), *_cost_cells(cost)])
     return Table("all variants, mean over targets", columns, rows)
 
 
-def _standing(one: VariantScore) -> list[Cell]:
-    metrics, spread = one.metrics, one.spread
-    dice: list[Cell] = [metrics["dice"].mean, spread["dice"], _range(metrics["dice"], digits=4)]
-    rest: list[Cell] = [
-        metrics["iou"].mean,
-        metrics["hd95_mm"].mean,
-        metrics["nsd"].mean,
-        spread["nsd"],
-    ]
-    return [one.variant, one.runs, one.cases, *dice, *rest, one.misses, one.false_alarms]
-
-
-def _priced(price: Cost) -> list[Cell]:
-    return [
-        price.parameters / 1e6,
-        price.multiply_adds / 1e9,
-        price.step_mib,
-        price.seconds_per_step,
-    ]
-
-
 def targets_table(variant_scores: Sequence[VariantScore]) -> Table:
-    """Each target by each variant."""
-    columns = [
-        *(Column("target"), Column("variant")),
-        *(Column(name, 4) for name in ("Dice", "± runs")),
-        *(Column("95 % interval", sortable=False), Column("IoU", 4), Column("HD95, mm", 2)),
-        *(Column(name, 4) for name in ("NSD 1 mm", "± NSD")),
-        *(Column(name, 0) for name in ("misses", "false alarms")),
-    ]
-    rows = [
-        [one.label, one.variant, *_standing(one)[3:]] for one in variant_scores if one.label != ALL
-    ]
-    return Table("each target", columns, sorted(rows, key=lambda row: str(row[0])))
+    """Return a row for each target by each variant, ordered by target."""
+    columns = [Column("target"), Column("variant"), *_score_columns()]
+    rows: list[list[Cell]] = []
+    for score in sorted(variant_scores, key=lambda score: score.label):
+        if score.label != ALL:
+            rows.append([score.label, score.variant, *_score_cells(score)])
+    return Table("each target", columns, rows)
+
+
+def _score_columns() -> list[Column]:
+    columns: list[Column] = []
+    for metric in metrics_of("study").values():
+        columns.append(Column(metric.heading, metric.digits))
+        if metric.tested:
+            columns.append(Column(f"± {metric.title}", metric.digits))
+            columns.append(Column("95 % interval", sortable=False))
+    return [*columns, Column("misses", 0), Column("false alarms", 0)]
+
+
+def _score_cells(score: VariantScore) -> list[Cell]:
+    cells: list[Cell] = []
+    for name, metric in metrics_of("study").items():
+        interval = score.metrics[name]
+        cells.append(interval.mean)
+        if metric.tested:
+            cells.append(score.spread[name])
+            cells.append(_range(interval, 1, metric.digits))
+    return [*cells, score.misses, score.false_alarms]
+
+
+def _cost_cells(cost: Cost) -> list[Cell]:
+    millions = cost.parameters / 1e6
+    giga = cost.multiply_adds / 1e9
+    return [millions, giga, cost.step_mib, cost.seconds_per_step]
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
-    """What each variant has more than the reference."""
+    """Return a row per variant: its differences to the reference, with their tests."""
+    metrics = metrics_of("tests")
     columns = [Column("variant"), Column("cases", 0), Column("runs of each", 0)]
-    for metric in TESTED:
-        columns += [
-            Column(f"{METRICS[metric]}, points", 2),
-            Column("95 % interval", sortable=False),
-        ]
+    for metric in metrics.values():
+        columns.append(Column(metric.difference_heading, 2))
+        columns.append(Column("95 % interval", sortable=False))
         columns += [Column("p, Holm", 4), Column("effect", 2)]
     rows: list[list[Cell]] = []
-    for one in comparisons:
-        row: list[Cell] = [
-            one.variant.name,
-            one.differences["dice"].cases,
-            one.differences["dice"].runs,
-        ]
-        for metric in TESTED:
-            found = one.differences[metric]
-            row += [
-                100 * found.interval.mean,
-                _range(found.interval, 100, 2),
-                _p(one.p[metric]),
-                found.effect,
-            ]
+    for comparison in comparisons:
+        main = comparison.differences[MAIN]
+        row: list[Cell] = [comparison.variant.name, main.cases, main.runs]
+        for name, metric in metrics.items():
+            difference = comparison.differences[name]
+            scale = metric.difference_scale
+            row.append(scale * difference.interval.mean)
+            row.append(_range(difference.interval, scale, 2))
+            row += [_p_cell(comparison.p[name]), difference.effect]
         rows.append(row)
     return Table("variant less reference", columns, rows)
 
 
-def _p(p: float) -> Cell:
+def _range(interval: Interval, scale: float, digits: int) -> str:
+    if not np.isfinite(interval.low):
+        return NOT_KNOWN
+    return f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}"
+
+
+def _p_cell(p: float) -> Cell:
     return "< 0.0001" if p < 1e-4 else p
 
 
 def problems_table(problems: Mapping[str, str]) -> Table:
-    """Runs that are not compared, and why."""
-    return Table(
-        "runs that are not compared",
-        [Column("run"), Column("why")],
-        [list(one) for one in problems.items()],
-    )
+    """Return a row per run that is not compared, with the reason."""
+    columns = [Column("run"), Column("why")]
+    return Table("runs that are not compared", columns, list(map(list, problems.items())))
 
 
-def csv_rows(evidence: Evidence) -> list[StudyRow]:
-    """The lines of `study.csv`."""
-    costs = {price.variant: price for price in evidence.costs}
-    compared = {one.variant.name: one for one in evidence.comparisons}
-    rows = []
-    for one in evidence.variant_scores:
-        dice, nsd = one.metrics["dice"], one.metrics["nsd"]
-        start = [
-            one.variant,
-            one.label,
-            one.runs,
-            one.cases,
-            dice.mean,
-            one.spread["dice"],
-            dice.low,
-            dice.high,
-        ]
-        rest = [
-            one.metrics["iou"].mean,
-            one.metrics["hd95_mm"].mean,
-            nsd.mean,
-            one.spread["nsd"],
-            nsd.low,
-            nsd.high,
-        ]
-        row = StudyRow(*start, *rest, one.misses, one.false_alarms)  # type: ignore[arg-type]
-        rows.append(
-            _with_costs(row, costs[one.variant], compared.get(one.variant))
-            if one.label == ALL
-            else row
-        )
-    return rows
+def csv_table(evidence: Evidence) -> tuple[list[str], list[list[object]]]:
+    """Return header and rows of `study.csv`: one row per variant and target.
+
+    Only rows of the mean over targets hold the cost and the comparison with the reference.
+    """
+    costs = {cost.variant: cost for cost in evidence.costs}
+    comparisons = {comparison.variant.name: comparison for comparison in evidence.comparisons}
+    rows: list[Row] = []
+    for score in evidence.variant_scores:
+        row = _score_row(score)
+        if score.label == ALL:
+            for name in COSTS:
+                row[name] = getattr(costs[score.variant], name)
+            comparison = comparisons.get(score.variant)
+            row |= {} if comparison is None else _comparison_row(comparison)
+        rows.append(row)
+    header = _csv_header()
+    return header, [[row.get(name) for name in header] for row in rows]
 
 
-def _with_costs(row: StudyRow, price: Cost, compared: Comparison | None) -> StudyRow:
-    found: dict[str, float | None] = {}
-    if compared is not None:
-        dice, nsd = (compared.differences[metric] for metric in TESTED)
-        found = {
-            "dice_difference": dice.interval.mean,
-            "dice_difference_low": dice.interval.low,
-            "dice_difference_high": dice.interval.high,
-            "dice_p_holm": compared.p["dice"],
-            "dice_effect": dice.effect,
-            "nsd_difference": nsd.interval.mean,
-            "nsd_p_holm": compared.p["nsd"],
-        }
-    costs = {
-        name: getattr(price, name)
-        for name in ("parameters", "multiply_adds", "step_mib", "seconds_per_step")
-    }
-    return StudyRow(**{**vars(row), **costs, **found})
+def _csv_header() -> list[str]:
+    header = ["variant", "label", "runs", "cases"]
+    for name, metric in metrics_of("study").items():
+        header.append(name)
+        if metric.tested:
+            header += [f"{name}_sd", f"{name}_low", f"{name}_high"]
+    header += ["misses", "false_alarms", *COSTS]
+    for name in metrics_of("tests"):
+        header += [f"{name}_difference", f"{name}_difference_low", f"{name}_difference_high"]
+        header += [f"{name}_p_holm", f"{name}_effect"]
+    return header
+
+
+def _score_row(score: VariantScore) -> Row:
+    row: Row = {"variant": score.variant, "label": score.label}
+    row |= {"runs": score.runs, "cases": score.cases}
+    for name, interval in score.metrics.items():
+        row[name] = interval.mean
+        row[f"{name}_sd"] = score.spread[name]
+        row[f"{name}_low"] = interval.low
+        row[f"{name}_high"] = interval.high
+    return row | {"misses": score.misses, "false_alarms": score.false_alarms}
+
+
+def _comparison_row(comparison: Comparison) -> Row:
+    row: Row = {}
+    for name, p in comparison.p.items():
+        difference = comparison.differences[name]
+        row[f"{name}_difference"] = difference.interval.mean
+        row[f"{name}_difference_low"] = difference.interval.low
+        row[f"{name}_difference_high"] = difference.interval.high
+        row[f"{name}_p_holm"] = p
+        row[f"{name}_effect"] = difference.effect
+    return row
 
 
 def markdown_table(table: Table) -> list[str]:
-    """A table as lines of Markdown."""
-    heads = [column.name for column in table.columns]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    """Return a table as lines of Markdown."""
+    headings = [column.name for column in table.columns]
+    lines = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
     for row in table.rows:
-        cells = [_text(cell, column) for cell, column in zip(row, table.columns, strict=True)]
+        cells = map(_markdown_cell, row, table.columns)
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def _text(cell: Cell, column: Column) -> str:
+def _markdown_cell(cell: Cell, column: Column) -> str:
     if isinstance(cell, int | float):
-        return "—" if np.isnan(cell) else f"{cell:.{column.digits or 0}f}"
+        return NOT_KNOWN if np.isnan(cell) else f"{cell:.{column.digits or 0}f}"
     return str(cell)

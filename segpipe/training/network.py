@@ -1,4 +1,4 @@
-"""The network of a run: matched where that is asked for, built, initialised and described."""
+"""The network of a run: matched where requested, built, initialised and described."""
 
 import logging
 from dataclasses import asdict, dataclass
@@ -18,13 +18,13 @@ log = logging.getLogger("segpipe")
 
 @dataclass(frozen=True)
 class RunNetwork:
-    """The network of a run and what is known of it before training.
+    """The network of a run, with its size and cost before training.
 
     Attributes:
         module: the network itself.
         model: its options, with the channels that matching found.
-        stages: what it is made of, for one patch.
-        matched: how matching went; None where it was not asked for.
+        stages: its stages, with their cost for one patch.
+        matched: the result of matching; None where none was requested.
     """
 
     module: nn.Module
@@ -34,12 +34,12 @@ class RunNetwork:
 
     @property
     def parameters(self) -> int:
-        """Trainable numbers."""
+        """Number of trainable weights."""
         return sum(weight.numel() for weight in self.module.parameters())
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of one patch."""
+        """Number of multiply-adds for one patch."""
         return sum(stage.multiply_adds for stage in self.stages)
 
     @property
@@ -48,7 +48,7 @@ class RunNetwork:
         return f"{self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds a patch"
 
     def write(self, file: Path) -> None:
-        """Write what is known of the network as JSON.
+        """Write size, cost and stages as JSON.
 
         Raises:
             DataError: if the file cannot be written.

@@ -6,6 +6,9 @@ from datetime import timedelta
 
 from segpipe.config.train import Optim, TrainerOptions
 
+FIRST_FRACTION = 0.01  # of the highest learning rate, where the warm-up begins
+POWER = 0.9  # of the polynomial course (Chen 2017)
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -21,36 +24,43 @@ class Budget:
 
     @classmethod
     def of(cls, options: TrainerOptions) -> "Budget":
-        """The budget that the options give; `trainer.default_time` where they give none."""
-        epochs = options.max_epochs and options.max_epochs * options.steps_per_epoch
-        steps = min((number for number in (options.max_steps, epochs) if number), default=None)
-        return cls(steps, options.max_time or (None if steps else options.default_time))
+        """Return the budget of the options; `trainer.default_time` where they give none."""
+        limits = []
+        if options.max_steps:
+            limits.append(options.max_steps)
+        if options.max_epochs:
+            limits.append(options.max_epochs * options.steps_per_epoch)
+        steps = min(limits, default=None)
+        time = options.max_time
+        if time is None and steps is None:
+            time = options.default_time
+        return cls(steps, time)
 
     def spent(self, step: int, seconds: float) -> float:
-        """The share of the budget that is spent, from 0 to 1."""
+        """Return the fraction of the budget that is spent, from 0 to 1."""
         by_step = step / self.steps if self.steps else 0.0
         by_time = seconds / self.time.total_seconds() if self.time else 0.0
         return min(1.0, max(by_step, by_time))
 
     def validation_interval(self, validations: int) -> int | timedelta | None:
-        """The steps, or the wall time, between two of so many validations."""
+        """Return the steps, or the wall time, between two of so many validations."""
         if self.steps:
             return max(1, self.steps // validations)
         return self.time / validations if self.time else None
 
 
 def learning_rate(spent: float, options: Optim) -> float:
-    """The learning rate when a share `spent` of the budget is gone.
+    """Return the learning rate when a fraction `spent` of the budget is gone.
 
-    It rises linearly over the warm-up, then falls to 0 along a cosine (Loshchilov 2017) or the polynomial
-    `(1 - t)^0.9` (Chen 2017, nnU-Net), or stays.
+    It rises linearly over the warm-up, then falls to 0 along a cosine (Loshchilov 2017) or the
+    polynomial `(1 - t)^0.9` (Chen 2017, nnU-Net), or stays.
     """
     if spent < options.warmup:
-        return options.lr * max(spent / options.warmup, 0.01)
+        return options.lr * max(spent / options.warmup, FIRST_FRACTION)
     left = 1 - (spent - options.warmup) / (1 - options.warmup)
     course = {
         "cosine": (1 - math.cos(math.pi * left)) / 2,
-        "poly": max(left, 0.0) ** 0.9,
+        "poly": max(left, 0.0) ** POWER,
         "constant": 1.0,
     }
     return options.lr * course[options.schedule]

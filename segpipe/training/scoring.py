@@ -1,4 +1,4 @@
-"""A trained network scored on whole scans, case by case, in their native geometry."""
+"""Scores of a trained network on whole scans, case by case, in their native geometry."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ log = logging.getLogger("segpipe")
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """A labelled case, what the network found in it, and how good that is.
+    """A labelled case with its prediction and its scores.
 
     Attributes:
         case: the case.
-        prediction: of the network.
+        prediction: masks of the network on the scan's own grid.
         truth: label indices on the scan's own grid, shape `(x, y, z)`.
         scores: one per target.
     """
@@ -52,16 +52,17 @@ def score_cases(predictor: Predictor, cases: Sequence[Case]) -> Iterator[ScoredC
             truth = read_labels(case, plan, prediction.grid).numpy()[0]
             spacing_mm = prediction.grid.spacing_mm
             scores = score_case(case.name, prediction.labels, truth, spacing_mm, plan.targets)
-            found = "  ".join(f"{score.label} {score.dice:.4f}" for score in scores)
-            log.debug("%s: %s", case.name, found)
+            dice = "  ".join(f"{score.label} {score.dice:.4f}" for score in scores)
+            log.debug("%s: %s", case.name, dice)
             yield ScoredCase(case, prediction, truth, scores)
             bar.advance(scoring)
 
 
 def mean_dice_of(scores: Sequence[Score]) -> float:
-    """Return the mean Dice of one case over what either mask has; NaN where neither has anything."""
-    known = [score.dice for score in scores if not np.isnan(score.dice)]
-    return float(np.mean(known)) if known else float("nan")
+    """Return the mean Dice of a case over the targets that either mask has, or NaN."""
+    dice = np.array([score.dice for score in scores])
+    dice = dice[~np.isnan(dice)]
+    return float(dice.mean()) if dice.size else float("nan")
 
 
 def worst_and_best(cases: Sequence[Case], scores: Sequence[Score], count: int) -> list[Case]:
@@ -69,7 +70,10 @@ def worst_and_best(cases: Sequence[Case], scores: Sequence[Score], count: int) -
     by_case: dict[str, list[Score]] = {case.name: [] for case in cases}
     for score in scores:
         by_case[score.case].append(score)
-    dice = {name: np.nan_to_num(mean_dice_of(own)) for name, own in by_case.items()}
-    ranked = sorted(cases, key=lambda case: dice[case.name])
+
+    def dice_of(case: Case) -> float:
+        return float(np.nan_to_num(mean_dice_of(by_case[case.name])))
+
+    ranked = sorted(cases, key=dice_of)
     best = count // 2
     return [*ranked[: count - best], *ranked[len(ranked) - best :]]

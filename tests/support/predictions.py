@@ -22,7 +22,9 @@ def options(folder: Path) -> Predict:
 
 
 def done(name: str, dice: float | None = None, volume: float = 2.0) -> ScanRecord:
-    scores = [] if dice is None else [Score(name, "liver", dice, dice, 1.0, 1.0, 1.0, volume, 2.0)]
+    scores: list[Score] = []
+    if dice is not None:
+        scores.append(Score(name, "liver", {"dice": dice}, volume, 2.0))
     seconds = {"read": 0.1, "network": 3.21, "resample": 0.5, "write": 0.2}
     return ScanRecord(name, "", "", seconds, [volume], [9], scores, images=[f"scans/{name}.nii.gz"], labels=["liver"], drawn=True)  # fmt: skip
 

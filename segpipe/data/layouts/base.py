@@ -101,5 +101,6 @@ def layout_hint(root: Path) -> str:
     for name in LAYOUTS:
         layout: Layout = LAYOUTS[name]()
         if layout.looks_like(root):
-            return f"; this looks like data={name}"
+            is_added = name in LAYOUTS.added  # by an extension, so without a file in conf/data/
+            return f"; this looks like {'data.layout' if is_added else 'data'}={name}"
     return ""

@@ -98,4 +98,4 @@ class DatasetJson:
 
     def _wrong_value(self, key: str, example: str) -> DataError:
         value = reprlib.repr(self.content.get(key))
-        return DataError(f"{self.file}: '{key}' must be as {example}, got {value}")
+        return DataError(f"{self.file}: '{key}' must look like {example}, got {value}")

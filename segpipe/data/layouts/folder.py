@@ -81,9 +81,10 @@ def _check_images_have_labels(
         unlabelled += grouped.files[name].values()
     if unlabelled:
         first = min(unlabelled)
+        hint = closest_hint(stem(first), list(label_files))
         raise DataError(
             f"{grouped.folder}: {len(unlabelled)} of {len(image_files)} images have no label of "
-            f"their name in {labels}, as {first.name}{closest_hint(stem(first), list(label_files))}"
+            f"their name in {labels}, such as {first.name}{hint}"
         )
 
 
@@ -98,9 +99,10 @@ def _check_labels_have_images(
     unused = sorted(set(label_files.values()) - used)
     if unused:
         first = unused[0]
+        hint = closest_hint(stem(first), list(image_files))
         raise DataError(
             f"{labels}: {len(unused)} of {len(label_files)} labels have no image of their name in "
-            f"{grouped.folder}, as {first.name}{closest_hint(stem(first), list(image_files))}"
+            f"{grouped.folder}, such as {first.name}{hint}"
         )
 
 

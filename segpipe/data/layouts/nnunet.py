@@ -84,5 +84,5 @@ def _check_labels_have_images(folder: Path, cases: tuple[Case, ...], ending: str
             unused.append(path)
     if unused:
         raise DataError(
-            f"{folder}: {len(unused)} labels have no image in imagesTr, as {unused[0].name}"
+            f"{folder}: {len(unused)} labels have no image in imagesTr, such as {unused[0].name}"
         )

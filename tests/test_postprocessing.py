@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import label as components
 
 from segpipe.errors import ConfigError
-from segpipe.prediction.postprocessing import clean, ids_of
+from segpipe.prediction.postprocessing import clean, label_indices
 
 masks = arrays(np.uint8, (6, 5, 4), elements=st.sampled_from([0, 0, 0, 1, 2]))
 
@@ -44,8 +44,8 @@ def test_some_labels_alone_stay(mask: np.ndarray) -> None:
 
 
 def test_a_label_that_is_not_known_is_named() -> None:
-    assert ids_of(["vessel"], {"background": 0, "liver": 1, "vessel": 4}, "labels") == [2]
+    assert label_indices(["vessel"], {"background": 0, "liver": 1, "vessel": 4}, "labels") == [2]
     with pytest.raises(
         ConfigError, match="keep_largest: spleen is no label of the network; it knows liver"
     ):
-        ids_of(["spleen"], {"background": 0, "liver": 1}, "keep_largest")
+        label_indices(["spleen"], {"background": 0, "liver": 1}, "keep_largest")

@@ -1,0 +1,49 @@
+"""Progress of a batch of predictions in the terminal."""
+
+import logging
+from types import TracebackType
+
+from segpipe.terminal import progress_bar
+
+log = logging.getLogger("segpipe")
+
+
+class BatchProgress:
+    """Progress bars of a batch; where there is no terminal, a line for each scan."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.name = ""
+        self.bar = progress_bar()
+        self.scans = self.bar.add_task("scans", total=total, note="")
+        self.windows = self.bar.add_task("windows", total=1, visible=False, note="")
+
+    def __enter__(self) -> "BatchProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def start(self, name: str) -> None:
+        """Show the name of the next scan."""
+        self.name = name
+        self.bar.reset(self.windows, description="windows", note=name)
+
+    def report(self, done: int, total: int) -> None:
+        """Show how many of a scan's windows are done."""
+        self.bar.update(self.scans, completed=self.done + done / total)
+        self.bar.update(self.windows, completed=done, total=total, visible=True)
+
+    def finish(self) -> None:
+        """Show that a scan is done."""
+        self.done += 1
+        self.bar.update(self.scans, completed=self.done)
+        if self.bar.disable:
+            log.info("%d of %d: %s", self.done, self.total, self.name)

@@ -1,0 +1,41 @@
+"""What the terminal shows of a batch of predictions when it is done."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from segpipe.prediction.records import ScanRecord
+from segpipe.reporting.rendering import show_scores
+from segpipe.terminal import show_next, show_table
+from segpipe.text import count
+
+log = logging.getLogger("segpipe")
+
+
+def show_batch(
+    records: Sequence[ScanRecord], names: Sequence[str], folder: Path, truth: Path | None
+) -> None:
+    """Print volumes, scores, where the files are, and what failed.
+
+    Args:
+        records: of the batch's scans.
+        names: of the labels but the background.
+        folder: of the masks.
+        truth: folder of the labels that they were scored against.
+    """
+    done = [record for record in records if not record.failed]
+    rows = []
+    scores = []
+    for record in done:
+        rows.append([record.name, *map("{:.2f}".format, record.volumes_ml)])
+        scores += record.scores
+    if rows:
+        show_table("volumes, mL", ["scan", *names], rows)
+    if scores:
+        show_scores(scores, f"{count(len(done), 'scan')} against {truth}")
+    log.info("%d of %d masks written to %s", len(done), len(records), folder)
+    page = folder / "index.html"
+    show_next([("look at", page), ("table", folder / "predictions.csv")])
+    for record in records:
+        if record.failed:
+            log.error("failed: %s", record.reason)

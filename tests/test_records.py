@@ -1,0 +1,61 @@
+"""The manifest of a folder of predictions, over versions."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import pytest
+from support.predictions import done
+
+from segpipe.errors import ConfigError
+from segpipe.prediction.records import FILE, SCHEMA, ScanRecord, read_records, write_records
+
+
+def write_manifest(folder: Path, content: object) -> None:
+    (folder / FILE).write_text(json.dumps(content))
+
+
+def test_records_read_back_as_they_were_written(tmp_path: Path) -> None:
+    records = {"b": done("b", 0.9), "a": ScanRecord("a", "a.nii: no such file")}
+    write_records(tmp_path, records)
+    assert read_records(tmp_path) == records
+    content = json.loads((tmp_path / FILE).read_text())
+    assert content["schema"] == SCHEMA
+    assert [row["name"] for row in content["scans"]] == ["a", "b"]
+
+
+def test_a_manifest_of_the_first_version_gets_the_defaults_of_later_fields(tmp_path: Path) -> None:
+    score = {"case": "a", "label": "liver", "dice": 0.5}
+    write_manifest(tmp_path, {"scans": [{"name": "a", "volumes_ml": [2.0], "scores": [score]}]})
+    record = read_records(tmp_path)["a"]
+    assert record.volumes_ml == [2.0]
+    assert record.ids == []
+    assert not record.drawn
+    assert record.scores[0].dice == 0.5
+    assert math.isnan(record.scores[0].nsd)
+
+
+def test_unknown_fields_are_ignored_and_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    score = {"case": "a", "label": "liver", "dice": 0.5, "sharpness": 1}
+    rows = [{"name": name, "mood": "good", "scores": [score]} for name in ("a", "b")]
+    write_manifest(tmp_path, {"schema": SCHEMA, "scans": rows})
+    with caplog.at_level(logging.INFO, "segpipe"):
+        assert list(read_records(tmp_path)) == ["a", "b"]
+    assert caplog.messages == [f"{tmp_path / FILE}: ignored unknown fields: mood, sharpness"]
+
+
+def test_a_manifest_of_a_later_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    write_manifest(tmp_path, {"schema": SCHEMA + 1, "scans": []})
+    with pytest.raises(ConfigError, match=f"has schema {SCHEMA + 1}, but this segpipe") as refused:
+        read_records(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [{}, [], {"scans": [{}]}, {"scans": 1}, {"scans": ["a"]}])
+def test_what_is_no_manifest_is_refused(tmp_path: Path, content: object) -> None:
+    write_manifest(tmp_path, content)
+    with pytest.raises(ConfigError, match="is not what predict.py writes; choose another output"):
+        read_records(tmp_path)
