@@ -1,4 +1,4 @@
-"""`python -m segpipe.export checkpoint=RUN output=network.onnx`: a network for use without torch."""
+"""`python -m segpipe.export checkpoint=RUN output=network.onnx`: use without torch."""
 
 import json
 import logging

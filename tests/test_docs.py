@@ -156,8 +156,8 @@ def inspect_cases(command: list[str]) -> None:
         ConfigError: as the command would.
     """
     from segpipe.card import Card
-    from segpipe.export import Export
     from segpipe.config.probe import Report
+    from segpipe.export import Export
     from segpipe.probe.__main__ import COMMANDS
 
     match command:
