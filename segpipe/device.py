@@ -72,8 +72,8 @@ def hold_memory(device: torch.device) -> None:
     """Let the process keep the memory that a network on the CPU frees, for its next forward pass.
 
     By default glibc returns every large block to the kernel, which must clear its pages again:
-    about a quarter of a network's time (`benchmarks/README.md`). The setting holds for the whole process,
-    so only commands call this.
+    about a quarter of a network's time (`benchmarks/README.md`). The setting holds for the whole
+    process, so only commands call this.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""`python -m segpipe.export checkpoint=RUN output=network.onnx`: use without torch."""
+"""`python -m segpipe.export checkpoint=RUN output=network.onnx`: a trained network as ONNX."""
 
 import json
 import logging
