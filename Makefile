@@ -18,6 +18,7 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/density.py segpipe --max-comprehensions 20 --max-nested 0.5 --max-assignments 1 --max-long-lines 0.5
 	$(BIN)/python -m pytest -n 2 tests $(if $(REAL_DATA),--real-data $(REAL_DATA))
 
 # the tests alone, as CI runs them under further interpreters: make quick PYTHON=python3.13 VENV=.venv313

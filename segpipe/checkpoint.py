@@ -1,8 +1,9 @@
-"""Weights and the config and plan that made them, in one file; either is useless without the other.
+"""Weights with the config and plan that made them, in one file; each is useless without the others.
 
-Networks with `long_skips=none` and `add` have the same weights' names and shapes, so weights alone would load into the
-wrong one without an error. The file is Lightning's, so that training resumes from it; what prediction needs stands in
-it under `segpipe`, as plain values that `torch.load(weights_only=True)` reads.
+Networks with `long_skips=none` and `add` have weights of the same names and shapes, so weights
+alone would load into the wrong one without an error. The file is Lightning's, so that training
+resumes from it; what prediction needs is stored in it under `segpipe`, as plain values that
+`torch.load(weights_only=True)` reads.
 """
 
 import logging
@@ -38,7 +39,8 @@ class TrainedOn:
 
     Attributes:
         name: of the dataset.
-        content: names its voxels, labels and geometry (`content_of`): alike where two runs saw the same cases.
+        content: digest of its voxels, labels and geometry (`content_of`), the same for two runs
+            on the same cases.
         train: cases that trained.
         validate: cases that validated.
     """
@@ -59,7 +61,8 @@ class Trained:
         config: the run's options, as plain values.
         version: of segpipe, that wrote it.
         data: what it was trained on; None where an older version did not note it.
-        dice: of whole validation scans when it was saved, per label or region; empty before the first validation.
+        dice: of whole validation scans when it was saved, per label or region; empty before the
+            first validation.
         step: optimiser steps that it was trained for.
     """
 
@@ -108,7 +111,8 @@ def find(path: Path) -> Path:
             if (path / name).is_file():
                 return path / name
         raise ConfigError(
-            f"{path}: holds no checkpoints/best.ckpt, so it is not the folder of a run that has validated"
+            f"{path}: holds no checkpoints/best.ckpt, so it is not the folder of a run that has "
+            "validated"
         )
     if not path.is_file():
         raise ConfigError(f"{path}: no such checkpoint")
@@ -116,50 +120,56 @@ def find(path: Path) -> Path:
 
 
 def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Trained:
-    """Opens several checkpoints as one network, which gives the mean of their probabilities.
+    """Open several checkpoints as one network, which gives the mean of their probabilities.
 
     Args:
         paths: checkpoints or folders of runs.
-        mirror_axes: axes of RAS+ along which a window is mirrored too; the mean is over the mirror images as well.
+        mirror_axes: axes of RAS+ along which a window is mirrored too; the mean is over the mirror
+            images as well.
 
     Raises:
-        ConfigError: if one is not a checkpoint, or sees scans in another way than the first.
+        ConfigError: if one is not a checkpoint, or does not see scans as the first one does.
     """
     members = [load(path) for path in paths]
     plan = members[0].plan
-    seen = [axis for axis in range(3) if axis != plan.slice_axis]
     if plan.slice_axis in mirror_axes:
         raise ConfigError(
-            f"mirror_axes: the network sees slices across axis {plan.slice_axis}: leave that one out"
+            f"mirror_axes: the network sees slices across axis {plan.slice_axis}: "
+            "leave that one out"
         )
     if len(members) == 1 and not mirror_axes:
         return members[0]
-    first = _way_of_seeing(plan)
     for path, member in zip(paths, members, strict=True):
-        for key, value in _way_of_seeing(member.plan).items():
-            if value != first[key]:
-                raise ConfigError(
-                    f"checkpoint: {path} was trained with {key} {value}, but {paths[0]} with {first[key]}; those that "
-                    "are averaged must share it: train them as folds of one split (data.fold), or set plan.* alike"
-                )
-    axes = [seen.index(axis) for axis in mirror_axes]
+        _check_same_input(paths[0], plan, path, member.plan)
+    axes = [plan.network_axes.index(axis) for axis in mirror_axes]
     network = Ensemble(
         [member.network for member in members], exclusive=plan.regions is None, mirror_axes=axes
     )
     return Trained(network.eval(), plan, members[0].config)
 
 
-def _way_of_seeing(plan: Plan) -> dict[str, Any]:
-    """What of a plan all members of an ensemble must share."""
-    own = {
-        "batch",
-        "strides",
-        "kernels",
-        "ignore",
-        "reasons",
-        *(() if "ct" in plan.normalise else ("foreground",)),
-    }
-    return plan.model_dump(exclude=own)
+def _check_same_input(path: Path, plan: Plan, other_path: Path, other: Plan) -> None:
+    """Refuse two networks that see scans in different ways.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    expected = _input_of(plan)
+    for key, value in _input_of(other).items():
+        if value != expected[key]:
+            raise ConfigError(
+                f"checkpoint: {other_path} was trained with {key} {value}, but {path} with "
+                f"{expected[key]}; those that are averaged must share it: train them as folds of "
+                "one split (data.fold), or set plan.* alike"
+            )
+
+
+def _input_of(plan: Plan) -> dict[str, Any]:
+    """Return the entries of a plan that all members of an ensemble must share."""
+    left_out = {"batch", "strides", "kernels", "ignore", "reasons"}
+    if "ct" not in plan.normalise:
+        left_out.add("foreground")
+    return plan.model_dump(exclude=left_out)
 
 
 def renamed_weights(weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ AXES = ("left-right", "back-front", "foot-head")
 
 
 def draw_fingerprint(facts: Facts, picture: Path) -> None:
-    """Draws spacing and size of each case, the volume of each label in it, and the intensities of labelled voxels.
+    """Draw spacing and size of each case, the volumes of its labels, and labelled intensities.
 
     Args:
         facts: of the run's cases.
@@ -66,7 +66,7 @@ def draw_fingerprint(facts: Facts, picture: Path) -> None:
 
 
 def _strips(axes: Axes, facts: Facts, columns: dict[str, list[float]]) -> None:
-    """A column of points for each name; a point is a case, moved a little to the side so that it is seen."""
+    """Draw a column of points for each name: one per case, jittered so that all are visible."""
     aside = np.random.default_rng(0).uniform(-0.28, 0.28, len(facts.cases))
     for part, (colour, marker, _) in PARTS.items():
         own = np.array([one.part == part for one in facts.cases], bool)
