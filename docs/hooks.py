@@ -1,4 +1,4 @@
-"""MkDocs calls this when it builds: the reference of the config, made from the schema so that it cannot drift."""
+"""MkDocs calls this when it builds: the reference of the config, made from the schema."""
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -34,8 +34,8 @@ def _reference() -> str:
     lines = [
         "# Config",
         "",
-        "What `--help` prints, made from the schema when these pages were built. `--help KEY`, `--help GROUP` and",
-        "`--help GROUP=CHOICE` answer for one.",
+        "What `--help` prints, made from the schema when these pages were built.",
+        "`--help KEY`, `--help GROUP` and `--help GROUP=CHOICE` answer for one.",
     ]
     for program, (command, schema) in COMMANDS.items():
         if program != "train":

@@ -149,8 +149,9 @@ class Score(MetricValues):
         of metrics that are not registered are ignored.
         """
         values = {name: _number(stored.get(name)) for name in METRICS}
-        volume_ml = _number(stored["volume_ml"])
-        return cls(stored["case"], stored["label"], values, volume_ml, _number(stored["truth_ml"]))
+        volume_ml = _number(stored.get("volume_ml"))
+        truth_ml = _number(stored.get("truth_ml"))
+        return cls(stored["case"], stored["label"], values, volume_ml, truth_ml)
 
     def to_values(self) -> dict[str, str | float]:
         """Return all values by the name of their column, in the order of `score_columns`."""

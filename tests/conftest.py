@@ -7,6 +7,8 @@ import pytest
 import torch
 from support.browser import CHROMIUM, Browser, browser
 
+from segpipe import extensions
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -48,3 +50,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget after each test which extensions it has loaded."""
+    monkeypatch.setattr(extensions, "_loaded", dict(extensions._loaded))

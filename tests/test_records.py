@@ -9,6 +9,7 @@ import pytest
 from support.predictions import done
 
 from segpipe.errors import ConfigError
+from segpipe.metrics import METRICS, Score
 from segpipe.prediction.records import FILE, SCHEMA, ScanRecord, read_records, write_records
 
 
@@ -18,6 +19,8 @@ def write_manifest(folder: Path, content: object) -> None:
 
 def test_records_read_back_as_they_were_written(tmp_path: Path) -> None:
     records = {"b": done("b", 0.9), "a": ScanRecord("a", "a.nii: no such file")}
+    values = dict.fromkeys(METRICS, 0.5)
+    records["b"].scores = [Score("b", "liver", values, 2.0, 2.5)]
     write_records(tmp_path, records)
     assert read_records(tmp_path) == records
     content = json.loads((tmp_path / FILE).read_text())

@@ -20,7 +20,7 @@ from segpipe.config.compose import check, sweep_jobs
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 from segpipe.nets.build import build, init_weights
-from segpipe.resume import begun, command_line
+from segpipe.resume import command_line, resumable
 from segpipe.study.evidence import ALL, analyse
 from segpipe.study.sweep import find_reference, read_sweep
 
@@ -171,7 +171,7 @@ def test_a_folder_that_holds_another_run_is_not_written_over(swept: Path) -> Non
     with pytest.raises(
         ConfigError, match="holds the run of .*model.long_skips=none.*: choose another folder"
     ):
-        begun(swept / "0", ["seed=7"])
+        resumable(swept / "0", ["seed=7"])
 
 
 def test_a_run_that_fails_is_listed_and_the_others_go_on(swept: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from segpipe.errors import ConfigError
 from segpipe.files import PART, digest, write_json
-from segpipe.metrics import Score
+from segpipe.metrics import Score, score_columns
 
 log = logging.getLogger("segpipe")
 FILE = "manifest.json"
@@ -145,6 +145,7 @@ def _record(row: Mapping[str, Any], unknown: set[str]) -> ScanRecord:
     values = _fields_of(ScanRecord, row, unknown)
     scores = []
     for score in values.get("scores", []):
+        unknown |= score.keys() - {*score_columns()}
         scores.append(Score.from_values(score))
     return ScanRecord(**{**values, "scores": scores})
 
