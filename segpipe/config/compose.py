@@ -167,15 +167,15 @@ def split_jobs(name: str, overrides: list[str], extra: Sequence[str] = ()) -> li
     params = composed.hydra.sweeper.params or {}
     words = [f"{key}={values}" for key, values in params.items()]
     parsed = OverridesParser.create().parse_overrides([*words, *overrides])
-    choices: list[list[str]] = []
+    choices: dict[str, list[str]] = {}  # what is typed later takes the place of the same key
     for override in parsed:
         key = override.get_key_element()
         if override.is_sweep_override():
             values = override.sweep_string_iterator()
         else:
             values = [override.get_value_element_as_str()]
-        choices.append([f"{key}={value}" for value in values])
-    return [list(job) for job in itertools.product(*choices)]
+        choices[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in itertools.product(*choices.values())]
 
 
 def _check_job(name: str, schema: type[Section], overrides: list[str]) -> None:
