@@ -1,7 +1,6 @@
-"""A batch of predictions: each scan by itself, and nothing twice.
+"""A batch of predictions: a scan that fails is reported, the rest are done, and nothing twice.
 
-A scan that fails is reported, and the rest are done. While the network computes one scan, the next
-is read and the last is written.
+While the network computes one scan, the next is read and the last is written.
 """
 
 import errno
@@ -29,7 +28,7 @@ from segpipe.prediction.outputs import (
     write_predictions,
 )
 from segpipe.prediction.postprocessing import clean, cleaning_arguments
-from segpipe.prediction.predictor import Prediction, Predictor, ProgressCallback, timed
+from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.prefetch import interruption, one_core, prefetched
 from segpipe.prediction.progress import BatchProgress
 from segpipe.prediction.records import (
@@ -40,6 +39,7 @@ from segpipe.prediction.records import (
     write_records,
 )
 from segpipe.prediction.scans import Scan, find_scans, find_truth
+from segpipe.prediction.timing import ProgressCallback, timed
 from segpipe.reporting.prediction_page import warnings_for, write_index
 from segpipe.reporting.prediction_summary import show_batch
 from segpipe.reporting.rendering import draw_prediction

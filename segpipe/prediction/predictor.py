@@ -3,8 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -36,10 +35,9 @@ from segpipe.prediction.inference_plan import (
     is_out_of_memory,
 )
 from segpipe.prediction.maps import Maps
+from segpipe.prediction.timing import ProgressCallback, reporting, timed_slabs
 from segpipe.regions import region_label
 from segpipe.windows import count_windows, predict_slabs, slab_axis
-
-ProgressCallback = Callable[[int, int], None]  # called with the windows done, and all of the scan's
 
 
 @dataclass(frozen=True)
@@ -245,7 +243,7 @@ class Predictor:
         image = self._with_body(scan)
         if progress is not None:
             total = count_windows(image.shape[1:], plan.patch, self.overlap)
-            network = _reporting(network, total, progress)
+            network = reporting(network, total, progress)
         axis = slab_axis(image.shape[1:], plan.slice_axis)
         slabs = predict_slabs(
             network,
@@ -258,7 +256,7 @@ class Predictor:
         )
         maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder)
         labels = model_space(plan).to_native(
-            _timed_slabs(slabs, seconds), axis, scan.grid, _region_ids(plan), maps.observe
+            timed_slabs(slabs, seconds), axis, scan.grid, _region_ids(plan), maps.observe
         )
         array = labels[0].cpu().numpy()
         seconds["resample"] = time.perf_counter() - start - seconds["network"]
@@ -293,38 +291,3 @@ def _size_multiples(network: nn.Module, plan: Plan) -> list[int] | None:
         if not isinstance(member, UNet):
             return None
     return list(map(math.prod, zip(*plan.strides, strict=True)))
-
-
-def _reporting(
-    network: Callable[[Tensor], Tensor], total: int, progress: ProgressCallback
-) -> Callable[[Tensor], Tensor]:
-    """Return the same network, which reports after each batch how many windows are done."""
-    done = 0
-
-    def computed(patches: Tensor) -> Tensor:
-        nonlocal done
-        logits = network(patches)
-        done += len(patches)
-        progress(done, total)
-        return logits
-
-    return computed
-
-
-def _timed_slabs(slabs: Iterator[Tensor], seconds: dict[str, float]) -> Iterator[Tensor]:
-    """Yield the slabs, and add the wall time that the network takes for them."""
-    while True:
-        start = time.perf_counter()
-        slab = next(slabs, None)
-        seconds["network"] += time.perf_counter() - start
-        if slab is None:
-            return
-        yield slab
-
-
-@contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Measure the wall time of a stage."""
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
