@@ -24,7 +24,7 @@ from segpipe.extensions import Extension
 from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plan import Plan
-from segpipe.stored import SCHEMA, check_extensions_known, check_schema, read_config, read_plan
+from segpipe.stored import SCHEMA, check_schema, read_config, read_plan
 from segpipe.text import first_line
 
 log = logging.getLogger("segpipe")
@@ -191,16 +191,15 @@ def load(path: Path) -> Trained:
     file = find(path)
     stored = _read(file)
     known = stored[KEY]
+    check_schema(file, known)
     stored_extensions = [Extension(**values) for values in known.get("extensions", [])]
     for warning in extensions.check_loaded(stored_extensions, file):
         log.warning("%s", warning)
-    check_schema(file, known)
     try:
         plan = read_plan(file, known["plan"])
         config = read_config(file, known["config"])
-        check_extensions_known(file, config)
         model = TypeAdapter(ModelChoice).validate_python(config["model"])
-    except (ValidationError, KeyError) as error:
+    except (ValidationError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{file}: was written by segpipe {known.get('version')} and cannot be read by this "
             f"one ({first_line(error)})"
@@ -216,7 +215,7 @@ def load(path: Path) -> Trained:
         network.eval(),
         plan,
         config,
-        known["version"],
+        known.get("version", "unknown"),
         data,
         known.get("dice", {}),
         stored.get("global_step", 0),

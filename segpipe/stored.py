@@ -61,9 +61,10 @@ def read_config(source: object, values: Mapping[str, Any]) -> dict[str, Any]:
     check_schema(source, values)
     config = {key: value for key, value in values.items() if key != KEY}
     config = _renamed(config)
-    phantom = config.get("data", {})
-    if phantom.get("layout") != "phantom":  # until 0.1.0 every dataset had these keys
-        phantom.pop("phantom", None)
+    data = config.get("data")
+    if isinstance(data, dict) and data.get("layout") != "phantom":
+        data.pop("phantom", None)  # until 0.1.0 every dataset had these keys
+    check_extensions_known(source, config)
     return complete(source, Train, config)
 
 
@@ -187,7 +188,7 @@ def check_extensions_known(source: object, config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: naming the entry, and how to give the extension.
     """
-    model = config.get("model", {})
+    model = config.get("model") or {}
     for key, registry in (("long_skips", LONG_SKIPS), ("short_skips", SHORT_SKIPS)):
         given = model.get(key, [])
         for name in given if isinstance(given, list) else [given]:
@@ -196,7 +197,7 @@ def check_extensions_known(source: object, config: Mapping[str, Any]) -> None:
                     f"{source}: model.{key} is {name}, which no {registry.kind} here is called: "
                     "an extension defines it: give extensions=[FILE]"
                 )
-    for name, weight in config.get("loss", {}).items():
+    for name, weight in (config.get("loss") or {}).items():
         if weight and name not in LOSSES:
             raise ConfigError(
                 f"{source}: loss.{name} is defined by an extension: give extensions=[FILE]"

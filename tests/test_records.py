@@ -10,7 +10,8 @@ from support.predictions import done
 
 from segpipe.errors import ConfigError
 from segpipe.metrics import METRICS, Score
-from segpipe.prediction.records import FILE, SCHEMA, ScanRecord, read_records, write_records
+from segpipe.prediction.records import FILE, ScanRecord, read_records, write_records
+from segpipe.stored import SCHEMA
 
 
 def write_manifest(folder: Path, content: object) -> None:
@@ -52,7 +53,7 @@ def test_unknown_fields_are_ignored_and_named_once(
 
 def test_a_manifest_of_a_later_version_is_refused_in_one_line(tmp_path: Path) -> None:
     write_manifest(tmp_path, {"schema": SCHEMA + 1, "scans": []})
-    with pytest.raises(ConfigError, match=f"has schema {SCHEMA + 1}, but this segpipe") as refused:
+    with pytest.raises(ConfigError, match=f"newer segpipe .schema {SCHEMA + 1}") as refused:
         read_records(tmp_path)
     assert "\n" not in str(refused.value)
 

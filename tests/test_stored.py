@@ -24,7 +24,9 @@ from segpipe.config.validation import keys
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
 from segpipe.prediction.records import read_records
+from segpipe.reporting.run_record import RunRecord
 from segpipe.stored import SCHEMA, complete, read_config, read_plan, read_yaml
+from segpipe.training.task import RANDOM_STATES, SegmentationTask
 
 OLD = REPOSITORY / "tests/stored/0.1.0"
 
@@ -153,3 +155,28 @@ def test_every_key_that_is_new_says_what_it_meant_before() -> None:
         for key, field in fields.items():
             if f"{kind} {key}" not in known and not key.startswith(renamed):
                 assert any(isinstance(rule, Was) for rule in field.metadata), f"{kind} {key}"
+
+
+def test_weights_and_their_running_mean_are_taken_up_under_their_present_names() -> None:
+    stored: dict[str, Any] = {
+        "state_dict": {"network.joins.0.project.weight": 1},
+        "current_model_state": {"network.fuses.0.weight": 2},
+        RANDOM_STATES: [torch.get_rng_state()],
+    }
+    task: Any = None
+    SegmentationTask.on_load_checkpoint(task, stored)
+    assert stored["state_dict"] == {"network.skips.0.project.weight": 1}
+    assert stored["current_model_state"] == {"network.decoder_stages.0.weight": 2}
+
+
+def test_a_loss_term_that_only_an_extension_has_is_never_dropped() -> None:
+    config = read_yaml(OLD / "run/config.yaml")
+    with pytest.raises(ConfigError, match=r"loss.boundary is defined by an extension: give ext"):
+        read_config("config.yaml", config | {"loss": {"dice": 1, "boundary": 0.5}})
+
+
+def test_a_newer_split_is_refused(old: Path) -> None:
+    split = json.loads((old / "run/split.json").read_text())
+    (old / "run/split.json").write_text(json.dumps(split | {"schema": 99}))
+    with pytest.raises(ConfigError, match="was written by a newer segpipe"):
+        _ = RunRecord(old / "run").split

@@ -17,10 +17,10 @@ from typing import Any
 from segpipe.errors import ConfigError
 from segpipe.files import PART, digest, write_json
 from segpipe.metrics import Score, score_columns
+from segpipe.stored import SCHEMA, check_schema
 
 log = logging.getLogger("segpipe")
 FILE = "manifest.json"
-SCHEMA = 2  # of the manifest; 0.1.0 wrote none, which is 1
 STAGES = ("read", "network", "resample", "write")  # of which the seconds are kept
 
 
@@ -86,18 +86,15 @@ def read_records(folder: Path) -> dict[str, ScanRecord]:
     records: dict[str, ScanRecord] = {}
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        schema = int(content.get("schema", 1))
-        rows: list[dict[str, Any]] = content["scans"] if schema <= SCHEMA else []
+        check_schema(file, content)
+        rows: list[dict[str, Any]] = content["scans"]
         for row in rows:
             record = _record(row, unknown)
             records[record.name] = record
+    except ConfigError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{file}: is not what predict.py writes; choose another output") from None
-    if schema > SCHEMA:
-        raise ConfigError(
-            f"{file}: has schema {schema}, but this segpipe knows schemas up to {SCHEMA}: "
-            "use a newer segpipe, or choose another output"
-        )
     if unknown:
         log.info("%s: ignored unknown fields: %s", file, ", ".join(sorted(unknown)))
     return records

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.metrics import Score
-from segpipe.stored import read_yaml
+from segpipe.stored import check_schema, read_yaml
 from segpipe.training.callbacks.history import CASES, CaseDice
 from segpipe.training.callbacks.phases import Phase, read_phases
 
@@ -96,9 +96,18 @@ class RunRecord:
         return float("nan") if cost is None else cost["seconds_per_step"]
 
     def json(self, name: str) -> Any:
-        """Return the content of a JSON file; None where there is no such file."""
+        """Return the content of a JSON file; None where there is no such file.
+
+        Raises:
+            ConfigError: if a newer segpipe has written it.
+        """
         file = self.folder / name
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if not file.is_file():
+            return None
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            check_schema(file, content)
+        return content
 
     def rows(self, name: str) -> list[dict[str, str]]:
         """Return the rows of a CSV file; none where there is no such file."""

@@ -138,7 +138,9 @@ class SegmentationTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up weights of any version, and the random state from which dropout draws."""
-        checkpoint["state_dict"] = renamed_weights(checkpoint["state_dict"])
+        for key in ("state_dict", "current_model_state"):  # the second is there with optim.ema
+            if key in checkpoint:
+                checkpoint[key] = renamed_weights(checkpoint[key])
         cpu, *gpus = checkpoint[RANDOM_STATES]
         torch.set_rng_state(cpu.cpu())
         torch.cuda.set_rng_state_all([state.cpu() for state in gpus])
