@@ -24,7 +24,9 @@ def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     if values["resume"] is None:
         return values
     file = Path(values["resume"]) / "config.yaml"
-    saved = read_config(file, read_yaml(file))
+    stored = read_yaml(file)
+    _check_extensions(file, stored.get("extensions") or [], values["extensions"])
+    saved = read_config(file, stored)
     for override in overrides:
         key = override.split("=")[0].lstrip("+")
         if key.startswith("trainer."):
@@ -35,7 +37,6 @@ def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
                 f"{key}: a resumed run keeps its config; only trainer.*, page.* and verbose can be "
                 "changed with resume="
             )
-    _check_extensions(file, saved["extensions"], values["extensions"])
     kept = {key: values[key] for key in FREE}
     return values | saved | kept
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.browser import CHROMIUM, Browser, browser
 
-from segpipe import extensions
+from segpipe import extensions, registry
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -53,6 +53,15 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget after each test which extensions it has loaded."""
+def _own_extensions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget after each test which extensions it has loaded, and what they have registered."""
     monkeypatch.setattr(extensions, "_loaded", dict(extensions._loaded))
+    registries = [
+        value for value in vars(registry).values() if isinstance(value, registry.Registry)
+    ]
+    before = [set(one.added) for one in registries]
+    yield
+    for one, names in zip(registries, before, strict=True):
+        for name in set(one.added) - names:
+            del one.added[name]
+            del one.values[name]
