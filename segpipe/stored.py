@@ -1,9 +1,11 @@
 """Files that were written once and are read for ever: versions, completion, renamed keys.
 
 Checkpoints, `config.yaml`, `plan.yaml`, `split.json`, `manifest.json` and `report.json` carry the
-number of the schema by which they were written; files of segpipe 0.1.0 carry none, which is 1. On
-reading, a missing key takes the value that means "as it was then" (`Was` in the schema), a renamed
-key is mapped, an unknown one is named once in the log and ignored. Only a newer schema is refused.
+number of the schema by which they were written; files of segpipe 0.1.0 carry none, which is 1. A
+newer schema is refused. Of configs and plans, in files and in checkpoints, a missing key takes the
+value that means "as it was then" (`Was` in the schema; a loss term or an augmentation is 0), a
+renamed key is mapped, an unknown one is named once in the log and ignored. Records of predictions
+are completed in `prediction/records.py`.
 """
 
 import logging
