@@ -237,7 +237,9 @@ def sweep_overrides(folder: Path) -> tuple[list[str], list[str]]:
     task = []
     for word in normalise(overrides.task):
         key, _, value = word.partition("=")
-        task.append(f"{RENAMED.get(key, key)}={value}")
+        name = RENAMED.get(key, key)
+        if "=" not in name:  # an action, as mode=describe, is nothing of the runs themselves
+            task.append(f"{name}={value}")
     return task, list(overrides.hydra)
 
 

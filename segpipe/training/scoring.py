@@ -9,7 +9,7 @@ from jaxtyping import Integer
 
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
-from segpipe.metrics import Score, score_case
+from segpipe.metrics import Score, mean_dice_of, score_case
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.terminal import progress_bar
 
@@ -56,13 +56,6 @@ def score_cases(predictor: Predictor, cases: Sequence[Case]) -> Iterator[ScoredC
             log.debug("%s: %s", case.name, dice)
             yield ScoredCase(case, prediction, truth, scores)
             bar.advance(scoring)
-
-
-def mean_dice_of(scores: Sequence[Score]) -> float:
-    """Return the mean Dice of a case over the targets that either mask has, or NaN."""
-    dice = np.array([score.dice for score in scores])
-    dice = dice[~np.isnan(dice)]
-    return float(dice.mean()) if dice.size else float("nan")
 
 
 def worst_and_best(cases: Sequence[Case], scores: Sequence[Score], count: int) -> list[Case]:
