@@ -271,7 +271,7 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
         ("unmatched", DataError, "such as scan2.nii; closest: scan_2, scan1"),
         ("left over", DataError, "1 of 2 labels have no image of their name"),
         ("no folder", ConfigError, "has no folder images; closest: image"),
-        ("no images", ConfigError, "no file matches *.nii.gz, *.nii, *.png"),
+        ("no images", ConfigError, "no file matches *.nii.gz, *.nii"),
         ("no images", ConfigError, "; found notes.txt"),
         ("column", DataError, "has a column images; did you mean image?"),
         ("row", DataError, "row 2 has no label"),
@@ -453,7 +453,7 @@ def test_declared_labels_need_a_background(tmp_path: Path) -> None:
         ),
         (
             "images/x.nii labels/x.nii test/labels/t.nii",
-            "DIR/test/images: no file matches *.nii.gz, *.nii, *.png, *.tiff, *.tif, *.jpeg, *.jpg; "
+            "DIR/test/images: no file matches *.nii.gz, *.nii, *.tiff, *.tif, *.jpeg, *.jpg; "
             "the folder is empty or missing",
         ),
     ],

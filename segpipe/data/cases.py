@@ -9,8 +9,6 @@ from typing import Any
 
 from segpipe.errors import DataError, SegpipeError
 
-ENDINGS = (".nii.gz", ".nii", ".png", ".tiff", ".tif", ".jpeg", ".jpg")
-
 
 @dataclass(frozen=True)
 class Case:
@@ -61,14 +59,6 @@ class Dataset:
 def name_of(case: Case) -> str:
     """Return the name of a case, to sort cases by it or to list their names."""
     return case.name
-
-
-def stem(path: Path) -> str:
-    """Return the file name without its image ending."""
-    for ending in ENDINGS:
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)]
-    return path.name
 
 
 def read_json(file: Path) -> Any:

@@ -13,7 +13,8 @@ from monai.data.image_reader import ImageReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
 
-from segpipe.io.volumes import is_scan, read_voxels
+from segpipe.io.formats import format_of
+from segpipe.io.volumes import read_voxels
 
 
 class ScanReader(ImageReader):
@@ -21,7 +22,7 @@ class ScanReader(ImageReader):
 
     def verify_suffix(self, filename: Any) -> bool:
         """Return whether the reader knows the file's ending."""
-        return is_scan(Path(filename))
+        return format_of(Path(filename)) is not None
 
     def read(self, data: Any, **_: Any) -> Path:
         """Return the path itself; `get_data` opens the file, where errors can name it."""

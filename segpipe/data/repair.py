@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segpipe.data.cases import stem
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.prepare import mask_dtype
 from segpipe.errors import ConfigError
+from segpipe.io.formats import stem
 from segpipe.io.volumes import read, write_mask
 
 REPAIRED = {"affine", "picture"}  # kinds of findings that a repaired copy no longer has

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segpipe.data.cases import read_json, stem
+from segpipe.data.cases import read_json
 from segpipe.errors import DataError
+from segpipe.io.formats import stem
 
 TABLES = (".csv", ".tsv", ".json")
 DELIMITERS = ",;\t"

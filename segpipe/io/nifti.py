@@ -11,11 +11,12 @@ from nibabel.filebasedimages import ImageFileError
 from segpipe.errors import DataError
 from segpipe.text import first_line
 
+ENDINGS = (".nii.gz", ".nii")
 LARGEST_VOXELS = 2**33  # 32 GiB as float32: a header with more must be damaged
 NIFTI_ERRORS = (ImageFileError, OSError, EOFError, zlib.error, ValueError)
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the voxels `(C, x, y, z)` and the affine of a NIfTI file."""
     image = open_nifti(path)
     try:
@@ -24,6 +25,17 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise
     except NIFTI_ERRORS as error:
         raise _unreadable(path, error) from None
+
+
+def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Read the shape `(x, y, z)` and the affine to mm in RAS+, from the header alone."""
+    image = open_nifti(path)
+    return image.shape, image.affine
+
+
+def files(path: Path) -> list[Path]:
+    """Return all files that the voxels come from."""
+    return [path]
 
 
 def open_nifti(path: Path) -> Any:

@@ -1,8 +1,4 @@
-"""Reading and writing of images; no other module opens one.
-
-NIfTI; NRRD, MetaImage and DICOM series through `segpipe.io.itk`; PNG, TIFF and JPEG as volumes of
-one slice.
-"""
+"""Reading and writing of images of every format; no other module opens one."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,20 +16,13 @@ from torch import Tensor
 from segpipe.errors import DataError
 from segpipe.files import atomic
 from segpipe.geometry import Grid, Located, Volume, check_same_grid
-from segpipe.io.itk import FOREIGN, itk_grid, read_itk
-from segpipe.io.nifti import check_header, image_voxels, open_nifti, read_nifti
-from segpipe.text import first_line
+from segpipe.io import images, nifti
+from segpipe.io.formats import ENDINGS, NIFTI, Format, format_of, is_image
+from segpipe.io.nifti import check_header, image_voxels
 
-VOLUMES = (".nii.gz", ".nii")
-IMAGES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Located | Tensor
 # integers and floats that torch lacks operations for, and types that hold their values
 WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64, "longdouble": np.float64}
-
-
-def is_scan(path: Path) -> bool:
-    """Return whether a file's ending is known, or a folder may hold a DICOM series."""
-    return path.name.lower().endswith(VOLUMES + IMAGES) or _is_foreign(path)
 
 
 def read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -45,14 +34,7 @@ def read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: if the file is missing, damaged, or not a scan.
     """
-    if _is_foreign(path):
-        shape, affine = itk_grid(path)
-        check_header(path, shape, affine)
-        array = read_itk(path)
-    elif _is_image(path):
-        array, affine = _read_image(path)
-    else:
-        array, affine = read_nifti(path)
+    array, affine = _known_format(path).read(path)
     invalid = 0
     if not np.issubdtype(array.dtype, np.integer):
         invalid = array.size - int(np.isfinite(array).sum())
@@ -64,38 +46,16 @@ def read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return array, affine
 
 
-def _is_foreign(path: Path) -> bool:
-    """Return whether SimpleITK reads it."""
-    return path.is_dir() or path.name.lower().endswith(FOREIGN)
+def _known_format(path: Path) -> Format:
+    """Return the format of a file.
 
-
-def _is_image(path: Path) -> bool:
-    """Return whether it is a 2D image."""
-    return path.name.lower().endswith(IMAGES)
-
-
-def _read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read a 2D image as `(C, x, y, 1)`; transparency is dropped."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with Image.open(path) as image:
-            array = np.asarray(_without_alpha(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({first_line(error)})") from None
-    if array.dtype == bool:
-        array = array.astype(np.uint8)
-    rows_columns_channels = array.reshape(*array.shape[:2], -1)
-    return rows_columns_channels.transpose(2, 1, 0)[..., None], np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-def _without_alpha(image: Image.Image) -> Image.Image:
-    """Convert images with transparency or unusual colour spaces to grey or RGB."""
-    if image.mode == "LA":
-        return image.convert("L")
-    if "A" in image.mode or image.mode in ("CMYK", "YCbCr", "HSV"):
-        return image.convert("RGB")
-    return image
+    Raises:
+        DataError: if its ending is not known.
+    """
+    found = format_of(path)
+    if found is None:
+        raise DataError(f"{path}: is not a scan (endings: {', '.join(ENDINGS)})")
+    return found
 
 
 def load(path: Path) -> Volume:
@@ -169,14 +129,7 @@ def read_grid(path: Path) -> Grid:
     Raises:
         DataError: if the file cannot be read.
     """
-    if _is_image(path):
-        return Grid.of(load(path))
-    if _is_foreign(path):
-        shape, affine = itk_grid(path)
-    else:
-        image = open_nifti(path)
-        shape = image.shape
-        affine = image.affine
+    shape, affine = _known_format(path).read_grid(path)
     check_header(path, shape, affine)
     x, y, z = (*shape, 1, 1)[:3]
     return Grid((x, y, z), np.asarray(affine, dtype=float))
@@ -200,12 +153,12 @@ def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.intege
     mask = np.asfortranarray(mask)
     ids = mask.astype(dtype)
     with atomic(path) as part:
-        if _is_image(path):
+        if is_image(path):
             Image.fromarray(ids[:, :, 0].T).save(part)
-            written, affine = _read_image(part)
+            written, affine = images.read(part)
         else:
             _save_nifti(ids, source, part)
-            written, affine = read_nifti(part)
+            written, affine = nifti.read(part)
         same_grid = np.array_equal(affine, read_grid(source).affine)
         if not same_grid or not np.array_equal(written[0], mask):
             raise _differs(path)
@@ -270,11 +223,12 @@ def _save_nifti(
 
 def _template(source: Path) -> Any:
     """Return a NIfTI image with the header that the masks of a scan get."""
-    if not _is_image(source) and not _is_foreign(source):
+    found = _known_format(source)
+    if found is NIFTI:
         return nib.load(source)
     affine = read_grid(source).affine
     image = nib.Nifti1Image(np.zeros(1, np.uint8), affine)
-    if _is_foreign(source):
+    if not found.is_image:
         image.header.set_xyzt_units("mm")
         image.set_qform(affine, "scanner")
         image.set_sform(affine, "scanner")

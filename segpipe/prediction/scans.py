@@ -9,12 +9,11 @@ from pathlib import Path
 
 from segpipe.data.tables import read_inputs
 from segpipe.errors import ConfigError
-from segpipe.io.itk import FOREIGN, is_series
-from segpipe.io.volumes import IMAGES, VOLUMES
+from segpipe.io.dicom import is_series
+from segpipe.io.formats import ENDINGS, ending_of, format_of, is_image
 from segpipe.text import closest
 
 CHANNEL = re.compile(r"_(\d{4})$")
-ENDINGS = VOLUMES + FOREIGN + IMAGES
 TABLES = (".csv", ".tsv", ".json")
 NamedFiles = list[tuple[str, tuple[Path, ...]]]  # a mask's name, and the files that it is made of
 
@@ -34,7 +33,7 @@ class Scan:
     @property
     def mask_name(self) -> str:
         """Return the mask's file name: NIfTI for a volume, PNG for an image."""
-        return self.name + (".png" if _ending(self.images[0]) in IMAGES else ".nii.gz")
+        return self.name + (".png" if is_image(self.images[0]) else ".nii.gz")
 
 
 def find_scans(given: str, output: Path, channels: int, recursive: bool = False) -> list[Scan]:
@@ -91,7 +90,7 @@ def _channels(name: str, entries: Sequence[tuple[Path, ...]], channels: int) -> 
 
 def _has_channel_number(path: Path) -> bool:
     """Return whether a file's name ends in `_0000`, `_0001` ..."""
-    return CHANNEL.search(path.name[: -len(_ending(path))]) is not None
+    return CHANNEL.search(path.name[: -len(ending_of(path))]) is not None
 
 
 def _check_mask(scan: Scan, output: Path) -> None:
@@ -144,7 +143,7 @@ def _search(given: str, output: Path, recursive: bool) -> NamedFiles:
     for file in found:
         if output_inside and output.resolve() in file.resolve().parents:
             continue
-        if (_ending(file) or is_series(file)) and not file.name.startswith("."):
+        if (ending_of(file) or is_series(file)) and not file.name.startswith("."):
             named.append((_mask_stem(file.relative_to(root)), (file,)))
     if not named:
         raise ConfigError(
@@ -157,7 +156,7 @@ def _search(given: str, output: Path, recursive: bool) -> NamedFiles:
 def _mask_stem(file: Path) -> str:
     """Return a path without suffix and number of channel."""
     stem = file.as_posix()
-    ending = _ending(file)
+    ending = ending_of(file)
     if ending:
         stem = stem[: -len(ending)]
     return CHANNEL.sub("", stem)
@@ -175,12 +174,6 @@ def _why_nothing(path: Path, found: Sequence[Path]) -> str:
     return "no file matches"
 
 
-def _ending(path: Path) -> str:
-    """Return the known suffix of a file's name, in lower case; empty if it has none."""
-    name = path.name.lower()
-    return next(filter(name.endswith, ENDINGS), "")
-
-
 def find_truth(scan: Scan, folder: Path) -> Path:
     """Return the scan's label map in a folder of them.
 
@@ -188,7 +181,7 @@ def find_truth(scan: Scan, folder: Path) -> Path:
         ConfigError: if it is not there.
     """
     for path in sorted(folder.glob(f"{scan.name}.*")):
-        if path.name.lower().endswith(VOLUMES + IMAGES):
+        if path.is_file() and format_of(path) is not None:
             return path
     raise ConfigError(
         f"truth={folder}: holds no label map for {scan.name}; it must have the scan's name"

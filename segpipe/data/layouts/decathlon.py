@@ -4,10 +4,11 @@ import reprlib
 from pathlib import Path
 
 from segpipe.config.data import Data
-from segpipe.data.cases import Case, Dataset, check_files, name_of, order_labels, stem
+from segpipe.data.cases import Case, Dataset, check_files, name_of, order_labels
 from segpipe.data.layouts.base import Layout
 from segpipe.data.layouts.dataset_json import DatasetJson, mentions
 from segpipe.errors import DataError
+from segpipe.io.formats import stem
 from segpipe.registry import LAYOUTS
 
 

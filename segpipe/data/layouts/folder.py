@@ -5,7 +5,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from segpipe.config.data import Data
-from segpipe.data.cases import ENDINGS, Case, Dataset, stem
+from segpipe.data.cases import Case, Dataset
 from segpipe.data.layouts.base import (
     Layout,
     closest_hint,
@@ -16,6 +16,7 @@ from segpipe.data.layouts.base import (
 )
 from segpipe.data.layouts.channel_files import ChannelFiles
 from segpipe.errors import ConfigError, DataError
+from segpipe.io.formats import ENDINGS, stem
 from segpipe.registry import LAYOUTS
 
 CHANNEL_SUFFIX = re.compile(r"_\d{4}$")

@@ -1,0 +1,76 @@
+"""The file formats of scans: their endings, and the functions that read them.
+
+A new format is a module of this package, and an entry of `FORMATS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segpipe.io import dicom, images, itk, nifti
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    All functions raise `DataError` where a file cannot be used.
+
+    Attributes:
+        name: for messages.
+        endings: of file names, in lower case, the longest first.
+        read: returns the voxels `(C, x, y, z)` and the affine to mm in RAS+.
+        read_grid: returns the shape `(x, y, z)` and the affine, from the header where there is one.
+        files: returns all files that the voxels come from.
+        is_image: whether it is a picture in pixels, without millimetres.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    read: Callable[[Path], tuple[np.ndarray, np.ndarray]]
+    read_grid: Callable[[Path], tuple[Shape, np.ndarray]]
+    files: Callable[[Path], list[Path]]
+    is_image: bool = False
+
+
+NIFTI = Format("NIfTI", nifti.ENDINGS, nifti.read, nifti.read_grid, nifti.files)
+ITK = Format("NRRD or MetaImage", itk.ENDINGS, itk.read, itk.read_grid, itk.files)
+DICOM = Format("DICOM", dicom.ENDINGS, dicom.read, dicom.read_grid, dicom.files)
+IMAGE = Format("image", images.ENDINGS, images.read, images.read_grid, images.files, is_image=True)
+FORMATS = (NIFTI, ITK, IMAGE, DICOM)
+ENDINGS = tuple(ending for format_ in FORMATS for ending in format_.endings)
+
+
+def format_of(path: Path) -> Format | None:
+    """Return the format of a file by its ending; a folder is taken for DICOM; None if unknown."""
+    if path.is_dir():
+        return DICOM
+    ending = ending_of(path)
+    for format_ in FORMATS:
+        if ending in format_.endings:
+            return format_
+    return None
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file is a 2D image, by its ending."""
+    found = format_of(path)
+    return found is not None and found.is_image
+
+
+def ending_of(path: Path) -> str:
+    """Return the known ending of a file's name, in lower case; empty if it has none."""
+    name = path.name.lower()
+    for ending in ENDINGS:
+        if name.endswith(ending):
+            return ending
+    return ""
+
+
+def stem(path: Path) -> str:
+    """Return the file name without its known ending."""
+    return path.name[: len(path.name) - len(ending_of(path))]
