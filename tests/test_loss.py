@@ -19,7 +19,7 @@ from segpipe.plan import Plan
 from segpipe.planning.memory import state_per_weight
 from segpipe.planning.rules import make_plan
 from segpipe.registry import LOSSES, OPTIMISERS, Registry
-from segpipe.training.loss import SegmentationLoss, focal, mean_of_known
+from segpipe.training.loss import LossInput, SegmentationLoss, focal
 from segpipe.training.optim import Groups, make_optimizer
 
 LABELS = {"background": 0, "organ": 1, "vessel": 2}
@@ -35,10 +35,8 @@ def squared_error() -> Iterator[str]:
     """Name of a loss term that an extension registers."""
 
     @LOSSES.register("squared_error", help="mean squared error of the probabilities")
-    def squared_error(
-        probabilities: Tensor, truth: Tensor, logits: Tensor, known: Tensor, exclusive: bool
-    ) -> Tensor:
-        return mean_of_known((probabilities - truth) ** 2, known)
+    def squared_error(batch: LossInput) -> Tensor:
+        return batch.mean((batch.probabilities - batch.truth) ** 2)
 
     yield "squared_error"
     _remove(LOSSES, "squared_error")
@@ -81,18 +79,17 @@ def test_focal_loss_of_labels_is_monais() -> None:
     logits = torch.randn(2, 3, 4, 5, 6)
     index = torch.randint(0, 3, (2, 4, 5, 6))
     truth = nn.functional.one_hot(index, 3).movedim(-1, 1).float()
-    known = torch.ones(2, 1, 4, 5, 6, dtype=torch.bool)
     reference = FocalLoss(include_background=True, gamma=2.0, use_softmax=True)
-    value = focal(torch.softmax(logits, 1), truth, logits, known, True)
+    value = focal(LossInput(logits, torch.softmax(logits, 1), truth, index, None, True))
     assert float(value) == pytest.approx(3 * float(reference(logits, truth)), rel=1e-5)
 
 
 def test_focal_loss_of_regions_is_monais() -> None:
     logits = torch.randn(2, 3, 4, 5, 6)
     truth = torch.randint(0, 2, (2, 3, 4, 5, 6)).float()
-    known = torch.ones(2, 1, 4, 5, 6, dtype=torch.bool)
+    index = torch.zeros(2, 4, 5, 6, dtype=torch.uint8)
     reference = FocalLoss(include_background=True, gamma=2.0)
-    value = focal(torch.sigmoid(logits), truth, logits, known, False)
+    value = focal(LossInput(logits, torch.sigmoid(logits), truth, index, None, False))
     assert float(value) == pytest.approx(float(reference(logits, truth)), rel=1e-5)
 
 

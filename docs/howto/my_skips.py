@@ -22,13 +22,11 @@ class ScaledAddSkip(AddSkip):
 
 
 @LOSSES.register("tversky", help="Tversky loss: misses count 0.7, false alarms 0.3 (Salehi 2017)")
-def tversky(
-    probabilities: Tensor, truth: Tensor, logits: Tensor, known: Tensor, exclusive: bool
-) -> Tensor:
-    """Return one minus the Tversky index, the mean over labels without the background."""
-    axes = [0, *range(2, truth.ndim)]
-    hits = (probabilities * truth).sum(axes)
-    misses = ((1 - probabilities) * truth * known).sum(axes)
-    alarms = (probabilities * (1 - truth) * known).sum(axes)
+def tversky(batch):
+    """Return one minus the mean Tversky index of a `segpipe.training.loss.LossInput`."""
+    axes = [0, *range(2, batch.truth.ndim)]
+    hits = (batch.probabilities * batch.truth).sum(axes)
+    misses = batch.truth.sum(axes) - hits
+    alarms = batch.probabilities.sum(axes) - hits
     index = (hits + 1e-5) / (hits + 0.7 * misses + 0.3 * alarms + 1e-5)
-    return 1 - index[int(exclusive) :].mean()
+    return 1 - index[int(batch.exclusive) :].mean()

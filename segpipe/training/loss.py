@@ -3,30 +3,17 @@
 A term is a function registered with `@LOSSES.register`, here or in an extension file:
 
     @LOSSES.register("squared_error", help="mean squared error of the probabilities")
-    def squared_error(
-        probabilities: Float[Tensor, "b k *space"],
-        truth: Float[Tensor, "b k *space"],
-        logits: Float[Tensor, "b k *space"],
-        known: Bool[Tensor, "b 1 *space"],
-        exclusive: bool,
-    ) -> Float[Tensor, ""]:
-        return mean_of_known((probabilities - truth) ** 2, known)
-
-Args of every term:
-    probabilities: softmax (labels) or sigmoid (regions) of `logits`; 0 in unannotated voxels.
-    truth: 0 or 1 per label or region; 0 in unannotated voxels.
-    logits: as the network gives them, in float32.
-    known: False in unannotated voxels, which must not count (Cicek 2016).
-    exclusive: True where labels exclude one another and channel 0 is the background; False for
-        regions, which may overlap and have no background.
+    def squared_error(batch: LossInput) -> Float[Tensor, ""]:
+        return batch.mean((batch.probabilities - batch.truth) ** 2)
 
 Its weight is the key of its name in the config's group `loss`.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from monai.losses.dice import DiceLoss
 from monai.networks.utils import one_hot
 from torch import Tensor, nn
@@ -37,57 +24,71 @@ from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 from segpipe.registry import LOSSES
 
-LossTerm = Callable[[Tensor, Tensor, Tensor, Tensor, bool], Tensor]
 FOCUS = 2.0  # gamma of the focal loss, the value that Lin 2017 recommends
 
 
+@dataclass(frozen=True)
+class LossInput:
+    """What a loss term compares, at one resolution.
+
+    Attributes:
+        logits: as the network gives them, `(B, K, *spatial)`, one channel per label or region.
+        probabilities: their softmax (labels) or sigmoid (regions); 0 in unannotated voxels.
+        truth: 0 or 1 per label or region; 0 in unannotated voxels.
+        label: indices of the labels, `(B, *spatial)`; 0 in unannotated voxels.
+        known: False in unannotated voxels, which must not count (Cicek 2016); None where all are
+            annotated.
+        exclusive: True where labels exclude one another and channel 0 is the background; False for
+            regions, which may overlap and have no background.
+    """
+
+    logits: Float[Tensor, "b k *space"]
+    probabilities: Float[Tensor, "b k *space"]
+    truth: Float[Tensor, "b k *space"]
+    label: Integer[Tensor, "b *space"]
+    known: Bool[Tensor, "b 1 *space"] | None
+    exclusive: bool
+
+    @property
+    def entropies(self) -> Float[Tensor, "b c *space"]:
+        """Return the cross-entropy per voxel, `c` = 1, or per voxel and region."""
+        if self.exclusive:
+            return softmax_cross_entropy(self.logits, self.label.long(), reduction="none")[:, None]
+        return binary_cross_entropy_with_logits(self.logits, self.truth, reduction="none")
+
+    def mean(self, values: Float[Tensor, "b c *space"]) -> Float[Tensor, ""]:
+        """Return the mean over annotated voxels and channels; 0 where no voxel is annotated."""
+        if self.known is None:
+            return values.mean()
+        number = self.known.sum() * values.shape[1]
+        return (values * self.known).sum() / number.clamp(min=1)
+
+
+LossTerm = Callable[[LossInput], Tensor]
+
+
 @LOSSES.register("dice", help="soft Dice over the whole batch, without background (Milletari 2016)")
-def dice(
-    probabilities: Float[Tensor, "b k *space"],
-    truth: Float[Tensor, "b k *space"],
-    logits: Float[Tensor, "b k *space"],
-    known: Bool[Tensor, "b 1 *space"],
-    exclusive: bool,
-) -> Float[Tensor, ""]:
+def dice(batch: LossInput) -> Float[Tensor, ""]:
     """Return 1 minus the mean soft Dice of the labels or regions."""
-    return DiceLoss(include_background=not exclusive, batch=True)(probabilities, truth)
+    compare = DiceLoss(include_background=not batch.exclusive, batch=True)
+    return compare(batch.probabilities, batch.truth)
 
 
 @LOSSES.register("cross_entropy", help="mean cross-entropy of the annotated voxels")
-def cross_entropy(
-    probabilities: Float[Tensor, "b k *space"],
-    truth: Float[Tensor, "b k *space"],
-    logits: Float[Tensor, "b k *space"],
-    known: Bool[Tensor, "b 1 *space"],
-    exclusive: bool,
-) -> Float[Tensor, ""]:
+def cross_entropy(batch: LossInput) -> Float[Tensor, ""]:
     """Return the mean cross-entropy over voxels, and over regions where they overlap."""
-    return mean_of_known(_entropies(logits, truth, exclusive), known)
+    return batch.mean(batch.entropies)
 
 
 @LOSSES.register("focal", help="cross-entropy with less weight on easy voxels (Lin 2017, gamma 2)")
-def focal(
-    probabilities: Float[Tensor, "b k *space"],
-    truth: Float[Tensor, "b k *space"],
-    logits: Float[Tensor, "b k *space"],
-    known: Bool[Tensor, "b 1 *space"],
-    exclusive: bool,
-) -> Float[Tensor, ""]:
+def focal(batch: LossInput) -> Float[Tensor, ""]:
     """Return the mean of `(1 - p)^2 * -log(p)`, where p is the probability of the truth."""
-    if exclusive:
-        of_truth = (probabilities * truth).sum(1, keepdim=True)
+    hits = batch.probabilities * batch.truth
+    if batch.exclusive:
+        of_truth = hits.sum(1, keepdim=True)
     else:
-        of_truth = probabilities * truth + (1 - probabilities) * (1 - truth)
-    entropies = _entropies(logits, truth, exclusive)
-    return mean_of_known((1 - of_truth) ** FOCUS * entropies, known)
-
-
-def mean_of_known(
-    values: Float[Tensor, "b c *space"], known: Bool[Tensor, "b 1 *space"]
-) -> Float[Tensor, ""]:
-    """Return the mean over annotated voxels and channels; 0 where no voxel is annotated."""
-    number = known.sum() * values.shape[1]
-    return (values * known).sum() / number.clamp(min=1)
+        of_truth = hits + (1 - batch.probabilities) * (1 - batch.truth)
+    return batch.mean((1 - of_truth) ** FOCUS * batch.entropies)
 
 
 class SegmentationLoss(nn.Module):
@@ -140,17 +141,18 @@ class SegmentationLoss(nn.Module):
 
     def _at_one_resolution(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Return the unweighted terms for logits and labels of one size."""
-        known = label != IGNORED
-        if self.ignores:
+        known = label != IGNORED if self.ignores else None
+        if known is not None:
             label = label * known
         probabilities, truth = self._compared(logits, label)
-        if self.ignores:
+        if known is not None:
             probabilities = probabilities * known
             truth = truth * known
         exclusive = self.regions is None
+        batch = LossInput(logits, probabilities, truth, label[:, 0], known, exclusive)
         terms = {}
         for name, function in self.functions.items():
-            terms[name] = function(probabilities, truth, logits, known, exclusive)
+            terms[name] = function(batch)
         return terms
 
     def _compared(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,13 +163,6 @@ class SegmentationLoss(nn.Module):
         for indices in self.regions.values():
             masks.append(torch.isin(label, torch.tensor(indices, device=label.device)))
         return torch.sigmoid(logits), torch.cat(masks, 1).float()
-
-
-def _entropies(logits: Tensor, truth: Tensor, exclusive: bool) -> Tensor:
-    """Return the cross-entropy per voxel `(B, 1, *spatial)`, or per voxel and region."""
-    if exclusive:
-        return softmax_cross_entropy(logits, truth.argmax(1), reduction="none")[:, None]
-    return binary_cross_entropy_with_logits(logits, truth, reduction="none")
 
 
 def _resized(label: Tensor, output: Tensor) -> Tensor:
