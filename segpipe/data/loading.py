@@ -4,6 +4,7 @@ Prediction calls the same reader without MONAI, which takes longer to import tha
 to be segmented.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ class ScanReader(ImageReader):
         return array, metadata
 
 
-_loader = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
+with warnings.catch_warnings():  # MONAI tries all of its own readers too, which say what they lack
+    warnings.simplefilter("ignore")
+    _loader = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
 
 
 def load(path: Path) -> MetaTensor:
