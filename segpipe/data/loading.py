@@ -4,6 +4,7 @@ Prediction calls the same reader without MONAI, which takes longer to import tha
 to be segmented.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ class ScanReader(ImageReader):
         return array, metadata
 
 
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 with warnings.catch_warnings():  # MONAI tries all of its own readers too, which say what they lack
     warnings.simplefilter("ignore")
     _loader = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
