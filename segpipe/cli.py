@@ -4,18 +4,27 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from segpipe import extensions
-from segpipe.config.compose import CONF, check, named_extensions, normalise, register_defaults
+from segpipe.config.compose import (
+    CONF,
+    check,
+    named_extensions,
+    normalise,
+    register_defaults,
+    sweep_jobs,
+)
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
 from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError, SegpipeError
+from segpipe.signals import exit_status, handle_termination
 
 Run = Callable[[dict[str, Any], Path, list[str]], int]
 log = logging.getLogger("segpipe")
@@ -97,19 +106,25 @@ def launch(
         command: how it is called, for the help.
         typed: returns the words that follow it.
     """
+    handle_termination()
     try:
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
-        sys.argv[1:] = normalise(typed())
+        sys.argv[1:] = normalise(_flags_first(typed()))
         check(program, schema, sys.argv[1:])
         _check_slurm(sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:
         print(f"segpipe-{program}: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"segpipe-{program}: interrupted", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(exit_status(error))
+
+
+def _flags_first(words: list[str]) -> list[str]:
+    """Return the words with `-m` before the overrides; Hydra's parser refuses it among them."""
+    return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
 
 
 def _check_slurm(words: list[str]) -> None:
@@ -150,7 +165,9 @@ def _run_jobs(program: str, run: Run) -> None:
         folder = Path(info.runtime.output_dir)
         overrides = list(info.overrides.task)
         if info.mode == RunMode.MULTIRUN:
-            _run_isolated(lambda: run(values, folder, overrides), folder)
+            sweep = Path(info.sweep.dir)
+            with _saying_what_is_left(program, sweep):
+                _run_isolated(lambda: run(values, folder, overrides), folder)
         else:
             _run_single(lambda: run(values, folder, overrides), program)
 
@@ -169,6 +186,26 @@ def _run_single(run: Callable[[], int], program: str) -> None:
         status = error.exit_status
     if status:
         sys.exit(status)
+
+
+@contextmanager
+def _saying_what_is_left(program: str, sweep: Path) -> Iterator[None]:
+    """Say how many runs of a sweep are left, where a signal ends one of them."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if program == "train":
+            from segpipe.resume import is_done
+
+            total = len(sweep_jobs(sweep))
+            done = sum(map(is_done, sweep.iterdir()))
+            log.warning(
+                "%d of %d runs are left; go on with: python train.py resume=%s",
+                total - done,
+                total,
+                sweep,
+            )
+        raise
 
 
 def _run_isolated(run: Callable[[], int], folder: Path) -> None:

@@ -9,11 +9,13 @@ from segpipe.errors import ConfigError
 from segpipe.stored import read_config, read_yaml
 
 SHOWN = ("page", "verbose")  # options of what is shown of a run; may be changed with resume=
-FREE = ("resume", "extensions", *SHOWN)
+FREE = ("resume", "resume_changed", "extensions", *SHOWN)
+MOVED = ("data.root", "data.cache", "data.workers")  # what another machine has elsewhere
+RETYPED = ("extensions=", "resume_changed=")  # what is typed anew when a run or sweep goes on
 
 
 def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Return the config of the run that `values["resume"]` names, under the `trainer.*` overrides.
+    """Return the config of the run that `values["resume"]` names, under what may be changed.
 
     Extensions are never taken from the run's folder: they must be typed again.
 
@@ -32,10 +34,13 @@ def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         if key.startswith("trainer."):
             option = key.removeprefix("trainer.")
             saved["trainer"][option] = values["trainer"][option]
+        elif key in MOVED:
+            option = key.removeprefix("data.")
+            saved["data"][option] = values["data"][option]
         elif key.split(".")[0] not in FREE:
             raise ConfigError(
-                f"{key}: a resumed run keeps its config; only trainer.*, page.* and verbose can be "
-                "changed with resume="
+                f"{key}: a resumed run keeps its config; only trainer.*, page.*, verbose, "
+                f"{', '.join(MOVED)} can be changed with resume="
             )
     kept = {key: values[key] for key in FREE}
     return values | saved | kept
@@ -60,16 +65,16 @@ def resumable(folder: Path, overrides: list[str]) -> Path | None:
     if not record.is_file():
         return None
     before = json.loads(record.read_text())["overrides"]
-    if _without_extensions(before) != _without_extensions(overrides):
+    if _without_retyped(before) != _without_retyped(overrides):
         raise ConfigError(
             f"{folder} holds the run of {' '.join(before) or 'no overrides'}: choose another folder"
         )
     return folder if (folder / "checkpoints" / "last.ckpt").is_file() else None
 
 
-def _without_extensions(words: list[str]) -> list[str]:
-    """Return overrides without `extensions=`, which is typed anew and may name another path."""
-    return [word for word in words if not word.startswith("extensions=")]
+def _without_retyped(words: list[str]) -> list[str]:
+    """Return overrides without those of `RETYPED`."""
+    return [word for word in words if not word.startswith(RETYPED)]
 
 
 def is_done(folder: Path) -> bool:
@@ -93,20 +98,20 @@ def command_line(typed: list[str]) -> list[str]:
 
 
 def _sweep_line(folder: Path, typed: list[str]) -> list[str]:
-    extensions = [word for word in typed if word.startswith("extensions=")]
+    retyped = [word for word in typed if word.startswith(RETYPED)]
     for word in typed:
-        if not word.startswith(("resume=", "extensions=")) and word not in ("-m", "--multirun"):
+        if not word.startswith(("resume=", *RETYPED)) and word not in ("-m", "--multirun"):
             raise ConfigError(
                 f"{word}: a sweep that goes on keeps its overrides; give resume={folder} alone"
             )
     task, of_hydra = sweep_overrides(folder)
-    if not extensions:
+    if not any(word.startswith("extensions=") for word in retyped):
         named = [word for word in task if word.startswith("extensions=")]
         if named:
             raise ConfigError(
                 f"{folder}: was started with {named[0]}: give it again; code that a folder names "
                 "is never run"
             )
-    task = _without_extensions(task)
+    task = _without_retyped(task)
     kept = [word for word in of_hydra if not word.startswith(("hydra.mode=", "hydra.sweep.dir="))]
-    return ["-m", *task, *extensions, *kept, f"hydra.sweep.dir='{folder}'"]
+    return ["-m", *task, *retyped, *kept, f"hydra.sweep.dir='{folder}'"]

@@ -14,10 +14,11 @@ from segpipe.data.datasets import open_dataset, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.module import CaseData
-from segpipe.data.split import write_split
 from segpipe.device import NumberFormat, choose_device, choose_format, hold_memory
 from segpipe.metrics import Score, write_scores
 from segpipe.nets.build import check as check_network
+from segpipe.plan import Plan
+from segpipe.planning.case_record import CaseRecord
 from segpipe.planning.fingerprint import content_of, facts
 from segpipe.planning.planner import log_plan, plan_dataset
 from segpipe.prediction.predictor import Predictor
@@ -28,8 +29,11 @@ from segpipe.reporting.plots import draw_curves
 from segpipe.reporting.rendering import add_to_viewer, draw_prediction, show_scores
 from segpipe.reporting.run_page import write_facts, write_interrupted, write_report
 from segpipe.reporting.viewer import ViewerBudget
+from segpipe.signals import Stopped
+from segpipe.stored import read_plan, read_yaml
 from segpipe.terminal import relative_to_cwd, show_next
 from segpipe.text import count
+from segpipe.training.callbacks.interrupt import Interrupt
 from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
@@ -99,9 +103,7 @@ class Run:
         self._find_cases()
         train, val = self._inspect_cases()
         with self.phases.phase("planning"):
-            self.plan = plan_dataset(
-                self.dataset, train, val, self.options, self.device, self.number_format
-            )
+            self.plan = self._make_plan(train, val)
             self._log_plan()
             self._make_network()
         if self.options.mode == "describe":
@@ -112,7 +114,11 @@ class Run:
         write_facts(self.folder, facts(train, val, self.plan.labels, self.plan.channels))
 
     def train(self) -> None:
-        """Train to the end of the budget, or go on from the last checkpoint of a resumed run."""
+        """Train to the end of the budget, or go on from the last checkpoint of a resumed run.
+
+        Raises:
+            Stopped: at Ctrl-C or SIGTERM.
+        """
         log.info("training on %s in %s", self.device, self.number_format)
         budget = Budget.of(self.options.trainer)
         task = SegmentationTask(
@@ -125,8 +131,14 @@ class Run:
             self.phases.phase(PREPARING),
             open_logger(self.options, self.folder) as logger,
         ):
-            trainer = make_trainer(task, self.folder, self.device, self.phases, logger)
-            trainer.fit(task, cases, ckpt_path=last, weights_only=True)
+            interrupt = Interrupt()
+            trainer = make_trainer(task, self.folder, self.device, self.phases, logger, interrupt)
+            try:
+                trainer.fit(task, cases, ckpt_path=last, weights_only=True)
+            except SystemExit:  # by which Lightning ends the process after a signal
+                if interrupt.number is None:
+                    raise
+                raise Stopped(interrupt.number) from None
 
     def score(self) -> None:
         """Score the best checkpoint on whole scans: `validation.csv`, `overlays/` and a table.
@@ -177,25 +189,52 @@ class Run:
             raise
 
     def _find_cases(self) -> None:
-        """Open the dataset, split its cases and write `split.json`."""
-        self.dataset = open_dataset(self.options.data)
-        split = split_dataset(self.dataset, self.options.data)
-        write_split(split, self.folder / "split.json")
-        self.train_cases, self.val_cases = select_cases(self.dataset, split)
+        """Open the dataset and split its cases; a resumed run keeps its split.
+
+        Raises:
+            ConfigError: if a resumed run's cases are not there any more, or there are others.
+        """
+        options = self.options
+        self.dataset = open_dataset(options.data)
+        self.begun_with: CaseRecord | None = None
+        if options.resume is None:
+            self.split = split_dataset(self.dataset, options.data)
+        else:
+            self.begun_with = CaseRecord.read(self.folder, self.dataset, options.data)
+            self.split = self.begun_with.split_now(
+                self.dataset, self.folder, options.resume_changed
+            )
+        self.train_cases, self.val_cases = select_cases(self.dataset, self.split)
 
     def _inspect_cases(self) -> tuple[list[InspectedCase], list[InspectedCase]]:
-        """Return training and validation cases as inspected.
+        """Return training and validation cases as inspected, and write `split.json`.
 
         Raises:
             DataError: if a case has an error.
+            ConfigError: if a resumed run's cases hold something else now.
         """
         with self.phases.phase("reading cases"):
             cases = inspect_dataset(
                 self.dataset, self.train_cases, self.val_cases, self.options.data, self.folder
             )
         refuse_errors(cases)
+        record = CaseRecord.of(self.dataset, self.split, cases)
+        if self.begun_with is not None and not self.options.resume_changed:
+            self.begun_with.check_contents(record, self.folder)
+        record.write(self.folder)
         number = len(self.train_cases)
         return cases[:number], cases[number:]
+
+    def _make_plan(self, train: list[InspectedCase], val: list[InspectedCase]) -> Plan:
+        """Return the plan for these cases on this device; a resumed run keeps its plan.
+
+        Raises:
+            SegpipeError: if given entries do not go together, or the stored plan cannot be read.
+        """
+        if self.options.resume is not None:
+            file = self.folder / "plan.yaml"
+            return read_plan(file, read_yaml(file))
+        return plan_dataset(self.dataset, train, val, self.options, self.device, self.number_format)
 
     def _log_plan(self) -> None:
         """Log the number of cases, the labels, and every entry of the plan with its reason."""

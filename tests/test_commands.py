@@ -89,77 +89,6 @@ def test_a_run_leaves_all_that_it_should(trained: Path) -> None:
     assert "HD95 mm" in said, "tables"
 
 
-def test_an_interrupted_run_leaves_a_page_and_says_how_to_go_on(tmp_path: Path) -> None:
-    arguments = [
-        *TINY,
-        "trainer.max_steps=5000",
-        "trainer.validations=1000",
-        "hydra.run.dir=stopped",
-    ]
-    with subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), *arguments],
-        cwd=tmp_path,
-        env=os.environ | ONE_THREAD,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        while not all(
-            (tmp_path / "stopped" / file).is_file()
-            for file in ("checkpoints/last.ckpt", "dice.csv")
-        ):
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        said, complained = process.communicate()
-    assert process.returncode == 1, complained
-    assert complained == ""
-    assert "interrupted; what there is so far: stopped/report.html" in said
-    assert "go on with: python train.py resume=stopped" in said
-    page = Reader(tmp_path / "stopped/report.html")
-    assert page.problems == page.outside == []
-    assert "Not done: interrupted" in page.text
-    assert "By the last validation during training" in page.text
-
-
-LOSING = """
-import signal
-from segpipe.cli import train
-from segpipe.training.task import SegmentationTask
-
-class Dropped:
-    def __del__(self) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-def step(task, *batch):
-    if task.global_step == 4:
-        Dropped()
-    return taken(task, *batch)
-
-taken, SegmentationTask.training_step = SegmentationTask.training_step, step
-train()
-"""
-
-
-def test_an_interruption_that_python_ignores_ends_a_run(tmp_path: Path) -> None:
-    """What is raised in a finaliser goes no further."""
-    arguments = [*TINY, "trainer.max_steps=60", "hydra.run.dir=stopped"]
-    env = os.environ | ONE_THREAD | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, "-c", LOSING, *arguments],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert "Exception ignored in: <function Dropped.__del__" in done.stderr
-    assert done.returncode == 1
-    assert "go on with: python train.py resume=stopped" in done.stdout
-    trained = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)
-    assert trained["global_step"] == 3, "an epoch before the step in which it was asked for"
-
-
 def test_regions_are_learnt_scored_and_shown(trained: Path) -> None:
     """Overlapping regions through training, the checkpoint, and a mask with the dataset's own ids."""
     regions = "data.regions={organs:[1,2],kidneys:[2],vessel:[3]}"
@@ -512,7 +441,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
         tmp_path / "whole/validation.csv"
     ).read_text()
     assert command("train.py", "resume=killed", "seed=1", folder=tmp_path).stderr.startswith(
-        "segpipe-train: seed: a resumed run keeps its config; only trainer.*, page.* and verbose can be changed with resume="
+        "segpipe-train: seed: a resumed run keeps its config; only trainer.*, page.*, verbose, data.root, data.cache, data.workers can be changed with resume="
     )
 
 

@@ -217,6 +217,10 @@ class Train(Section):
         description="mode=doctor: new folder for a repaired copy of the dataset"
     )
     resume: Path | None = Field(description="folder of a run to go on with, where it stopped")
+    resume_changed: Annotated[bool, Was(False)] = Field(
+        description="with resume: go on though cases were added, changed or removed since the run "
+        "began; the split stays, and new cases train"
+    )
     data: DataChoice
     plan: PlanOptions
     model: ModelChoice

@@ -160,13 +160,16 @@ def label_ids(cases: Sequence[InspectedCase], declared: dict[str, int] | None) -
     return {"background": 0} | named
 
 
+def content_row(case: InspectedCase) -> str:
+    """Return the hashes of a case's voxels and labels with its geometry, in one line."""
+    affine = case.grid and np.round(case.grid.affine, DECIMALS).tolist()
+    return json.dumps([case.content, case.label_content, affine])
+
+
 def content_of(cases: Sequence[InspectedCase]) -> str:
     """Return a hash of voxels, labels and geometry of these cases, whatever their order."""
-    rows = []
-    for case in cases:
-        affine = case.grid and np.round(case.grid.affine, DECIMALS).tolist()
-        rows.append(json.dumps([case.content, case.label_content, affine]))
-    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
+    rows = sorted(map(content_row, cases))
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:32]
 
 
 def _foreground(cases: Sequence[InspectedCase]) -> Float[np.ndarray, "channels voxels"]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, Timer
 from pytorch_lightning.loggers import Logger
 
 from segpipe.config.train import Train
 from segpipe.device import NumberFormat
+from segpipe.training.callbacks.checkpoints import best_and_last
 from segpipe.training.callbacks.gradient_flow import GradientFlow
 from segpipe.training.callbacks.history import History
 from segpipe.training.callbacks.interrupt import Interrupt
@@ -31,7 +32,12 @@ PRECISION: dict[NumberFormat, Any] = {
 
 
 def make_trainer(
-    task: SegmentationTask, folder: Path, device: torch.device, phases: PhaseTimer, logger: Logger
+    task: SegmentationTask,
+    folder: Path,
+    device: torch.device,
+    phases: PhaseTimer,
+    logger: Logger,
+    interrupt: Interrupt,
 ) -> pl.Trainer:
     """Return the trainer that ends with the task's budget.
 
@@ -41,6 +47,7 @@ def make_trainer(
         device: the device that trains.
         phases: measures the time of the phases of the run.
         logger: shows the run while it goes on.
+        interrupt: ends the training at a signal.
     """
     options = task.options
     return pl.Trainer(
@@ -52,7 +59,7 @@ def make_trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=options.optim.clip,
-        callbacks=_callbacks(options, folder, phases),
+        callbacks=_callbacks(options, folder, phases, interrupt),
         logger=logger,
         log_every_n_steps=min(LOG_INTERVAL, options.trainer.steps_per_epoch),
         enable_progress_bar=False,
@@ -70,24 +77,14 @@ def quiet_lightning() -> Iterator[None]:
         yield
 
 
-def _callbacks(options: Train, folder: Path, phases: PhaseTimer) -> list[Callback]:
+def _callbacks(
+    options: Train, folder: Path, phases: PhaseTimer, interrupt: Interrupt
+) -> list[Callback]:
     """Return the callbacks in the order in which Lightning calls them."""
-    checkpoints = folder / "checkpoints"
     callbacks: list[Callback] = [Timer()]
     if options.optim.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=options.optim.ema))
     if options.trainer.gradient_flow:
         callbacks.append(GradientFlow(folder, options.trainer.steps_per_epoch))
-    best = ModelCheckpoint(
-        checkpoints,
-        filename="best",
-        monitor="dice/mean",
-        mode="max",
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
-    last = ModelCheckpoint(
-        checkpoints, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    callbacks += [Interrupt(), RunProgress(), StepTimer(folder), phases, History(folder)]
-    return [*callbacks, best, last]
+    callbacks += [interrupt, RunProgress(), StepTimer(folder), phases, History(folder)]
+    return [*callbacks, *best_and_last(folder / "checkpoints")]

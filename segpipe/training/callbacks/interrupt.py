@@ -1,4 +1,4 @@
-"""Ctrl-C ends a training at whatever point it strikes."""
+"""Ctrl-C and SIGTERM end a training at whatever point they strike."""
 
 import signal
 import threading
@@ -6,51 +6,62 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from segpipe.signals import Stopped, number_of
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Interrupt(pl.Callback):
-    """A callback that raises Ctrl-C again after a step in which Python ignored it.
+    """A callback that raises a signal again after a step in which Python ignored it.
 
-    Python ignores what is raised in a finaliser or in a callback of the garbage collector; a Ctrl-C
+    Python ignores what is raised in a finaliser or in a callback of the garbage collector; a signal
     that strikes there would be lost, and the run would train on to its end.
+
+    Attributes:
+        number: of the signal that ended the training; None where none did.
     """
 
     def __init__(self) -> None:
-        self.is_requested = False
-        self.previous_handler: Any = None
+        self.number: int | None = None
+        self.previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember every Ctrl-C from here on."""
-        if threading.current_thread() is threading.main_thread():  # no other receives signals
-            self.previous_handler = signal.signal(signal.SIGINT, self._interrupt)
+        """Remember every signal from here on."""
+        if threading.current_thread() is not threading.main_thread():  # no other receives signals
+            return
+        for number in SIGNALS:
+            self.previous_handlers[number] = signal.signal(number, self._interrupt)
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         """End the training where that was requested.
 
         Raises:
-            KeyboardInterrupt: that was lost in the step.
+            Stopped: that was lost in the step.
         """
-        if self.is_requested:
-            raise KeyboardInterrupt
+        if self.number is not None:
+            raise Stopped(self.number)
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         """End the training likewise after a validated case."""
         self.on_train_batch_end()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give Ctrl-C back to the handler that had it before."""
-        if self.previous_handler is not None:
-            signal.signal(signal.SIGINT, self.previous_handler)
+        """Give the signals back to the handlers that had them before."""
+        for number, handler in self.previous_handlers.items():
+            signal.signal(number, handler)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Give Ctrl-C back after an error.
+        """Note which signal ended the training; give the signals back after an error.
 
         After a Ctrl-C Lightning lets no other one in, so that the page is written whole.
         """
-        if not isinstance(exception, KeyboardInterrupt):
+        if isinstance(exception, KeyboardInterrupt):
+            self.number = number_of(exception)
+        else:
             self.on_train_end(trainer, pl_module)
 
-    def _interrupt(self, *_: Any) -> None:
-        self.is_requested = True
-        raise KeyboardInterrupt
+    def _interrupt(self, number: int, _frame: Any) -> None:
+        self.number = number
+        raise Stopped(number)

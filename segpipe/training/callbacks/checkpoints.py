@@ -1,0 +1,50 @@
+"""The checkpoints of a run: the best and the last, wherever its folder lies."""
+
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint that is overwritten in the folder of the run, which may be moved or copied.
+
+    Lightning stores the folder's path, and forgets the best score where the run goes on in another
+    one: `best.ckpt` would be overwritten by a worse network.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """Return the name of the state in a checkpoint: as Lightning's own class has it."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the state of a run, with its paths in this folder."""
+        assert self.dirpath is not None
+        moved = dict(state_dict)
+        moved["dirpath"] = self.dirpath
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            moved[key] = self._here(moved.get(key) or "")
+        best = moved.get("best_k_models") or {}
+        moved["best_k_models"] = {self._here(path): score for path, score in best.items()}
+        super().load_state_dict(moved)
+
+    def _here(self, path: str) -> str:
+        """Return a stored path in this run's folder; an empty one stays empty."""
+        return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
+
+
+def best_and_last(folder: Path) -> list[ModelCheckpoint]:
+    """Return what keeps `best.ckpt`, of the highest mean Dice, and `last.ckpt`, of each epoch."""
+    best = RunCheckpoint(
+        folder,
+        filename="best",
+        monitor="dice/mean",
+        mode="max",
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    last = RunCheckpoint(
+        folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    return [best, last]
