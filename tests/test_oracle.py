@@ -4,8 +4,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 from support.affines import ORIENTATIONS
-from support.commands import REPOSITORY
+from support.commands import command
 from support.config import composed
 from support.plans import fingerprint
 from torch.nn import init
@@ -115,11 +113,8 @@ def test_an_oracles_masks_lie_where_the_truth_lies(tmp_path: Path, factor: float
         image, truths[f"scan{number:02d}"] = scan_of(plain, turn, angles)
         nib.save(image, tmp_path / f"scans/scan{number:02d}.nii")
     checkpoint = oracle(tmp_path / "oracle.ckpt", factor)
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "predict.py"), f"checkpoint={checkpoint}", "input=scans", "output=masks",
-         "overlays=false", "precision=float32"],
-        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+    arguments = ["input=scans", "output=masks", "overlays=false", "precision=float32"]
+    done = command("predict.py", f"checkpoint={checkpoint}", *arguments, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     for name, truth in truths.items():
         mask = nib.load(tmp_path / f"masks/{name}.nii.gz")

@@ -1,7 +1,6 @@
 """`python -m segpipe.probe` as a user runs it, and the changes that it makes to scans."""
 
 import csv
-import os
 import shutil
 import subprocess
 import sys
@@ -50,14 +49,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def probe(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "segpipe.probe", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
-        timeout=300,
-    )
+    return command("segpipe.probe", *arguments, folder=folder)
 
 
 def test_a_training_leaves_its_gradient_flow(trained: Path) -> None:

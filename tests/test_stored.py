@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,17 +35,6 @@ def old(tmp_path: Path) -> Path:
     return Path(shutil.copytree(OLD, tmp_path / "old"))
 
 
-def module(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", name, *arguments],
-        cwd=folder,
-        env={"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 def test_an_old_checkpoint_predicts_the_mask_that_it_predicted() -> None:
     mask = Predictor.load(OLD / "run")(OLD / "test/images/case_5.nii.gz")
     stored = np.asarray(nib.load(OLD / "masks/case_5.nii.gz").dataobj)
@@ -65,7 +52,7 @@ def test_an_old_run_is_resumed(old: Path) -> None:
 
 
 def test_an_old_sweep_is_compared(old: Path) -> None:
-    done = module("segpipe.study", "sweep", folder=old)
+    done = command("segpipe.study", "sweep", folder=old)
     assert done.returncode == 0, done.stderr
     with (old / "sweep/study.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["label"] == "mean"]
@@ -85,7 +72,7 @@ def test_an_old_folder_of_predictions_goes_on(old: Path) -> None:
 
 
 def test_card_and_ensemble_open_old_checkpoints(old: Path) -> None:
-    done = module("segpipe.card", "checkpoint=sweep/1", folder=old)
+    done = command("segpipe.card", "checkpoint=sweep/1", folder=old)
     assert done.returncode == 0, done.stderr
     assert "segpipe 0.1.0, step 2" in done.stdout
     pair = checkpoint.load_ensemble([OLD / "sweep/0", OLD / "sweep/1"])

@@ -2,11 +2,9 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -52,9 +50,7 @@ def copied(swept: Path, tmp_path: Path) -> Path:
 
 
 def study(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "segpipe.study", str(folder), *arguments], cwd=folder.parent,
-                          capture_output=True, text=True, timeout=300,
-                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)})  # fmt: skip
+    return command("segpipe.study", str(folder), *arguments, folder=folder.parent)
 
 
 def edit(file: Path, column: str, value: str, line: int = 0) -> None:
