@@ -65,9 +65,11 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
         if is_done(folder):
             log.info("%s is done already", folder)
             return 0
+    from segpipe.lock import alone_in
     from segpipe.run import fit
 
-    fit(options, folder, overrides)
+    with alone_in(folder):
+        fit(options, folder, overrides)
     return 0
 
 
