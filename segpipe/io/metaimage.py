@@ -98,6 +98,8 @@ def _read_header(path: Path) -> TextHeader:
     raise header.error(f"cannot be read as MetaImage: its header has no {LAST_KEY}")
 
 
+# what overflows is infinite or undefined, and refused as such
+@np.errstate(all="ignore")
 def _grid(header: TextHeader) -> tuple[tuple[int, ...], np.ndarray]:
     """Return the shape `(x, y, z)` and the affine to mm in RAS+.
 

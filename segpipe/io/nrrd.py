@@ -167,6 +167,8 @@ def _vectors(header: TextHeader, key: str, count: int) -> list[list[float]]:
     return vectors
 
 
+# what overflows is infinite or undefined, and refused as such
+@np.errstate(all="ignore")
 def _grid(header: TextHeader) -> tuple[tuple[int, ...], np.ndarray]:
     """Return the shape `(x, y, z)` and the affine to mm in RAS+.
 

@@ -7,7 +7,7 @@ files of its own folder.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from segpipe.io.unpack import regular_size
 
 LARGEST_HEADER = 2**24  # bytes; headers with a dump of DICOM tags have some 100 KiB
 LONGEST_NAME = 4096
+MOST_LINES = 50_000
 MOST_FILES = 10_000  # of one volume
 LONGEST_SHOWN = 60  # characters of a value in a message
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -120,15 +121,21 @@ def read_lines(path: Path) -> Iterator[tuple[str, int]]:
     """Yield the lines of a header, without their ends, and the bytes of the file up to there.
 
     Raises:
-        DataError: if it is no regular file, or goes on for `LARGEST_HEADER` bytes.
+        DataError: if it is no regular file, or goes on for too long.
     """
     regular_size(path)
     end = 0
     with path.open("rb") as file:
-        while line := file.readline(LARGEST_HEADER + 1 - end):
+        for number in count(1):
+            line = file.readline(LARGEST_HEADER + 1 - end)
             end += len(line)
-            if end > LARGEST_HEADER:
-                raise DataError(f"{path}: its header does not end within {LARGEST_HEADER} bytes")
+            if not line:
+                return
+            if end > LARGEST_HEADER or number > MOST_LINES:
+                raise DataError(
+                    f"{path}: its header does not end within {LARGEST_HEADER} bytes "
+                    f"and {MOST_LINES} lines"
+                )
             yield line.decode(errors="surrogateescape").rstrip("\r\n"), end
 
 
@@ -178,10 +185,11 @@ def data_file(header: Path, name: str) -> Path:
             f"{header}: names the file {shown(name)}, which lies outside its folder; "
             "a header may only name files beside it"
         )
-    if not real.is_file():
-        raise DataError(
-            f"{header}: names the file {shown(name)}, and there is no such regular file"
-        )
+    try:
+        regular_size(file)
+    except DataError:
+        reason = f"names the file {shown(name)}, and there is no such regular file"
+        raise DataError(f"{header}: {reason}") from None
     return file
 
 
@@ -201,8 +209,7 @@ def to_nifti(axes: np.ndarray, origin: np.ndarray) -> np.ndarray:
     count = len(origin)
     affine[:count, :count] = axes
     affine[:count, 3] = origin
-    with np.errstate(all="ignore"):  # what overflows is infinite, and refused as such
-        return (LPS_TO_RAS @ affine).astype(np.float32).astype(float)
+    return (LPS_TO_RAS @ affine).astype(np.float32).astype(float)
 
 
 def without_trailing_ones(header: TextHeader, axes: list[int]) -> tuple[tuple[int, int, int], int]:
