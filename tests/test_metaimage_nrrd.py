@@ -187,6 +187,8 @@ def test_what_pynrrd_writes(
         sizes.insert(channels, 3)
         directions.insert(channels, np.full(3, np.nan))  # written as none
         kinds.insert(channels, kind or "none")
+    if encoding == "ASCII":  # pynrrd writes 17 digits, fewer than integers of 8 bytes can have
+        dtype = {"i8": "i4", "u8": "u4"}.get(dtype, dtype)
     voxels = random_voxels(seed, tuple(sizes), dtype)
     header: dict[str, Any] = {
         **{
@@ -449,19 +451,19 @@ def test_all_files_of_the_voxels_are_named(tmp_path: Path, header: str) -> None:
 
 @contextmanager
 def limited(seconds: int, mib: int) -> Iterator[None]:
-    """Fail what takes longer, or more memory."""
+    """Fail what takes longer on a free processor, or more memory, or never ends."""
 
     def too_long(*_: object) -> None:
-        raise TimeoutError(f"takes longer than {seconds} s")
+        raise TimeoutError("does not end")
 
     before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(seconds)
+    signal.alarm(10 * seconds)
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         yield
         assert tracemalloc.get_traced_memory()[1] < mib * MIB
-        assert time.perf_counter() - started < seconds
+        assert time.process_time() - started < seconds
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
@@ -490,26 +492,24 @@ def test_hostile_files_are_refused_in_one_line(tmp_path: Path, name: str) -> Non
     assert len(message) < 600 + len(str(path))
 
 
-@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
-def test_no_file_of_the_machine_becomes_voxels(tmp_path: Path, name: str, ending: str) -> None:
-    """Whatever the size: one voxel is read of any file that a header may name."""
+def test_no_file_of_the_machine_becomes_voxels(tmp_path: Path, ending: str) -> None:
+    """Not even one voxel, for which any file is large enough."""
     folder = hostile_folder(tmp_path / "above/scans")
     path = folder / f"scan{ending}"
-    one = {"DimSize": "1 1 1", "sizes": "1 1 1"}
-    value = FILES[name]
-    if ending == ".mhd":
-        path.write_bytes(metaimage({"DimSize": one["DimSize"]}, names=value, data=b""))
-    else:
-        path.write_bytes(nrrd({"sizes": one["sizes"], "data file": value}, b""))
     found = format_of(path)
     assert found is not None
-    with limited(seconds=10, mib=64):
-        if name == "short":
-            assert found.read(path)[0].size == 1
+    for name, value in FILES.items():
+        if ending == ".mhd":
+            path.write_bytes(metaimage({"DimSize": "1 1 1"}, names=value, data=b""))
         else:
-            with pytest.raises(DataError):
-                found.read(path)
+            path.write_bytes(nrrd({"sizes": "1 1 1", "data file": value}, b""))
+        with limited(seconds=10, mib=64):
+            if name == "short":
+                assert found.read(path)[0].size == 1
+            else:
+                with pytest.raises(DataError):
+                    found.read(path)
 
 
 @given(
