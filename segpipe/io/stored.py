@@ -13,7 +13,9 @@ from segpipe.errors import DataError
 from segpipe.io.unpack import (
     CHUNK,
     Compression,
+    allocated,
     check_size,
+    opened,
     read_blocks,
     read_exactly,
     regular_size,
@@ -66,7 +68,7 @@ def read_stored(stored: Stored) -> np.ndarray:
     else:
         present = sum(map(regular_size, stored.files))
         check_size(stored.files[0], present, stored.size, _bound(stored))
-        content = np.empty(stored.size, np.uint8)
+        content = allocated(stored.files[0], stored.size)
         for number, file in enumerate(stored.files):
             content[number * part : (number + 1) * part] = _read_part(file, stored, part)
     voxels = content.view(stored.dtype).reshape(stored.axes, order="F")
@@ -86,9 +88,10 @@ def _read_part(file: Path, stored: Stored, size: int) -> np.ndarray:
     skip = stored.skip
     encoding = stored.encoding
     if encoding == "text" or encoding == "hex":
+        offset += skip
         check_size(file, regular_size(file) - offset, size, _bound(stored))
         decode = _hex_blocks if encoding == "hex" else partial(_text_blocks, dtype=stored.dtype)
-        return read_blocks(file, offset + skip, size, decode)
+        return read_blocks(file, offset, size, decode)
     if skip == LAST and encoding == "none":
         return read_exactly(file, max(regular_size(file) - size, 0), size)
     if skip == LAST:
@@ -105,8 +108,7 @@ def _bytes_of_lines(file: Path, stored: Stored) -> int:
     """
     if not stored.lines:
         return 0
-    with file.open("rb") as content:
-        content.seek(stored.offset)
+    with opened(file, stored.offset) as content:
         lines = 0
         while lines < stored.lines:
             line = content.readline(CHUNK)

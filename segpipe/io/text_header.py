@@ -15,7 +15,7 @@ import numpy as np
 
 from segpipe import text
 from segpipe.errors import DataError
-from segpipe.io.unpack import regular_size
+from segpipe.io.unpack import opened, regular_size
 
 LARGEST_HEADER = 2**24  # bytes; headers with a dump of DICOM tags have some 100 KiB
 LONGEST_NAME = 4096
@@ -123,9 +123,8 @@ def read_lines(path: Path) -> Iterator[tuple[str, int]]:
     Raises:
         DataError: if it is no regular file, or goes on for too long.
     """
-    regular_size(path)
     end = 0
-    with path.open("rb") as file:
+    with opened(path) as file:
         for number in count(1):
             line = file.readline(LARGEST_HEADER + 1 - end)
             end += len(line)

@@ -11,6 +11,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -79,15 +80,12 @@ def read_blocks(
     Raises:
         DataError: if the file is damaged, holds fewer bytes or more, or they do not fit the memory.
     """
-    try:
-        content = np.empty(size, np.uint8)
-        with path.open("rb") as file:
-            file.seek(offset)
+    content = allocated(path, size)
+    with opened(path, offset) as file:
+        try:
             filled = _fill(content.data, skip, decode(file))
-    except MemoryError:
-        raise _too_large(path, size) from None
-    except STREAM_ERRORS as error:
-        raise _damaged(path, error) from None
+        except STREAM_ERRORS as error:
+            raise _damaged(path, error) from None
     if filled != size:
         raise DataError(
             f"{path}: holds {filled} bytes of voxels where its header declares {size}; "
@@ -103,20 +101,35 @@ def unpacked_size(path: Path, offset: int, compression: Compression, most: int) 
         DataError: if it is damaged or holds more.
     """
     size = 0
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
+    with opened(path, offset) as file:
+        try:
             for block in blocks(file, compression):
                 size += len(block)
                 if size > most:
-                    raise EOFError(f"it unpacks to more than the {most} bytes that are expected")
-    except STREAM_ERRORS as error:
-        raise _damaged(path, error) from None
+                    raise EOFError(f"they are more than the {most} bytes that are expected")
+        except STREAM_ERRORS as error:
+            raise _damaged(path, error) from None
     return size
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: its voxels are damaged ({first_line(error)}); get the file again")
+
+
+@contextmanager
+def opened(path: Path, offset: int = 0) -> Iterator[IO[bytes]]:
+    """Open a regular file to read bytes from an offset.
+
+    Raises:
+        DataError: if it is none, or the system does not let it be read.
+    """
+    regular_size(path)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def regular_size(path: Path) -> int:
@@ -155,6 +168,18 @@ def check_size(path: Path, packed: int, size: int, compression: Compression) -> 
         )
     if size > available_bytes():
         raise _too_large(path, size)
+
+
+def allocated(path: Path, size: int) -> np.ndarray:
+    """Return an array of `uint8` `(size,)` for the voxels of a file, not yet filled.
+
+    Raises:
+        DataError: if there is no memory for it.
+    """
+    try:
+        return np.empty(size, np.uint8)
+    except (MemoryError, ValueError):  # the latter beyond the machine's addresses
+        raise _too_large(path, size) from None
 
 
 def available_bytes() -> int:
