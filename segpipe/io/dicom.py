@@ -152,7 +152,7 @@ def _no_frames(header: Header) -> str:
     if header.trouble:
         return header.trouble
     if not header.is_image:
-        return f"is {header.kind_name or 'of no known class'}, not a scan"
+        return f"holds no scan ({header.kind_name or 'unknown class'})"
     return f"holds {header.count} frames without a position of each"
 
 
@@ -249,4 +249,5 @@ def _as_text(value: object) -> str:
 
 def _clean(text: str) -> str:
     """Return a text of a file without control characters, and not too long."""
-    return re.sub(r"\W*\n\W*|[^\x20-\x7e\xa0-\uffff]", " ", text)[:64].strip()
+    shown = map(lambda sign: sign if sign.isprintable() else " ", text[:64])
+    return " ".join("".join(shown).split())

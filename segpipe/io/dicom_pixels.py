@@ -103,7 +103,7 @@ def _check_decoder(path: Path, syntax: Any) -> None:
     Raises:
         DataError: with the package to install.
     """
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     try:
         available = get_decoder(syntax).is_available
@@ -126,7 +126,7 @@ def _unpack(data: Any, frames: Sequence[Frame]) -> list[np.ndarray]:
     Raises:
         DataError: if they cannot be unpacked, with the package that might.
     """
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     header = frames[0].header
     indices = [frame.index for frame in frames]
@@ -146,7 +146,7 @@ def _unpack(data: Any, frames: Sequence[Frame]) -> list[np.ndarray]:
 
 def _rescale(data: Any, frame: Frame, image: np.ndarray) -> np.ndarray:
     """Return stored numbers as values, in the smallest type that holds them."""
-    from pydicom.pixels import apply_color_lut, apply_modality_lut
+    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 
     if data.get("PhotometricInterpretation") == "PALETTE COLOR":
         return apply_color_lut(image, data)
@@ -170,7 +170,9 @@ def _smallest(image: np.ndarray) -> np.ndarray:
 
 def _smallest_type(low: Any, high: Any) -> np.dtype:
     """Return the smallest type of whole numbers from `low` to `high`."""
-    return np.result_type(np.min_scalar_type(int(low)), np.min_scalar_type(int(high)))
+    if low >= 0:
+        return np.min_scalar_type(int(high))
+    return np.min_scalar_type(min(int(low), -1 - int(high)))
 
 
 def _check_codestreams(path: Path, data: Any, count: int) -> None:
