@@ -17,7 +17,6 @@ from pydicom import uid
 from scipy.spatial.transform import Rotation
 from support.dicom import (
     CAPTURE,
-    CT,
     DX,
     ENHANCED_CT,
     ENHANCED_MR,

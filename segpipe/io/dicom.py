@@ -249,5 +249,5 @@ def _as_text(value: object) -> str:
 
 def _clean(text: str) -> str:
     """Return a text of a file without control characters, and not too long."""
-    shown = map(lambda sign: sign if sign.isprintable() else " ", text[:64])
+    shown = [sign if sign.isprintable() else " " for sign in text[:64]]
     return " ".join("".join(shown).split())
