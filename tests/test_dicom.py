@@ -23,6 +23,7 @@ from support.dicom import (
     MR,
     ORIGIN,
     PET,
+    SEG,
     SPACING,
     STEP,
     at,
@@ -414,7 +415,7 @@ def _claims_a_gigabyte(path: Path) -> None:
 def _deflated_bomb(path: Path) -> None:
     data = pydicom.dcmread(path)
     data.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
-    data.add_new(0x00211010, "UN", bytes(2**27))
+    data.add_new(0x00211010, "UN", bytes(2**26))
     save(path, data)
 
 
@@ -454,7 +455,70 @@ def test_a_cut_slice_costs_its_own_volume_only(tmp_path: Path) -> None:
     assert np.array_equal(dicom.read(second.path)[0][0], VOXELS)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+def segmentation(labels: np.ndarray, kind: str = "BINARY", skip: bool = True) -> pydicom.Dataset:
+    """A segmentation of `(x, y, z)` ids, with frames only where a segment is found."""
+    masks, frames = [], []
+    for number in range(1, labels.max() + 1) if kind == "BINARY" else [0]:
+        for z in range(labels.shape[2]):
+            mask = (labels[:, :, z] == number) if number else labels[:, :, z]
+            if mask.any() or not skip:
+                own = {"SegmentIdentificationSequence": [item(ReferencedSegmentNumber=number)]}
+                masks.append(mask.astype(np.uint8))
+                frames.append(at(z) | (own if number else {}))
+    data = enhanced(np.stack(masks, -1), SEG, frames, SegmentationType=kind)
+    if kind == "BINARY":
+        data.BitsAllocated = data.BitsStored = 1
+        data.HighBit = 0
+        bits = np.stack(masks).transpose(0, 2, 1).ravel()
+        data.PixelData = pydicom.pixels.pack_bits(bits)
+    data.SeriesInstanceUID = "1.2.99"
+    return data
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_a_segmentation_is_a_label_map(tmp_path: Path, kind: str) -> None:
+    labels = np.zeros(VOXELS.shape, int)
+    labels[1:4, 2:5, 1] = 1
+    labels[2:7, 1:3, 3] = 2
+    scan = save_series(tmp_path / "scan", VOXELS)
+    path = save(tmp_path / "scan/seg.dcm", segmentation(labels, kind))
+    read, affine = dicom.read(path)
+    assert np.array_equal(read[0], labels[:, :, 1:4])
+    shape, grid = dicom.read_grid(scan)  # the segmentation beside it is passed over
+    assert np.array_equal(dicom.read_segmentation(path, shape, grid), labels)
+    assert np.allclose(affine[:3, 3], (grid @ [0, 0, 1, 1])[:3], atol=1e-4)
+    assert "is a segmentation" in dicom.volumes_in(scan)[1][0]
+    shifted = grid.copy()
+    shifted[0, 3] += 0.3
+    with pytest.raises(DataError, match="its voxels are not those of the scan"):
+        dicom.read_segmentation(path, shape, shifted)
+    with pytest.raises(DataError, match="has labels outside of the scan"):
+        dicom.read_segmentation(path, (3, 3, 3), grid)
+
+
+def test_segmentations_that_are_no_label_map_are_refused(tmp_path: Path) -> None:
+    labels = np.zeros(VOXELS.shape, int)
+    labels[1:4, 2:5, 1:3] = 1
+    labels[6, 5, 1] = 2
+    fractional = segmentation(labels)
+    fractional.SegmentationType = "FRACTIONAL"
+    with pytest.raises(DataError, match="of type FRACTIONAL; segpipe reads BINARY and LABELMAP"):
+        dicom.read(save(tmp_path / "fractional.dcm", fractional))
+    overlapping = segmentation(labels)
+    last = overlapping.PerFrameFunctionalGroupsSequence[2].SegmentIdentificationSequence[0]
+    first = overlapping.PerFrameFunctionalGroupsSequence[0]
+    overlapping.PerFrameFunctionalGroupsSequence[
+        2
+    ].PlanePositionSequence = first.PlanePositionSequence
+    overlapping.PerFrameFunctionalGroupsSequence[
+        1
+    ].PlanePositionSequence = first.PlanePositionSequence
+    overlapping.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence = [last]
+    with pytest.raises(DataError, match="segment 2 shares 9 voxels of frame 2"):
+        dicom.read(save(tmp_path / "overlapping.dcm", overlapping))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(
     angles=st.tuples(*[st.floats(-180, 180)] * 3), spacing=st.tuples(*[st.floats(0.2, 5)] * 3),
     origin=st.tuples(*[st.floats(-500, 500)] * 3), shape=st.tuples(*[st.integers(1, 5)] * 3),

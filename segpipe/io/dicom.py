@@ -14,9 +14,10 @@ from segpipe.errors import DataError
 from segpipe.io.dicom_file import is_dicom
 from segpipe.io.dicom_frames import Header, open_header
 from segpipe.io.dicom_pixels import read_values
+from segpipe.io.dicom_segments import LabelStack, is_segmentation, on_grid
 from segpipe.io.dicom_split import split
 from segpipe.io.dicom_stacks import Stack
-from segpipe.io.dicom_tags import CAPTURES, SEGMENTATIONS
+from segpipe.io.dicom_tags import CAPTURES
 from segpipe.io.nifti import check_header
 from segpipe.text import count
 
@@ -82,7 +83,28 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     check_header(path, stack.shape, affine)
     for warning in stack.warnings():
         _logger.warning("%s: %s", path, warning)
+    if isinstance(stack, LabelStack):
+        return stack.labels()[None], affine
     return read_values(stack.frames), affine
+
+
+def read_segmentation(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Read a DICOM segmentation as label ids `(x, y, z)` on the grid of its scan.
+
+    A segmentation holds only slices where it found something.
+
+    Args:
+        path: of the segmentation, or of a folder with it alone.
+        shape: of the scan, (x, y, z).
+        affine: of the scan, to mm in RAS+.
+
+    Raises:
+        DataError: if it is none, or does not lie on the voxels of the scan.
+    """
+    stack = _find(path)
+    if not isinstance(stack, LabelStack):
+        raise DataError(f"{path}: is no DICOM segmentation")
+    return on_grid(stack, shape, affine)
 
 
 def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
@@ -136,7 +158,7 @@ def _volumes(folder: Path) -> tuple[list[Stack], list[str]]:
     for header in headers:
         if not header.frames:
             passed_over.append(f"{header.path}: {_no_frames(header)}")
-    stacks = split(headers)
+    stacks = _stacks(headers)
     stacks.sort(key=lambda stack: (stack.first.header.number, stack.files[0].name))
     scans = [stack for stack in stacks if not _lesser(stack)]
     if not scans:
@@ -145,6 +167,15 @@ def _volumes(folder: Path) -> tuple[list[Stack], list[str]]:
         if _lesser(stack):
             passed_over.append(f"{stack.files[0]}: {_lesser(stack)} ({_describe(stack)})")
     return scans, passed_over
+
+
+def _stacks(headers: Sequence[Header]) -> list[Stack]:
+    """Return the volumes of some files, of which each segmentation is one."""
+    stacks = split(header for header in headers if not is_segmentation(header))
+    for header in headers:
+        if is_segmentation(header) and header.frames:
+            stacks.append(LabelStack(header.frames))
+    return stacks
 
 
 def _no_frames(header: Header) -> str:
@@ -163,7 +194,7 @@ def _lesser(stack: Stack) -> str:
         return "is a localiser"
     if header.kind.startswith(CAPTURES) and len(stack.frames) == 1:
         return "is a secondary capture"
-    if header.kind in SEGMENTATIONS:
+    if is_segmentation(header):
         return "is a segmentation"
     return ""
 
@@ -199,7 +230,7 @@ def _find_of_file(path: Path) -> Stack:
     headers, _ = _headers(path.parent)
     series = [other for other in headers if other.series == header.series]
     found = []
-    for stack in split(series):
+    for stack in _stacks(series):
         if path.name in {file.name for file in (*stack.files, *stack.copies)}:
             found.append(stack)
     if len(found) > 1:
@@ -214,7 +245,7 @@ def _find_of_file(path: Path) -> Stack:
 def _describe(stack: Stack) -> str:
     """Return a line on a volume for people."""
     header = stack.first.header
-    parts = [_clean(header.description) or header.kind_name, count(len(stack.frames), "slice")]
+    parts = [_clean(header.description) or header.kind_name, count(stack.shape[2], "slice")]
     for name, value in stack.traits:
         parts.append(f"{name} {_clean(_as_text(value))}")
     return ", ".join(parts)

@@ -126,13 +126,17 @@ def _unpack(data: Any, frames: Sequence[Frame]) -> list[np.ndarray]:
     Raises:
         DataError: if they cannot be unpacked, with the package that might.
     """
-    from pydicom.pixels.utils import iter_pixels
+    from pydicom.pixels.utils import iter_pixels, pixel_array
 
     header = frames[0].header
     indices = [frame.index for frame in frames]
     if indices == list(range(header.count)):
         indices = None
     try:
+        if data.BitsAllocated == 1:
+            # frames of bits begin inside a byte, where pydicom's iterator loses the last ones
+            whole = pixel_array(data).reshape(header.count, *header.size[::-1])
+            return [whole[frame.index] for frame in frames]
         images = list(iter_pixels(data, indices=indices))
     except RuntimeError as error:
         lines = str(error).strip().splitlines()

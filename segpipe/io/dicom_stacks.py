@@ -34,7 +34,7 @@ class Stack:
 
     @property
     def first(self) -> Frame:
-        """The lowest frame."""
+        """The first frame: the lowest one, where the frames are slices."""
         return self.frames[0]
 
     @property
@@ -60,8 +60,8 @@ class Stack:
         affine = np.eye(4)
         affine[:3, 0] = self.first.rows[0] * column_mm
         affine[:3, 1] = self.first.rows[1] * row_mm
-        affine[:3, 2] = _slice_step(self.frames)
-        affine[:3, 3] = self.first.position
+        affine[:3, 2] = self._step()
+        affine[:3, 3] = self._lowest().position
         return _as_nifti(affine)
 
     def warnings(self) -> list[str]:
@@ -75,7 +75,7 @@ class Stack:
         if self.first.spacing is None:
             found.append("has no pixel spacing; 1 mm is taken")
         if self.first.placed and len(self.frames) > 1:
-            step = _slice_step(self.frames)
+            step = self._step()
             off_mm = float(_off_grid(self.frames, step).max())
             if off_mm > UNEVEN * float(np.linalg.norm(step)):
                 found.append(
@@ -85,6 +85,14 @@ class Stack:
         elif self.first.placed and self.first.thickness is None:
             found.append("has one slice and no thickness; 1 mm is taken")
         return found
+
+    def _lowest(self) -> Frame:
+        """Return the frame of the first slice."""
+        return self.first
+
+    def _step(self) -> np.ndarray:
+        """Return the vector from one slice to the next, mm."""
+        return _slice_step(self.frames)
 
     def _check(self) -> None:
         """Check that every frame can be used, and that they form one stack of slices."""
