@@ -49,13 +49,18 @@ ENDINGS = tuple(ending for format_ in FORMATS for ending in format_.endings)
 
 
 def format_of(path: Path) -> Format | None:
-    """Return the format of a file by its ending; a folder is taken for DICOM; None if unknown."""
+    """Return the format of a file by its ending; a folder is taken for DICOM.
+
+    A file without a known ending is DICOM if it begins as one; else its format is unknown: None.
+    """
     if path.is_dir():
         return DICOM
     ending = ending_of(path)
     for format_ in FORMATS:
         if ending in format_.endings:
             return format_
+    if not ending and dicom.is_dicom(path):
+        return DICOM  # its files often have no ending, or a number as one
     return None
 
 
