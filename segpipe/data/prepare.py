@@ -48,9 +48,9 @@ class PreparedScan:
 
 
 def model_space(plan: Plan) -> ModelSpace:
-    """Return the model space of the plan's spacing."""
+    """Return the model space of the plan's spacing and planes."""
     x, y, z = plan.spacing_mm
-    return ModelSpace((x, y, z))
+    return ModelSpace((x, y, z), plan.planes)
 
 
 def prepare_scan(

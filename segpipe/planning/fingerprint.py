@@ -44,6 +44,8 @@ class Fingerprint:
         foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
             labelled voxels.
         labels: id on disk -> size of the label; without the background.
+        directions: `(cases, 3, 3)`, unit vectors in RAS+, one a column, of the scan's axes that are
+            nearest to left-right, back-front and foot-head; None: exactly those.
     """
 
     spacings_mm: np.ndarray
@@ -52,6 +54,7 @@ class Fingerprint:
     zero_fraction: list[float]
     foreground: list[tuple[float, float, float, float]]
     labels: dict[int, LabelSize]
+    directions: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -106,11 +109,13 @@ def fingerprint(train: Sequence[InspectedCase]) -> Fingerprint:
     spacings = []
     shapes = []
     boxes = []
+    directions = []
     for case in train:
         if case.grid is not None:
             spacings.append(case.grid.ras_spacing_mm)
             shapes.append(case.grid.ras_shape)
-            boxes.append(case.box[list(case.grid.axes[0])])
+            boxes.append(case.grid.ras.along(case.box.tolist()))
+            directions.append(case.grid.ras_directions)
     zero_fraction = np.median([case.zero_fraction for case in train], axis=0)
     return Fingerprint(
         spacings_mm=np.array(spacings),
@@ -119,6 +124,7 @@ def fingerprint(train: Sequence[InspectedCase]) -> Fingerprint:
         zero_fraction=zero_fraction.tolist(),
         foreground=list(map(_statistics, _foreground(train))),
         labels=_label_sizes(train),
+        directions=np.array(directions),
     )
 
 
