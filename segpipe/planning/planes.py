@@ -118,6 +118,9 @@ def _common_frame(fingerprint: Fingerprint) -> Frame | None:
     Oblique scans of one kind, as the short axis of hearts, lie around a plane that is far from any
     of RAS+. The axis of RAS+ that is nearest to their slices' then differs between patients.
     """
+    in_ras = _own_axes(fingerprint, None)
+    if not in_ras:
+        return None
     directions = _directions(fingerprint)
     step = -(-len(directions) // MOST_FRAMES)
     candidates = directions[::step].transpose(0, 2, 1)
@@ -125,8 +128,8 @@ def _common_frame(fingerprint: Fingerprint) -> Frame | None:
     best = int(agreement.argmax())
     frame = _as_frame(candidates[best])
     gain = float(agreement[best]) - _agreement(np.eye(3), directions)
-    fewer = len(_own_axes(fingerprint, frame)) < len(_own_axes(fingerprint, None))
-    return frame if fewer or gain > CLEARLY_BETTER else None
+    has_fewer = len(_own_axes(fingerprint, frame)) < len(in_ras)
+    return frame if has_fewer or gain > CLEARLY_BETTER else None
 
 
 def _agreement(
