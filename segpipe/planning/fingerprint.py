@@ -12,6 +12,7 @@ from segpipe.data.inspected_case import InspectedCase
 from segpipe.errors import DataError
 
 BINS = 60  # of a histogram
+LARGEST = 1e18  # intensity whose square float32 can hold
 DECIMALS = 4  # of an affine, in mm, that name the geometry of a case
 
 
@@ -226,4 +227,6 @@ def _label_sizes(cases: Sequence[InspectedCase]) -> dict[int, LabelSize]:
 def _statistics(voxels: Float[np.ndarray, " voxels"]) -> tuple[float, float, float, float]:
     """Return the 0.5 and 99.5 percentiles, mean and standard deviation."""
     low, high = np.percentile(voxels, [0.5, 99.5])
+    if np.abs(voxels).max(initial=0) > LARGEST:  # whose square overflows: a wrong voxel or two
+        voxels = voxels.clip(low, high).astype(np.float64)
     return float(low), float(high), float(voxels.mean()), float(voxels.std())
