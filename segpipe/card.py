@@ -40,8 +40,9 @@ def _network_rows(trained: "Trained") -> Iterator[tuple[str, Iterable[str]]]:
     plan = trained.plan
     model = trained.config["model"]
     weights = sum(weight.numel() for weight in trained.network.parameters())
-    volumes = plan.slice_axis is None
-    seen = "volumes" if volumes else f"slices across axis {plan.slice_axis}"
+    seen = "volumes" if plan.slice_axis is None else f"slices across axis {plan.slice_axis}"
+    if plan.slices == "scan":
+        seen = "slices as each scan was acquired"
     yield "network", [f"{model['network']}, {model['dims']}D, {weights:,} parameters, on {seen}"]
     channels = zip(plan.channels, plan.normalise, strict=True)
     yield "channels", [f"{name} ({method})" for name, method in channels]

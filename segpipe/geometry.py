@@ -3,8 +3,8 @@
 Space is always three-dimensional: a 2D image is a volume of one slice. A volume has the shape
 `(c, x, y, z)` and an affine that maps voxel indices to millimetres in RAS+ (x to the right, y to
 the front, z to the head): a MONAI `MetaTensor`, or a `Volume` where MONAI would take longer to
-import than the work takes. Model space has the axes of RAS+ and a spacing of its own. Its grid
-covers the same field of view, edge to edge.
+import than the work takes. Model space has the axes of RAS+, or of a scan's slices (`Planes`), and
+a spacing of its own. Its grid covers the same field of view, edge to edge.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,10 +15,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, Num
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from torch import Tensor
 
 from segpipe.errors import DataError
+from segpipe.orientation import AS_IN_RAS, Orientation, Planes
 from segpipe.resampling import NativeLabels, ProbabilityObserver, resize
 
 
@@ -100,75 +100,77 @@ class Grid:
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
 
     @property
-    def axes(self) -> tuple[tuple[int, int, int], tuple[int, ...]]:
-        """Return the scan's axis for each axis of RAS+, and which of these axes it runs against."""
-        change = ornt_transform(io_orientation(self.affine), axcodes2ornt("RAS"))
-        order = np.argsort(change[:, 0])
-        x, y, z = map(int, order)
-        return (x, y, z), tuple(map(int, np.flatnonzero(change[order, 1] < 0)))
+    def ras(self) -> Orientation:
+        """Return the scan's axes that are nearest to those of RAS+."""
+        return Orientation.nearest(self.affine)
 
     @property
     def ras_shape(self) -> tuple[int, int, int]:
         """Return the voxels along left-right, back-front and foot-head."""
-        x, y, z = self.axes[0]
-        return self.shape[x], self.shape[y], self.shape[z]
+        return self.ras.along(self.shape)
 
     @property
     def ras_spacing_mm(self) -> tuple[float, float, float]:
         """Return the voxel size in mm along left-right, back-front and foot-head."""
-        x, y, z = self.spacing_mm[list(self.axes[0])].tolist()
-        return x, y, z
+        return self.ras.along(self.spacing_mm.tolist())
+
+    @property
+    def ras_directions(self) -> Float[np.ndarray, "3 3"]:
+        """Return unit vectors in RAS+, one a column, of the scan's axes in the same order."""
+        turned = self.ras
+        directions = (self.affine[:3, :3] / self.spacing_mm)[:, list(turned.order)]
+        directions[:, list(turned.backwards)] *= -1
+        return directions
 
     def to_ras(self, volume: Tensor) -> Tensor:
         """Return a volume `(c, *shape)` in RAS+ order `(c, x, y, z)`, without interpolation."""
-        order, backwards = self.axes
-        return volume.permute(_after_channel(order)).flip(_after_channel(backwards)[1:])
+        return self.ras.turn(volume)
 
     def from_ras(self, volume: Tensor) -> Tensor:
         """Return a volume `(c, x, y, z)` in the scan's own order `(c, *shape)`."""
-        order, backwards = self.axes
-        inverse = np.argsort(order).tolist()
-        return volume.flip(_after_channel(backwards)[1:]).permute(_after_channel(inverse))
+        return self.ras.turn_back(volume)
 
     def ras_view(self, array: np.ndarray) -> np.ndarray:
         """Return a writable view of an array `(c, *shape)` in RAS+ order."""
-        order, backwards = self.axes
-        return np.flip(array.transpose(_after_channel(order)), _after_channel(backwards)[1:])
-
-
-def _after_channel(axes: Iterable[int]) -> tuple[int, ...]:
-    """Return 0, the axis of the channels, and then these spatial axes as they follow it."""
-    return 0, *(axis + 1 for axis in axes)
+        return self.ras.view(array)
 
 
 @dataclass(frozen=True)
 class ModelSpace:
-    """What the network sees: RAS+ axes and this spacing.
+    """What the network sees: axes of RAS+, or as `planes` has them, and this spacing.
 
     Attributes:
-        spacing_mm: voxel size along left-right, back-front and foot-head; None: as the scan's.
+        spacing_mm: voxel size along the axes of model space; None: as the scan's.
+        planes: the axes, where they are not those of RAS+ for every scan.
     """
 
     spacing_mm: tuple[float | None, float | None, float | None]
+    planes: Planes = AS_IN_RAS
+
+    def orientation(self, grid: Grid) -> Orientation:
+        """Return the scan's axis for each axis of model space."""
+        return self.planes.orient(grid.shape, grid.affine)
 
     def shape(self, grid: Grid) -> tuple[int, int, int]:
         """Return the voxels of a scan's field of view in model space."""
-        sizes = list(grid.ras_shape)
+        orientation = self.orientation(grid)
+        sizes = list(orientation.along(grid.shape))
+        spacing_mm = orientation.along(grid.spacing_mm.tolist())
         for axis, target in enumerate(self.spacing_mm):
             if target is not None:
-                sizes[axis] = max(1, round(sizes[axis] * grid.ras_spacing_mm[axis] / target))
+                sizes[axis] = max(1, round(sizes[axis] * spacing_mm[axis] / target))
         return sizes[0], sizes[1], sizes[2]
 
     def to_model(self, volume: Located) -> Float[Tensor, "c x y z"]:
         """Return an image on the grid of model space, linearly interpolated, float32."""
         grid = Grid.of(volume)
-        native = grid.to_ras(volume.as_tensor()).float()
+        native = self.orientation(grid).turn(volume.as_tensor()).float()
         return resize(native, self.shape(grid), "trilinear").contiguous()
 
     def labels_to_model(self, labels: Located) -> Integer[Tensor, "1 x y z"]:
         """Return a label map on the grid of model space, uint8, by the nearest scanned voxel."""
         grid = Grid.of(labels)
-        native = grid.to_ras(labels.as_tensor())
+        native = self.orientation(grid).turn(labels.as_tensor())
         return resize(native, self.shape(grid), "nearest-exact").to(torch.uint8).contiguous()
 
     def to_native(
@@ -186,16 +188,19 @@ class ModelSpace:
         Args:
             slabs: probabilities in model space; they follow one another along `axis`, and together
                 make the volume.
-            axis: of RAS+.
+            axis: of model space.
             grid: of the scan.
             ids: of overlapping regions, the label that each paints over those before it; None where
                 labels exclude one another.
-            observer: sees the probabilities on the scan's grid, in RAS+ order, as they pass.
+            observer: sees the probabilities on the scan's grid as they pass, along the axes of
+                model space.
         """
-        native = NativeLabels(grid.ras_shape, self.shape(grid), axis, ids, observer)
+        orientation = self.orientation(grid)
+        shape = orientation.along(grid.shape)
+        native = NativeLabels(shape, self.shape(grid), axis, ids, observer)
         for slab in slabs:
             native.add(slab)
-        return grid.from_ras(native.labels[None])
+        return orientation.turn_back(native.labels[None])
 
 
 def check_same_grid(path: Path, grid: Grid, other_path: Path, other: Grid) -> None:

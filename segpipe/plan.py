@@ -1,10 +1,13 @@
 """How cases become what the network sees; a plan is made once and stored in every checkpoint."""
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+import numpy as np
+from pydantic import BaseModel, ConfigDict, field_validator
 
+from segpipe.config.section import Was
 from segpipe.config.train import Normalise
+from segpipe.orientation import Axis, Frame, Planes, Slices
 
 ANISOTROPIC = 3.0  # a volume whose spacings differ by a larger factor is treated in-plane first
 # voxels that a training step, or a batch of windows, holds; by device and number of network axes
@@ -17,7 +20,7 @@ BATCH_VOXELS = {
 
 
 def network_axes(slice_axis: int | None) -> list[int]:
-    """Return the axes of RAS+ that a network sees: all but the one across which slices are cut."""
+    """Return the axes that a network sees: all but the one across which slices are cut."""
     return [axis for axis in range(3) if axis != slice_axis]
 
 
@@ -27,12 +30,15 @@ class Plan(BaseModel):
     Attributes:
         channels: names of the image channels.
         labels: name -> id on disk; the index of a label is its position in this order.
-        spacing_mm: voxel size of model space along the axes of RAS+; None keeps the scan's own.
+        spacing_mm: voxel size of model space along its axes, which are those of RAS+ unless
+            `slices` or `frame` says otherwise; None keeps the scan's own.
         regions: name -> label indices, outermost first; None where labels exclude one another.
         ignore: id on disk of voxels that nobody has annotated; None where there are none.
-        patch: size in voxels along the axes of RAS+, 1 along `slice_axis`.
+        patch: size in voxels along the axes of model space, 1 along `slice_axis`.
         batch: patches per step.
-        slice_axis: axis of RAS+ that a 2D network does not see; None for a 3D network.
+        slice_axis: axis of model space that a 2D network does not see; None for a 3D network.
+        slices: which axis of a scan becomes the slice axis, as `Planes` has it.
+        frame: directions in RAS+ to which a scan's axes are matched; None: RAS+ itself.
         strides: per downsampling, finest first, one entry for each axis that the network sees.
         kernels: per level, finest first, likewise.
         normalise: per channel how its intensities are brought to a common scale.
@@ -50,12 +56,28 @@ class Plan(BaseModel):
     ignore: int | None
     patch: list[int]
     batch: int
-    slice_axis: Literal[0, 1, 2] | None
+    slice_axis: Axis | None
+    slices: Annotated[Slices, Was("plan")]
+    frame: Annotated[Frame | None, Was(None)]
     strides: list[list[int]]
     kernels: list[list[int]]
     normalise: list[Normalise]
     foreground: list[tuple[float, float, float, float]]
     reasons: list[str]
+
+    @field_validator("frame")
+    @classmethod
+    def _is_perpendicular(cls, frame: Frame | None) -> Frame | None:
+        if frame is not None and not np.allclose(
+            np.array(frame) @ np.transpose(frame), np.eye(3), atol=1e-3
+        ):
+            raise ValueError("its three directions are not perpendicular, of length 1")
+        return frame
+
+    @property
+    def planes(self) -> Planes:
+        """The axes of model space, scan by scan."""
+        return Planes(self.slice_axis, self.slices, self.frame)
 
     @property
     def outputs(self) -> int:
@@ -76,7 +98,7 @@ class Plan(BaseModel):
 
     @property
     def network_axes(self) -> list[int]:
-        """Axes of RAS+ that the network sees."""
+        """Axes of model space that the network sees."""
         return network_axes(self.slice_axis)
 
     @property

@@ -9,7 +9,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 BLOCK_VOXELS = 2**24  # of the scan's grid that are decided at once: 64 MiB for each array
-# Receives a range of rows of the scan's field of view (along an axis of RAS+) and their
+# Receives a range of rows of the scan's field of view (along an axis of model space) and their
 # probabilities, one class after the other; hands the classes on.
 ProbabilityObserver = Callable[[slice, Iterable[Tensor]], Iterable[Tensor]]
 
@@ -32,15 +32,15 @@ class NativeLabels:
     There is never an array of all classes on the scan's grid, nor on model space's.
 
     Args:
-        shape: of the scan's grid, in RAS+ order.
+        shape: of the scan's grid, along the axes of model space.
         model_shape: of model space.
-        axis: of RAS+ along which the slabs follow one another.
+        axis: of model space along which the slabs follow one another.
         ids: of overlapping regions, the label that each paints over those before it; None where
             labels exclude one another.
         observer: sees the probabilities on the scan's grid.
 
     Attributes:
-        labels: shape `(x, y, z)` in RAS+ order, uint8; complete after the last slab.
+        labels: shape `(x, y, z)` along the same axes, uint8; complete after the last slab.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 """Case -> network-ready volume, and the fingerprint of what was read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,17 @@ from hypothesis import strategies as st
 from support.plans import LABELS, case, plan
 
 from segpipe.data.doctor import inspect_cases
-from segpipe.data.prepare import mask_dtype, normalise, prepare_scan, to_index, to_label
+from segpipe.data.prepare import (
+    mask_dtype,
+    normalise,
+    prepare_scan,
+    prepare_volume,
+    to_index,
+    to_label,
+)
 from segpipe.data.prepared_case import prepare_case
 from segpipe.errors import DataError
+from segpipe.geometry import Volume
 from segpipe.planning.fingerprint import fingerprint, label_ids
 
 
@@ -101,3 +110,23 @@ def test_the_fingerprint_is_of_the_training_cases_alone(tmp_path: Path) -> None:
     assert label_ids(seen, LABELS) == LABELS
     with pytest.raises(DataError, match="no voxel of any of the 1 label maps is labelled"):
         label_ids(inspect_cases([case(tmp_path, 9, ids=(0,))], [], None, None, lambda: None), None)
+
+
+def test_intensities_that_overflow_are_refused() -> None:
+    """Each would be NaN, and the mask empty."""
+    voxels = torch.ones(1, 6, 5, 4, dtype=torch.float64)
+    voxels[0, 1, 2, 3] = 1e39
+    says = r"the scan: its intensities, up to 1e\+39, overflow when they are normalised \(zscore\)"
+    with pytest.raises(DataError, match=says):
+        prepare_volume(Volume(voxels, np.eye(4)), plan())
+
+
+def test_one_voxel_that_is_wrong_does_not_decide_the_statistics(tmp_path: Path) -> None:
+    good = case(tmp_path)
+    (clean,) = inspect_cases([good], [], None, None, lambda: None)
+    wrong = replace(clean, foreground=clean.foreground.copy())
+    wrong.foreground[0, 7] = 3e38
+    for found, expected in zip(
+        fingerprint([wrong]).foreground[0], fingerprint([clean]).foreground[0], strict=True
+    ):
+        assert found == pytest.approx(expected, abs=0.1)

@@ -3,6 +3,7 @@
 Training and prediction share these functions.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,9 @@ class PreparedScan:
 
 
 def model_space(plan: Plan) -> ModelSpace:
-    """Return the model space of the plan's spacing."""
+    """Return the model space of the plan's spacing and planes."""
     x, y, z = plan.spacing_mm
-    return ModelSpace((x, y, z))
+    return ModelSpace((x, y, z), plan.planes)
 
 
 def prepare_scan(
@@ -78,7 +79,7 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
         name: of the volume, for messages.
 
     Raises:
-        DataError: if it has other channels than the plan.
+        DataError: if it has other channels than the plan, or intensities too large for float32.
     """
     if volume.shape[0] != len(plan.channels):
         raise DataError(
@@ -89,7 +90,14 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
     body = None
     if set(plan.normalise) == {"ct"}:
         body = (image > AIR_HU).any(0)
-    return PreparedScan(normalise(image, plan), volume, body)
+    prepared = normalise(image, plan)
+    if not math.isfinite(float(prepared.sum(dtype=torch.float64))):
+        largest = float(np.abs(volume.numpy()).max())
+        raise DataError(
+            f"{name}: its intensities, up to {largest:.3g}, overflow when they are normalised "
+            f"({', '.join(plan.normalise)}): scale them down, or correct the voxels that are wrong"
+        )
+    return PreparedScan(prepared, volume, body)
 
 
 def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x y z"]:

@@ -119,6 +119,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
     """Return the cache's entry for a case, named after all that the prepared arrays depend on."""
     assert case.label is not None
     foreground = plan.foreground if "ct" in plan.normalise else None
+    planes = () if plan.slices == "plan" else (plan.slice_axis, plan.slices, plan.frame)
     return cache.entry_path(
         folder,
         case.files,
@@ -128,6 +129,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
         foreground,
         list(plan.labels.values()),
         plan.ignore,
+        *planes,
     )
 
 

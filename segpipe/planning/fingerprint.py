@@ -12,6 +12,7 @@ from segpipe.data.inspected_case import InspectedCase
 from segpipe.errors import DataError
 
 BINS = 60  # of a histogram
+LARGEST = 1e18  # intensity whose square float32 can hold
 DECIMALS = 4  # of an affine, in mm, that name the geometry of a case
 
 
@@ -44,6 +45,8 @@ class Fingerprint:
         foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
             labelled voxels.
         labels: id on disk -> size of the label; without the background.
+        directions: `(cases, 3, 3)`, unit vectors in RAS+, one a column, of the scan's axes that are
+            nearest to left-right, back-front and foot-head; None: exactly those.
     """
 
     spacings_mm: np.ndarray
@@ -52,6 +55,7 @@ class Fingerprint:
     zero_fraction: list[float]
     foreground: list[tuple[float, float, float, float]]
     labels: dict[int, LabelSize]
+    directions: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,13 @@ def fingerprint(train: Sequence[InspectedCase]) -> Fingerprint:
     spacings = []
     shapes = []
     boxes = []
+    directions = []
     for case in train:
         if case.grid is not None:
             spacings.append(case.grid.ras_spacing_mm)
             shapes.append(case.grid.ras_shape)
-            boxes.append(case.box[list(case.grid.axes[0])])
+            boxes.append(case.grid.ras.along(case.box.tolist()))
+            directions.append(case.grid.ras_directions)
     zero_fraction = np.median([case.zero_fraction for case in train], axis=0)
     return Fingerprint(
         spacings_mm=np.array(spacings),
@@ -119,6 +125,7 @@ def fingerprint(train: Sequence[InspectedCase]) -> Fingerprint:
         zero_fraction=zero_fraction.tolist(),
         foreground=list(map(_statistics, _foreground(train))),
         labels=_label_sizes(train),
+        directions=np.array(directions),
     )
 
 
@@ -223,4 +230,6 @@ def _label_sizes(cases: Sequence[InspectedCase]) -> dict[int, LabelSize]:
 def _statistics(voxels: Float[np.ndarray, " voxels"]) -> tuple[float, float, float, float]:
     """Return the 0.5 and 99.5 percentiles, mean and standard deviation."""
     low, high = np.percentile(voxels, [0.5, 99.5])
+    if np.abs(voxels).max(initial=0) > LARGEST:  # whose square overflows: a wrong voxel or two
+        voxels = voxels.clip(low, high).astype(np.float64)
     return float(low), float(high), float(voxels.mean()), float(voxels.std())

@@ -1,20 +1,16 @@
-"""Spacing of model space, and the axis along which 2D networks see slices."""
-
-from typing import Literal
+"""Spacing of model space."""
 
 import numpy as np
 from jaxtyping import Float
 
 from segpipe.config.train import Train
-from segpipe.errors import ConfigError
+from segpipe.orientation import Axis
 from segpipe.plan import ANISOTROPIC
 from segpipe.planning.decision import GIVEN, Decision, by_times
 from segpipe.planning.fingerprint import Fingerprint
 
-Axis = Literal[0, 1, 2]
 Spacing = list[float | None]
 AXES: tuple[Axis, Axis, Axis] = (0, 1, 2)
-AXIAL: Axis = 2
 
 
 def derive_spacing(fingerprint: Fingerprint) -> tuple[Float[np.ndarray, "3"], str]:
@@ -36,41 +32,8 @@ def derive_spacing(fingerprint: Fingerprint) -> tuple[Float[np.ndarray, "3"], st
     return spacing, why
 
 
-def decide_slice_axis(
-    options: Train, spacing: Float[np.ndarray, "3"], fingerprint: Fingerprint
-) -> Decision[Axis | None]:
-    """Return the axis across which volumes are cut into slices; None for 3D networks.
-
-    Args:
-        options: the run's options.
-        spacing: the spacing that suits the cases, in mm.
-        fingerprint: of the training cases.
-
-    Raises:
-        ConfigError: if an axis is given for a 3D network.
-    """
-    given = options.data.slice_axis
-    if options.model.dims == 3:
-        if given is not None:
-            raise ConfigError(
-                "data.slice_axis is for 2D networks, but model.dims is 3: take it away or use "
-                "model=unet2d"
-            )
-        return Decision(None, "", "")
-    if given is not None:
-        return Decision(given, f"slices across axis {given}", GIVEN)
-    is_flat = (fingerprint.shapes == 1).all(axis=0)
-    if is_flat.any():
-        axis = AXES[int(np.flatnonzero(is_flat)[-1])]
-        return Decision(axis, f"slices across axis {axis}", "the cases are 2D")
-    last_first = np.round(spacing, 3)[::-1]  # of equal spacings the last axis wins: axial slices
-    axis = AXES[AXIAL - int(np.argmax(last_first))]
-    why = f"the largest spacing, {spacing[axis]:.3g} mm"
-    return Decision(axis, f"slices across axis {axis}", why)
-
-
 def decide_spacing(
-    options: Train, derived: Float[np.ndarray, "3"], why: str, slice_axis: Axis | None
+    options: Train, derived: Float[np.ndarray, "3"], why: str, slice_axis: int | None
 ) -> Decision[Spacing]:
     """Return the spacing of model space in mm; None along an axis keeps each scan's own.
 

@@ -12,17 +12,13 @@ import numpy as np
 
 from segpipe.config.train import Normalise, Train
 from segpipe.errors import ConfigError
+from segpipe.orientation import Planes
 from segpipe.plan import BATCH_VOXELS, Plan, network_axes
 from segpipe.planning.decision import GIVEN, Decision, by_times
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.levels import Levels, decide_levels
-from segpipe.planning.resolution import (
-    Axis,
-    Spacing,
-    decide_slice_axis,
-    decide_spacing,
-    derive_spacing,
-)
+from segpipe.planning.planes import along_planes, decide_planes
+from segpipe.planning.resolution import Spacing, decide_spacing, derive_spacing
 from segpipe.regions import index_regions
 
 # voxels of a patch, by device and number of network axes
@@ -39,7 +35,7 @@ class Decisions:
     """The decisions behind a plan, in the order in which logs and pages show them."""
 
     spacing: Decision[Spacing]
-    slice_axis: Decision[Axis | None]
+    planes: Decision[Planes]
     patch: Decision[list[int]]
     batch: Decision[int]
     levels: Decision[Levels]
@@ -74,6 +70,7 @@ def make_plan(
         ConfigError: if the given entries do not go together.
     """
     decisions = _decide(options, fingerprint, channels, device, scale)
+    planes = decisions.planes.value
     return Plan(
         channels=channels,
         labels=labels,
@@ -82,7 +79,9 @@ def make_plan(
         spacing_mm=decisions.spacing.value,
         patch=decisions.patch.value,
         batch=decisions.batch.value,
-        slice_axis=decisions.slice_axis.value,
+        slice_axis=planes.slice_axis,
+        slices=planes.slices,
+        frame=planes.frame,
         strides=decisions.levels.value.strides,
         kernels=decisions.levels.value.kernels,
         normalise=decisions.normalise.value,
@@ -95,10 +94,12 @@ def _decide(
     options: Train, fingerprint: Fingerprint, channels: list[str], device: str, scale: float
 ) -> Decisions:
     """Return all decisions; arguments as of `make_plan`."""
+    planes = decide_planes(options, fingerprint)
+    slice_axis = planes.value.slice_axis
+    fingerprint = along_planes(fingerprint, planes.value)
     derived, why = derive_spacing(fingerprint)
-    slice_axis = decide_slice_axis(options, derived, fingerprint)
-    spacing = decide_spacing(options, derived, why, slice_axis.value)
-    axes = network_axes(slice_axis.value)
+    spacing = decide_spacing(options, derived, why, slice_axis)
+    axes = network_axes(slice_axis)
     median = _median_shape(fingerprint, spacing.value)
     size = options.plan.patch
     if size is None:
@@ -108,7 +109,7 @@ def _decide(
     patch = _decide_patch(options, size, levels.value.strides, axes, median, device)
     batch = _decide_batch(options, patch.value, device, scale)
     normalise = _decide_normalise(options, channels, fingerprint.zero_fraction)
-    return Decisions(spacing, slice_axis, patch, batch, levels, normalise)
+    return Decisions(spacing, planes, patch, batch, levels, normalise)
 
 
 def _median_shape(fingerprint: Fingerprint, spacing: Spacing) -> list[int]:

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from segpipe.geometry import Grid
+from segpipe.orientation import Orientation
 
 STEPS = 255  # of a probability between 0 and 1
 SMALLEST = 1e-12  # a probability below it adds nothing to the entropy
@@ -30,11 +31,12 @@ class Maps:
 
     Args:
         grid: of the scan.
-        axis: of RAS+ along which rows become known.
+        axis: of model space along which rows become known.
         classes: number of labels, the background included, or of overlapping regions.
         exclusive: whether a voxel has one label.
         save: names of what is kept, of `probabilities` and `entropy`.
         folder: where the files lie; None: where the system has its temporary files.
+        orientation: of model space on the scan's grid; None: RAS+.
 
     Attributes:
         probabilities: shape `(x, y, z, classes)` in the scan's order, uint8; None if not kept.
@@ -54,21 +56,23 @@ class Maps:
         exclusive: bool,
         save: Iterable[str],
         folder: Path | None = None,
+        orientation: Orientation | None = None,
     ) -> None:
+        orientation = orientation or grid.ras
         self.axis = axis
         self.exclusive = exclusive
         self.max_entropy = math.log(classes) if exclusive else classes * math.log(2)
         self.probabilities: np.ndarray | None = None
         self.entropy: np.ndarray | None = None
-        self._ras_probabilities: np.ndarray | None = None
-        self._ras_entropy: np.ndarray | None = None
+        self._model_probabilities: np.ndarray | None = None
+        self._model_entropy: np.ndarray | None = None
         names = set(save)
         if "probabilities" in names:
             self.probabilities = _mapped_zeros((*grid.shape, classes), folder)
-            self._ras_probabilities = grid.ras_view(np.moveaxis(self.probabilities, 3, 0))
+            self._model_probabilities = orientation.view(np.moveaxis(self.probabilities, 3, 0))
         if "entropy" in names:
             self.entropy = _mapped_zeros(grid.shape, folder)
-            self._ras_entropy = grid.ras_view(self.entropy[None])[0]
+            self._model_entropy = orientation.view(self.entropy[None])[0]
 
     def observe(
         self, rows: slice, classes: Iterable[Float[Tensor, "x y z"]]
@@ -77,14 +81,14 @@ class Maps:
         index = (slice(None),) * self.axis + (rows,)
         total: Tensor | None = None
         for number, probability in enumerate(classes):
-            if self._ras_probabilities is not None:
-                self._ras_probabilities[number][index] = _quantised(probability)
-            if self._ras_entropy is not None:
+            if self._model_probabilities is not None:
+                self._model_probabilities[number][index] = _quantised(probability)
+            if self._model_entropy is not None:
                 entropy = self._entropy_of(probability)
                 total = entropy if total is None else total.add_(entropy)
             yield probability
-        if self._ras_entropy is not None and total is not None:
-            self._ras_entropy[index] = _quantised(total / self.max_entropy)
+        if self._model_entropy is not None and total is not None:
+            self._model_entropy[index] = _quantised(total / self.max_entropy)
 
     def _entropy_of(self, probability: Tensor) -> Tensor:
         """Return what a class adds to the entropy, in nats."""

@@ -254,8 +254,10 @@ class Predictor:
             inference_plan.batch_size,
             exclusive,
         )
-        maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder)
-        labels = model_space(plan).to_native(
+        space = model_space(plan)
+        turned = space.orientation(scan.grid)
+        maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder, turned)
+        labels = space.to_native(
             timed_slabs(slabs, seconds), axis, scan.grid, _region_ids(plan), maps.observe
         )
         array = labels[0].cpu().numpy()

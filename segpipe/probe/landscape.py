@@ -33,7 +33,8 @@ log = logging.getLogger("segpipe")
 FEWEST = 5  # steps along each direction
 MOST = {1: 201, 2: 51}  # by the number of directions
 # what a plan says of its patches
-PATCH_FIELDS = {"channels", "spacing_mm", "patch", "slice_axis", "normalise", "ignore"}
+GEOMETRY = {"spacing_mm", "patch", "slice_axis", "slices", "frame"}
+PATCH_FIELDS = {"channels", "normalise", "ignore"} | GEOMETRY
 
 
 @dataclass(frozen=True)

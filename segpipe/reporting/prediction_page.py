@@ -9,6 +9,7 @@ import numpy as np
 
 from segpipe import __version__
 from segpipe.config.predict import Predict
+from segpipe.data.prepare import model_space
 from segpipe.errors import SegpipeError
 from segpipe.io.volumes import read
 from segpipe.plan import Plan
@@ -69,10 +70,15 @@ def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list
     missing = [name for name, voxels in volumes if not voxels]
     if missing:
         warnings.append(f"finds no {', no '.join(missing)}")
-    spacings = zip(AXES, prediction.grid.ras_spacing_mm, plan.spacing_mm, strict=True)
-    for axis, mm, model_mm in spacings:
+    grid = prediction.grid
+    turned = model_space(plan).orientation(grid)
+    spacings = zip(
+        turned.order, turned.along(grid.spacing_mm.tolist()), plan.spacing_mm, strict=True
+    )
+    for scan_axis, mm, model_mm in spacings:
         if model_mm is None or 1 / SPACING_RATIO <= mm / model_mm <= SPACING_RATIO:
             continue
+        axis = AXES[grid.ras.order.index(scan_axis)]
         warnings.append(f"voxels of {mm:.3g} mm {axis}, but the network sees {model_mm:.3g} mm")
     return warnings
 
