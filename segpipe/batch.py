@@ -19,7 +19,8 @@ from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
 from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.errors import DataError
 from segpipe.files import digest
-from segpipe.io.volumes import read_grid
+from segpipe.io.notes import collecting
+from segpipe.io.volumes import read_grid, shown_unit
 from segpipe.metrics import score_case, write_scores
 from segpipe.prediction.outputs import (
     check_output_paths,
@@ -48,7 +49,7 @@ from segpipe.text import count, first_line
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
 # options on which the written files depend, beside the weights and the number format
-NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")
+NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend", "nan")
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
@@ -93,7 +94,7 @@ def _make_predictor(options: Predict) -> Predictor:
     trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
     return Predictor(
         trained.network.to(device),
-        trained.plan,
+        trained.plan.model_copy(update={"nan": options.nan}),
         device,
         number_format,
         overlap=options.overlap,
@@ -207,9 +208,13 @@ class Batch:
                 earlier, record.made_from, self.folder, self.options.retry_failed
             ):
                 return ReadScan(scan, earlier)
-            self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
-            with timed(record.seconds, "read"):
-                return ReadScan(scan, record, prepare_scan(scan.images, self.plan))
+            with timed(record.seconds, "read"), collecting() as record.warnings:
+                self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
+                record.unit = shown_unit(scan.images[0])
+                prepared = prepare_scan(scan.images, self.plan)
+            for warning in record.warnings:
+                log.warning("%s", warning)
+            return ReadScan(scan, record, prepared)
         except Exception as error:  # whatever is wrong with this scan, the others can be done
             record.reason = _reason(scan, error)
             return ReadScan(scan, record)
@@ -241,7 +246,7 @@ class Batch:
             for file in files:
                 record.files[file.relative_to(self.folder).as_posix()] = digest([file])
             measure_volumes(record, prediction, self.plan)
-            record.warnings = warnings_for(prediction, record, self.plan)
+            record.warnings += warnings_for(prediction, record, self.plan)
             self._compare(scan, record, prediction)
         except Exception as error:
             record.reason = self._failure(scan, error)
@@ -258,7 +263,9 @@ class Batch:
             )
         if self.options.overlays:
             picture = self.folder / record.picture
-            draw_prediction(prediction, truth, self.plan.label_names, scan.name, picture)
+            names = self.plan.label_names
+            unit = record.unit
+            draw_prediction(prediction, truth, names, scan.name, picture, unit)
             record.drawn = True
 
     def _failure(self, scan: Scan, error: Exception) -> str:

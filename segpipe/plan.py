@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from segpipe.config.data import NaNPolicy
 from segpipe.config.section import Was
 from segpipe.config.train import Normalise
-from segpipe.io.volumes import NaNPolicy
 from segpipe.units import UnitName
 
 ANISOTROPIC = 3.0  # a volume whose spacings differ by a larger factor is treated in-plane first

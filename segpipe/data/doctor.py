@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
-from segpipe.config.data import Data
+from segpipe.config.data import Data, NaNPolicy
 from segpipe.data import cache
 from segpipe.data.cases import Case, Dataset, name_of
 from segpipe.data.inspected_case import Finding, InspectedCase
 from segpipe.data.inspection import inspect_case
 from segpipe.errors import DataError
 from segpipe.files import write_table
-from segpipe.io.volumes import NaNPolicy
 from segpipe.terminal import progress_bar
 
 log = logging.getLogger("segpipe")
