@@ -8,14 +8,14 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from segpipe import checkpoint
 from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
-from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
+from segpipe.data.prepare import prepare_scan, read_labels
 from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.errors import DataError
 from segpipe.files import digest
@@ -33,6 +33,7 @@ from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.prefetch import interruption, one_core, prefetched
 from segpipe.prediction.progress import BatchProgress
 from segpipe.prediction.records import (
+    ReadScan,
     ScanRecord,
     is_up_to_date,
     read_records,
@@ -105,21 +106,6 @@ def _make_predictor(options: Predict) -> Predictor:
         backend=options.backend,
         compiled=options.compile,
     )
-
-
-@dataclass
-class ReadScan:
-    """A scan that was read while the network computed another.
-
-    Attributes:
-        scan: that was read.
-        record: of it; with a reason where it could not be read.
-        prepared: as the network sees it; None where it could not be read, or is up to date.
-    """
-
-    scan: Scan
-    record: ScanRecord
-    prepared: PreparedScan | None = None
 
 
 class Batch:

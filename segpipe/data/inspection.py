@@ -89,7 +89,8 @@ def _measure_label(inspected: InspectedCase, voxels: np.ndarray, label: np.ndarr
     labelled = voxels[:, label > 0]
     step = max(1, labelled.shape[1] // SAMPLE)
     inspected.label_content = _hash(label)
-    inspected.foreground = labelled[:, ::step].astype(np.float32)
+    with np.errstate(over="ignore"):  # an outlier, which is named already
+        inspected.foreground = labelled[:, ::step].astype(np.float32)
     inspected.sizes = _label_sizes(label)
 
 

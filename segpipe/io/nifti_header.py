@@ -132,12 +132,13 @@ def _parse(path: Path, is_single: bool) -> tuple[Any, Any]:
     offset = float(header["vox_offset"])
     if not np.isfinite(offset) or offset < 0 or (is_single and offset < header.sizeof_hdr):
         raise ValueError(f"its voxels begin at byte {offset:g} (vox_offset)")
-    return _with_extensions(path, header, offset if is_single else LARGEST_HEADER), image_class
+    end = int(min(offset, LARGEST_HEADER)) if is_single else LARGEST_HEADER
+    return _with_extensions(path, header, end), image_class
 
 
-def _with_extensions(path: Path, header: Any, end: float) -> Any:
+def _with_extensions(path: Path, header: Any, end: int) -> Any:
     """Return a header with its extensions; without those that cannot be read."""
-    content = _first_bytes(path, int(min(end, LARGEST_HEADER)))
+    content = _first_bytes(path, end)
     try:
         return type(header).from_fileobj(io.BytesIO(content), check=False)
     except HEADER_ERRORS:

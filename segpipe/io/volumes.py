@@ -20,10 +20,9 @@ from segpipe.files import atomic
 from segpipe.geometry import Grid, Located, Volume, check_same_grid
 from segpipe.io import images, nifti, tiff
 from segpipe.io.formats import ENDINGS, NIFTI, TIFF, Format, format_of, is_image
-from segpipe.io.label_ids import one_channel, whole_numbers
 from segpipe.io.nifti import check_header, image_voxels
 from segpipe.io.nifti_header import open_header
-from segpipe.io.notes import warn
+from segpipe.io.values import count_invalid, one_channel, whole_numbers, without_nan
 from segpipe.units import UnitName, unit_name
 
 ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Located | Tensor
@@ -52,49 +51,7 @@ def read_voxels(path: Path, nan: NaNPolicy = "refuse") -> tuple[np.ndarray, np.n
         DataError: if the file is missing, damaged, or not a scan.
     """
     array, affine = _known_format(path).read(path)
-    return _without_nan(path, array, nan), affine
-
-
-def _without_nan(path: Path | str, array: np.ndarray, nan: NaNPolicy) -> np.ndarray:
-    """Return voxels `(C, x, y, z)` that are all finite.
-
-    Raises:
-        DataError: if some are not, and shall not be filled.
-    """
-    invalid = _count_invalid(array)
-    if not invalid:
-        return array
-    counted = f"{invalid} of {array.size} voxels are NaN or infinite"
-    if nan == "refuse":
-        raise DataError(
-            f"{path}: {counted}; repair this file, leave it out, or have them filled with their "
-            "channel's smallest value (data.nan=fill in training, nan=fill in prediction)"
-        )
-    filled = _filled(path, array)
-    warn(path, f"{counted}; they were filled with their channel's smallest value")
-    return filled
-
-
-def _count_invalid(array: np.ndarray) -> int:
-    """Return the number of voxels that are NaN or infinite."""
-    if np.issubdtype(array.dtype, np.integer):
-        return 0
-    return array.size - int(np.isfinite(array).sum())
-
-
-def _filled(path: Path | str, array: np.ndarray) -> np.ndarray:
-    """Return voxels with the smallest finite value of each channel where they are not finite.
-
-    Raises:
-        DataError: if a channel has no finite voxel.
-    """
-    filled = array.copy()
-    for number, channel in enumerate(filled):
-        finite = np.isfinite(channel)
-        if not finite.any():
-            raise DataError(f"{path}: every voxel of channel {number} is NaN or infinite")
-        channel[~finite] = channel[finite].min()
-    return filled
+    return without_nan(path, array, nan), affine
 
 
 def _known_format(path: Path) -> Format:
@@ -134,7 +91,7 @@ def load_label(path: Path) -> Volume:
     """
     found = _known_format(path)
     array, affine = (found.read_label or found.read)(path)
-    invalid = _count_invalid(array)
+    invalid = count_invalid(array)
     if invalid:
         raise DataError(
             f"{path}: {invalid} of {array.size} voxels are NaN or infinite, in a label map; "
@@ -175,7 +132,7 @@ def _to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
     """Return a volume in a number type of which torch has all operations; values stay the same."""
     if array.dtype.name in WIDER:
         array = array.astype(WIDER[array.dtype.name])
-    return Volume(torch.from_numpy(np.ascontiguousarray(array)), affine)
+    return Volume(torch.from_numpy(np.require(array, requirements=["C", "W"])), affine)
 
 
 def read(paths: Sequence[Path], load: Callable[[Path], Located] = load) -> Located:
@@ -222,7 +179,7 @@ def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
     affine = np.asarray(scan.affine, dtype=float)
     check_header("the tensor", tuple(voxels.shape[1:]), affine)
     if not voxels.isfinite().all():
-        voxels = torch.from_numpy(_without_nan("the scan", voxels.cpu().numpy(), nan))
+        voxels = torch.from_numpy(without_nan("the scan", voxels.cpu().numpy(), nan))
     return Volume(voxels, affine)
 
 

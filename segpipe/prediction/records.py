@@ -14,11 +14,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from segpipe.data.prepare import PreparedScan
 from segpipe.errors import ConfigError
 from segpipe.files import PART, digest, write_json
 from segpipe.metrics import Score, score_columns
+from segpipe.prediction.scans import Scan
 from segpipe.stored import SCHEMA, check_schema
-from segpipe.units import UNITS, Units
+from segpipe.units import UNITS, UnitName, Units
 
 log = logging.getLogger("segpipe")
 FILE = "manifest.json"
@@ -62,7 +64,7 @@ class ScanRecord:
     ids: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     drawn: bool = False
-    unit: str = "mm"
+    unit: UnitName = "mm"
 
     @property
     def units(self) -> Units:
@@ -78,6 +80,21 @@ class ScanRecord:
     def picture(self) -> str:
         """Return the path of the picture below the folder."""
         return f"overlays/{self.name}.png"
+
+
+@dataclass
+class ReadScan:
+    """A scan that was read while the network computed another.
+
+    Attributes:
+        scan: that was read.
+        record: of it; with a reason where it could not be read.
+        prepared: as the network sees it; None where it could not be read, or is up to date.
+    """
+
+    scan: Scan
+    record: ScanRecord
+    prepared: PreparedScan | None = None
 
 
 def read_records(folder: Path) -> dict[str, ScanRecord]:

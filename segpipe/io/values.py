@@ -1,14 +1,57 @@
-"""Label ids as files hold them: colours, scaled integers and floats."""
+"""Which numbers voxels may hold: finite ones, and ids of label maps however they were stored."""
 
 from pathlib import Path
 
 import numpy as np
 
+from segpipe.config.data import NaNPolicy
 from segpipe.errors import DataError
 from segpipe.io.notes import warn
 
 ROUNDING = 1e-3  # ids this close to whole numbers were scaled or interpolated by nearest voxel
 NAMED = 5  # colours that a message names at most
+
+
+def without_nan(path: Path | str, array: np.ndarray, nan: NaNPolicy) -> np.ndarray:
+    """Return voxels `(C, x, y, z)` that are all finite.
+
+    Raises:
+        DataError: if some are not, and shall not be filled.
+    """
+    invalid = count_invalid(array)
+    if not invalid:
+        return array
+    counted = f"{invalid} of {array.size} voxels are NaN or infinite"
+    if nan == "refuse":
+        raise DataError(
+            f"{path}: {counted}; repair this file, leave it out, or have them filled with their "
+            "channel's smallest value (data.nan=fill in training, nan=fill in prediction)"
+        )
+    filled = _filled(path, array)
+    warn(path, f"{counted}; they were filled with their channel's smallest value")
+    return filled
+
+
+def count_invalid(array: np.ndarray) -> int:
+    """Return the number of voxels that are NaN or infinite."""
+    if np.issubdtype(array.dtype, np.integer):
+        return 0
+    return array.size - int(np.isfinite(array).sum())
+
+
+def _filled(path: Path | str, array: np.ndarray) -> np.ndarray:
+    """Return voxels with the smallest finite value of each channel where they are not finite.
+
+    Raises:
+        DataError: if a channel has no finite voxel.
+    """
+    filled = array.copy()
+    for number, channel in enumerate(filled):
+        finite = np.isfinite(channel)
+        if not finite.any():
+            raise DataError(f"{path}: every voxel of channel {number} is NaN or infinite")
+        channel[~finite] = channel[finite].min()
+    return filled
 
 
 def one_channel(path: Path, array: np.ndarray) -> np.ndarray:
