@@ -167,7 +167,7 @@ def test_tifffile(
 @EXAMPLES
 @given(
     seed=SEEDS,
-    size=st.tuples(st.integers(2, 7), SIZES, SIZES),
+    size=st.tuples(*[st.integers(2, 7)] * 3),  # tifffile drops rows of one pixel
     dtype=st.sampled_from(["u1", "u2", "f4"]),
     spacing=st.tuples(*[st.floats(0.01, 100)] * 3),
     is_ome=st.booleans(),
@@ -186,8 +186,10 @@ def test_stacks_with_millimetres(
     metadata: dict[str, Any] = {"axes": "ZYX"}
     if is_ome:
         metadata |= {"PhysicalSizeX": x, "PhysicalSizeY": y, "PhysicalSizeZ": z}
-        tifffile.imwrite(path, array, ome=True, metadata=metadata)
+        tifffile.imwrite(path, array, ome=True, photometric="minisblack", metadata=metadata)
     else:
         metadata |= {"spacing": z, "unit": "um"}
-        tifffile.imwrite(path, array, imagej=True, resolution=(1 / x, 1 / y), metadata=metadata)
+        resolution = (1 / x, 1 / y)
+        options: dict[str, Any] = {"resolution": resolution, "metadata": metadata}
+        tifffile.imwrite(path, array, imagej=True, photometric="minisblack", **options)
     check(path, array.T[None], np.diag([-x / 1e3, -y / 1e3, z / 1e3, 1]))
