@@ -8,18 +8,19 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from segpipe import checkpoint
 from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
-from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
+from segpipe.data.prepare import prepare_scan, read_labels
 from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.errors import DataError
 from segpipe.files import digest
-from segpipe.io.volumes import read_grid
+from segpipe.io.notes import collecting
+from segpipe.io.volumes import read_grid, shown_unit
 from segpipe.metrics import score_case, write_scores
 from segpipe.prediction.outputs import (
     check_output_paths,
@@ -32,6 +33,7 @@ from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.prefetch import interruption, one_core, prefetched
 from segpipe.prediction.progress import BatchProgress
 from segpipe.prediction.records import (
+    ReadScan,
     ScanRecord,
     is_up_to_date,
     read_records,
@@ -48,7 +50,7 @@ from segpipe.text import count, first_line
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
 # options on which the written files depend, beside the weights and the number format
-NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")
+NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend", "nan")
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
@@ -93,7 +95,7 @@ def _make_predictor(options: Predict) -> Predictor:
     trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
     return Predictor(
         trained.network.to(device),
-        trained.plan,
+        trained.plan.model_copy(update={"nan": options.nan}),
         device,
         number_format,
         overlap=options.overlap,
@@ -104,21 +106,6 @@ def _make_predictor(options: Predict) -> Predictor:
         backend=options.backend,
         compiled=options.compile,
     )
-
-
-@dataclass
-class ReadScan:
-    """A scan that was read while the network computed another.
-
-    Attributes:
-        scan: that was read.
-        record: of it; with a reason where it could not be read.
-        prepared: as the network sees it; None where it could not be read, or is up to date.
-    """
-
-    scan: Scan
-    record: ScanRecord
-    prepared: PreparedScan | None = None
 
 
 class Batch:
@@ -207,9 +194,13 @@ class Batch:
                 earlier, record.made_from, self.folder, self.options.retry_failed
             ):
                 return ReadScan(scan, earlier)
-            self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
-            with timed(record.seconds, "read"):
-                return ReadScan(scan, record, prepare_scan(scan.images, self.plan))
+            with timed(record.seconds, "read"), collecting() as record.warnings:
+                self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
+                record.unit = shown_unit(scan.images[0])
+                prepared = prepare_scan(scan.images, self.plan)
+            for warning in record.warnings:
+                log.warning("%s", warning)
+            return ReadScan(scan, record, prepared)
         except Exception as error:  # whatever is wrong with this scan, the others can be done
             record.reason = _reason(scan, error)
             return ReadScan(scan, record)
@@ -241,7 +232,7 @@ class Batch:
             for file in files:
                 record.files[file.relative_to(self.folder).as_posix()] = digest([file])
             measure_volumes(record, prediction, self.plan)
-            record.warnings = warnings_for(prediction, record, self.plan)
+            record.warnings += warnings_for(prediction, record, self.plan)
             self._compare(scan, record, prediction)
         except Exception as error:
             record.reason = self._failure(scan, error)
@@ -258,7 +249,9 @@ class Batch:
             )
         if self.options.overlays:
             picture = self.folder / record.picture
-            draw_prediction(prediction, truth, self.plan.label_names, scan.name, picture)
+            names = self.plan.label_names
+            unit = record.unit
+            draw_prediction(prediction, truth, names, scan.name, picture, unit)
             record.drawn = True
 
     def _failure(self, scan: Scan, error: Exception) -> str:

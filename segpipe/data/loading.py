@@ -15,12 +15,20 @@ from monai.data.image_reader import ImageReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
 
+from segpipe.config.data import NaNPolicy
 from segpipe.io.formats import format_of
 from segpipe.io.volumes import read_voxels
 
 
 class ScanReader(ImageReader):
-    """Reads every format that segpipe knows into arrays of shape `(c, x, y, z)`, strictly."""
+    """Reads every format that segpipe knows into arrays of shape `(c, x, y, z)`, strictly.
+
+    Args:
+        nan: what becomes of voxels that are NaN or infinite.
+    """
+
+    def __init__(self, nan: NaNPolicy) -> None:
+        self.nan: NaNPolicy = nan
 
     def verify_suffix(self, filename: Any) -> bool:
         """Return whether the reader knows the file's ending."""
@@ -38,7 +46,7 @@ class ScanReader(ImageReader):
         Raises:
             DataError: if the file is missing, damaged, or not a scan.
         """
-        array, affine = read_voxels(img)
+        array, affine = read_voxels(img, self.nan)
         metadata = {
             "affine": affine,
             "original_affine": affine.copy(),
@@ -50,17 +58,27 @@ class ScanReader(ImageReader):
 
 
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
-with warnings.catch_warnings():  # MONAI tries all of its own readers too, which say what they lack
-    warnings.simplefilter("ignore")
-    _loader = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
 
 
-def load(path: Path) -> MetaTensor:
+def _loader(nan: NaNPolicy) -> LoadImage:
+    with warnings.catch_warnings():  # MONAI tries its own readers too, which say what they lack
+        warnings.simplefilter("ignore")
+        return LoadImage(reader=ScanReader(nan), image_only=True, dtype=None)
+
+
+_LOADERS: dict[NaNPolicy, LoadImage] = {"refuse": _loader("refuse"), "fill": _loader("fill")}
+
+
+def load(path: Path, nan: NaNPolicy = "refuse") -> MetaTensor:
     """Read a file, or a folder with one DICOM series, as a volume of shape `(c, x, y, z)`.
+
+    Args:
+        path: of the file or folder.
+        nan: what becomes of voxels that are NaN or infinite.
 
     Raises:
         DataError: if it cannot be read.
     """
-    volume = _loader(path)
+    volume = _LOADERS[nan](path)
     assert isinstance(volume, MetaTensor)
     return volume

@@ -10,6 +10,8 @@ from jaxtyping import Float
 
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.errors import DataError
+from segpipe.io.volumes import shown_unit
+from segpipe.units import UnitName
 
 BINS = 60  # of a histogram
 LARGEST = 1e18  # intensity whose square float32 can hold
@@ -47,6 +49,7 @@ class Fingerprint:
         labels: id on disk -> size of the label; without the background.
         directions: `(cases, 3, 3)`, unit vectors in RAS+, one a column, of the scan's axes that are
             nearest to left-right, back-front and foot-head; None: exactly those.
+        unit: in which lengths and volumes of these cases are shown.
     """
 
     spacings_mm: np.ndarray
@@ -56,6 +59,7 @@ class Fingerprint:
     foreground: list[tuple[float, float, float, float]]
     labels: dict[int, LabelSize]
     directions: np.ndarray | None = None
+    unit: UnitName = "mm"
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,19 @@ def fingerprint(train: Sequence[InspectedCase]) -> Fingerprint:
         foreground=list(map(_statistics, _foreground(train))),
         labels=_label_sizes(train),
         directions=np.array(directions),
+        unit=_unit(train),
     )
+
+
+def _unit(cases: Sequence[InspectedCase]) -> UnitName:
+    """Return the unit in which lengths of the cases are shown: pixels where none has mm."""
+    units: set[UnitName] = set()
+    for case in cases:
+        if case.grid is not None:
+            units.add(shown_unit(case.case.images[0]))
+    if len(units) == 1:
+        return units.pop()
+    return "px3" if units == {"px2", "px3"} else "mm"
 
 
 def facts(

@@ -80,7 +80,7 @@ def write_predictions(path: Path, records: Sequence[ScanRecord], names: Sequence
     Raises:
         DataError: if it cannot be written, as on a full disk.
     """
-    header = ["case", "status", "reason", "note"]
+    header = ["case", "status", "reason", "note", "warnings"]
     header += [f"{stage}_seconds" for stage in STAGES]
     header += [f"{name} voxels" for name in names]
     header += [f"{name} mL" for name in names]
@@ -90,7 +90,7 @@ def write_predictions(path: Path, records: Sequence[ScanRecord], names: Sequence
 def _row(record: ScanRecord) -> list[object]:
     """Return the line of a scan in `predictions.csv`."""
     row: list[object] = [record.name, "failed" if record.failed else "done"]
-    row += [record.reason, record.note]
+    row += [record.reason, record.note, "; ".join(record.warnings)]
     for stage in STAGES:
         seconds = record.seconds.get(stage)
         row.append("" if seconds is None else f"{seconds:.3f}")

@@ -10,7 +10,8 @@ from pathlib import Path
 from segpipe.data.tables import read_inputs
 from segpipe.errors import ConfigError
 from segpipe.io.dicom import is_series
-from segpipe.io.formats import ENDINGS, ending_of, format_of, is_image
+from segpipe.io.formats import ENDINGS, ending_of, format_of
+from segpipe.io.volumes import mask_ending
 from segpipe.text import closest
 
 CHANNEL = re.compile(r"_(\d{4})$")
@@ -32,8 +33,8 @@ class Scan:
 
     @property
     def mask_name(self) -> str:
-        """Return the mask's file name: NIfTI for a volume, PNG for an image."""
-        return self.name + (".png" if is_image(self.images[0]) else ".nii.gz")
+        """Return the mask's file name: NIfTI for a volume, PNG or TIFF for an image."""
+        return self.name + mask_ending(self.images[0])
 
 
 def find_scans(given: str, output: Path, channels: int, recursive: bool = False) -> list[Scan]:
