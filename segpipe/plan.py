@@ -1,6 +1,6 @@
 """How cases become what the network sees; a plan is made once and stored in every checkpoint."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
