@@ -148,6 +148,11 @@ def test_the_file_beside_a_channel_number_is_another_name(tmp_path: Path) -> Non
     made(tmp_path, "pat.nii.gz", "pat_0000.nii.gz")
     with pytest.raises(ConfigError, match=r"pat.nii.gz, .*pat_0000.nii.gz would all be written"):
         found(tmp_path, 1)
+    made(tmp_path, "other.nii.gz")
+    assert found(tmp_path, 1) == {
+        "other": (["other.nii.gz"], True),
+        "pat": (["pat.nii.gz", "pat_0000.nii.gz"], False),
+    }
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

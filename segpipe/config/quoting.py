@@ -207,4 +207,6 @@ def _unreadable(word: str, why: str) -> str:
         return f"{word}: is not KEY=VALUE (--help lists all keys)"
     form = f"{key}={_in_quotes(value)}"
     in_shell = shlex.quote(form) if re.search(r'["$`\\!]', form) else f'"{form}"'
-    return f"{word}: cannot be read ({why}); text with such characters needs quotes: {in_shell}"
+    return (
+        f"{word}: cannot be read ({why[:80]}); text with such characters needs quotes: {in_shell}"
+    )
