@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segpipe.io import dicom, images, itk, nifti
+from segpipe.io import dicom, images, metaimage, nifti, nrrd
 
 Shape = tuple[int, ...]
 
@@ -38,10 +38,13 @@ class Format:
 
 
 NIFTI = Format("NIfTI", nifti.ENDINGS, nifti.read, nifti.read_grid, nifti.files)
-ITK = Format("NRRD or MetaImage", itk.ENDINGS, itk.read, itk.read_grid, itk.files)
+NRRD = Format("NRRD", nrrd.ENDINGS, nrrd.read, nrrd.read_grid, nrrd.files)
+METAIMAGE = Format(
+    "MetaImage", metaimage.ENDINGS, metaimage.read, metaimage.read_grid, metaimage.files
+)
 DICOM = Format("DICOM", dicom.ENDINGS, dicom.read, dicom.read_grid, dicom.files)
 IMAGE = Format("image", images.ENDINGS, images.read, images.read_grid, images.files, is_image=True)
-FORMATS = (NIFTI, ITK, IMAGE, DICOM)
+FORMATS = (NIFTI, NRRD, METAIMAGE, IMAGE, DICOM)
 ENDINGS = tuple(ending for format_ in FORMATS for ending in format_.endings)
 
 
