@@ -214,6 +214,8 @@ def test_odd_entries_stay_with_themselves(tmp_path: Path) -> None:
     (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "nowhere")
     (tmp_path / "deep/back").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.nii.gz")
+    os.mkfifo(tmp_path / "queue.png")
+    os.mkfifo(tmp_path / "tube.tif")
     (tmp_path / "zero.nii.gz").symlink_to("/dev/zero")
     made(tmp_path, "line\nbreak.nii.gz", "x" * 230 + ".nii.gz")
     with open(os.fsencode(tmp_path) + b"/m\xfcller.nii.gz", "wb"):
@@ -225,13 +227,15 @@ def test_odd_entries_stay_with_themselves(tmp_path: Path) -> None:
         ("loop", "Too many levels"),
         ("gone", "a link to a file that does not exist"),
         ("pipe", "not a regular file"),
+        ("queue", "not a regular file"),
+        ("tube", "not a regular file"),
         ("zero", "not a regular file"),
         (r"line\nbreak", "rename it"),
         (r"m\udcfcller", "rename it"),
     ):
         assert problem in problems[name]
         assert problems[name].isprintable()
-    assert len(problems) == 9
+    assert len(problems) == 11
 
 
 def test_a_folder_that_may_not_be_opened_is_named(

@@ -14,8 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from segpipe.config.section import OneOf, Section
+from segpipe.config.section import OneOf, Section, Was
 from segpipe.registry import LAYOUTS
+
+NaNPolicy = Literal["refuse", "fill"]
 
 
 class Phantom(Section):
@@ -62,6 +64,10 @@ class Data(Section):
     ignore_label: PositiveInt | None = Field(
         description="id on disk of voxels that nobody has annotated: neither learnt nor scored; "
         "null = there are none"
+    )
+    nan: Annotated[NaNPolicy, Was("refuse")] = Field(
+        description="scans with voxels that are NaN or infinite: refuse, or fill them with the "
+        "smallest value of their channel"
     )
     split: Path | None = Field(
         description="JSON file {train: [...], val: [...]} of case names, or a list of such"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
-from segpipe.config.data import Data
+from segpipe.config.data import Data, NaNPolicy
 from segpipe.data import cache
 from segpipe.data.cases import Case, Dataset, name_of
 from segpipe.data.inspected_case import Finding, InspectedCase
@@ -34,6 +34,7 @@ def inspect_cases(
     done: Callable[[], None],
     ignore: int | None = None,
     cache_folder: Path | None = None,
+    nan: NaNPolicy = "refuse",
 ) -> list[InspectedCase]:
     """Read and check every case once, in parallel.
 
@@ -50,9 +51,9 @@ def inspect_cases(
 
     def inspect(case: Case) -> InspectedCase:
         if cache_folder is None:
-            inspected = inspect_case(case, labels, ignore)
+            inspected = inspect_case(case, labels, ignore, nan)
         else:
-            inspected = _inspect_once(case, labels, ignore, cache_folder)
+            inspected = _inspect_once(case, labels, ignore, nan, cache_folder)
         done()
         return inspected
 
@@ -65,17 +66,21 @@ def inspect_cases(
 
 
 def _inspect_once(
-    case: Case, labels: dict[str, int] | None, ignore: int | None, cache_folder: Path
+    case: Case,
+    labels: dict[str, int] | None,
+    ignore: int | None,
+    nan: NaNPolicy,
+    cache_folder: Path,
 ) -> InspectedCase:
-    names = list(map(str, case.files))
+    settings = [list(map(str, case.files)), labels, ignore, nan]
     try:
-        entry = cache.entry_path(cache_folder, case.files, "inspected", names, labels, ignore)
+        entry = cache.entry_path(cache_folder, case.files, "inspected", *settings)
     except DataError:
-        return inspect_case(case, labels, ignore)  # finds out which file cannot be read
+        return inspect_case(case, labels, ignore, nan)  # finds out which file cannot be read
     arrays = cache.read_entry(entry)
     if arrays is not None:
         return InspectedCase.unpack(case, arrays)
-    inspected = inspect_case(case, labels, ignore)
+    inspected = inspect_case(case, labels, ignore, nan)
     cache.write_entry(entry, inspected.pack())
     return inspected
 
@@ -173,6 +178,7 @@ def inspect_dataset(
             lambda: bar.advance(reading),
             data.ignore_label,
             data.cache,
+            data.nan,
         )
     findings: list[Finding] = []
     for inspected in cases:

@@ -5,6 +5,7 @@ Training and prediction share these functions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,15 @@ from segpipe.config.train import Normalise
 from segpipe.data.cases import Case
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
-from segpipe.io.volumes import load, read
+from segpipe.io.volumes import load, load_label, read
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 
 # below it is air, noise included: air is at -1000; lungs are around -850, their vessels above -100
 AIR_HU = -800
 MASK_TYPES = (np.uint8, np.uint16, np.uint32)
+DWARFED = 1e6  # times the range of the usual voxels: the network would see one grey
+SAMPLED = 2**20  # voxels that stand for a channel
 NAMED = 5  # undeclared ids that a message names at most
 
 
@@ -54,19 +57,19 @@ def model_space(plan: Plan) -> ModelSpace:
 
 
 def prepare_scan(
-    images: Sequence[Path], plan: Plan, load: Callable[[Path], Located] = load
+    images: Sequence[Path], plan: Plan, load: Callable[..., Located] = load
 ) -> PreparedScan:
     """Read a scan and prepare it for the network.
 
     Args:
         images: one file per channel, or one file that holds them all.
         plan: of the network.
-        load: reads a file as a volume `(c, x, y, z)`.
+        load: reads a file as a volume `(c, x, y, z)`; its argument `nan` is the plan's.
 
     Raises:
         DataError: if a file cannot be read, or the scan has other channels than the plan.
     """
-    return prepare_volume(read(images, load), plan, images[0])
+    return prepare_volume(read(images, partial(load, nan=plan.nan)), plan, images[0])
 
 
 def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> PreparedScan:
@@ -86,10 +89,45 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
             f"{len(plan.channels)}"
         )
     image = model_space(plan).to_model(volume)
+    _check_intensities(volume, plan, name)
     body = None
     if set(plan.normalise) == {"ct"}:
         body = (image > AIR_HU).any(0)
     return PreparedScan(normalise(image, plan), volume, body)
+
+
+def _check_intensities(volume: Located, plan: Plan, name: object) -> None:
+    """Check that normalised intensities will be finite, and not all but equal.
+
+    Raises:
+        DataError: if a few voxels dwarf all others; `ct` clips them.
+    """
+    for number, (channel, method) in enumerate(zip(volume.numpy(), plan.normalise, strict=True)):
+        outlier = None if method == "ct" else find_outlier(channel)
+        if outlier is not None:
+            raise DataError(
+                f"{name}: channel {number} holds {outlier}; set such voxels to a plausible value"
+            )
+
+
+def find_outlier(channel: np.ndarray) -> str | None:
+    """Return a message's part on voxels that dwarf all others of a channel; None if there are none.
+
+    They lie more than `DWARFED` times the range of the middle 99 % away from the median, or beyond
+    single precision.
+    """
+    low, high = float(channel.min()), float(channel.max())
+    farthest = high if abs(high) > abs(low) else low
+    if abs(farthest) > np.finfo(np.float32).max:
+        return f"{farthest:g}, beyond single precision"
+    step = max(1, channel.size // SAMPLED)
+    bottom, middle, top = np.percentile(channel.ravel()[::step], (0.5, 50, 99.5)).tolist()
+    if top > bottom and max(high - middle, middle - low) > DWARFED * (top - bottom):
+        return (
+            f"{farthest:g}, where 99 % of its voxels lie between {bottom:g} and {top:g}: "
+            "normalised, these would all look the same"
+        )
+    return None
 
 
 def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x y z"]:
@@ -142,9 +180,7 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
             declared.
     """
     assert case.label is not None
-    volume = read([case.label])
-    if volume.shape[0] != 1:
-        raise DataError(f"{case.label}: has {volume.shape[0]} channels; a label map has one")
+    volume = load_label(case.label)
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
     ids = volume.numpy()
     if plan.ignore is None:

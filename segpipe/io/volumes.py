@@ -1,6 +1,7 @@
 """Reading and writing of images of every format; no other module opens one."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +14,87 @@ from nibabel.spatialimages import SpatialImage
 from PIL import Image
 from torch import Tensor
 
+from segpipe.config.data import NaNPolicy
 from segpipe.errors import DataError
 from segpipe.files import atomic
 from segpipe.geometry import Grid, Located, Volume, check_same_grid
-from segpipe.io import images, nifti
-from segpipe.io.formats import ENDINGS, NIFTI, Format, format_of, is_image
+from segpipe.io import images, nifti, tiff
+from segpipe.io.formats import ENDINGS, NIFTI, TIFF, Format, format_of, is_image
+from segpipe.io.label_ids import one_channel, whole_numbers
 from segpipe.io.nifti import check_header, image_voxels
+from segpipe.io.nifti_header import open_header
+from segpipe.io.notes import warn
+from segpipe.units import UnitName, unit_name
 
 ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Located | Tensor
 # integers and floats that torch lacks operations for, and types that hold their values
-WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64, "longdouble": np.float64}
+WIDER = {
+    "uint16": np.int32,
+    "uint32": np.int64,
+    "uint64": np.float64,
+    "float16": np.float32,
+    "longdouble": np.float64,
+}
 
 
-def read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_voxels(path: Path, nan: NaNPolicy = "refuse") -> tuple[np.ndarray, np.ndarray]:
     """Read the voxels `(C, x, y, z)` and the affine of any supported file, strictly.
 
     2D images get the axes of a radiological display (columns to the patient's left, rows to the
     back) and 1 mm.
 
+    Args:
+        path: of the file.
+        nan: what becomes of voxels that are NaN or infinite; `fill` puts the smallest value of
+            their channel there, with a warning.
+
     Raises:
         DataError: if the file is missing, damaged, or not a scan.
     """
     array, affine = _known_format(path).read(path)
-    invalid = 0
-    if not np.issubdtype(array.dtype, np.integer):
-        invalid = array.size - int(np.isfinite(array).sum())
-    if invalid:
+    return _without_nan(path, array, nan), affine
+
+
+def _without_nan(path: Path | str, array: np.ndarray, nan: NaNPolicy) -> np.ndarray:
+    """Return voxels `(C, x, y, z)` that are all finite.
+
+    Raises:
+        DataError: if some are not, and shall not be filled.
+    """
+    invalid = _count_invalid(array)
+    if not invalid:
+        return array
+    counted = f"{invalid} of {array.size} voxels are NaN or infinite"
+    if nan == "refuse":
         raise DataError(
-            f"{path}: {invalid} of {array.size} voxels are NaN or infinite; "
-            "repair this file or leave it out"
+            f"{path}: {counted}; repair this file, leave it out, or have them filled with their "
+            "channel's smallest value (data.nan=fill in training, nan=fill in prediction)"
         )
-    return array, affine
+    filled = _filled(path, array)
+    warn(path, f"{counted}; they were filled with their channel's smallest value")
+    return filled
+
+
+def _count_invalid(array: np.ndarray) -> int:
+    """Return the number of voxels that are NaN or infinite."""
+    if np.issubdtype(array.dtype, np.integer):
+        return 0
+    return array.size - int(np.isfinite(array).sum())
+
+
+def _filled(path: Path | str, array: np.ndarray) -> np.ndarray:
+    """Return voxels with the smallest finite value of each channel where they are not finite.
+
+    Raises:
+        DataError: if a channel has no finite voxel.
+    """
+    filled = array.copy()
+    for number, channel in enumerate(filled):
+        finite = np.isfinite(channel)
+        if not finite.any():
+            raise DataError(f"{path}: every voxel of channel {number} is NaN or infinite")
+        channel[~finite] = channel[finite].min()
+    return filled
 
 
 def _known_format(path: Path) -> Format:
@@ -58,14 +109,66 @@ def _known_format(path: Path) -> Format:
     return found
 
 
-def load(path: Path) -> Volume:
+def load(path: Path, nan: NaNPolicy = "refuse") -> Volume:
     """Read a file, or a folder of one DICOM series, as a volume of shape `(C, x, y, z)`.
+
+    Args:
+        path: of the file or folder.
+        nan: as `read_voxels` takes it.
 
     Raises:
         DataError: if it cannot be read.
     """
-    array, affine = read_voxels(path)
+    array, affine = read_voxels(path, nan)
     return _to_volume(array, affine)
+
+
+def load_label(path: Path) -> Volume:
+    """Read a label map as a volume of shape `(1, x, y, z)`.
+
+    Indices of a palette are ids, equal channels are one, opacity is left out, and numbers within
+    1e-3 of whole ones are rounded, with a warning.
+
+    Raises:
+        DataError: if it cannot be read, or its channels differ.
+    """
+    found = _known_format(path)
+    array, affine = (found.read_label or found.read)(path)
+    invalid = _count_invalid(array)
+    if invalid:
+        raise DataError(
+            f"{path}: {invalid} of {array.size} voxels are NaN or infinite, in a label map; "
+            "give them an id"
+        )
+    return _to_volume(whole_numbers(path, one_channel(path, array)), affine)
+
+
+def unit_of(path: Path) -> str:
+    """Return the unit of a file's affine: `mm`, or `px` of an image without millimetres.
+
+    Raises:
+        DataError: if its header cannot be read.
+    """
+    return _known_format(path).unit_of(path)
+
+
+def shown_unit(path: Path) -> UnitName:
+    """Return the units in which lengths and volumes of a scan are shown.
+
+    Raises:
+        DataError: if its header cannot be read.
+    """
+    return unit_name(unit_of(path), read_grid(path).shape[2])
+
+
+def mask_ending(path: Path) -> str:
+    """Return the ending of the mask of a scan: of an image `.png`, of a stack of pages `.tif`."""
+    if not is_image(path):
+        return ".nii.gz"
+    try:
+        return ".tif" if read_grid(path).shape[2] > 1 else ".png"
+    except DataError:  # there will be no mask
+        return ".png"
 
 
 def _to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
@@ -94,20 +197,21 @@ def read(paths: Sequence[Path], load: Callable[[Path], Located] = load) -> Locat
     return Volume(voxels, np.asarray(channels[0].affine, dtype=float))
 
 
-def as_volume(scan: ScanLike) -> Located:
+def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
     """Return one volume of shape `(C, x, y, z)` of any object that a program may hold.
 
     Args:
         scan: a file, a file per channel, a nibabel image, or a `MetaTensor` or `Volume` `(x, y, z)`
             or `(C, x, y, z)`, whose affine leads to mm in RAS+.
+        nan: as `read_voxels` takes it.
 
     Raises:
         DataError: if it cannot be read, or has no affine.
     """
     if isinstance(scan, str | Path):
-        return read([Path(scan)])
+        return read([Path(scan)], partial(load, nan=nan))
     if isinstance(scan, Sequence):
-        return read(list(map(Path, scan)))
+        return read(list(map(Path, scan)), partial(load, nan=nan))
     if isinstance(scan, SpatialImage):
         scan = _to_volume(*image_voxels("the image", scan))
     if not isinstance(scan, Located):
@@ -115,12 +219,11 @@ def as_volume(scan: ScanLike) -> Located:
     voxels = scan.as_tensor()
     if voxels.ndim != 4:
         voxels = voxels[None]
-    volume = Volume(voxels, np.asarray(scan.affine, dtype=float))
-    check_header("the tensor", tuple(volume.shape[1:]), volume.affine)
-    invalid = int((~voxels.isfinite()).sum())
-    if invalid:
-        raise DataError(f"{invalid} of {voxels.numel()} voxels are NaN or infinite")
-    return volume
+    affine = np.asarray(scan.affine, dtype=float)
+    check_header("the tensor", tuple(voxels.shape[1:]), affine)
+    if not voxels.isfinite().all():
+        voxels = torch.from_numpy(_without_nan("the scan", voxels.cpu().numpy(), nan))
+    return Volume(voxels, affine)
 
 
 def read_grid(path: Path) -> Grid:
@@ -153,7 +256,10 @@ def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.intege
     mask = np.asfortranarray(mask)
     ids = mask.astype(dtype)
     with atomic(path) as part:
-        if is_image(path):
+        if format_of(path) is TIFF:
+            tiff.write_stack(ids, read_grid(source).affine, unit_of(source) == "mm", part)
+            written, affine = tiff.read(part)
+        elif is_image(path):
             Image.fromarray(ids[:, :, 0].T).save(part)
             written, affine = images.read(part)
         else:
@@ -208,28 +314,28 @@ def _save_nifti(
         slope: value of a stored 1.
         names: stored as a comment, separated by commas.
     """
-    scan = _template(source)
-    header = scan.header.copy()
+    affine, header, image_class = _template(source)
     header.set_data_dtype(voxels.dtype)  # otherwise the file keeps the scan's type
+    header.set_intent("none")  # a scan may be a vector image
     header["cal_min"] = 0
     header["cal_max"] = 0
     if names:
         header.extensions.append(Nifti1Extension("comment", ", ".join(names).encode()))
-    image = type(scan)(voxels, scan.affine, header)  # the scan's own class keeps NIfTI-2 as NIfTI-2
+    image = image_class(voxels, affine, header)
     # set last, since the image drops the scaling of the header given; voxels stay as they are
     image.header.set_slope_inter(slope, 0)
     nib.save(image, path)
 
 
-def _template(source: Path) -> Any:
-    """Return a NIfTI image with the header that the masks of a scan get."""
-    found = _known_format(source)
-    if found is NIFTI:
-        return nib.load(source)
+def _template(source: Path) -> tuple[np.ndarray, Any, Any]:
+    """Return the affine, the header and nibabel's class for the masks of a scan."""
+    if _known_format(source) is NIFTI:  # its own: units stay, and NIfTI-2 stays NIfTI-2
+        scan = open_header(source)
+        return scan.own_affine, scan.header.copy(), scan.image_class
     affine = read_grid(source).affine
     image = nib.Nifti1Image(np.zeros(1, np.uint8), affine)
-    if not found.is_image:
+    if unit_of(source) == "mm":
         image.header.set_xyzt_units("mm")
         image.set_qform(affine, "scanner")
         image.set_sform(affine, "scanner")
-    return image
+    return affine, image.header, nib.Nifti1Image

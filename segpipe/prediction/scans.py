@@ -49,7 +49,8 @@ def find_scans(
     scans = []
     for name in sorted(by_name):
         scan = _checked(_only(by_name[name]))
-        _check_mask(scan, output)
+        if not scan.problem:
+            _check_mask(scan, output)
         scans.append(scan)
     if all(len(same) > 1 for same in by_name.values()):
         raise ConfigError(f"input={given}: {scans[0].problem}")

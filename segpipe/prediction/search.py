@@ -82,10 +82,10 @@ class Search:
         """Add a file if it is a scan by its name, or was typed and is one by its content."""
         if path.name.startswith(".") and not typed:
             self.passed_over.append(path.name)
-        elif format_of(path) is not None:
+        elif ending_of(path) or (typed and format_of(path) is not None):
             name = path.relative_to(root).as_posix()
             self.found.append(Found(path, name[: len(name) - len(ending_of(path))]))
-        else:
+        elif format_of(path) is None:  # else the header beside it stands for both
             self.passed_over.append(path.name)
 
     def add_matches(self, root: Path, paths: Iterable[Path]) -> None:
