@@ -23,8 +23,8 @@ from segpipe.extensions import Extension
 from segpipe.nets.bounded import bounded
 from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
-from segpipe.plan import Plan
 from segpipe.plain import plain
+from segpipe.plan import Plan
 from segpipe.stored import SCHEMA, check_config, check_schema, read_config, read_plan, reason
 from segpipe.text import clipped, first_line, times
 

@@ -26,9 +26,9 @@ from segpipe.config.section import RegisteredSection, Section, Was
 from segpipe.config.train import Train
 from segpipe.config.validation import sections, validate
 from segpipe.errors import ConfigError
+from segpipe.plain import plain, read_text
 from segpipe.plan import Plan
 from segpipe.plan_check import check_plan
-from segpipe.plain import plain, read_text
 from segpipe.registry import BLOCKS, LONG_SKIPS, LOSSES, OPTIMISERS, SHORT_SKIPS, Registry
 from segpipe.text import clipped, first_line
 

@@ -157,6 +157,14 @@ def content_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def readable_files(path: Path) -> list[Path]:
+    """Return all files that a label map comes from; none where they cannot be told."""
+    try:
+        return content_files([path])
+    except DataError:
+        return []
+
+
 def _check_regular(path: Path) -> None:
     problem = _irregular(path)
     if problem:
