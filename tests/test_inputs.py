@@ -114,10 +114,10 @@ def _tilted(number: int) -> dict[tuple[int, int], Any]:
             r"lie 5 mm apart, most slices 2.5 mm: 1 missing between them",
         ),
         ({number: _tilted(number) for number in range(5)}, r"the gantry is tilted by 12.0 degrees"),
-        ({2: {SERIES: "1.2.9"}}, r"holds 2 DICOM series of images; give each its own folder"),
+        ({2: {SERIES: "1.2.9"}}, r"holds 2 DICOM volumes; give one by a file of it: 000"),
         (
             {2: {ORIENTATION: (*ACROSS[1], *ACROSS[0])}},
-            r"differs in size or orientation from .*must form one stack",
+            r"holds 2 DICOM volumes; give one by a file of it: .*1 slice\), .*4 slices\)",
         ),
         ({2: {POSITION: None}}, r"has no position or orientation of the slice \(tag 0020,0032\)"),
     ],

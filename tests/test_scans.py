@@ -187,6 +187,24 @@ def test_a_folder_of_dicom_keeps_its_name(tmp_path: Path) -> None:
         assert names == ["amos_0000", "amos_0001", "anna_2019"]
 
 
+def test_several_volumes_of_a_folder_are_scans_of_their_own(tmp_path: Path) -> None:
+    voxels = np.zeros((4, 3, 5), np.int16)
+    for number, series in enumerate(("1.2.8", "1.2.9")):
+        changes = {slice_: {(0x0020, 0x000E): series} for slice_ in range(5)}
+        write_series(tmp_path / f"part{number}", voxels, changes=changes)
+        (tmp_path / "in/anna").mkdir(parents=True, exist_ok=True)
+        for file in (tmp_path / f"part{number}").iterdir():
+            file.rename(tmp_path / f"in/anna/{number}_{file.name}")
+    for typed in ("in", "in/anna", "in/*", "in/anna/*", "in/anna/*.dcm"):
+        names = [scan.name for scan in find_scans(str(tmp_path / typed), tmp_path / "out", 1)]
+        assert len(names) == 2, typed
+        assert all(name.startswith("anna_") for name in names), typed
+    (scan,) = find_scans(str(tmp_path / "in/anna/0_0003.dcm"), tmp_path / "out", 1)
+    assert scan.name == "0_0003"
+    (scan,) = find_scans(str(tmp_path / "in/anna/0_*.dcm"), tmp_path / "out", 1)
+    assert scan.name.startswith("anna_")
+
+
 def test_what_is_passed_over_is_counted_and_named(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,7 +83,10 @@ ENDINGS = tuple(ending for format_ in FORMATS for ending in format_.endings)
 
 
 def format_of(path: Path) -> Format | None:
-    """Return the format of a file by its ending; a folder is taken for DICOM; None if unknown."""
+    """Return the format of a file by its ending; a folder is taken for DICOM.
+
+    A file without a known ending is DICOM if it begins as one; else its format is unknown: None.
+    """
     if path.is_dir():
         return DICOM
     ending = ending_of(path)
@@ -93,6 +96,8 @@ def format_of(path: Path) -> Format | None:
     for data_ending, format_ in DATA_ENDINGS.items():
         if path.name.lower().endswith(data_ending):
             return format_
+    if not ending and dicom.is_dicom(path):
+        return DICOM  # its files often have no ending, or a number as one
     return None
 
 

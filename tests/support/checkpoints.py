@@ -1,5 +1,6 @@
 """Checkpoints of small networks that were never trained."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,10 @@ def write_checkpoint(file: Path, channels: int = 1) -> Path:
     options = composed("model.channels=[4,8]", "plan.spacing=[1,1,2]", "plan.patch=[16,16,8]")
     labels = {"background": 0, "organ": 1}
     names = ["MRI", "T2", "FLAIR", "T1"][:channels]
-    plan = make_plan(options, fingerprint((1.0, 1.0, 2.0), (20, 16, 8)), names, labels, "cpu")
+    one = fingerprint((1.0, 1.0, 2.0), (20, 16, 8))
+    zeros = one.zero_fraction * channels
+    cases = replace(one, zero_fraction=zeros, foreground=one.foreground * channels)
+    plan = make_plan(options, cases, names, labels, "cpu")
     torch.manual_seed(0)
     network = build(options.model, channels, plan.outputs, plan.strides, plan.kernels)
     weights = {NETWORK + name: weight for name, weight in network.state_dict().items()}
