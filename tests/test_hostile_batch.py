@@ -315,7 +315,7 @@ def test_two_patients_are_two_scans(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "some.ckpt", channels=2)
     assert predict_batch(options(tmp_path)) == 3
     for name, row in table(tmp_path / "out").items():
-        assert f"{name}.nii.gz: has 1 channel" in row["reason"]
+        assert f"{name}.nii.gz: has 1 channels, but the network was planned for 2" in row["reason"]
         assert "_0000, _0001" in row["reason"]
     assert not masks(tmp_path / "out")
     write_checkpoint(tmp_path / "some.ckpt")

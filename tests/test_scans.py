@@ -344,6 +344,16 @@ def test_missing_truths_are_all_named(tmp_path: Path) -> None:
         find_truths(scans, tmp_path / "nowhere", tmp_path / "out")
 
 
+def test_one_scan_may_have_one_truth(tmp_path: Path) -> None:
+    made(tmp_path, "in/a.nii", "labels.nrrd")
+    scans = find_scans(str(tmp_path / "in/a.nii"), tmp_path / "out", 1)
+    assert find_truths(scans, tmp_path / "labels.nrrd", tmp_path / "out") == {
+        "a": tmp_path / "labels.nrrd"
+    }
+    with pytest.raises(ConfigError, match="is the scan a itself"):
+        find_truths(scans, tmp_path / "in/a.nii", tmp_path / "out")
+
+
 def test_a_scan_or_a_mask_is_no_truth_of_its_own(tmp_path: Path) -> None:
     made(tmp_path, "in/a.nii.gz", "out/a.nii.gz")
     (tmp_path / "linked").symlink_to(tmp_path / "in")

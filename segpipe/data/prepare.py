@@ -20,7 +20,6 @@ from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
 from segpipe.io.volumes import load, load_label, read
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
-from segpipe.text import count
 
 # below it is air, noise included: air is at -1000; lungs are around -850, their vessels above -100
 AIR_HU = -800
@@ -86,7 +85,7 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
     """
     if volume.shape[0] != len(plan.channels):
         raise DataError(
-            f"{name}: has {count(volume.shape[0], 'channel')}, but the network was planned for "
+            f"{name}: has {volume.shape[0]} channels, but the network was planned for "
             f"{len(plan.channels)}"
         )
     image = model_space(plan).to_model(volume)
