@@ -165,6 +165,11 @@ def literal(text: str) -> str:
     return _in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
 
 
+def typed(key: str, path: object) -> str:
+    """Return an override as a user types it in a shell, as `'resume=my runs/a'`."""
+    return shlex.quote(f"{key}={path}")
+
+
 def _in_quotes(text: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
