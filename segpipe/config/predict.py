@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, mode
 from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
-from segpipe.config.section import OneOf, Section, Unit, Was
+from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
 from segpipe.config.train import Precision
 from segpipe.registry import BACKENDS
 
@@ -21,18 +21,23 @@ class Predict(Section):
         description="a run's folder (its best checkpoint) or a checkpoint file; of several, "
         "[RUN,RUN], the mean of their probabilities",
     )
-    input: str | None = Field(
+    input: Annotated[str | None, NamesFiles()] = Field(
         description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "
         "folder of scans, a glob such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a "
-        "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., and case for the mask's "
-        "name)"
+        "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., case for the mask's "
+        "name, label for the truth)"
+    )
+    columns: dict[str, str] | None = Field(
+        description="of a table with other columns: which is which, as "
+        "{case:Subject,image:Scan,label:Mask}"
     )
     recursive: bool = Field(
         description="of a folder: also the scans in the folders inside it, mirrored in the output"
     )
     output: Path | None = Field(description="folder for the masks, made if it is not there")
     truth: Path | None = Field(
-        description="folder of labels with the scans' names: Dice per label is printed and saved"
+        description="folder of labels with the scans' names, in any format: Dice per label is "
+        "printed and saved; the column label of a table goes first"
     )
     overlap: float = Field(
         ge=0, lt=1, description="overlap of neighbouring windows, as a share of the window"

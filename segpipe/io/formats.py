@@ -93,11 +93,11 @@ def format_of(path: Path) -> Format | None:
     for format_ in FORMATS:
         if ending in format_.endings:
             return format_
-    if not ending and dicom.is_dicom(path):
-        return DICOM  # its files often have no ending, or a number as one
     for data_ending, format_ in DATA_ENDINGS.items():
         if path.name.lower().endswith(data_ending):
             return format_
+    if not ending and dicom.is_dicom(path):
+        return DICOM  # its files often have no ending, or a number as one
     return None
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 
 from segpipe.cli import FAILURE
 from segpipe.config.compose import chosen, defaults, sweep_jobs
+from segpipe.config.quoting import parse
 from segpipe.errors import ConfigError
 from segpipe.metrics import Score
 from segpipe.reporting.run_record import RunRecord
@@ -89,7 +89,7 @@ def read_sweep(folder: Path) -> Sweep:
     problems: dict[str, str] = {}
     for number, job in enumerate(jobs):
         run_folder = folder / str(number)
-        problem = _why_unfinished(run_folder)
+        problem = why_unfinished(run_folder)
         if problem:
             problems[str(number)] = f"{problem} ({' '.join(job)})"
             continue
@@ -107,7 +107,7 @@ def _is_repeat(override: str) -> bool:
     return override.split("=")[0] in REPEATS
 
 
-def _why_unfinished(folder: Path) -> str:
+def why_unfinished(folder: Path) -> str:
     """Return why a run has nothing to compare; an empty string where it is done."""
     failure = folder / FAILURE
     if failure.is_file():
@@ -143,27 +143,27 @@ def find_reference(sweep: Sweep, requested: str | None) -> Variant:
         raise ConfigError(
             f"reference: no variant of {sweep.folder} is '{requested}'; there are: {names}"
         )
-    usual = _flat(defaults("train")) | chosen("train")
+    usual = flat(defaults("train")) | chosen("train")
     for variant in sweep.variants:
         if all(_is_usual(word, usual) for word in variant.overrides):
             return variant
     return sweep.variants[0]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of a nested config by their dotted keys."""
     values: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
-            values |= _flat(value, f"{prefix}{key}.")
+            values |= flat(value, f"{prefix}{key}.")
         else:
             values[prefix + key] = value
     return values
 
 
 def _is_usual(override: str, usual: Mapping[str, Any]) -> bool:
-    key, _, value = override.partition("=")
-    return key in usual and yaml.safe_load(value) == usual[key]
+    key = override.partition("=")[0]
+    return key in usual and parse(override).value() == usual[key]
 
 
 def metric_table(
