@@ -196,10 +196,6 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
     elif how == "channel":
         (nnunet(root) / "imagesTr/b_0001.nii.gz").unlink()
         return "nnunet", root
-    elif how == "region":
-        return "nnunet", nnunet(root, labels={"background": 0, "whole": [1, 2]})
-    elif how == "ignore":
-        return "nnunet", nnunet(root, labels={"background": 0, "edema": 1, "ignore": 2})
     elif how == "unmatched":
         return "folder", touch(
             root, "images/scan1.nii", "images/scan2.nii", "labels/scan1.nii", "labels/scan_2.nii"
@@ -261,12 +257,6 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
             DataError,
             "case b lacks _0001: here a case has _0000, _0001; found b_0000.nii.gz",
         ),
-        (
-            "region",
-            DataError,
-            "label whole: [1, 2]: regions and ignore labels are not read from here; give plain ids",
-        ),
-        ("ignore", DataError, "label ignore: 2: regions and ignore labels"),
         ("unmatched", DataError, "1 of 2 images have no label of their name"),
         ("unmatched", DataError, "such as scan2.nii; closest: scan_2, scan1"),
         ("left over", DataError, "1 of 2 labels have no image of their name"),
@@ -353,10 +343,10 @@ def test_a_broken_decathlon(tmp_path: Path, changes: dict[str, object], says: st
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"labels": None}, "'labels' must look like {\"background\": 0, ...}, got None"),
+        ({"labels": None}, "'labels' must look like {\"background\": 0, \"edema\": 1,"),
         (
             {"labels": {"background": 0, "a": "x"}},
-            "'labels' must look like {\"background\": 0, ...}, got {'a': 'x',",
+            "\"ignore\": 3}, got {'a': 'x',",
         ),
         (
             {"channel_names": ["T1"]},

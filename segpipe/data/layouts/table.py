@@ -21,8 +21,9 @@ class Table(Layout):
     """A table that names the files of each case; `data.root` is the file or its folder."""
 
     def looks_like(self, root: Path) -> bool:
-        """Return whether the folder holds a table."""
-        return bool(find_tables(root))
+        """Return whether the folder holds a table, other than those that BIDS has."""
+        is_bids = (root / "participants.tsv").is_file() or bool(list(root.glob("sub-*/")))
+        return root.is_dir() and not is_bids and bool(find_tables(root))
 
     def read(self, data: Data) -> Dataset:
         """Read the cases of the table."""
