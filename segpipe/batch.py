@@ -5,22 +5,24 @@ While the network computes one scan, the next is read and the last is written.
 
 import errno
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from segpipe import checkpoint
+import numpy as np
+
 from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
-from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.errors import DataError
 from segpipe.files import digest
 from segpipe.io.volumes import read_grid
 from segpipe.metrics import score_case, write_scores
+from segpipe.prediction.channel_sets import Scan
+from segpipe.prediction.opening import mask_settings, open_predictor
 from segpipe.prediction.outputs import (
     check_output_paths,
     measure_volumes,
@@ -38,8 +40,9 @@ from segpipe.prediction.records import (
     remove_abandoned_parts,
     write_records,
 )
-from segpipe.prediction.scans import Scan, find_scans, find_truth
+from segpipe.prediction.scans import content_files, find_scans
 from segpipe.prediction.timing import ProgressCallback, timed
+from segpipe.prediction.truths import find_truths
 from segpipe.reporting.prediction_page import warnings_for, write_index
 from segpipe.reporting.prediction_summary import show_batch
 from segpipe.reporting.rendering import draw_prediction
@@ -47,9 +50,8 @@ from segpipe.text import count, first_line
 
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
-# options on which the written files depend, beside the weights and the number format
-NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")
-CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
+FREE_PAGES = 3.0  # seconds that the page may take while scans are done, beside its share
+PAGE_SHARE = 0.05  # of the time
 
 
 def predict_batch(options: Predict) -> int:
@@ -67,9 +69,9 @@ def predict_batch(options: Predict) -> int:
     """
     assert options.input is not None
     assert options.output is not None
-    predictor = _make_predictor(options)
+    predictor = open_predictor(options)
     channels = len(predictor.plan.channels)
-    scans = find_scans(options.input, options.output, channels, options.recursive)
+    scans = find_scans(options.input, options.output, channels, options.recursive, options.columns)
     check_output_paths(scans, options.save, options.overlays)
     batch = Batch(options.output, scans, predictor, options)
     device = f"{predictor.device} in {predictor.number_format}"
@@ -80,30 +82,8 @@ def predict_batch(options: Predict) -> int:
         batch.summarise()
     records = batch.records()
     show_batch(records, predictor.plan.label_names, options.output, options.truth)
-    return SOME_FAILED if any(record.failed for record in records) else 0
-
-
-def _make_predictor(options: Predict) -> Predictor:
-    """Return the predictor of the checkpoints that the options name."""
-    assert options.checkpoint is not None
-    on_cpu = options.backend == "openvino" and options.device == "auto"
-    device = choose_device("cpu" if on_cpu else options.device)
-    hold_memory(device)
-    number_format = choose_format(options.precision, device)
-    trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
-    return Predictor(
-        trained.network.to(device),
-        trained.plan,
-        device,
-        number_format,
-        overlap=options.overlap,
-        batch_size=options.batch_size,
-        save=options.save,
-        folder=options.output,
-        skip_air=options.skip_air,
-        backend=options.backend,
-        compiled=options.compile,
-    )
+    unscored = [record for record in records if record.name in batch.truths and not record.scores]
+    return SOME_FAILED if unscored or any(record.failed for record in records) else 0
 
 
 @dataclass
@@ -142,14 +122,14 @@ class Batch:
         self.predictor = predictor
         self.options = options
         self.plan = predictor.plan
-        self.settings = _settings(options, predictor)
+        self.settings = mask_settings(options, predictor)
         self.cleaning = cleaning_arguments(options, self.plan.labels)
-        self.truths: dict[str, Path] = {}
-        if options.truth is not None:
-            self.truths = {scan.name: find_truth(scan, options.truth) for scan in scans}
+        self.truths = find_truths(scans, options.truth, folder)
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned_parts(folder)
         self.all_records = read_records(folder)  # of earlier calls too, by name
+        self.started = time.perf_counter()
+        self.page_seconds = 0.0
 
     def run(self) -> None:
         """Predict what is missing or changed.
@@ -181,31 +161,34 @@ class Batch:
         return [self.all_records[scan.name] for scan in self.scans if scan.name in self.all_records]
 
     def summarise(self) -> None:
-        """Write `scores.csv`, where the truth is given, and `index.html`.
+        """Write `scores.csv`, where the truth is given, and `index.html`."""
+        self._write_page(self.options)
 
-        Raises:
-            DataError: if the disk is full.
-        """
+    def _write_page(self, options: Predict) -> None:
         scores = []
         for record in self.records():
             if not record.failed:
                 scores += record.scores
         if scores:
             write_scores(scores, self.folder / "scores.csv")
-        write_index(self.folder, self.all_records, len(self.scans), self.options)
+        write_index(self.folder, self.all_records, len(self.scans), options)
 
     def _read(self, scan: Scan) -> ReadScan:
         """Read a scan, unless its files are up to date or the memory cannot hold it."""
-        record = ScanRecord(scan.name, images=list(map(str, scan.images)))
+        record = ScanRecord(scan.name, images=list(map(str, scan.images)), reason=scan.problem)
+        if scan.problem:
+            return ReadScan(scan, record)
         try:
-            files = [*scan.images]
+            files = list(scan.images)
             if scan.name in self.truths:
                 files.append(self.truths[scan.name])
-            record.made_from = digest(files, *self.settings)
+                record.truth = str(self.truths[scan.name])
+            record.made_from = digest(content_files(files), *self.settings)
             earlier = self.all_records.get(scan.name)
             if earlier is not None and is_up_to_date(
                 earlier, record.made_from, self.folder, self.options.retry_failed
             ):
+                earlier.truth = record.truth
                 return ReadScan(scan, earlier)
             self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
             with timed(record.seconds, "read"):
@@ -248,18 +231,29 @@ class Batch:
 
     def _compare(self, scan: Scan, record: ScanRecord, prediction: Prediction) -> None:
         """Score a mask against the truth where it is given, and draw both."""
-        grid = prediction.grid
         truth = None
         if scan.name in self.truths:
-            case = Case(scan.name, scan.images, self.truths[scan.name])
-            truth = read_labels(case, self.plan, grid).numpy()[0]
-            record.scores = score_case(
-                scan.name, prediction.labels, truth, grid.spacing_mm, self.plan.targets
-            )
+            truth = self._score(scan, record, prediction)
         if self.options.overlays:
             picture = self.folder / record.picture
             draw_prediction(prediction, truth, self.plan.label_names, scan.name, picture)
             record.drawn = True
+
+    def _score(self, scan: Scan, record: ScanRecord, prediction: Prediction) -> np.ndarray | None:
+        """Score a mask; return the truth, or None where it cannot be used, which is a warning."""
+        case = Case(scan.name, scan.images, self.truths[scan.name])
+        grid = prediction.grid
+        try:
+            truth = read_labels(case, self.plan, grid).numpy()[0]
+            record.scores = score_case(
+                scan.name, prediction.labels, truth, grid.spacing_mm, self.plan.targets
+            )
+        except Exception as error:  # the mask is done, whatever is wrong with its truth
+            reason = _one_line(str(self.truths[scan.name]), error)
+            record.warnings.append(f"not scored: {reason}")
+            log.warning("%s: not scored: %s", scan.name, reason)
+            return None
+        return truth
 
     def _failure(self, scan: Scan, error: Exception) -> str:
         """Return why a scan failed.
@@ -274,27 +268,30 @@ class Batch:
         return _reason(scan, error)
 
     def _finish(self, record: ScanRecord, written: Future[None] | None) -> None:
-        """Wait until a scan is written, and store its record."""
+        """Wait until a scan is written; store its record, and tables and page of all so far."""
         if written is not None:
             written.result()
         self.all_records[record.name] = record
         write_records(self.folder, self.all_records)
         table = self.folder / "predictions.csv"
         write_predictions(table, self.records(), self.plan.label_names)
-
-
-def _settings(options: Predict, predictor: Predictor) -> list[Any]:
-    """Return plain values on which a mask depends, beside its scan."""
-    assert options.checkpoint is not None
-    weights = digest(list(map(checkpoint.find, options.checkpoint)))
-    names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
-    return [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
+        start = time.perf_counter()
+        if self.page_seconds <= FREE_PAGES + PAGE_SHARE * (start - self.started):
+            page = self.options.page.model_copy(update={"viewer": False})  # which is slow to make
+            self._write_page(self.options.model_copy(update={"page": page}))
+            self.page_seconds += time.perf_counter() - start
 
 
 def _reason(scan: Scan, error: Exception) -> str:
     """Return why a scan failed, in one line that names its file."""
-    image = str(scan.images[0])
-    if isinstance(error, DataError):
-        return str(error) if image in str(error) else f"{image}: {error}"
     log.debug("%s failed", scan.name, exc_info=error)
-    return f"{image}: {type(error).__name__}: {first_line(error)}"
+    return _one_line(str(scan.images[0]), error) + scan.hint
+
+
+def _one_line(file: str, error: Exception) -> str:
+    """Return what is wrong with a file."""
+    if isinstance(error, DataError):
+        return str(error) if file in str(error) else f"{file}: {error}"
+    if isinstance(error, MemoryError):
+        return f"{file}: needs more memory than there is"
+    return f"{file}: {type(error).__name__}: {first_line(error)}"

@@ -122,7 +122,7 @@ def test_table(tmp_path: Path, delimiter: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("t.csv", b"case,image,label\n\xe4,a.nii,b.nii\n", "is not UTF-8 text"),
+        ("t.csv", b"case,image,label\n\x81,a.nii,b.nii\n", "is not a text file"),
         (
             "t.csv",
             b"case,image,label\nA,a.nii,b.nii,more\n",

@@ -23,15 +23,20 @@ class Predict(Section):
     input: str | None = Field(
         description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "
         "folder of scans, a glob such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a "
-        "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., and case for the mask's "
-        "name)"
+        "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., case for the mask's "
+        "name, label for the truth)"
+    )
+    columns: dict[str, str] | None = Field(
+        description="of a table with other columns: which is which, as "
+        "{case:Subject,image:Scan,label:Mask}"
     )
     recursive: bool = Field(
         description="of a folder: also the scans in the folders inside it, mirrored in the output"
     )
     output: Path | None = Field(description="folder for the masks, made if it is not there")
     truth: Path | None = Field(
-        description="folder of labels with the scans' names: Dice per label is printed and saved"
+        description="folder of labels with the scans' names, in any format: Dice per label is "
+        "printed and saved; the column label of a table goes first"
     )
     overlap: float = Field(
         ge=0, lt=1, description="overlap of neighbouring windows, as a share of the window"

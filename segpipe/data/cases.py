@@ -114,17 +114,6 @@ def printable_path(path: Path) -> str:
     return text if damage_of(text) is None else text.encode("unicode_escape").decode()
 
 
-def named_file(folder: Path, name: str) -> Path:
-    """Return the file that a listing names, relative to a folder or absolute.
-
-    Listings that were written on Windows separate folders by a backslash.
-    """
-    path = folder / name
-    if "\\" in name and not os.path.lexists(path):
-        return folder / name.replace("\\", "/")
-    return path
-
-
 def order_labels(
     labels: dict[str, int], source: object, error: type[SegpipeError] = DataError
 ) -> dict[str, int]:

@@ -39,6 +39,7 @@ class ScanRecord:
         made_from: digest of the scan, the truth, the weights and the settings.
         files: path below the folder -> digest, for each file that was written.
         images: paths of the scan's files.
+        truth: path of its label map; empty where none is given.
         labels: names of the labels of `volumes_ml` and `voxels`.
         ids: of those labels in the mask; empty in a manifest of an earlier version.
         warnings: what is worth a look, though the mask is done.
@@ -55,6 +56,7 @@ class ScanRecord:
     made_from: str = ""
     files: dict[str, str] = field(default_factory=dict)
     images: list[str] = field(default_factory=list)
+    truth: str = ""
     labels: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

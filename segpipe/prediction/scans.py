@@ -1,96 +1,164 @@
 """Find the scans that `input=` means, and name their masks."""
 
-import glob
-import itertools
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from segpipe.data.tables import read_inputs
-from segpipe.errors import ConfigError
-from segpipe.io.dicom import is_series
-from segpipe.io.formats import ENDINGS, ending_of, format_of, is_image
-from segpipe.text import closest
+from segpipe.data.tables import TABLES, file_named, read_inputs, read_text
+from segpipe.errors import ConfigError, DataError
+from segpipe.io.formats import format_of, stem
+from segpipe.prediction.channel_sets import Found, Scan, as_scans
+from segpipe.prediction.search import search
 
-CHANNEL = re.compile(r"_(\d{4})$")
-TABLES = (".csv", ".tsv", ".json")
-NamedFiles = list[tuple[str, tuple[Path, ...]]]  # a mask's name, and the files that it is made of
+MAX_NAME = 200  # bytes; file systems have 255, of which an unfinished file's name takes some
 
 
-@dataclass(frozen=True)
-class Scan:
-    """A scan to segment.
-
-    Attributes:
-        name: of its mask, without suffix; with the folders between, where the input's are mirrored.
-        images: one file, or one per channel in their order.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-
-    @property
-    def mask_name(self) -> str:
-        """Return the mask's file name: NIfTI for a volume, PNG for an image."""
-        return self.name + (".png" if is_image(self.images[0]) else ".nii.gz")
-
-
-def find_scans(given: str, output: Path, channels: int, recursive: bool = False) -> list[Scan]:
+def find_scans(
+    given: str,
+    output: Path,
+    channels: int,
+    recursive: bool = False,
+    columns: Mapping[str, str] | None = None,
+) -> list[Scan]:
     """Return the scans that `input=` means, sorted by name.
 
     It is a file, a folder, a glob, a list (`.txt`) or a table (`.csv`, `.tsv`, `.json`). Files that
-    end in `_0000`, `_0001` ... are the channels of one scan, as nnU-Net names them. A folder that
-    holds DICOM files is one scan. Folders inside the input are mirrored in the output.
+    end in exactly `_0000` ... `_000(n-1)` are the n channels of one scan, as nnU-Net names them. A
+    folder that holds DICOM files is one scan. Folders inside the input are mirrored in the output.
+    What cannot be a scan, such as a named pipe, stays among them with its problem.
 
     Args:
         given: what the user typed.
         output: folder for the masks.
-        channels: files that a scan has where it has one for each channel.
+        channels: of the network.
         recursive: whether folders inside a folder are searched too.
+        columns: names that a table has for its columns.
 
     Raises:
         ConfigError: if there is none, or if two masks would have one name, lie outside `output` or
             replace a scan.
     """
-    path = Path(given)
-    if path.is_file() and given.endswith(TABLES):
-        named = list(read_inputs(path))
-    elif path.is_file() and path.suffix == ".txt":
-        named = _read_list(path)
-    else:
-        named = _search(given, output, recursive)
-    groups: dict[str, list[tuple[Path, ...]]] = {}
-    for name, images in named:
-        groups.setdefault(name, []).append(images)
+    by_name: dict[str, list[Scan]] = defaultdict(list)
+    for scan in _named(given, output, channels, recursive, columns):
+        by_name[scan.name].append(scan)
     scans = []
-    for name in sorted(groups):
-        scan = Scan(name, _channels(name, groups[name], channels))
+    for name in sorted(by_name):
+        _check_single(by_name[name])
+        scan = _checked(by_name[name][0])
         _check_mask(scan, output)
         scans.append(scan)
     return scans
 
 
-def _channels(name: str, entries: Sequence[tuple[Path, ...]], channels: int) -> tuple[Path, ...]:
-    """Return the files of a scan in the order of its channels.
+def _named(
+    given: str, output: Path, channels: int, recursive: bool, columns: Mapping[str, str] | None
+) -> list[Scan]:
+    """Return the scans of a table, a list, or a search.
 
     Raises:
-        ConfigError: if files of one name are not the channels of one scan.
+        ConfigError: if there is none.
     """
-    if len(entries) == 1:
-        return entries[0]
-    paths = list(itertools.chain(*entries))
-    if len(paths) != channels or not all(map(_has_channel_number, paths)):
+    file = Path(given)
+    suffix = file.suffix.lower()
+    if not os.path.isfile(given) or suffix not in (*TABLES, ".txt"):
+        return as_scans(search(given, output, recursive), channels)
+    try:
+        if suffix == ".txt":
+            return as_scans(_read_list(file), channels)
+        cases = read_inputs(file, columns)
+    except DataError as error:
+        raise ConfigError(f"input={given}: {error}") from None
+    return [Scan(case.name, case.images, truth=case.label) for case in cases]
+
+
+def _read_list(path: Path) -> list[Found]:
+    """Return the files that a text file lists, one a line, each relative to the list's folder.
+
+    Raises:
+        DataError: if it lists none, or is no text file.
+    """
+    found = []
+    for line in map(str.strip, read_text(path).splitlines()):
+        if line and not line.startswith("#"):
+            file = file_named(path.parent, line)
+            is_folder = os.path.isdir(file)
+            found.append(Found(file, file.name if is_folder else stem(file), not is_folder))
+    if not found:
+        raise DataError(f"{path}: lists no scan; it needs a file a line")
+    return found
+
+
+def _check_single(scans: Sequence[Scan]) -> None:
+    """Check that a name is that of one scan.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if len(scans) > 1:
+        images = ", ".join(str(scan.images[0]) for scan in scans[:3])
         raise ConfigError(
-            f"input: {', '.join(map(str, paths[:3]))} would all be written as {name}; rename them, "
-            f"or give one folder at a time (the network takes {channels} channels a scan)"
+            f"input: {images} would all be written as {_plain(scans[0].name)}; rename them, or "
+            "give one folder at a time"
         )
-    return tuple(sorted(paths))
 
 
-def _has_channel_number(path: Path) -> bool:
-    """Return whether a file's name ends in `_0000`, `_0001` ..."""
-    return CHANNEL.search(path.name[: -len(ending_of(path))]) is not None
+def _checked(scan: Scan) -> Scan:
+    """Return a scan with the problem that its name or its files have, if any."""
+    name = _plain(scan.name)
+    if name != scan.name:
+        problem = f"{name}: the name holds what cannot be printed, or is not UTF-8; rename it"
+        return replace(scan, name=name[:MAX_NAME], problem=problem)
+    if max(map(len, map(os.fsencode, Path(name).parts)), default=0) > MAX_NAME:
+        shown = f"{name[: MAX_NAME // 4]}..."
+        problem = f"{shown}: the name has more than {MAX_NAME} bytes; rename it"
+        return replace(scan, name=shown, problem=problem)
+    problem = scan.problem or next(filter(None, map(_irregular, scan.images)), "")
+    return replace(scan, problem=problem)
+
+
+def _plain(name: str) -> str:
+    """Return a name with what cannot be printed as an escape sequence, as `\\n`."""
+    if name.isprintable():
+        return name
+    return name.encode("unicode_escape").decode("ascii")
+
+
+def _irregular(path: Path) -> str:
+    """Return why a path is neither a file nor a folder; an empty string where it is."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f"{path}: is a link to a file that does not exist" if path.is_symlink() else ""
+    except OSError as error:
+        return f"{path}: cannot be opened ({error.strerror})"
+    is_usual = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    return "" if is_usual else f"{path}: is not a regular file, but a pipe, socket or device"
+
+
+def content_files(paths: Sequence[Path]) -> list[Path]:
+    """Return all files that the voxels of these scans or label maps come from.
+
+    Raises:
+        DataError: if one is no regular file, since reading it might never end, or cannot be read.
+    """
+    found: list[Path] = []
+    for path in paths:
+        _check_regular(path)
+        format_ = format_of(path)
+        files = [path] if format_ is None else format_.files(path)
+        for file in files:
+            _check_regular(file)
+        found += files
+    return found
+
+
+def _check_regular(path: Path) -> None:
+    problem = _irregular(path)
+    if problem:
+        raise DataError(problem)
 
 
 def _check_mask(scan: Scan, output: Path) -> None:
@@ -99,90 +167,14 @@ def _check_mask(scan: Scan, output: Path) -> None:
     Raises:
         ConfigError: otherwise.
     """
-    mask = (output / scan.mask_name).resolve()
-    if not mask.is_relative_to(output.resolve()):
+    folder = os.path.realpath(output)
+    mask = os.path.realpath(output / scan.mask_name)
+    if not mask.startswith(folder.rstrip(os.sep) + os.sep):
         raise ConfigError(
             f"input: the mask {scan.mask_name} would leave output={output}; give it another name"
         )
-    if mask in [image.resolve() for image in scan.images]:
+    if mask in map(os.path.realpath, scan.images):
         raise ConfigError(
             f"output={output}: {scan.mask_name} would replace the scan itself; "
             "choose another folder"
         )
-
-
-def _read_list(path: Path) -> NamedFiles:
-    """Return the files that a text file lists, one a line, each relative to the list's folder."""
-    named: NamedFiles = []
-    for line in map(str.strip, path.read_text(encoding="utf-8").splitlines()):
-        if line and not line.startswith("#"):
-            file = path.parent / line
-            named.append((_mask_stem(Path(file.name)), (file,)))
-    return named
-
-
-def _search(given: str, output: Path, recursive: bool) -> NamedFiles:
-    """Return the scans of a file, a folder or a glob.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    path = Path(given)
-    if path.is_file() or is_series(path):
-        root = path.parent
-        found = [path]
-    elif path.is_dir():
-        root = path
-        found = sorted(path.rglob("*") if recursive else path.iterdir())
-    else:
-        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
-        found = sorted(map(Path, glob.glob(given, recursive=True)))
-    # masks that an earlier call wrote into a folder of the input are no scans
-    output_inside = root.resolve() in output.resolve().parents
-    named: NamedFiles = []
-    for file in found:
-        if output_inside and output.resolve() in file.resolve().parents:
-            continue
-        if (ending_of(file) or is_series(file)) and not file.name.startswith("."):
-            named.append((_mask_stem(file.relative_to(root)), (file,)))
-    if not named:
-        raise ConfigError(
-            f"input={given}: {_why_nothing(path, found)} "
-            f"(endings: {', '.join(ENDINGS)}; DICOM: folders)"
-        )
-    return named
-
-
-def _mask_stem(file: Path) -> str:
-    """Return a path without suffix and number of channel."""
-    stem = file.as_posix()
-    ending = ending_of(file)
-    if ending:
-        stem = stem[: -len(ending)]
-    return CHANNEL.sub("", stem)
-
-
-def _why_nothing(path: Path, found: Sequence[Path]) -> str:
-    """Return why no scan was found, and the names that are similar to what was typed."""
-    if found:
-        return f"none of the {len(found)} files there is a scan, such as {found[0].name}"
-    folder = next(parent for parent in (path, *path.parents, Path(".")) if parent.is_dir())
-    names = [entry.name for entry in folder.iterdir()]
-    similar = closest(path.name, names, 0.3)
-    if similar:
-        return f"no file matches; the closest in {folder} are {', '.join(similar)}"
-    return "no file matches"
-
-
-def find_truth(scan: Scan, folder: Path) -> Path:
-    """Return the scan's label map in a folder of them.
-
-    Raises:
-        ConfigError: if it is not there.
-    """
-    for path in sorted(folder.glob(f"{scan.name}.*")):
-        if path.is_file() and format_of(path) is not None:
-            return path
-    raise ConfigError(
-        f"truth={folder}: holds no label map for {scan.name}; it must have the scan's name"
-    )

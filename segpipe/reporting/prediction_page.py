@@ -12,9 +12,9 @@ from segpipe.config.predict import Predict
 from segpipe.errors import SegpipeError
 from segpipe.io.volumes import read
 from segpipe.plan import Plan
+from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.predictor import Prediction
 from segpipe.prediction.records import STAGES, ScanRecord
-from segpipe.prediction.scans import Scan, find_truth
 from segpipe.reporting.page import (
     Cell,
     Column,
@@ -170,7 +170,7 @@ def _viewer(folder: Path, done: Sequence[ScanRecord], options: Predict) -> Viewe
         task = bar.add_task("volumes for the viewer", total=len(shown), note="")
         for rank, record in enumerate(shown):
             try:
-                case = _viewer_case(folder, record, labels, options.truth)
+                case = _viewer_case(folder, record, labels)
             except SegpipeError as error:
                 log.warning("%s: is not in the viewer: %s", record.name, error)
                 case = None
@@ -180,9 +180,7 @@ def _viewer(folder: Path, done: Sequence[ScanRecord], options: Predict) -> Viewe
     return make_viewer(budget, labels)
 
 
-def _viewer_case(
-    folder: Path, record: ScanRecord, labels: Sequence[str], truths: Path | None
-) -> ViewerCase | None:
+def _viewer_case(folder: Path, record: ScanRecord, labels: Sequence[str]) -> ViewerCase | None:
     """Return a scan, its mask, and the truth it was scored against; ids are indices of `labels`.
 
     Raises:
@@ -195,8 +193,8 @@ def _viewer_case(
     image = read(scan.images)
     mask = _read_mask(folder / scan.mask_name, indices)
     truth = None
-    if truths is not None and record.scores:
-        truth = _read_mask(find_truth(scan, truths), indices)
+    if record.truth and record.scores:
+        truth = _read_mask(Path(record.truth), indices)
     affine = np.asarray(image.affine, dtype=float)
     voxels = image.as_tensor().float().mean(0).numpy()
     return viewer_case(record.name, voxels, mask, truth, affine)

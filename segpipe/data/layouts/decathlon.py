@@ -5,9 +5,10 @@ import reprlib
 from pathlib import Path
 
 from segpipe.config.data import Data
-from segpipe.data.cases import Case, Dataset, check_files, name_of, named_file, order_labels
+from segpipe.data.cases import Case, Dataset, check_files, name_of, order_labels
 from segpipe.data.layouts.base import Layout
 from segpipe.data.layouts.dataset_json import DatasetJson, mentions
+from segpipe.data.tables import file_named
 from segpipe.errors import DataError
 from segpipe.io.formats import stem
 from segpipe.registry import LAYOUTS
@@ -77,9 +78,9 @@ def _listed_case(file: Path, key: str, entry: object) -> Case:
         raise DataError(
             f"{file}: each case of '{key}' must name {needs}, got {reprlib.repr(entry)}"
         )
-    image_file = named_file(file.parent, image)
+    image_file = file_named(file.parent, image)
     if label:
-        return Case(stem(image_file), (image_file,), named_file(file.parent, label))
+        return Case(stem(image_file), (image_file,), file_named(file.parent, label))
     test_label = file.parent / "labelsTs" / image_file.name
     return Case(
         stem(image_file), (image_file,), test_label if os.path.isfile(test_label) else None

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.config.data import Data
-from segpipe.data.cases import Case, Dataset, check_files, name_of, named_file
+from segpipe.data.cases import Case, Dataset, check_files, name_of
 from segpipe.data.layouts.base import Layout, content_hint, list_folder
 from segpipe.data.layouts.channel_files import ChannelFiles
 from segpipe.data.layouts.dataset_json import DatasetJson, mentions
 from segpipe.data.layouts.nnunet_labels import DeclaredLabels, read_labels
+from segpipe.data.tables import file_named
 from segpipe.errors import ConfigError, DataError
 from segpipe.io.formats import ENDINGS, ending_of
 from segpipe.registry import LAYOUTS
@@ -96,7 +97,7 @@ def _wrong_entry(listing: DatasetJson, name: str, entry: object, problem: str) -
 
 def _expanded(listing: DatasetJson, name: str) -> Path:
     """Return a file of `dataset`, in which nnU-Net allows variables of the environment."""
-    return named_file(listing.file.parent, os.path.expandvars(name))
+    return file_named(listing.file.parent, os.path.expandvars(name))
 
 
 def _cases(root: Path, part: str, ending: str, channels: int) -> tuple[Case, ...]:
