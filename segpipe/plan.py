@@ -1,10 +1,13 @@
 """How cases become what the network sees; a plan is made once and stored in every checkpoint."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from segpipe.config.section import Was
 from segpipe.config.train import Normalise
+from segpipe.io.volumes import NaNPolicy
+from segpipe.units import UnitName
 
 ANISOTROPIC = 3.0  # a volume whose spacings differ by a larger factor is treated in-plane first
 # voxels that a training step, or a batch of windows, holds; by device and number of network axes
@@ -40,6 +43,9 @@ class Plan(BaseModel):
         normalise: per channel how its intensities are brought to a common scale.
         foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
             labelled voxels.
+        nan: what becomes of voxels that are NaN or infinite when a scan is read.
+        unit: of `spacing_mm`, and of all lengths and volumes that are shown: `px2` and `px3` where
+            the cases are images and stacks without millimetres.
         reasons: a line per entry, `entry value: why`.
     """
 
@@ -58,6 +64,8 @@ class Plan(BaseModel):
     kernels: list[list[int]]
     normalise: list[Normalise]
     foreground: list[tuple[float, float, float, float]]
+    nan: Annotated[NaNPolicy, Was("refuse")]
+    unit: Annotated[UnitName, Was("mm")]
     reasons: list[str]
 
     @property

@@ -20,6 +20,7 @@ from segpipe.data.inspected_case import Finding, InspectedCase
 from segpipe.data.inspection import inspect_case
 from segpipe.errors import DataError
 from segpipe.files import write_table
+from segpipe.io.volumes import NaNPolicy
 from segpipe.terminal import progress_bar
 
 log = logging.getLogger("segpipe")
@@ -34,6 +35,7 @@ def inspect_cases(
     done: Callable[[], None],
     ignore: int | None = None,
     cache_folder: Path | None = None,
+    nan: NaNPolicy = "refuse",
 ) -> list[InspectedCase]:
     """Read and check every case once, in parallel.
 
@@ -50,9 +52,9 @@ def inspect_cases(
 
     def inspect(case: Case) -> InspectedCase:
         if cache_folder is None:
-            inspected = inspect_case(case, labels, ignore)
+            inspected = inspect_case(case, labels, ignore, nan)
         else:
-            inspected = _inspect_once(case, labels, ignore, cache_folder)
+            inspected = _inspect_once(case, labels, ignore, nan, cache_folder)
         done()
         return inspected
 
@@ -65,17 +67,21 @@ def inspect_cases(
 
 
 def _inspect_once(
-    case: Case, labels: dict[str, int] | None, ignore: int | None, cache_folder: Path
+    case: Case,
+    labels: dict[str, int] | None,
+    ignore: int | None,
+    nan: NaNPolicy,
+    cache_folder: Path,
 ) -> InspectedCase:
-    names = list(map(str, case.files))
+    settings = [list(map(str, case.files)), labels, ignore, nan]
     try:
-        entry = cache.entry_path(cache_folder, case.files, "inspected", names, labels, ignore)
+        entry = cache.entry_path(cache_folder, case.files, "inspected", *settings)
     except DataError:
-        return inspect_case(case, labels, ignore)  # finds out which file cannot be read
+        return inspect_case(case, labels, ignore, nan)  # finds out which file cannot be read
     arrays = cache.read_entry(entry)
     if arrays is not None:
         return InspectedCase.unpack(case, arrays)
-    inspected = inspect_case(case, labels, ignore)
+    inspected = inspect_case(case, labels, ignore, nan)
     cache.write_entry(entry, inspected.pack())
     return inspected
 
@@ -173,6 +179,7 @@ def inspect_dataset(
             lambda: bar.advance(reading),
             data.ignore_label,
             data.cache,
+            data.nan,
         )
     findings: list[Finding] = []
     for inspected in cases:

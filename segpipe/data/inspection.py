@@ -1,6 +1,9 @@
 """Read one case, check whether its files can be used, and measure what the plan needs."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ from segpipe.data.loading import load
 from segpipe.data.prepare import to_index
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
-from segpipe.io.volumes import read
+from segpipe.io.notes import collecting
+from segpipe.io.volumes import NaNPolicy, load_label, read
 
 SAMPLE = 10_000  # labelled voxels per case that stand for its intensities
 MOST_LABELS = 255  # more ids than this are intensities, not labels
@@ -27,7 +31,10 @@ Problem = tuple[str, str, str]  # kind, problem and remedy of a finding
 
 
 def inspect_case(
-    case: Case, labels: dict[str, int] | None, ignore: int | None = None
+    case: Case,
+    labels: dict[str, int] | None,
+    ignore: int | None = None,
+    nan: NaNPolicy = "refuse",
 ) -> InspectedCase:
     """Read the files of a case, check them and measure what the plan needs.
 
@@ -35,10 +42,12 @@ def inspect_case(
         case: the case.
         labels: the declared label ids; None where the dataset declares none.
         ignore: id on disk of voxels that nobody has annotated.
+        nan: what becomes of voxels that are NaN or infinite.
     """
     inspected = InspectedCase(case)
     try:
-        image = read(case.images, load)
+        with noting(inspected):
+            image = read(case.images, partial(load, nan=nan))
     except DataError as error:
         inspected.add("unreadable", str(error), "replace or leave out the file")
         return inspected
@@ -53,6 +62,15 @@ def inspect_case(
     if label is not None:
         _measure_label(inspected, voxels, label)
     return inspected
+
+
+@contextmanager
+def noting(inspected: InspectedCase) -> Iterator[None]:
+    """Add what is warned of in the block to the findings."""
+    with collecting() as notes:
+        yield
+    for note in notes:
+        inspected.add("survived", note, "it is used as this says; correct the file if that is wrong")
 
 
 def _measure_image(inspected: InspectedCase, voxels: np.ndarray) -> None:
@@ -135,15 +153,12 @@ def _read_label(
 ) -> np.ndarray | None:
     """Return the label map `(x, y, z)`; None where it cannot be used, which is then a finding."""
     try:
-        volume = read([path], load)
+        with noting(inspected):
+            volume = load_label(path)
     except DataError as error:
         inspected.add("unreadable", str(error), "replace or leave out the file")
         return None
     label = volume.numpy()
-    if len(label) != 1:
-        problem = f"{path}: has {len(label)} channels; a label map has one"
-        inspected.add("values", problem, "merge them into ids 0, 1, 2 ...")
-        return None
     if not _lies_on_image(inspected, path, Grid.of(volume)):
         return None
     if ignore is not None:

@@ -14,11 +14,18 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
 
 from segpipe.io.formats import format_of
-from segpipe.io.volumes import read_voxels
+from segpipe.io.volumes import NaNPolicy, read_voxels
 
 
 class ScanReader(ImageReader):
-    """Reads every format that segpipe knows into arrays of shape `(c, x, y, z)`, strictly."""
+    """Reads every format that segpipe knows into arrays of shape `(c, x, y, z)`, strictly.
+
+    Args:
+        nan: what becomes of voxels that are NaN or infinite.
+    """
+
+    def __init__(self, nan: NaNPolicy) -> None:
+        self.nan: NaNPolicy = nan
 
     def verify_suffix(self, filename: Any) -> bool:
         """Return whether the reader knows the file's ending."""
@@ -36,7 +43,7 @@ class ScanReader(ImageReader):
         Raises:
             DataError: if the file is missing, damaged, or not a scan.
         """
-        array, affine = read_voxels(img)
+        array, affine = read_voxels(img, self.nan)
         metadata = {
             "affine": affine,
             "original_affine": affine.copy(),
@@ -47,15 +54,23 @@ class ScanReader(ImageReader):
         return array, metadata
 
 
-_loader = LoadImage(reader=ScanReader(), image_only=True, dtype=None)
+def _loader(nan: NaNPolicy) -> LoadImage:
+    return LoadImage(reader=ScanReader(nan), image_only=True, dtype=None)
 
 
-def load(path: Path) -> MetaTensor:
+_LOADERS: dict[NaNPolicy, LoadImage] = {"refuse": _loader("refuse"), "fill": _loader("fill")}
+
+
+def load(path: Path, nan: NaNPolicy = "refuse") -> MetaTensor:
     """Read a file, or a folder with one DICOM series, as a volume of shape `(c, x, y, z)`.
+
+    Args:
+        path: of the file or folder.
+        nan: what becomes of voxels that are NaN or infinite.
 
     Raises:
         DataError: if it cannot be read.
     """
-    volume = _loader(path)
+    volume = _LOADERS[nan](path)
     assert isinstance(volume, MetaTensor)
     return volume

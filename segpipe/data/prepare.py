@@ -5,6 +5,7 @@ Training and prediction share these functions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from segpipe.config.train import Normalise
 from segpipe.data.cases import Case
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
-from segpipe.io.volumes import load, read
+from segpipe.io.volumes import load, load_label, read
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 
@@ -54,19 +55,19 @@ def model_space(plan: Plan) -> ModelSpace:
 
 
 def prepare_scan(
-    images: Sequence[Path], plan: Plan, load: Callable[[Path], Located] = load
+    images: Sequence[Path], plan: Plan, load: Callable[..., Located] = load
 ) -> PreparedScan:
     """Read a scan and prepare it for the network.
 
     Args:
         images: one file per channel, or one file that holds them all.
         plan: of the network.
-        load: reads a file as a volume `(c, x, y, z)`.
+        load: reads a file as a volume `(c, x, y, z)`; its argument `nan` is the plan's.
 
     Raises:
         DataError: if a file cannot be read, or the scan has other channels than the plan.
     """
-    return prepare_volume(read(images, load), plan, images[0])
+    return prepare_volume(read(images, partial(load, nan=plan.nan)), plan, images[0])
 
 
 def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> PreparedScan:
@@ -148,9 +149,7 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
             declared.
     """
     assert case.label is not None
-    volume = read([case.label])
-    if volume.shape[0] != 1:
-        raise DataError(f"{case.label}: has {volume.shape[0]} channels; a label map has one")
+    volume = load_label(case.label)
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
     ids = volume.numpy()
     if plan.ignore is None:

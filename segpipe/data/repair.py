@@ -10,7 +10,7 @@ from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.prepare import mask_dtype
 from segpipe.errors import ConfigError
 from segpipe.io.formats import stem
-from segpipe.io.volumes import read, write_mask
+from segpipe.io.volumes import load_label, write_mask
 
 REPAIRED = {"affine", "picture"}  # kinds of findings that a repaired copy no longer has
 
@@ -65,7 +65,7 @@ def _write_case(inspected: InspectedCase, labels: dict[str, int], folder: Path) 
     for number, image in enumerate(case.images):
         channel = f"_{number:04d}" if len(case.images) > 1 else ""
         shutil.copy2(image, folder / "images" / f"{case.name}{channel}{_ending(image)}")
-    mask = np.rint(read([case.label]).numpy()[0]).astype(np.int64)
+    mask = np.rint(load_label(case.label).numpy()[0]).astype(np.int64)
     if any(finding.kind == "picture" for finding in inspected.findings):
         mask[mask == 255] = max(labels.values())
     ending = _ending(first)

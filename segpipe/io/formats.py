@@ -9,9 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from segpipe.io import dicom, images, itk, nifti
+from segpipe.io import dicom, images, itk, nifti, tiff
 
 Shape = tuple[int, ...]
+Reader = Callable[[Path], tuple[np.ndarray, np.ndarray]]
+
+
+def _mm(path: Path) -> str:
+    return "mm"
+
+
+def _px(path: Path) -> str:
+    return "px"
+
 
 
 @dataclass(frozen=True)
@@ -26,22 +36,47 @@ class Format:
         read: returns the voxels `(C, x, y, z)` and the affine to mm in RAS+.
         read_grid: returns the shape `(x, y, z)` and the affine, from the header where there is one.
         files: returns all files that the voxels come from.
-        is_image: whether it is a picture in pixels, without millimetres.
+        is_image: whether it is a picture, which need not have millimetres.
+        unit_of: returns the unit of a file's affine, `mm` or `px`.
+        read_label: reads a label map; None where that is stored as a scan is.
     """
 
     name: str
     endings: tuple[str, ...]
-    read: Callable[[Path], tuple[np.ndarray, np.ndarray]]
+    read: Reader
     read_grid: Callable[[Path], tuple[Shape, np.ndarray]]
     files: Callable[[Path], list[Path]]
     is_image: bool = False
+    unit_of: Callable[[Path], str] = _mm
+    read_label: Reader | None = None
 
 
 NIFTI = Format("NIfTI", nifti.ENDINGS, nifti.read, nifti.read_grid, nifti.files)
 ITK = Format("NRRD or MetaImage", itk.ENDINGS, itk.read, itk.read_grid, itk.files)
 DICOM = Format("DICOM", dicom.ENDINGS, dicom.read, dicom.read_grid, dicom.files)
-IMAGE = Format("image", images.ENDINGS, images.read, images.read_grid, images.files, is_image=True)
-FORMATS = (NIFTI, ITK, IMAGE, DICOM)
+IMAGE = Format(
+    "image",
+    images.ENDINGS,
+    images.read,
+    images.read_grid,
+    images.files,
+    is_image=True,
+    unit_of=_px,
+    read_label=images.read_label,
+)
+TIFF = Format(
+    "TIFF",
+    tiff.ENDINGS,
+    tiff.read,
+    tiff.read_grid,
+    tiff.files,
+    is_image=True,
+    unit_of=tiff.unit_of,
+    read_label=tiff.read_label,
+)
+FORMATS = (NIFTI, ITK, IMAGE, TIFF, DICOM)
+# of the voxels whose header is another file; in a folder the header stands for both
+DATA_ENDINGS = {".img": NIFTI, ".img.gz": NIFTI}
 ENDINGS = tuple(ending for format_ in FORMATS for ending in format_.endings)
 
 
@@ -53,11 +88,14 @@ def format_of(path: Path) -> Format | None:
     for format_ in FORMATS:
         if ending in format_.endings:
             return format_
+    for data_ending, format_ in DATA_ENDINGS.items():
+        if path.name.lower().endswith(data_ending):
+            return format_
     return None
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a file is a 2D image, by its ending."""
+    """Return whether a file is an image rather than a scan, by its ending."""
     found = format_of(path)
     return found is not None and found.is_image
 

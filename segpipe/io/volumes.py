@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -16,34 +16,74 @@ from torch import Tensor
 from segpipe.errors import DataError
 from segpipe.files import atomic
 from segpipe.geometry import Grid, Located, Volume, check_same_grid
-from segpipe.io import images, nifti
-from segpipe.io.formats import ENDINGS, NIFTI, Format, format_of, is_image
+from segpipe.io import images, nifti, tiff
+from segpipe.io.formats import ENDINGS, NIFTI, TIFF, Format, format_of, is_image
+from segpipe.io.label_ids import one_channel, whole_numbers
 from segpipe.io.nifti import check_header, image_voxels
+from segpipe.io.nifti_header import open_header
+from segpipe.io.notes import warn
 
 ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Located | Tensor
 # integers and floats that torch lacks operations for, and types that hold their values
-WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.float64, "longdouble": np.float64}
+WIDER = {
+    "uint16": np.int32,
+    "uint32": np.int64,
+    "uint64": np.float64,
+    "float16": np.float32,
+    "longdouble": np.float64,
+}
+NaNPolicy = Literal["refuse", "fill"]
 
 
-def read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_voxels(path: Path, nan: NaNPolicy = "refuse") -> tuple[np.ndarray, np.ndarray]:
     """Read the voxels `(C, x, y, z)` and the affine of any supported file, strictly.
 
     2D images get the axes of a radiological display (columns to the patient's left, rows to the
     back) and 1 mm.
 
+    Args:
+        path: of the file.
+        nan: what becomes of voxels that are NaN or infinite; `fill` puts the smallest value of
+            their channel there, with a warning.
+
     Raises:
         DataError: if the file is missing, damaged, or not a scan.
     """
     array, affine = _known_format(path).read(path)
-    invalid = 0
-    if not np.issubdtype(array.dtype, np.integer):
-        invalid = array.size - int(np.isfinite(array).sum())
-    if invalid:
+    invalid = _count_invalid(array)
+    if not invalid:
+        return array, affine
+    counted = f"{invalid} of {array.size} voxels are NaN or infinite"
+    if nan == "refuse":
         raise DataError(
-            f"{path}: {invalid} of {array.size} voxels are NaN or infinite; "
-            "repair this file or leave it out"
+            f"{path}: {counted}; repair this file, leave it out, or have them filled with their "
+            "channel's smallest value (data.nan=fill in training, nan=fill in prediction)"
         )
+    array = _filled(path, array)
+    warn(path, f"{counted}; they were filled with their channel's smallest value")
     return array, affine
+
+
+def _count_invalid(array: np.ndarray) -> int:
+    """Return the number of voxels that are NaN or infinite."""
+    if np.issubdtype(array.dtype, np.integer):
+        return 0
+    return array.size - int(np.isfinite(array).sum())
+
+
+def _filled(path: Path, array: np.ndarray) -> np.ndarray:
+    """Return voxels with the smallest finite value of each channel where they are not finite.
+
+    Raises:
+        DataError: if a channel has no finite voxel.
+    """
+    filled = array.copy()
+    for number, channel in enumerate(filled):
+        finite = np.isfinite(channel)
+        if not finite.any():
+            raise DataError(f"{path}: every voxel of channel {number} is NaN or infinite")
+        channel[~finite] = channel[finite].min()
+    return filled
 
 
 def _known_format(path: Path) -> Format:
@@ -58,14 +98,57 @@ def _known_format(path: Path) -> Format:
     return found
 
 
-def load(path: Path) -> Volume:
+def load(path: Path, nan: NaNPolicy = "refuse") -> Volume:
     """Read a file, or a folder of one DICOM series, as a volume of shape `(C, x, y, z)`.
+
+    Args:
+        path: of the file or folder.
+        nan: as `read_voxels` takes it.
 
     Raises:
         DataError: if it cannot be read.
     """
-    array, affine = read_voxels(path)
+    array, affine = read_voxels(path, nan)
     return _to_volume(array, affine)
+
+
+def load_label(path: Path) -> Volume:
+    """Read a label map as a volume of shape `(1, x, y, z)`.
+
+    Indices of a palette are ids, equal channels are one, opacity is left out, and numbers within
+    1e-3 of whole ones are rounded, with a warning.
+
+    Raises:
+        DataError: if it cannot be read, or its channels differ.
+    """
+    found = _known_format(path)
+    array, affine = (found.read_label or found.read)(path)
+    invalid = _count_invalid(array)
+    if invalid:
+        raise DataError(
+            f"{path}: {invalid} of {array.size} voxels are NaN or infinite, in a label map; "
+            "give them an id"
+        )
+    return _to_volume(whole_numbers(path, one_channel(path, array)), affine)
+
+
+def unit_of(path: Path) -> str:
+    """Return the unit of a file's affine: `mm`, or `px` of an image without millimetres.
+
+    Raises:
+        DataError: if its header cannot be read.
+    """
+    return _known_format(path).unit_of(path)
+
+
+def mask_ending(path: Path) -> str:
+    """Return the ending of the mask of a scan: of an image `.png`, of a stack of pages `.tif`."""
+    if not is_image(path):
+        return ".nii.gz"
+    try:
+        return ".tif" if read_grid(path).shape[2] > 1 else ".png"
+    except DataError:  # there will be no mask
+        return ".png"
 
 
 def _to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
@@ -153,7 +236,10 @@ def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.intege
     mask = np.asfortranarray(mask)
     ids = mask.astype(dtype)
     with atomic(path) as part:
-        if is_image(path):
+        if format_of(path) is TIFF:
+            tiff.write_stack(ids, read_grid(source).affine, unit_of(source) == "mm", part)
+            written, affine = tiff.read(part)
+        elif is_image(path):
             Image.fromarray(ids[:, :, 0].T).save(part)
             written, affine = images.read(part)
         else:
@@ -208,28 +294,28 @@ def _save_nifti(
         slope: value of a stored 1.
         names: stored as a comment, separated by commas.
     """
-    scan = _template(source)
-    header = scan.header.copy()
+    affine, header, image_class = _template(source)
     header.set_data_dtype(voxels.dtype)  # otherwise the file keeps the scan's type
+    header.set_intent("none")  # a scan may be a vector image
     header["cal_min"] = 0
     header["cal_max"] = 0
     if names:
         header.extensions.append(Nifti1Extension("comment", ", ".join(names).encode()))
-    image = type(scan)(voxels, scan.affine, header)  # the scan's own class keeps NIfTI-2 as NIfTI-2
+    image = image_class(voxels, affine, header)
     # set last, since the image drops the scaling of the header given; voxels stay as they are
     image.header.set_slope_inter(slope, 0)
     nib.save(image, path)
 
 
-def _template(source: Path) -> Any:
-    """Return a NIfTI image with the header that the masks of a scan get."""
-    found = _known_format(source)
-    if found is NIFTI:
-        return nib.load(source)
+def _template(source: Path) -> tuple[np.ndarray, Any, Any]:
+    """Return the affine, the header and nibabel's class for the masks of a scan."""
+    if _known_format(source) is NIFTI:  # its own: units stay, and NIfTI-2 stays NIfTI-2
+        scan = open_header(source)
+        return scan.own_affine, scan.header.copy(), scan.image_class
     affine = read_grid(source).affine
     image = nib.Nifti1Image(np.zeros(1, np.uint8), affine)
-    if not found.is_image:
+    if unit_of(source) == "mm":
         image.header.set_xyzt_units("mm")
         image.set_qform(affine, "scanner")
         image.set_sform(affine, "scanner")
-    return image
+    return affine, image.header, nib.Nifti1Image

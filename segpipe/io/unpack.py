@@ -1,0 +1,194 @@
+"""Voxels of a file, never more of them than its header declares.
+
+A small file can unpack to any size, and a small header can declare any. So a number of bytes is
+compared with the file and with the memory before memory is taken, unpacking stops where the header
+says, and a stream is read to its end, where its checksum lies.
+"""
+
+import bz2
+import logging
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from segpipe.errors import DataError
+
+log = logging.getLogger("segpipe")
+
+Compression = Literal["none", "gzip", "zlib", "bzip2"]
+CHUNK = 2**18  # bytes that are read or unpacked at once
+PADDING = 2**12  # bytes after the voxels that a writer may have filled a block with
+# most bytes that one byte unpacks to: deflate has 258 bytes in 2 bits; bzip2 has 46.6 MB of equal
+# bytes in a block of 38 bytes
+LARGEST_RATIO: dict[Compression, int] = {"none": 1, "gzip": 1032, "zlib": 1032, "bzip2": 1_250_000}
+MEMORY_INFO = Path("/proc/meminfo")
+MAGIC: dict[Compression, bytes] = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}
+STREAM_ERRORS = (zlib.error, OSError, EOFError)
+
+
+def read_exactly(
+    path: Path, offset: int, size: int, compression: Compression = "none", skip: int = 0
+) -> np.ndarray:
+    """Read bytes of a file, unpacked, as an array of `uint8` `(size,)` that may be written to.
+
+    Args:
+        path: a regular file.
+        offset: bytes of the file before the voxels, or before the packed stream.
+        size: bytes of all voxels, unpacked.
+        compression: how the stream is packed; its checksum is read.
+        skip: unpacked bytes of the stream before the voxels.
+
+    Raises:
+        DataError: if the file holds fewer bytes, or packs more of them; if a checksum is wrong; if
+            they do not fit the memory.
+    """
+    present = regular_size(path) - offset
+    check_size(path, present, skip + size, compression)
+    excess = present - skip - size
+    if compression == "none" and excess > PADDING:
+        log.warning("%s: %d bytes after the voxels are left out", path, excess)
+    try:
+        content = np.empty(size, np.uint8)
+        with path.open("rb") as file:
+            file.seek(offset)
+            if compression == "none":
+                file.seek(skip, os.SEEK_CUR)
+                filled = file.readinto(content.data)
+            else:
+                filled = _unpack_into(content.data, skip, file, compression)
+    except MemoryError:
+        raise _too_large(path, size) from None
+    except STREAM_ERRORS as error:
+        raise DataError(
+            f"{path}: its {compression} stream is damaged ({error}); get the file again"
+        ) from None
+    if filled != size:
+        raise DataError(
+            f"{path}: holds {max(filled, 0)} bytes of voxels where its header declares {size}; "
+            "the file is cut short, get it again"
+        )
+    return content
+
+
+def regular_size(path: Path) -> int:
+    """Return the size of a regular file in bytes, without opening it.
+
+    Raises:
+        DataError: if there is none: opening a pipe would wait, and a device has no end.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: no such file ({reason})") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: is no regular file")
+    return found.st_size
+
+
+def check_size(path: Path, packed: int, size: int, compression: Compression) -> None:
+    """Check a declared number of bytes before memory is taken for it.
+
+    Args:
+        path: for the message.
+        packed: bytes that the file has for them.
+        size: bytes that the header declares.
+        compression: how they are packed.
+
+    Raises:
+        DataError: if so few bytes cannot unpack to so many, or they do not fit the memory.
+    """
+    if size > max(packed, 0) * LARGEST_RATIO[compression]:
+        raise DataError(
+            f"{path}: the header declares {size} bytes of voxels, and the file has {max(packed, 0)}"
+            f"{'' if compression == 'none' else f' packed by {compression}'}; "
+            "it is cut short or damaged, get it again"
+        )
+    if size > available_bytes():
+        raise _too_large(path, size)
+
+
+def available_bytes() -> int:
+    """Return the bytes of memory that a process can still take without swapping."""
+    if MEMORY_INFO.is_file():
+        for line in MEMORY_INFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _too_large(path: Path, size: int) -> DataError:
+    return DataError(
+        f"{path}: the header declares {size} bytes of voxels, and {available_bytes()} bytes of "
+        "memory are free; cut it into smaller ones, or use a machine with more memory"
+    )
+
+
+def _unpack_into(content: memoryview, skip: int, file: IO[bytes], compression: Compression) -> int:
+    """Unpack a stream to its end, and return how many bytes of the content it filled.
+
+    What comes before the content (`skip` bytes) is dropped, and so are zeros after it (`PADDING`).
+
+    Raises:
+        EOFError: if the stream ends early, or goes on after the content.
+    """
+    end = skip + len(content)
+    position = 0
+    for block in _blocks(file, compression):
+        first = max(position, skip)
+        last = min(position + len(block), end)
+        if first < last:
+            content[first - skip : last - skip] = block[first - position : last - position]
+        position += len(block)
+        if position > end + PADDING or any(block[max(len(block) - position + end, 0) :]):
+            raise EOFError(f"it unpacks to more than the {end} bytes that the header declares")
+    return min(position, end) - skip
+
+
+def _blocks(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
+    """Yield what a stream unpacks to, in blocks of `CHUNK` bytes at most.
+
+    Streams may follow each other, as bgzip and pbzip2 write them, and zeros may follow the last.
+
+    Raises:
+        EOFError: if a stream is cut short, or something else follows.
+    """
+    packed = file.read(CHUNK)
+    while True:
+        stream = _new_stream(compression)
+        yield from _blocks_of_one(stream, packed, file)
+        packed = stream.unused_data
+        while not packed.strip(b"\0"):
+            packed = file.read(CHUNK)
+            if not packed:
+                return
+        packed = packed.lstrip(b"\0") + file.read(CHUNK)
+        if not packed.startswith(MAGIC.get(compression, ())):
+            raise EOFError("something else follows it")
+
+
+def _new_stream(compression: Compression) -> Any:
+    if compression == "bzip2":
+        return bz2.BZ2Decompressor()
+    # with 32, a stream of zlib may have gzip's header instead, as MetaImage's own readers take it
+    return zlib.decompressobj(zlib.MAX_WBITS + (16 if compression == "gzip" else 32))
+
+
+def _blocks_of_one(stream: Any, packed: bytes, file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what one stream unpacks to; its checksum is compared at its end."""
+    while True:
+        block = stream.decompress(packed, CHUNK)
+        yield block
+        if stream.eof:
+            return
+        # zlib returns the input that it has not used, bzip2 keeps it
+        packed = getattr(stream, "unconsumed_tail", b"")
+        if not packed and getattr(stream, "needs_input", True):
+            packed = file.read(CHUNK)
+            if not packed and not block:
+                raise EOFError("it ends early")
