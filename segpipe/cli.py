@@ -12,6 +12,7 @@ from segpipe import extensions
 from segpipe.config.compose import CONF, check, named_extensions, normalise, register_defaults
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
+from segpipe.config.quoting import quoted
 from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
@@ -27,10 +28,7 @@ def train() -> None:
     """Run `segpipe-train`: train one network, or one for each combination of a sweep."""
     from segpipe.resume import command_line
 
-    def typed() -> list[str]:
-        return command_line(sys.argv[1:])
-
-    launch("train", Train, _train_one, _typed("segpipe-train"), typed)
+    launch("train", Train, _train_one, _typed("segpipe-train"), command_line)
 
 
 def predict() -> None:
@@ -86,7 +84,7 @@ def launch(
     schema: type[Section],
     run: Run,
     command: str,
-    typed: Callable[[], list[str]] = lambda: sys.argv[1:],
+    completed: Callable[[list[str]], list[str]] = list,
 ) -> None:
     """Run a command on the options of its command line, and exit with its status if not 0.
 
@@ -95,12 +93,12 @@ def launch(
         schema: of its options.
         run: takes the composed values, the job's folder and the overrides; returns the status.
         command: how it is called, for the help.
-        typed: returns the words that follow it.
+        completed: takes the words that follow it, and returns those that are meant.
     """
     try:
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
-        sys.argv[1:] = normalise(typed())
+        sys.argv[1:] = normalise(completed(quoted(sys.argv[1:], schema)))
         check(program, schema, sys.argv[1:])
         _check_slurm(sys.argv[1:])
         _run_jobs(program, run)
@@ -124,7 +122,7 @@ def _check_slurm(words: list[str]) -> None:
 def _help(program: str, schema: type[Section], command: str) -> None:
     """Print the help: of the other words of the command line, or all of it."""
     words = [word for word in sys.argv[1:] if word not in HELP]
-    extensions.load(named_extensions(program, words))
+    extensions.load(named_extensions(program, quoted(words, schema)))
     about = [word for word in words if not word.startswith("extensions=")]
     print_page(page(program, command, schema, about))
 
@@ -148,7 +146,8 @@ def _run_jobs(program: str, run: Run) -> None:
         values: Any = OmegaConf.to_container(composed, resolve=True)
         extensions.load(values["extensions"])  # again in each process of a parallel sweep
         folder = Path(info.runtime.output_dir)
-        overrides = list(info.overrides.task)
+        # not resolved: a name may hold an escaped `${`
+        overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
         if info.mode == RunMode.MULTIRUN:
             _run_isolated(lambda: run(values, folder, overrides), folder)
         else:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.config.compose import sweep_overrides
+from segpipe.config.quoting import literal, text_of
 from segpipe.errors import ConfigError
 from segpipe.stored import read_config, read_yaml
 
@@ -83,12 +84,12 @@ def command_line(typed: list[str]) -> list[str]:
     Raises:
         ConfigError: if a sweep is to go on with other overrides than it began with.
     """
-    folders = [Path(word.removeprefix("resume=")) for word in typed if word.startswith("resume=")]
-    if not folders or str(folders[-1]) == "null":
+    named = [word for word in typed if word.startswith("resume=")]
+    if not named or named[-1] == "resume=null":
         return typed
-    folder = folders[-1]
+    folder = Path(text_of(named[-1]))
     if not (folder / "multirun.yaml").is_file():
-        return [*typed, f"hydra.run.dir='{folder}'"]  # in its own folder, not in a new one
+        return [*typed, f"hydra.run.dir={literal(str(folder))}"]  # in its own, not in a new one
     return _sweep_line(folder, typed)
 
 
@@ -109,4 +110,4 @@ def _sweep_line(folder: Path, typed: list[str]) -> list[str]:
             )
     task = _without_extensions(task)
     kept = [word for word in of_hydra if not word.startswith(("hydra.mode=", "hydra.sweep.dir="))]
-    return ["-m", *task, *extensions, *kept, f"hydra.sweep.dir='{folder}'"]
+    return ["-m", *task, *extensions, *kept, f"hydra.sweep.dir={literal(str(folder))}"]

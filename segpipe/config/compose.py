@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from segpipe import extensions
 from segpipe.config.hydra_flags import parse_flags
+from segpipe.config.quoting import literal, parse
 from segpipe.config.renamed import RENAMED
 from segpipe.config.section import Section
 from segpipe.config.validation import another_choice, keys, validate
@@ -48,7 +49,8 @@ def check(program: str, schema: type[Section], arguments: Sequence[str]) -> None
     extra = []
     if given.config_dir:
         folders.append(Path(given.config_dir))
-        extra.append(f"hydra.searchpath=[file://{Path(given.config_dir).resolve()}]")
+        folder = literal(f"file://{Path(given.config_dir).resolve()}")
+        extra.append(f"hydra.searchpath=[{folder}]")
     name = given.config_name or program
     extensions.load(named_extensions(name, given.overrides))
     try:
@@ -67,17 +69,12 @@ def named_extensions(program: str, overrides: Sequence[str]) -> list[str]:
         ConfigError: if the override cannot be read.
     """
     for override in reversed(overrides):
-        key, _, value = override.partition("=")
-        if key == "extensions":
-            return _names(value)
+        if override.startswith("extensions="):
+            named = parse(override).value() or []
+            return list(map(str, named)) if isinstance(named, list) else [str(named)]
     file = CONF / f"{program}.yaml"
     values = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return list(values.get("extensions") or [])
-
-
-def _names(value: str) -> list[str]:
-    text = value.strip().removeprefix("[").removesuffix("]")
-    return [word.strip(" '\"") for word in text.split(",") if word.strip(" '\"")]
 
 
 def _check_keys(overrides: Sequence[str], schema: type[Section], folders: list[Path]) -> None:
@@ -233,14 +230,16 @@ def sweep_overrides(folder: Path) -> tuple[list[str], list[str]]:
     """
     from omegaconf import OmegaConf
 
-    overrides = OmegaConf.load(folder / "multirun.yaml").hydra.overrides
+    # not resolved: a name may hold an escaped `${`
+    values: Any = OmegaConf.to_container(OmegaConf.load(folder / "multirun.yaml"), resolve=False)
+    overrides = values["hydra"]["overrides"]
     task = []
-    for word in normalise(overrides.task):
+    for word in normalise(overrides["task"]):
         key, _, value = word.partition("=")
         name = RENAMED.get(key, key)
         if "=" not in name:  # an action, as mode=describe, is nothing of the runs themselves
             task.append(f"{name}={value}")
-    return task, list(overrides.hydra)
+    return task, list(overrides["hydra"])
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from segpipe.config.section import NamesFiles
+
 EXTENSIONS_HELP = (
     "Python files, or importable modules, that register skips, losses, metrics ...; "
     "docs/howto/extensions.md"
@@ -14,4 +16,4 @@ def _as_list(given: object) -> object:
     return [given] if isinstance(given, str) else given
 
 
-Extensions = Annotated[list[str], BeforeValidator(_as_list)]
+Extensions = Annotated[list[str], NamesFiles(), BeforeValidator(_as_list)]

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, mode
 
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
-from segpipe.config.section import OneOf, Section, Unit, Was
+from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
 from segpipe.config.train import Precision
 from segpipe.registry import BACKENDS
 
@@ -20,7 +20,7 @@ class Predict(Section):
         description="a run's folder (its best checkpoint) or a checkpoint file; of several, "
         "[RUN,RUN], the mean of their probabilities",
     )
-    input: str | None = Field(
+    input: Annotated[str | None, NamesFiles()] = Field(
         description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "
         "folder of scans, a glob such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a "
         "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., case for the mask's "

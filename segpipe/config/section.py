@@ -24,6 +24,11 @@ class Unit(str):
 
 
 @dataclass(frozen=True)
+class NamesFiles:
+    """Marks a key whose text names files though its type is not `Path`, as a glob does."""
+
+
+@dataclass(frozen=True)
 class Was:
     """What a key meant before it existed, as in `Annotated[int, Was(1)]`.
 

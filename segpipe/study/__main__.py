@@ -6,6 +6,7 @@ from typing import Any
 
 from segpipe.cli import launch
 from segpipe.config.probe import Report
+from segpipe.config.quoting import literal
 from segpipe.config.validation import validate
 from segpipe.probe import __main__ as probe
 
@@ -46,7 +47,7 @@ def main() -> None:
         probe.main()
         return
     if Path(name).is_dir():
-        sys.argv[1:2] = ["report", f"sweep='{name}'"]
+        sys.argv[1:2] = ["report", f"sweep={literal(name)}"]
     elif name != "report":
         print(f"segpipe.study: {name} is not the folder of a sweep", file=sys.stderr)
         sys.exit(WRONG_USAGE)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 
 from segpipe.cli import FAILURE
 from segpipe.config.compose import chosen, defaults, sweep_jobs
+from segpipe.config.quoting import parse
 from segpipe.errors import ConfigError
 from segpipe.metrics import Score
 from segpipe.reporting.run_record import RunRecord
@@ -162,8 +162,8 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _is_usual(override: str, usual: Mapping[str, Any]) -> bool:
-    key, _, value = override.partition("=")
-    return key in usual and yaml.safe_load(value) == usual[key]
+    key = override.partition("=")[0]
+    return key in usual and parse(override).value() == usual[key]
 
 
 def metric_table(
