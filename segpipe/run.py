@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from segpipe import checkpoint
 from segpipe.checkpoint import TrainedOn
 from segpipe.config.train import Train
-from segpipe.data.datasets import open_dataset, select_cases, split_dataset
+from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.module import CaseData
@@ -178,7 +178,7 @@ class Run:
 
     def _find_cases(self) -> None:
         """Open the dataset, split its cases and write `split.json`."""
-        self.dataset = open_dataset(self.options.data)
+        self.options, self.dataset = open_for_training(self.options)
         split = split_dataset(self.dataset, self.options.data)
         write_split(split, self.folder / "split.json")
         self.train_cases, self.val_cases = select_cases(self.dataset, split)
@@ -190,7 +190,7 @@ class Run:
             DataError: if a case has an error.
         """
         with self.phases.phase("reading cases"):
-            cases = inspect_dataset(
+            cases, _ = inspect_dataset(
                 self.dataset, self.train_cases, self.val_cases, self.options.data, self.folder
             )
         refuse_errors(cases)

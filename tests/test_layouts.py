@@ -14,6 +14,7 @@ from segpipe.data.cases import Case, Dataset
 from segpipe.data.datasets import open_dataset
 from segpipe.data.layouts.base import Layout, root_folder
 from segpipe.errors import ConfigError, DataError, SegpipeError
+from segpipe.io.formats import ENDINGS
 from segpipe.registry import LAYOUTS
 
 
@@ -443,8 +444,7 @@ def test_declared_labels_need_a_background(tmp_path: Path) -> None:
         ),
         (
             "images/x.nii labels/x.nii test/labels/t.nii",
-            "DIR/test/images: no file matches *.nii.gz, *.nii, *.tiff, *.tif, *.jpeg, *.jpg; "
-            "the folder is empty or missing",
+            f"DIR/test/images: no file matches *{', *'.join(ENDINGS)}; the folder is empty or missing",
         ),
     ],
 )

@@ -15,9 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from segpipe.config.section import OneOf, Section, Was
+from segpipe.config.section import NamesFiles, OneOf, Section, Was
 from segpipe.registry import LAYOUTS
 
+NaNPolicy = Literal["refuse", "fill"]
 
 COLUMNS = ("case", "image", "label", "split", "group")  # of a table
 
@@ -54,11 +55,11 @@ class Data(Section):
     )
     image_folder: str = Field(description="name of the image folder (layout folder)")
     label_folder: str = Field(description="name of the label folder (layout folder)")
-    images: Annotated[list[str] | None, Was(None)] = Field(
+    images: Annotated[list[str] | None, NamesFiles(), Was(None)] = Field(
         description="where the images lie below data.root, one entry for each channel (layout "
         "pattern), as '{case}/anat/T1.nii.gz'; * stands for any text within a name"
     )
-    label: Annotated[str | None, Was(None)] = Field(
+    label: Annotated[str | None, NamesFiles(), Was(None)] = Field(
         description="where the label maps lie, as '{case}/anat/seg.nii.gz' (layout pattern); or "
         "how their names end, as dseg (layout bids; null = the only kind that there is)"
     )
@@ -92,6 +93,10 @@ class Data(Section):
     ignore_label: PositiveInt | None = Field(
         description="id on disk of voxels that nobody has annotated: neither learnt nor scored; "
         "null = what the dataset declares, else there are none"
+    )
+    nan: Annotated[NaNPolicy, Was("refuse")] = Field(
+        description="scans with voxels that are NaN or infinite: refuse, or fill them with the "
+        "smallest value of their channel"
     )
     split: Path | None = Field(
         description="JSON file {train: [...], val: [...]} of case names, or a list of such"

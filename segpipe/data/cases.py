@@ -14,6 +14,7 @@ from segpipe.errors import DataError, SegpipeError
 MOST_LABELS = 254  # beside the background: label indices are uint8, and 255 is nobody's annotation
 LARGEST_ID = 2**32 - 1  # that a mask can hold
 LONGEST_NAME = 200  # bytes of a case or a label, so that files can be named after it
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, what is not UTF-8, ends of lines
 SHOWN = 100  # characters of a damaged name that a message quotes
 
 
@@ -92,26 +93,28 @@ def read_json(file: Path) -> Any:
 
 def damage_of(name: str) -> str | None:
     """Return why a name cannot be that of a case or a label, as a file's name; None if it can."""
-    for character in name:
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            return "holds a character that cannot be printed, or that is not UTF-8"
+    if escaped(name) != name:
+        return "holds a character that cannot be printed, or that is not UTF-8"
     if not name.strip():
         return "is empty"
-    if len(name.encode()) > LONGEST_NAME:
-        return f"has {len(name.encode())} bytes; at most {LONGEST_NAME} are allowed"
+    size = len(name.encode())
+    if size > LONGEST_NAME:
+        return f"has {size} bytes; at most {LONGEST_NAME} are allowed"
     return None
 
 
-def printable(text: str) -> str:
-    """Return a text in which what cannot be printed is escaped, and whose end is cut off."""
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."
-    return shown.encode("unicode_escape").decode() if damage_of(shown) else shown
+def escaped(text: str) -> str:
+    """Return a text in which characters that cannot be printed, or written as UTF-8, are escaped."""
+    shown = []
+    for character in text:
+        is_shown = unicodedata.category(character) not in UNPRINTABLE
+        shown.append(character if is_shown else character.encode("unicode_escape").decode())
+    return "".join(shown)
 
 
-def printable_path(path: Path) -> str:
-    """Return a path in which what cannot be printed is escaped."""
-    text = str(path)
-    return text if damage_of(text) is None else text.encode("unicode_escape").decode()
+def printable(name: str) -> str:
+    """Return a name as a message quotes it: escaped, and cut off where it is too long."""
+    return escaped(name if len(name) <= SHOWN else f"{name[:SHOWN]} ...")
 
 
 def order_labels(
@@ -165,7 +168,7 @@ def check_files(source: Path, cases: Sequence[Case]) -> None:
     if missing:
         raise DataError(
             f"{source}: {len(missing)} of {len(files)} named files do not exist, such as "
-            f"{printable_path(missing[0])}"
+            f"{escaped(str(missing[0]))}"
         )
 
 

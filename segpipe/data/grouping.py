@@ -35,6 +35,14 @@ class Suggestion:
     pattern: str
     groups: dict[str, list[str]]
 
+    def divided(self, train: set[str], val: set[str]) -> list[str]:
+        """Return the groups that have cases on both sides of a split."""
+        found = []
+        for group, names in self.groups.items():
+            if train.intersection(names) and val.intersection(names):
+                found.append(group)
+        return found
+
 
 def group_cases(cases: Sequence[Case], pattern: str) -> tuple[Case, ...]:
     """Return cases with the groups that a regular expression finds in their names.
@@ -109,12 +117,3 @@ def _are_numbered(groups: Iterable[str]) -> bool:
     """Return whether most groups have a number in their name, as patients do."""
     numbered = [bool(re.search(r"\d", group)) for group in groups]
     return sum(numbered) > len(numbered) / 2
-
-
-def is_divided(suggestion: Suggestion, train: set[str], val: set[str]) -> list[str]:
-    """Return the groups that have cases among the training and among the validation cases."""
-    divided = []
-    for group, names in suggestion.groups.items():
-        if train & set(names) and val & set(names):
-            divided.append(group)
-    return divided

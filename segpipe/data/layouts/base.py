@@ -1,6 +1,7 @@
 """The interface of a layout, and the checks and hints that all readers share."""
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from segpipe.config.data import Data
 from segpipe.data.cases import Dataset
 from segpipe.errors import ConfigError, DataError
+from segpipe.io.formats import DICOM, format_of
 from segpipe.registry import LAYOUTS
 from segpipe.text import closest
 
@@ -82,6 +84,17 @@ def list_folder(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Return whether a path is a folder that directly holds files which may be DICOM.
+
+    Such files end in `.dcm`, or have no known ending.
+    """
+    for path in list_folder(folder):
+        if os.path.isfile(path) and (not path.suffix or format_of(path) is DICOM):
+            return True
+    return False
 
 
 def list_names(folder: Path) -> list[str]:
