@@ -19,7 +19,8 @@ from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
 from segpipe.errors import DataError
 from segpipe.files import digest
-from segpipe.io.volumes import read_grid
+from segpipe.io.notes import collecting
+from segpipe.io.volumes import read_grid, shown_unit
 from segpipe.metrics import score_case, write_scores
 from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.opening import mask_settings, open_predictor
@@ -190,9 +191,13 @@ class Batch:
             ):
                 earlier.truth = record.truth
                 return ReadScan(scan, earlier)
-            self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
-            with timed(record.seconds, "read"):
-                return ReadScan(scan, record, prepare_scan(scan.images, self.plan))
+            with timed(record.seconds, "read"), collecting() as record.warnings:
+                self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
+                record.unit = shown_unit(scan.images[0])
+                prepared = prepare_scan(scan.images, self.plan)
+            for warning in record.warnings:
+                log.warning("%s", warning)
+            return ReadScan(scan, record, prepared)
         except Exception as error:  # whatever is wrong with this scan, the others can be done
             record.reason = _reason(scan, error)
             return ReadScan(scan, record)
@@ -224,7 +229,7 @@ class Batch:
             for file in files:
                 record.files[file.relative_to(self.folder).as_posix()] = digest([file])
             measure_volumes(record, prediction, self.plan)
-            record.warnings = warnings_for(prediction, record, self.plan)
+            record.warnings += warnings_for(prediction, record, self.plan)
             self._compare(scan, record, prediction)
         except Exception as error:
             record.reason = self._failure(scan, error)
@@ -236,7 +241,9 @@ class Batch:
             truth = self._score(scan, record, prediction)
         if self.options.overlays:
             picture = self.folder / record.picture
-            draw_prediction(prediction, truth, self.plan.label_names, scan.name, picture)
+            names = self.plan.label_names
+            unit = record.unit
+            draw_prediction(prediction, truth, names, scan.name, picture, unit)
             record.drawn = True
 
     def _score(self, scan: Scan, record: ScanRecord, prediction: Prediction) -> np.ndarray | None:

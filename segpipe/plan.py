@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from segpipe.config.data import NaNPolicy
 from segpipe.config.section import Was
 from segpipe.config.train import Normalise
-from segpipe.io.volumes import NaNPolicy
 from segpipe.units import UnitName
 
 ANISOTROPIC = 3.0  # a volume whose spacings differ by a larger factor is treated in-plane first
@@ -32,8 +32,8 @@ class Plan(BaseModel):
         labels: name -> id on disk; the index of a label is its position in this order.
         spacing_mm: voxel size of model space along the axes of RAS+; None keeps the scan's own.
         regions: name -> label indices, outermost first; None where labels exclude one another.
-        paint: region name -> the label index by which a mask shows it; None where labels exclude one
-            another, and in plans of before there was a choice.
+        paint: region name -> the label index by which a mask shows it; None where labels exclude
+            one another, and in plans of before there was a choice.
         ignore: id on disk of voxels that nobody has annotated; None where there are none.
         patch: size in voxels along the axes of RAS+, 1 along `slice_axis`.
         batch: patches per step.

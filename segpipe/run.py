@@ -39,6 +39,7 @@ from segpipe.training.schedule import Budget
 from segpipe.training.scoring import ScoredCase, score_cases, worst_and_best
 from segpipe.training.task import SegmentationTask
 from segpipe.training.trainer import make_trainer, quiet_lightning
+from segpipe.units import UNITS
 
 log = logging.getLogger("segpipe")
 
@@ -145,7 +146,8 @@ class Run:
                 shown = worst_and_best(self.val_cases, scores, self.options.page.cases)
                 for scored in score_cases(predictor, shown):
                     self._draw(scored)
-            show_scores(scores, count(len(self.val_cases), "validation case"))
+            title = count(len(self.val_cases), "validation case")
+            show_scores(scores, title, UNITS[self.plan.unit])
 
     def report(self) -> None:
         """Write the run's page, and print where to look and what to type next.
@@ -241,4 +243,5 @@ class Run:
         """Draw the overlay of a case."""
         name = scored.case.name
         picture = self.folder / "overlays" / f"{name}.png"
-        draw_prediction(scored.prediction, scored.truth, self.plan.label_names, name, picture)
+        names = self.plan.label_names
+        draw_prediction(scored.prediction, scored.truth, names, name, picture, self.plan.unit)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
 from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
@@ -77,6 +78,10 @@ class Predict(Section):
     compile: bool = Field(
         description="let torch.compile make the network faster: a minute at the start, which pays "
         "for many scans"
+    )
+    nan: NaNPolicy = Field(
+        description="scans with voxels that are NaN or infinite: refuse, or fill them with the "
+        "smallest value of their channel"
     )
     retry_failed: bool = Field(
         description="try again what failed in an earlier call, though nothing has changed"

@@ -104,7 +104,7 @@ def damage_of(name: str) -> str | None:
 
 
 def escaped(text: str) -> str:
-    """Return a text in which characters that cannot be printed, or written as UTF-8, are escaped."""
+    """Return a text with an escape for what cannot be printed, or written as UTF-8."""
     shown = []
     for character in text:
         is_shown = unicodedata.category(character) not in UNPRINTABLE

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
-from segpipe.config.data import Data
+from segpipe.config.data import Data, NaNPolicy
 from segpipe.data import cache
 from segpipe.data.cases import Case, Dataset, name_of, printable
 from segpipe.data.inspected_case import Finding, InspectedCase
@@ -21,7 +21,6 @@ from segpipe.data.inspection import inspect_case
 from segpipe.data.split_check import check_split
 from segpipe.errors import DataError
 from segpipe.files import write_table
-from segpipe.io.volumes import NaNPolicy
 from segpipe.terminal import progress_bar
 
 log = logging.getLogger("segpipe")

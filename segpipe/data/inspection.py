@@ -11,15 +11,16 @@ import numpy as np
 from scipy.ndimage import find_objects
 from scipy.ndimage import label as connected_components
 
+from segpipe.config.data import NaNPolicy
 from segpipe.data.cases import Case, damage_of, printable
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.loading import load
-from segpipe.data.prepare import to_index
+from segpipe.data.prepare import find_outlier, to_index
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
 from segpipe.io.content import check_regular
 from segpipe.io.notes import collecting
-from segpipe.io.volumes import NaNPolicy, load_label, read
+from segpipe.io.volumes import load_label, read
 
 SAMPLE = 10_000  # labelled voxels per case that stand for its intensities
 MOST_LABELS = 255  # more ids than this are intensities, not labels
@@ -60,6 +61,7 @@ def inspect_case(
     inspected.grid = Grid.of(image)
     _measure_image(inspected, voxels)
     _check_blank(inspected, voxels)
+    _check_outlier(inspected, voxels)
     _check_axes(inspected, inspected.grid)
     if case.label is None:
         return inspected
@@ -75,7 +77,9 @@ def noting(inspected: InspectedCase) -> Iterator[None]:
     with collecting() as notes:
         yield
     for note in notes:
-        inspected.add("survived", note, "it is used as this says; correct the file if that is wrong")
+        inspected.add(
+            "survived", note, "it is used as this says; correct the file if that is wrong"
+        )
 
 
 def _check_names(inspected: InspectedCase) -> bool:
@@ -144,6 +148,18 @@ def _check_blank(inspected: InspectedCase, voxels: np.ndarray) -> None:
             f"{name}: every voxel of channel {number} is {voxels[number].flat[0]:g}",
             "a missing sequence? the network will learn that it may be missing",
         )
+
+
+def _check_outlier(inspected: InspectedCase, voxels: np.ndarray) -> None:
+    """Check that no few voxels dwarf all others, which would make the network see one grey."""
+    for number, channel in enumerate(voxels):
+        outlier = find_outlier(channel)
+        if outlier is not None:
+            inspected.add(
+                "outlier",
+                f"{inspected.case.images[0]}: channel {number} holds {outlier}",
+                "set such voxels to a plausible value, or leave out the case",
+            )
 
 
 def _check_axes(inspected: InspectedCase, grid: Grid) -> None:

@@ -13,8 +13,9 @@ from monai.data.image_reader import ImageReader
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.io.array import LoadImage
 
+from segpipe.config.data import NaNPolicy
 from segpipe.io.formats import format_of
-from segpipe.io.volumes import NaNPolicy, read_voxels
+from segpipe.io.volumes import read_voxels
 
 
 class ScanReader(ImageReader):

@@ -24,6 +24,8 @@ from segpipe.plan import Plan
 # below it is air, noise included: air is at -1000; lungs are around -850, their vessels above -100
 AIR_HU = -800
 MASK_TYPES = (np.uint8, np.uint16, np.uint32)
+DWARFED = 1e6  # times the range of the usual voxels: the network would see one grey
+SAMPLED = 2**20  # voxels that stand for a channel
 NAMED = 5  # undeclared ids that a message names at most
 
 
@@ -87,10 +89,45 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
             f"{len(plan.channels)}"
         )
     image = model_space(plan).to_model(volume)
+    _check_intensities(volume, plan, name)
     body = None
     if set(plan.normalise) == {"ct"}:
         body = (image > AIR_HU).any(0)
     return PreparedScan(normalise(image, plan), volume, body)
+
+
+def _check_intensities(volume: Located, plan: Plan, name: object) -> None:
+    """Check that normalised intensities will be finite, and not all but equal.
+
+    Raises:
+        DataError: if a few voxels dwarf all others; `ct` clips them.
+    """
+    for number, (channel, method) in enumerate(zip(volume.numpy(), plan.normalise, strict=True)):
+        outlier = None if method == "ct" else find_outlier(channel)
+        if outlier is not None:
+            raise DataError(
+                f"{name}: channel {number} holds {outlier}; set such voxels to a plausible value"
+            )
+
+
+def find_outlier(channel: np.ndarray) -> str | None:
+    """Return a message's part on voxels that dwarf all others of a channel; None if there are none.
+
+    They lie more than `DWARFED` times the range of the middle 99 % away from the median, or beyond
+    single precision.
+    """
+    low, high = float(channel.min()), float(channel.max())
+    farthest = high if abs(high) > abs(low) else low
+    if abs(farthest) > np.finfo(np.float32).max:
+        return f"{farthest:g}, beyond single precision"
+    step = max(1, channel.size // SAMPLED)
+    bottom, middle, top = np.percentile(channel.ravel()[::step], (0.5, 50, 99.5)).tolist()
+    if top > bottom and max(high - middle, middle - low) > DWARFED * (top - bottom):
+        return (
+            f"{farthest:g}, where 99 % of its voxels lie between {bottom:g} and {top:g}: "
+            "normalised, these would all look the same"
+        )
+    return None
 
 
 def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x y z"]:

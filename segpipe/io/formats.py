@@ -23,7 +23,6 @@ def _px(path: Path) -> str:
     return "px"
 
 
-
 @dataclass(frozen=True)
 class Format:
     """A file format.

@@ -21,7 +21,14 @@ PIXELS = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns to the patient's left, rows 
 PNG_BITS = slice(24, 26)  # bits per sample and type of colour in the header of a PNG
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 JPEG_RATIO = 3000  # pixels per byte of a JPEG of one colour, at most
-IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError)
+IMAGE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 

@@ -27,7 +27,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     stored = _read_bytes(path, found).view(dtype).reshape(shape, order="F")
     slope, intercept = header.get_slope_inter()
     if slope is not None:
-        stored = apply_read_scaling(stored, np.array([slope]), np.array([intercept]))
+        stored = apply_read_scaling(stored, np.float64(slope), np.float64(intercept))
     return _channels_first(path, stored), found.affine
 
 
@@ -127,11 +127,7 @@ def check_header(path: Path | str, shape: tuple[int, ...], affine: np.ndarray | 
             "it must be damaged"
         )
     invertible = affine is not None and np.isfinite(affine).all()
-    if (
-        affine is None
-        or not invertible
-        or abs(np.linalg.det(affine[:3, :3])) < SMALLEST_VOXEL
-    ):
+    if affine is None or not invertible or abs(np.linalg.det(affine[:3, :3])) < SMALLEST_VOXEL:
         raise DataError(
             f"{path}: the affine has a zero or undefined axis; "
             "correct the header's spacing and orientation"

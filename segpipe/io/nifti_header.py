@@ -162,7 +162,12 @@ def _check_fields(path: Path, header: Any, is_single: bool) -> None:
     header.get_slope_inter()
     messages: list[str] = []
     logger = logging.Logger("header", logging.WARNING)
-    logger.addFilter(lambda record: messages.append(record.getMessage()))  # None: goes no further
+
+    def keep(record: logging.LogRecord) -> bool:
+        messages.append(record.getMessage())
+        return False
+
+    logger.addFilter(keep)
     pixdim = header["pixdim"].copy()
     header.check_fix(logger, error_level=40)
     header["pixdim"] = np.where(pixdim < 0, header["pixdim"], pixdim)  # zeros are not 1 mm
@@ -194,7 +199,7 @@ def _mend_position(path: Path, header: Any) -> None:
             _leave_out(path, header, "qform", "sform")
     elif int(header["sform_code"]) > 0 and qform is not None:
         _leave_out(path, header, "sform", "qform")
-    elif unknown.any() or qform is None and _has_code(header):
+    elif unknown.any() or (qform is None and _has_code(header)):
         raise ValueError(
             "its affine has a zero or undefined axis; correct the header's spacing and orientation"
         )

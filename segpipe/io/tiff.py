@@ -1,4 +1,4 @@
-"""TIFF images as volumes: all channels, all pages, and millimetres where ImageJ or OME give them."""
+"""TIFF images as volumes: channels, pages, and millimetres where ImageJ or OME give them."""
 
 import re
 import zlib

@@ -1,8 +1,9 @@
 """Reading and writing of images of every format; no other module opens one."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ from nibabel.spatialimages import SpatialImage
 from PIL import Image
 from torch import Tensor
 
+from segpipe.config.data import NaNPolicy
 from segpipe.errors import DataError
 from segpipe.files import atomic
 from segpipe.geometry import Grid, Located, Volume, check_same_grid
@@ -22,6 +24,7 @@ from segpipe.io.label_ids import one_channel, whole_numbers
 from segpipe.io.nifti import check_header, image_voxels
 from segpipe.io.nifti_header import open_header
 from segpipe.io.notes import warn
+from segpipe.units import UnitName, unit_name
 
 ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Located | Tensor
 # integers and floats that torch lacks operations for, and types that hold their values
@@ -32,7 +35,6 @@ WIDER = {
     "float16": np.float32,
     "longdouble": np.float64,
 }
-NaNPolicy = Literal["refuse", "fill"]
 
 
 def read_voxels(path: Path, nan: NaNPolicy = "refuse") -> tuple[np.ndarray, np.ndarray]:
@@ -50,18 +52,27 @@ def read_voxels(path: Path, nan: NaNPolicy = "refuse") -> tuple[np.ndarray, np.n
         DataError: if the file is missing, damaged, or not a scan.
     """
     array, affine = _known_format(path).read(path)
+    return _without_nan(path, array, nan), affine
+
+
+def _without_nan(path: Path | str, array: np.ndarray, nan: NaNPolicy) -> np.ndarray:
+    """Return voxels `(C, x, y, z)` that are all finite.
+
+    Raises:
+        DataError: if some are not, and shall not be filled.
+    """
     invalid = _count_invalid(array)
     if not invalid:
-        return array, affine
+        return array
     counted = f"{invalid} of {array.size} voxels are NaN or infinite"
     if nan == "refuse":
         raise DataError(
             f"{path}: {counted}; repair this file, leave it out, or have them filled with their "
             "channel's smallest value (data.nan=fill in training, nan=fill in prediction)"
         )
-    array = _filled(path, array)
+    filled = _filled(path, array)
     warn(path, f"{counted}; they were filled with their channel's smallest value")
-    return array, affine
+    return filled
 
 
 def _count_invalid(array: np.ndarray) -> int:
@@ -71,7 +82,7 @@ def _count_invalid(array: np.ndarray) -> int:
     return array.size - int(np.isfinite(array).sum())
 
 
-def _filled(path: Path, array: np.ndarray) -> np.ndarray:
+def _filled(path: Path | str, array: np.ndarray) -> np.ndarray:
     """Return voxels with the smallest finite value of each channel where they are not finite.
 
     Raises:
@@ -141,6 +152,15 @@ def unit_of(path: Path) -> str:
     return _known_format(path).unit_of(path)
 
 
+def shown_unit(path: Path) -> UnitName:
+    """Return the units in which lengths and volumes of a scan are shown.
+
+    Raises:
+        DataError: if its header cannot be read.
+    """
+    return unit_name(unit_of(path), read_grid(path).shape[2])
+
+
 def mask_ending(path: Path) -> str:
     """Return the ending of the mask of a scan: of an image `.png`, of a stack of pages `.tif`."""
     if not is_image(path):
@@ -177,20 +197,21 @@ def read(paths: Sequence[Path], load: Callable[[Path], Located] = load) -> Locat
     return Volume(voxels, np.asarray(channels[0].affine, dtype=float))
 
 
-def as_volume(scan: ScanLike) -> Located:
+def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
     """Return one volume of shape `(C, x, y, z)` of any object that a program may hold.
 
     Args:
         scan: a file, a file per channel, a nibabel image, or a `MetaTensor` or `Volume` `(x, y, z)`
             or `(C, x, y, z)`, whose affine leads to mm in RAS+.
+        nan: as `read_voxels` takes it.
 
     Raises:
         DataError: if it cannot be read, or has no affine.
     """
     if isinstance(scan, str | Path):
-        return read([Path(scan)])
+        return read([Path(scan)], partial(load, nan=nan))
     if isinstance(scan, Sequence):
-        return read(list(map(Path, scan)))
+        return read(list(map(Path, scan)), partial(load, nan=nan))
     if isinstance(scan, SpatialImage):
         scan = _to_volume(*image_voxels("the image", scan))
     if not isinstance(scan, Located):
@@ -198,12 +219,11 @@ def as_volume(scan: ScanLike) -> Located:
     voxels = scan.as_tensor()
     if voxels.ndim != 4:
         voxels = voxels[None]
-    volume = Volume(voxels, np.asarray(scan.affine, dtype=float))
-    check_header("the tensor", tuple(volume.shape[1:]), volume.affine)
-    invalid = int((~voxels.isfinite()).sum())
-    if invalid:
-        raise DataError(f"{invalid} of {voxels.numel()} voxels are NaN or infinite")
-    return volume
+    affine = np.asarray(scan.affine, dtype=float)
+    check_header("the tensor", tuple(voxels.shape[1:]), affine)
+    if not voxels.isfinite().all():
+        voxels = torch.from_numpy(_without_nan("the scan", voxels.cpu().numpy(), nan))
+    return Volume(voxels, affine)
 
 
 def read_grid(path: Path) -> Grid:

@@ -10,6 +10,8 @@ from jaxtyping import Float
 
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.errors import DataError
+from segpipe.io.volumes import shown_unit
+from segpipe.units import UnitName
 
 BINS = 60  # of a histogram
 DECIMALS = 4  # of an affine, in mm, that name the geometry of a case
@@ -44,6 +46,7 @@ class Fingerprint:
         foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
             labelled voxels.
         labels: id on disk -> size of the label; without the background.
+        unit: in which lengths and volumes of these cases are shown.
     """
 
     spacings_mm: np.ndarray
@@ -52,6 +55,7 @@ class Fingerprint:
     zero_fraction: list[float]
     foreground: list[tuple[float, float, float, float]]
     labels: dict[int, LabelSize]
+    unit: UnitName = "mm"
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,19 @@ def fingerprint(train: Sequence[InspectedCase]) -> Fingerprint:
         zero_fraction=zero_fraction.tolist(),
         foreground=list(map(_statistics, _foreground(train))),
         labels=_label_sizes(train),
+        unit=_unit(train),
     )
+
+
+def _unit(cases: Sequence[InspectedCase]) -> UnitName:
+    """Return the unit in which lengths of the cases are shown: pixels where none has mm."""
+    units: set[UnitName] = set()
+    for case in cases:
+        if case.grid is not None:
+            units.add(shown_unit(case.case.images[0]))
+    if len(units) == 1:
+        return units.pop()
+    return "px3" if units == {"px2", "px3"} else "mm"
 
 
 def facts(

@@ -24,6 +24,7 @@ from segpipe.planning.resolution import (
     derive_spacing,
 )
 from segpipe.regions import index_regions
+from segpipe.units import UNITS, Units
 
 # voxels of a patch, by device and number of network axes
 PATCH_VOXELS = {("cpu", 2): 128**2, ("cpu", 3): 40**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
@@ -82,6 +83,7 @@ def make_plan(
     decisions = _decide(options, fingerprint, channels, device, scale)
     data = options.data
     painted = index_regions(data.regions, labels, data.paint, data.ignore_label)
+    units = UNITS[fingerprint.unit]
     return Plan(
         channels=channels,
         labels=painted.labels if painted else labels,
@@ -96,7 +98,10 @@ def make_plan(
         kernels=decisions.levels.value.kernels,
         normalise=decisions.normalise.value,
         foreground=fingerprint.foreground,
-        reasons=decisions.reasons + _sampling_reasons(options, fingerprint, labels),
+        nan=options.data.nan,
+        unit=fingerprint.unit,
+        reasons=list(map(units.in_text, decisions.reasons))
+        + _sampling_reasons(options, fingerprint, labels, units),
     )
 
 
@@ -221,7 +226,7 @@ def _rule(channel: str, zero_fraction: float) -> Normalise:
 
 
 def _sampling_reasons(
-    options: Train, fingerprint: Fingerprint, labels: dict[str, int]
+    options: Train, fingerprint: Fingerprint, labels: dict[str, int], units: Units
 ) -> list[str]:
     """Return a line per label on its size, which is why patches are centred on labels."""
     lines = []
@@ -231,7 +236,8 @@ def _sampling_reasons(
         size = fingerprint.labels[number]
         lines.append(
             f"{name}: {100 * size.fraction:.2g} % of the voxels of {size.cases} cases, mostly in "
-            f"{size.parts:.3g} parts, the largest of {size.part_ml:.3g} mL"
+            f"{size.parts:.3g} parts, the largest of {units.of_volume(size.part_ml):.3g} "
+            f"{units.volume}"
         )
     lines.append(
         f"foreground {options.plan.foreground:g}: this fraction of patches is centred on a "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segpipe.io.formats import is_image
+from segpipe.io.volumes import mask_ending
 
 CHANNEL = re.compile(r"_(\d{4})$")
 Numbered = dict[int, list["Found"]]  # number of the channel -> files
@@ -46,8 +46,8 @@ class Scan:
 
     @property
     def mask_name(self) -> str:
-        """Return the mask's file name: NIfTI for a volume, PNG for an image."""
-        return self.name + (".png" if is_image(self.images[0]) else ".nii.gz")
+        """Return the mask's file name: NIfTI for a volume, PNG or TIFF for an image."""
+        return self.name + mask_ending(self.images[0])
 
 
 def as_scans(found: Sequence[Found], channels: int) -> list[Scan]:

@@ -9,7 +9,7 @@ from segpipe.files import digest
 from segpipe.prediction.predictor import Predictor
 
 # options on which the written files depend, beside the weights and the number format
-NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")
+NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend", "nan")
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
@@ -23,7 +23,7 @@ def open_predictor(options: Predict) -> Predictor:
     trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
     return Predictor(
         trained.network.to(device),
-        trained.plan,
+        trained.plan.model_copy(update={"nan": options.nan}),
         device,
         number_format,
         overlap=options.overlap,

@@ -173,7 +173,7 @@ class Predictor:
             DataError: if the scan cannot be used.
         """
         name = scan if isinstance(scan, str | Path) else "the scan"
-        return self.segment(prepare_volume(as_volume(scan), self.plan, name))
+        return self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
 
     def fallbacks_for(self, grid: Grid) -> list[InferencePlan]:
         """Return the ways to compute a scan of this grid that fit the memory, the fastest first.

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from segpipe.errors import ConfigError
 from segpipe.files import PART, digest, write_json
 from segpipe.metrics import Score, score_columns
 from segpipe.stored import SCHEMA, check_schema
+from segpipe.units import UNITS, Units
 
 log = logging.getLogger("segpipe")
 FILE = "manifest.json"
+MIXED = Units("mm or px", "mL, px² or px³")
 STAGES = ("read", "network", "resample", "write")  # of which the seconds are kept
 
 
@@ -44,6 +46,7 @@ class ScanRecord:
         ids: of those labels in the mask; empty in a manifest of an earlier version.
         warnings: what is worth a look, though the mask is done.
         drawn: whether there is a picture of it.
+        unit: in which its lengths and volumes are shown.
     """
 
     name: str
@@ -61,6 +64,12 @@ class ScanRecord:
     ids: list[int] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     drawn: bool = False
+    unit: str = "mm"
+
+    @property
+    def units(self) -> Units:
+        """Return the units in which lengths and volumes are shown."""
+        return UNITS.get(self.unit, UNITS["mm"])
 
     @property
     def failed(self) -> bool:
@@ -100,6 +109,12 @@ def read_records(folder: Path) -> dict[str, ScanRecord]:
     if unknown:
         log.info("%s: ignored unknown fields: %s", file, ", ".join(sorted(unknown)))
     return records
+
+
+def units_of(records: Iterable[ScanRecord]) -> Units:
+    """Return the units of scans that are shown in one table: of mixed ones mm, mL and pixels."""
+    found = {record.unit for record in records}
+    return UNITS[found.pop()] if len(found) == 1 else MIXED
 
 
 def write_records(folder: Path, records: Mapping[str, ScanRecord]) -> None:

@@ -6,6 +6,7 @@ A scan is changed before it is prepared; the truth stays as it is.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ from segpipe.data.prepare import prepare_volume, read_labels
 from segpipe.errors import ConfigError
 from segpipe.files import write_rows
 from segpipe.geometry import Grid, Located
-from segpipe.io.volumes import read
+from segpipe.io.volumes import load, read
 from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.probe.degradation import CHANGES, CLEAN, degrade
 from segpipe.probe.robustness_picture import Curves, draw_changes, draw_robustness
 from segpipe.probe.trained import TrainedRun, find_cases, open_runs, output_folder, same_targets
 from segpipe.terminal import progress_bar, show_next, show_table
+from segpipe.units import UNITS, Units
 
 log = logging.getLogger("segpipe")
 Trial = tuple[str, float]  # a change and its strength
@@ -68,7 +70,8 @@ def robustness(options: Robustness) -> int:
     scores = _score_all(runs, cases, trials, options.seed)
     write_rows(folder / "robustness.csv", scores)
     _draw_examples(cases[0], trials, options.seed, folder / "examples.png")
-    curves = _curves([run.name for run in runs], scores, trials)
+    units = UNITS[runs[0].plan.unit]
+    curves = _curves([run.name for run in runs], scores, trials, units)
     draw_robustness(curves, folder / "robustness.png")
     _show(curves, len(cases))
     table = folder / "robustness.csv"
@@ -113,7 +116,7 @@ def _score_all(
 
 def _score(runs: Sequence[TrainedRun], case: Case, trial: Trial, seed: int) -> list[DegradedScore]:
     """Score all networks on one case with one change."""
-    volume = degrade(read(case.images), *trial, seed)
+    volume = degrade(read(case.images, partial(load, nan=runs[0].plan.nan)), *trial, seed)
     scores = []
     for run in runs:
         prediction = run.predictor.segment(prepare_volume(volume, run.plan, case.name))
@@ -135,7 +138,10 @@ def mean_of(scores: Sequence[DegradedScore], network: str, change: str, strength
 
 
 def _curves(
-    networks: Sequence[str], scores: Sequence[DegradedScore], trials: Sequence[Trial]
+    networks: Sequence[str],
+    scores: Sequence[DegradedScore],
+    trials: Sequence[Trial],
+    units: Units,
 ) -> Curves:
     """Return the mean Dice of each network under each change, the clean scans first."""
     by_change: dict[str, list[float]] = {}
@@ -148,7 +154,7 @@ def _curves(
         for strength in strengths:
             columns.append([mean_of(scores, network, change, strength) for network in networks])
         dice[change] = np.array(columns).T
-    return Curves(list(networks), by_change, dice)
+    return Curves(list(networks), by_change, dice, units)
 
 
 def _show(curves: Curves, cases: int) -> None:
@@ -158,7 +164,7 @@ def _show(curves: Curves, cases: int) -> None:
         if not rows:
             rows.append(["clean", *_formatted(clean)])
         for strength, column in zip(strengths, columns, strict=True):
-            rows.append([f"{change} {strength:g}", *_formatted(column)])
+            rows.append([f"{change.removesuffix('_mm')} {strength:g}", *_formatted(column)])
     show_table(f"mean Dice of {cases} cases", ["scan", *curves.networks], rows)
 
 
@@ -168,7 +174,7 @@ def _formatted(values: np.ndarray) -> list[str]:
 
 def _draw_examples(case: Case, trials: Sequence[Trial], seed: int, picture: Path) -> None:
     """Draw the middle slice of a case under each change."""
-    volume = read(case.images)
+    volume = read(case.images, partial(load, nan="fill"))
     rows: dict[str, list[tuple[str, np.ndarray]]] = {}
     for change, strength in trials:
         if change not in rows:

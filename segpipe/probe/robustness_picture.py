@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from segpipe.probe.degradation import CHANGES
 from segpipe.probe.picture_colours import network_colour
 from segpipe.reporting.pictures import save
+from segpipe.units import Units
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Curves:
         networks: their names.
         strengths: of each change.
         dice: of each change `(networks, 1 + strengths)`; the first column is of clean scans.
+        units: of the scans.
     """
 
     networks: list[str]
     strengths: dict[str, list[float]]
     dice: dict[str, Float[np.ndarray, "networks columns"]]
+    units: Units
 
 
 def draw_robustness(curves: Curves, picture: Path) -> None:
@@ -43,7 +46,7 @@ def draw_robustness(curves: Curves, picture: Path) -> None:
         for index, network in enumerate(curves.networks):
             colour = network_colour(index)
             axes.plot(strengths, dice[index], marker=".", color=colour, label=network)
-        axes.set_xlabel(CHANGES[change].label)
+        axes.set_xlabel(curves.units.in_text(CHANGES[change].label))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("mean Dice")
     panels[0].legend(fontsize=8)
@@ -69,5 +72,5 @@ def draw_changes(
         for axes, (strength, image) in zip(row_panels, slices, strict=False):
             upright = image.T[::-1, ::-1]
             axes.imshow(upright, cmap="gray", vmin=low, vmax=high, interpolation="auto")
-            axes.set_title(f"{change} {strength}", fontsize=8)
+            axes.set_title(f"{change.removesuffix('_mm')} {strength}", fontsize=8)
     save(figure, picture)

@@ -10,17 +10,19 @@ from matplotlib.ticker import LogFormatter
 
 from segpipe.planning.fingerprint import Facts
 from segpipe.reporting.pictures import COLOURS, save
+from segpipe.units import Units
 
 PARTS = {"train": (COLOURS[4], "o", "train"), "val": (COLOURS[5], "^", "validate")}
 AXES = ("left-right", "back-front", "foot-head")
 
 
-def draw_fingerprint(facts: Facts, picture: Path) -> None:
+def draw_fingerprint(facts: Facts, picture: Path, units: Units) -> None:
     """Draw spacing and size of each case, the volumes of its labels, and labelled intensities.
 
     Args:
         facts: of the run's cases.
         picture: PNG to write.
+        units: of the cases.
     """
     figure = Figure(figsize=(11, 6.6), layout="constrained")
     (spacing, size), (volume, intensity) = figure.subplots(2, 2)
@@ -38,15 +40,15 @@ def draw_fingerprint(facts: Facts, picture: Path) -> None:
     _strips(
         volume,
         facts,
-        {label: [one.volumes_ml[label] or np.nan for one in facts.cases] for label in labels},
+        {label: _volumes(facts, label, units) for label in labels},
     )
     if any(value > 0 for one in facts.cases for value in one.volumes_ml.values()):
         volume.set_yscale("log")
         for axis in (volume.yaxis.set_major_formatter, volume.yaxis.set_minor_formatter):
             axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
-    spacing.set(title="voxel size, mm")
+    spacing.set(title=f"voxel size, {units.length}")
     size.set(title="size, voxels")
-    volume.set(title="volume of each label in a case, mL (cases that have it)")
+    volume.set(title=units.in_text("volume of each label in a case, mL (cases that have it)"))
     volume.tick_params(axis="x", rotation=0 if len(labels) < 8 else 90)
     for place, channel in enumerate(facts.intensities):
         heights = np.array(channel.counts) / max(1, sum(channel.counts))
@@ -63,6 +65,11 @@ def draw_fingerprint(facts: Facts, picture: Path) -> None:
     intensity.legend(frameon=False, fontsize=8)
     _legend(figure, facts)
     save(figure, picture)
+
+
+def _volumes(facts: Facts, label: str, units: Units) -> list[float]:
+    """Return the volume of a label in each case; NaN where a case lacks it."""
+    return [units.of_volume(one.volumes_ml[label]) or np.nan for one in facts.cases]
 
 
 def _strips(axes: Axes, facts: Facts, columns: dict[str, list[float]]) -> None:

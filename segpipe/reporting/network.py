@@ -8,6 +8,7 @@ from segpipe.plan import Plan
 from segpipe.reporting.drawing import short
 from segpipe.terminal import show_table
 from segpipe.text import times
+from segpipe.units import UNITS
 
 log = logging.getLogger("segpipe")
 COLUMNS = [
@@ -39,7 +40,8 @@ def show_network(file: Path, plan: Plan) -> None:
     total = ["all", "", "", "", ""]
     total += [short(facts["parameters"]), short(facts["multiply_adds"]), "", ""]
     total += [f"{facts['saved_mib']:.1f}"]
-    show_table("for one patch", COLUMNS, [*rows, total])
+    columns = list(map(UNITS[plan.unit].in_text, COLUMNS))
+    show_table("for one patch", columns, [*rows, total])
     log.info("drawn in %s", file.with_suffix(".png"))
 
 

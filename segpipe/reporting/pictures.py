@@ -40,12 +40,13 @@ def draw_overlay(
     names: Sequence[str],
     title: str,
     picture: Path,
+    in_mm: bool = True,
 ) -> None:
     """Draw a mask over its scan, in the sagittal, coronal and axial slice that holds most of it.
 
     The prediction is filled; the truth, where there is one, is a dashed outline. An image of one
-    slice has one view; if its spacing is 1 mm, as that of a photograph, it gets neither letters of
-    the sides nor mm.
+    slice has one view; in pixels, or with a spacing of 1 mm, as that of a photograph, it gets
+    neither letters of the sides nor mm.
 
     Args:
         image: scan in RAS+ axes.
@@ -55,9 +56,10 @@ def draw_overlay(
         names: of the labels 1, 2, ...
         title: above the picture.
         picture: PNG file to write.
+        in_mm: whether the spacing is in mm rather than in pixels.
     """
     views = _choose_views(image.shape)
-    anatomical = len(views) > 1 or tuple(spacing_mm) != (1, 1, 1)
+    anatomical = in_mm and (len(views) > 1 or tuple(spacing_mm) != (1, 1, 1))
     labelled = foreground(prediction, truth)
     handles = _legend_handles(names, prediction, truth)
     size_mm = np.multiply(image.shape, spacing_mm)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ import numpy as np
 from segpipe import __version__
 from segpipe.config.predict import Predict
 from segpipe.errors import SegpipeError
-from segpipe.io.volumes import read
+from segpipe.io.volumes import load, read
 from segpipe.plan import Plan
 from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.predictor import Prediction
-from segpipe.prediction.records import STAGES, ScanRecord
+from segpipe.prediction.records import STAGES, ScanRecord, units_of
 from segpipe.reporting.page import (
     Cell,
     Column,
@@ -61,8 +62,8 @@ class Index(Page):
 def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list[str]:
     """Return what a person should know of a mask that is done.
 
-    It names how it was computed, where that was unusual, labels that were not found, and a spacing
-    far from that of training.
+    It names how it was computed, where that was unusual, labels that were not found, a spacing far
+    from that of training, and channels of one value.
     """
     warnings = [record.note] if record.note else []
     volumes = zip(record.labels, record.voxels, strict=True)
@@ -73,7 +74,11 @@ def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list
     for axis, mm, model_mm in spacings:
         if model_mm is None or 1 / SPACING_RATIO <= mm / model_mm <= SPACING_RATIO:
             continue
-        warnings.append(f"voxels of {mm:.3g} mm {axis}, but the network sees {model_mm:.3g} mm")
+        edges = f"voxels of {mm:.3g} mm {axis}, but the network sees {model_mm:.3g} mm"
+        warnings.append(record.units.in_text(edges))
+    for number, channel in enumerate(prediction.scan.native.as_tensor()):
+        if channel.min() == channel.max():
+            warnings.append(f"every voxel of channel {number} is {float(channel.flatten()[0]):g}")
     return warnings
 
 
@@ -190,7 +195,7 @@ def _viewer_case(folder: Path, record: ScanRecord, labels: Sequence[str]) -> Vie
     indices = np.zeros(max(record.ids, default=0) + 2, np.uint8)  # of labels, by id on disk
     for number, name in zip(record.ids, record.labels, strict=True):
         indices[number] = labels.index(name) + 1
-    image = read(scan.images)
+    image = read(scan.images, partial(load, nan="fill"))
     mask = _read_mask(folder / scan.mask_name, indices)
     truth = None
     if record.truth and record.scores:
@@ -221,7 +226,8 @@ def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], sco
     if scored:
         columns.append(Column("Dice, mean", 3))
     columns += [Column(f"Dice {name}", 3) for name in targets]
-    columns += [Column(f"{name}, mL", 2) for name in labels]
+    units = units_of(done)
+    columns += [Column(f"{name}, {units.volume}", units.digits) for name in labels]
     columns += [Column(f"{stage}, s", 2) for stage in STAGES]
     columns.append(Column("warnings"))
     rows: list[list[Cell]] = []
@@ -245,9 +251,9 @@ def _picture_cell(record: ScanRecord, pictures: Mapping[str, Picture]) -> Cell:
 
 
 def _numbers(record: ScanRecord, targets: Sequence[str], labels: Sequence[str]) -> list[Cell]:
-    """Return Dice per target, mL per label and seconds per stage; None where there is none."""
+    """Return Dice per target, volume per label and seconds per stage; None where there is none."""
     dice = {score.label: score.dice for score in record.scores}
-    volumes = dict(zip(record.labels, record.volumes_ml, strict=True))
+    volumes = dict(zip(record.labels, map(record.units.of_volume, record.volumes_ml), strict=True))
     return [
         *map(dice.get, targets),
         *map(volumes.get, labels),

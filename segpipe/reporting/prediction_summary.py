@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from segpipe.prediction.records import ScanRecord
+from segpipe.prediction.records import ScanRecord, units_of
 from segpipe.reporting.rendering import show_scores
 from segpipe.terminal import show_next, show_table
 from segpipe.text import count
@@ -27,12 +27,14 @@ def show_batch(
     rows = []
     scores = []
     for record in done:
-        rows.append([record.name, *map("{:.2f}".format, record.volumes_ml)])
+        units = record.units
+        volumes = map(units.of_volume, record.volumes_ml)
+        rows.append([record.name, *[f"{volume:.{units.digits}f}" for volume in volumes]])
         scores += record.scores
     if rows:
-        show_table("volumes, mL", ["scan", *names], rows)
+        show_table(f"volumes, {units_of(done).volume}", ["scan", *names], rows)
     if scores:
-        show_scores(scores, f"{count(len(done), 'scan')} against {truth}")
+        show_scores(scores, f"{count(len(done), 'scan')} against {truth}", units_of(done))
     log.info("%d of %d masks written to %s", len(done), len(records), folder)
     page = folder / "index.html"
     show_next([("look at", page), ("table", folder / "predictions.csv")])

@@ -9,6 +9,7 @@ from segpipe.metrics import IGNORED, Score, metrics_of, summarise
 from segpipe.prediction.predictor import Prediction
 from segpipe.reporting.viewer import ViewerBudget, viewer_case
 from segpipe.terminal import show_table
+from segpipe.units import UnitName, Units
 
 
 def draw_prediction(
@@ -17,6 +18,7 @@ def draw_prediction(
     names: Sequence[str],
     title: str,
     picture: Path,
+    unit: UnitName = "mm",
 ) -> None:
     """Draw a mask over its scan, and the truth where it is known, along the patient's axes.
 
@@ -26,6 +28,7 @@ def draw_prediction(
         names: of the labels without the background.
         title: of the picture.
         picture: PNG to write.
+        unit: of the scan.
     """
     # matplotlib takes longer to import than a small scan to segment
     from segpipe.reporting.pictures import draw_overlay
@@ -35,7 +38,9 @@ def draw_prediction(
     labels = grid.ras_view(prediction.labels[None])[0]
     known = _without_ignored(truth)
     expected = None if known is None else grid.ras_view(known[None])[0]
-    draw_overlay(image, labels, expected, grid.ras_spacing_mm, list(names), title, picture)
+    draw_overlay(
+        image, labels, expected, grid.ras_spacing_mm, list(names), title, picture, unit == "mm"
+    )
 
 
 def _display_volume(prediction: Prediction) -> np.ndarray:
@@ -67,10 +72,10 @@ def add_to_viewer(
         viewer.add(rank, case)
 
 
-def show_scores(scores: Sequence[Score], title: str) -> None:
+def show_scores(scores: Sequence[Score], title: str, units: Units) -> None:
     """Print the mean of each metric per target, with the number of misses and false alarms."""
     metrics = metrics_of("summary")
-    headings = [metric.heading for metric in metrics.values()]
+    headings = [units.in_text(metric.heading) for metric in metrics.values()]
     rows: list[list[str]] = []
     for line in summarise(scores):
         row = [line.label]

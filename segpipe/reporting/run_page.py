@@ -183,7 +183,7 @@ def _fingerprint(run: RunRecord) -> Picture | None:
     cases = [CaseFacts(**case) for case in stored["cases"]]
     channels = [Intensities(**channel) for channel in stored["intensities"]]
     file = run.folder / "fingerprint.png"
-    draw_fingerprint(Facts(cases, channels), file)
+    draw_fingerprint(Facts(cases, channels), file, run.units)
     return embed(file, "size, spacing, labels and intensities of the cases", WIDTH)
 
 
@@ -206,7 +206,7 @@ def _boxes(run: RunRecord) -> Picture | None:
         values: dict[str, list[float]] = {}
         for score in scores:
             values.setdefault(score.label, []).append(getattr(score, name))
-        panels.append(BoxPanel(metric.heading, values, metric.is_share))
+        panels.append(BoxPanel(run.units.in_text(metric.heading), values, metric.is_share))
     file = run.folder / "boxes.png"
     draw_boxes(panels, file)
     caption = "A point is a case; boxes hold the middle half of them, the line is the median."

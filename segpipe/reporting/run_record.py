@@ -12,6 +12,7 @@ from segpipe.metrics import Score
 from segpipe.stored import check_schema, read_yaml
 from segpipe.training.callbacks.history import CASES, CaseDice
 from segpipe.training.callbacks.phases import Phase, read_phases
+from segpipe.units import UNITS, Units
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class RunRecord:
     def plan(self) -> dict[str, Any]:
         """Return the plan that was derived from the cases."""
         return read_yaml(self.folder / "plan.yaml")
+
+    @property
+    def units(self) -> Units:
+        """Return the units in which lengths and volumes are shown."""
+        return UNITS[self.plan.get("unit", "mm")]
 
     @property
     def labels(self) -> list[str]:

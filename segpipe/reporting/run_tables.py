@@ -72,7 +72,8 @@ def summary(run: RunRecord) -> Table | None:
     if not run.scores:
         return None
     columns = [Column("label")]
-    columns += [Column(metric.heading, metric.digits) for metric in metrics_of("summary").values()]
+    for metric in metrics_of("summary").values():
+        columns.append(Column(run.units.in_text(metric.heading), metric.digits))
     columns += [Column("misses", 0), Column("false alarms", 0)]
     cases = {score.case for score in run.scores}
     rows = [list(line.to_values().values()) for line in summarise(run.scores)]
@@ -85,10 +86,13 @@ def scores(run: RunRecord) -> Table | None:
     rows: list[list[Cell]] = []
     if run.scores:
         for metric in metrics_of("scores").values():
-            columns.append(Column(metric.heading, metric.digits))
-        columns += [Column("volume, mL", 2), Column("truth, mL", 2)]
+            columns.append(Column(run.units.in_text(metric.heading), metric.digits))
+        for name in ("volume", "truth"):
+            columns.append(Column(f"{name}, {run.units.volume}", run.units.digits))
         for score in run.scores:
-            rows.append([*score.to_values().values()])
+            cells: list[Cell] = [*score.to_values().values()]
+            cells[-2:] = map(run.units.of_volume, (score.volume_ml, score.truth_ml))
+            rows.append(cells)
     elif run.last:
         columns.append(Column("Dice", metrics_of("scores")["dice"].digits))
         for last in run.last:

@@ -91,5 +91,6 @@ def _draw(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
     spacing_mm = prediction.grid.spacing_mm
     scores = score_case(name, prediction.labels, truth, spacing_mm, trained.plan.targets)
     title = f"{variant}: Dice {mean_dice_of(scores):.3f} ({name}, {run.folder.name})"
-    draw_prediction(prediction, truth, trained.plan.label_names, title, picture)
+    names = trained.plan.label_names
+    draw_prediction(prediction, truth, names, title, picture, trained.plan.unit)
     return picture

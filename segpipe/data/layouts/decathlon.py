@@ -46,9 +46,9 @@ def _labels(listing: DatasetJson) -> dict[str, int]:
     names = listing.names_by_number("labels", '{"0": "background", ...}')
     labels = {name: number for number, name in names.items()}
     if len(labels) < len(names):
+        shown = reprlib.repr(listing.content["labels"])
         raise DataError(
-            f"{listing.file}: two labels share a name in {reprlib.repr(listing.content['labels'])}; "
-            "each needs a name of its own"
+            f"{listing.file}: two labels share a name in {shown}; each needs a name of its own"
         )
     return order_labels(labels, listing.file)
 

@@ -22,7 +22,9 @@ from segpipe.registry import LAYOUTS
 
 CASE = "{case}"
 EXAMPLE = "data.images='{case}/anat/T1.nii.gz' data.label='{case}/anat/seg.nii.gz'"
-LABEL_NAME = re.compile(r"(^|[^a-z])(d?seg|segmentation|mask|msk|labels?|roi|truth|gt|lesion)", re.I)
+LABEL_NAME = re.compile(
+    r"(^|[^a-z])(d?seg|segmentation|mask|msk|labels?|roi|truth|gt|lesion)", re.IGNORECASE
+)
 COMMON = 0.8  # share of the folders that have a file which stands for all
 MOST_FOLDERS = 50  # that a suggestion is made of
 
