@@ -1,6 +1,7 @@
 """`python train.py mode=doctor`: inspect a dataset, report its errors, repair what is safe."""
 
 import logging
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -106,12 +107,19 @@ def _repair(
 
 def _overrides(copy: Path, labels: dict[str, int], options: Train) -> list[str]:
     """Return what to type in order to train on a repaired copy."""
-    names = ",".join(f"{literal(name)}:{number}" for name, number in labels.items())
-    words = ["data=folder", f"data.root={literal(str(copy))}", f"data.labels={{{names}}}"]
+    names = ",".join(f"{_quoted(name)}:{number}" for name, number in labels.items())
+    words = ["data=folder", f"data.root={_quoted(str(copy))}", f"data.labels={{{names}}}"]
     data = options.data
     if data.ignore_label is not None:
         words.append(f"data.ignore_label={data.ignore_label}")
     if data.regions is not None:
-        regions = [f"{literal(name)}:{ids}".replace(" ", "") for name, ids in data.regions.items()]
+        regions = []
+        for name, ids in data.regions.items():
+            regions.append(f"{_quoted(name)}:[{','.join(map(str, ids))}]")
         words.append(f"data.regions={{{','.join(regions)}}}")
     return [shlex.quote(word) for word in words]
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Hydra reads it, in quotes where it needs them."""
+    return text if re.fullmatch(r"[\w./-]+", text) else literal(text)
