@@ -18,7 +18,8 @@ MARKED = (
 )
 NUMBERED = r"(.+)[_-]\d+"
 FEWEST_GROUPS = 2
-MOST_SINGLE = 0.2  # share of groups that may have one case
+MOST_SINGLE = 0.5  # share of groups that may have one case
+MOST_SINGLE_NUMBERED = 0.2  # the same where only numbers tell the cases apart
 MOST_UNEQUAL = 4  # times the median, of the largest group
 NAMED = 3  # cases that a message names at most
 
@@ -104,7 +105,8 @@ def _groups(names: Sequence[str], pattern: str) -> dict[str, list[str]]:
 def _are_patients(groups: dict[str, list[str]], ending: str) -> bool:
     """Return whether groups are several, and of similar sizes above 1."""
     sizes = sorted(map(len, groups.values()))
-    if len(groups) < FEWEST_GROUPS or Counter(sizes)[1] > MOST_SINGLE * len(groups):
+    most_single = MOST_SINGLE_NUMBERED if ending == NUMBERED else MOST_SINGLE
+    if len(groups) < FEWEST_GROUPS or Counter(sizes)[1] > most_single * len(groups):
         return False
     if sizes[-1] > MOST_UNEQUAL * sizes[len(sizes) // 2]:
         return False

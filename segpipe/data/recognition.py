@@ -55,6 +55,8 @@ def _layout_of(data: Data, root: Path) -> str:
         layout: Layout = LAYOUTS[name]()
         if layout.looks_like(root):
             found.append(name)
+    if len(found) > 1 and "table" in found:
+        found.remove("table")  # tables lie beside datasets of every layout
     if len(found) == 1:
         return found[0]
     if found:

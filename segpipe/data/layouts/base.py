@@ -9,7 +9,6 @@ from pathlib import Path
 from segpipe.config.data import Data
 from segpipe.data.cases import Dataset
 from segpipe.errors import ConfigError, DataError
-from segpipe.io.formats import DICOM, format_of
 from segpipe.registry import LAYOUTS
 from segpipe.text import closest
 
@@ -89,10 +88,11 @@ def list_folder(folder: Path) -> list[Path]:
 def holds_dicom(folder: Path) -> bool:
     """Return whether a path is a folder that directly holds files which may be DICOM.
 
-    Such files end in `.dcm`, or have no known ending.
+    Such files end in `.dcm` or `.ima`, in nothing, or in a number, as in `1.2.840.10008`.
     """
     for path in list_folder(folder):
-        if os.path.isfile(path) and (not path.suffix or format_of(path) is DICOM):
+        ending = path.suffix.lower()
+        if os.path.isfile(path) and (ending in ("", ".dcm", ".ima") or ending[1:].isdecimal()):
             return True
     return False
 
