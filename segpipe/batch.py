@@ -34,6 +34,7 @@ from segpipe.prediction.postprocessing import clean, cleaning_arguments
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.prefetch import interruption, one_core, prefetched
 from segpipe.prediction.progress import BatchProgress
+from segpipe.prediction.reasons import one_line, reason
 from segpipe.prediction.records import (
     ScanRecord,
     is_up_to_date,
@@ -41,13 +42,13 @@ from segpipe.prediction.records import (
     remove_abandoned_parts,
     write_records,
 )
-from segpipe.prediction.scans import content_files, find_scans
+from segpipe.prediction.scans import content_files, find_scans, readable_files
 from segpipe.prediction.timing import ProgressCallback, timed
 from segpipe.prediction.truths import find_truths
 from segpipe.reporting.prediction_page import warnings_for, write_index
 from segpipe.reporting.prediction_summary import show_batch
 from segpipe.reporting.rendering import draw_prediction
-from segpipe.text import count, first_line
+from segpipe.text import count
 
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
@@ -180,11 +181,11 @@ class Batch:
         if scan.problem:
             return ReadScan(scan, record)
         try:
-            files = list(scan.images)
+            files = content_files(scan.images)
             if scan.name in self.truths:
-                files.append(self.truths[scan.name])
                 record.truth = str(self.truths[scan.name])
-            record.made_from = digest(content_files(files), *self.settings)
+                files += readable_files(self.truths[scan.name])
+            record.made_from = digest(files, *self.settings)
             earlier = self.all_records.get(scan.name)
             if earlier is not None and is_up_to_date(
                 earlier, record.made_from, self.folder, self.options.retry_failed
@@ -199,7 +200,7 @@ class Batch:
                 log.warning("%s", warning)
             return ReadScan(scan, record, prepared)
         except Exception as error:  # whatever is wrong with this scan, the others can be done
-            record.reason = _reason(scan, error)
+            record.reason = reason(scan, error)
             return ReadScan(scan, record)
 
     def _segment(
@@ -251,14 +252,15 @@ class Batch:
         case = Case(scan.name, scan.images, self.truths[scan.name])
         grid = prediction.grid
         try:
+            content_files([self.truths[scan.name]])  # raises where reading would never end
             truth = read_labels(case, self.plan, grid).numpy()[0]
             record.scores = score_case(
                 scan.name, prediction.labels, truth, grid.spacing_mm, self.plan.targets
             )
         except Exception as error:  # the mask is done, whatever is wrong with its truth
-            reason = _one_line(str(self.truths[scan.name]), error)
-            record.warnings.append(f"not scored: {reason}")
-            log.warning("%s: not scored: %s", scan.name, reason)
+            why = one_line(self.truths[scan.name], error)
+            record.warnings.append(f"not scored: {why}")
+            log.warning("%s: not scored: %s", scan.name, why)
             return None
         return truth
 
@@ -272,7 +274,7 @@ class Batch:
             raise DataError(
                 f"{self.folder}: the disk is full; make room and run again to go on"
             ) from None
-        return _reason(scan, error)
+        return reason(scan, error)
 
     def _finish(self, record: ScanRecord, written: Future[None] | None) -> None:
         """Wait until a scan is written; store its record, and tables and page of all so far."""
@@ -287,18 +289,3 @@ class Batch:
             page = self.options.page.model_copy(update={"viewer": False})  # which is slow to make
             self._write_page(self.options.model_copy(update={"page": page}))
             self.page_seconds += time.perf_counter() - start
-
-
-def _reason(scan: Scan, error: Exception) -> str:
-    """Return why a scan failed, in one line that names its file."""
-    log.debug("%s failed", scan.name, exc_info=error)
-    return _one_line(str(scan.images[0]), error) + scan.hint
-
-
-def _one_line(file: str, error: Exception) -> str:
-    """Return what is wrong with a file."""
-    if isinstance(error, DataError):
-        return str(error) if file in str(error) else f"{file}: {error}"
-    if isinstance(error, MemoryError):
-        return f"{file}: needs more memory than there is"
-    return f"{file}: {type(error).__name__}: {first_line(error)}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from segpipe.cli import launch, print_page
 from segpipe.config.checkpoint_tools import Card
+from segpipe.config.quoting import typed
 from segpipe.config.validation import validate
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def card(file: Path) -> str:
         *_network_rows(trained),
         *_data_rows(trained),
         ("plan", trained.plan.reasons),
-        ("use", [f"segpipe-predict checkpoint={file} input=SCANS output=MASKS"]),
+        ("use", [f"segpipe-predict {typed('checkpoint', file)} input=SCANS output=MASKS"]),
     ]
     return "\n".join(_lines(rows))
 

@@ -3,7 +3,7 @@
 Networks with `long_skips=none` and `add` have weights of the same names and shapes, so weights
 alone would load into the wrong one without an error. The file is Lightning's, so that training
 resumes from it; what prediction needs is stored in it under `segpipe`, as plain values that
-`torch.load(weights_only=True)` reads.
+`torch.load(weights_only=True)` reads (`archive.py`).
 """
 
 import logging
@@ -12,24 +12,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import TypeAdapter, ValidationError
-from torch import nn
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from torch import Tensor, nn
 
 import segpipe
-from segpipe import extensions
-from segpipe.config.model import ModelChoice
+from segpipe import archive, extensions
+from segpipe.config.model import AnyModel, Model, ModelChoice
 from segpipe.errors import ConfigError
 from segpipe.extensions import Extension
+from segpipe.nets.bounded import bounded
 from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
+from segpipe.plain import plain
 from segpipe.plan import Plan
-from segpipe.stored import SCHEMA, check_schema, read_config, read_plan
-from segpipe.text import first_line
+from segpipe.stored import SCHEMA, check_config, check_schema, read_config, read_plan, reason
+from segpipe.text import clipped, first_line, times
 
 log = logging.getLogger("segpipe")
 KEY = "segpipe"
 RENAMED_PARTS = {"joins": "skips", "fuses": "decoder_stages"}  # of a U-Net, until version 0.1.0
+RESUMED = ("epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "random_states")
 NETWORK = "network."  # the prefix of the network's weights in Lightning's file
 
 
@@ -47,8 +49,32 @@ class TrainedOn:
 
     name: str
     content: str
-    train: int
-    validate: int
+    train: NonNegativeInt
+    validate: NonNegativeInt
+
+
+class About(BaseModel):
+    """What a checkpoint says beside its weights, as the file has it.
+
+    Attributes:
+        version: of segpipe, that wrote it.
+        config: the run's options, of any version.
+        plan: likewise.
+        data: what the network is trained on.
+        dice: of whole validation scans, per label or region.
+        extensions: that the run has loaded.
+        global_step: optimiser steps so far.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str = "unknown"
+    config: dict[str, Any]
+    plan: dict[str, Any]
+    data: TrainedOn | None = None
+    dice: dict[str, float] = {}
+    extensions: list[Extension] = []
+    global_step: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -189,50 +215,120 @@ def load(path: Path) -> Trained:
             need of an extension that is not loaded.
     """
     file = find(path)
-    stored = _read(file)
-    known = stored[KEY]
-    check_schema(file, known)
-    stored_extensions = [Extension(**values) for values in known.get("extensions", [])]
-    for warning in extensions.check_loaded(stored_extensions, file):
-        log.warning("%s", warning)
-    try:
-        plan = read_plan(file, known["plan"])
-        config = read_config(file, known["config"])
-        model = TypeAdapter(ModelChoice).validate_python(config["model"])
-    except (ValidationError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{file}: was written by segpipe {known.get('version')} and cannot be read by this "
-            f"one ({first_line(error)})"
-        ) from None
-    network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
-    weights = {}
-    for name, weight in renamed_weights(stored["state_dict"]).items():
-        if name.startswith(NETWORK):
-            weights[name.removeprefix(NETWORK)] = weight
-    network.load_state_dict(weights)
-    data = TrainedOn(**known["data"]) if known.get("data") else None
+    stored = archive.read(file)
+    about = _about(file, stored)
+    plan = read_plan(file, about.plan)
+    config = check_config(file, read_config(file, about.config))
+    if "model" not in config:
+        raise ConfigError(f"{file}: says nothing of the network that it has the weights of")
+    model = TypeAdapter(ModelChoice).validate_python(config["model"])
+    network = _build(file, model, plan, _weights(file, stored))
     return Trained(
-        network.eval(),
-        plan,
-        config,
-        known.get("version", "unknown"),
-        data,
-        known.get("dice", {}),
-        stored.get("global_step", 0),
+        network.eval(), plan, config, about.version, about.data, about.dice, about.global_step
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint file, which holds what segpipe wrote.
+def check_whole(file: Path) -> None:
+    """Check that a training can go on from a checkpoint.
 
     Raises:
-        ConfigError: if it is damaged, or another program's.
+        ConfigError: if it is damaged, or not what a training has written; it names the best
+            checkpoint where that one is whole.
     """
-    size = f"{file.stat().st_size} bytes"
     try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # the unpickler meets a damaged file with whatever it trips over
-        raise ConfigError(f"{file}: is not a checkpoint, or is cut short ({size})") from None
-    if not isinstance(stored, dict) or not isinstance(stored.get(KEY), dict):
-        raise ConfigError(f"{file}: is a file of torch ({size}), but not a checkpoint of segpipe")
-    return stored
+        load(file)
+        missing = [key for key in RESUMED if key not in archive.read(file)]
+        if missing:
+            raise ConfigError(f"{file}: has no {missing[0]}, so no training can go on from it")
+    except ConfigError as error:
+        best = file.with_name("best.ckpt")
+        raise ConfigError(f"{error}{_offer(best) if best != file else ''}") from None
+
+
+def _offer(best: Path) -> str:
+    """Return what to do with a best checkpoint, if it is whole."""
+    try:
+        trained = load(best)
+    except ConfigError:
+        return ""
+    return (
+        f"; {best} is whole (step {trained.step}): copy it over last.ckpt to go on from there, "
+        "or predict with it"
+    )
+
+
+def _about(file: Path, stored: Mapping[str, Any]) -> About:
+    """Return what a checkpoint says beside its weights.
+
+    Raises:
+        ConfigError: if it is another program's, of a newer schema, or needs an extension.
+    """
+    if not isinstance(stored.get(KEY), dict):
+        raise ConfigError(f"{file}: is a file of torch, but not a checkpoint of segpipe")
+    known = plain(file, stored[KEY])
+    check_schema(file, known)
+    try:
+        about = About.model_validate(known | {"global_step": stored.get("global_step", 0)})
+    except ValidationError as error:
+        raise ConfigError(f"{file}: is not what segpipe writes ({reason(error)})") from None
+    for warning in extensions.check_loaded(about.extensions, file):
+        log.warning("%s", warning)
+    return about
+
+
+def _weights(file: Path, stored: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the network's weights under their present names.
+
+    Raises:
+        ConfigError: if there are none, or one is NaN or infinite.
+    """
+    found = stored.get("state_dict")
+    weights: dict[str, Tensor] = {}
+    for name, weight in renamed_weights(found if isinstance(found, dict) else {}).items():
+        if not isinstance(weight, Tensor):
+            raise ConfigError(f"{file}: holds weights that are no numbers ({clipped(name)})")
+        if name.startswith(NETWORK):
+            weights[name.removeprefix(NETWORK)] = weight
+    if not weights:
+        raise ConfigError(f"{file}: holds no weights of a network")
+    size = sum(weight.numel() * weight.element_size() for weight in weights.values())
+    if size > 2 * file.stat().st_size:
+        raise ConfigError(f"{file}: declares larger weights than it holds; do not trust it")
+    for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise ConfigError(
+                f"{file}: the weights {clipped(name)} are NaN or infinite, so it predicts "
+                "nothing: the training diverged, or the file is damaged"
+            )
+    return weights
+
+
+def _build(file: Path, model: AnyModel, plan: Plan, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network of a checkpoint with its weights.
+
+    Raises:
+        ConfigError: if the weights are those of another network.
+    """
+    levels = len(plan.kernels)
+    if model.dims != plan.dims or (isinstance(model, Model) and model.levels != levels):
+        raise ConfigError(
+            f"{file}: its network is {model.dims}D with {model.levels} levels, but its plan "
+            f"{plan.dims}D with {levels}"
+        )
+    try:
+        with bounded(weights):
+            network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
+    except (ConfigError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"{file}: {clipped(first_line(error), 300)}") from None
+    expected = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    for name in sorted(expected.keys() ^ weights.keys()):
+        where = "lacks" if name in expected else "has more than its network:"
+        raise ConfigError(f"{file}: {where} the weights {clipped(name)}, so it is another's")
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise ConfigError(
+                f"{file}: the weights {name} are {times(weights[name].shape)}, but its network "
+                f"needs {times(shape)}"
+            )
+    network.load_state_dict(dict(weights))
+    return network

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 
 from segpipe import checkpoint
 from segpipe.checkpoint import TrainedOn
+from segpipe.config.quoting import typed
 from segpipe.config.train import Train
 from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
@@ -164,7 +165,7 @@ class Run:
                 ("network", folder / "checkpoints" / "best.ckpt"),
                 (
                     "predict",
-                    f"python predict.py checkpoint={folder} input=SCANS output=MASKS",
+                    f"python predict.py {typed('checkpoint', folder)} input=SCANS output=MASKS",
                 ),
             ]
         )

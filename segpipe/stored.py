@@ -10,11 +10,12 @@ are completed in `prediction/records.py`.
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from segpipe.config.data import Data, PhantomData
@@ -25,13 +26,23 @@ from segpipe.config.section import RegisteredSection, Section, Was
 from segpipe.config.train import Train
 from segpipe.config.validation import sections, validate
 from segpipe.errors import ConfigError
+from segpipe.plain import plain, read_text
 from segpipe.plan import Plan
-from segpipe.registry import LONG_SKIPS, LOSSES, SHORT_SKIPS
-from segpipe.text import first_line
+from segpipe.plan_check import check_plan
+from segpipe.registry import BLOCKS, LONG_SKIPS, LOSSES, OPTIMISERS, SHORT_SKIPS, Registry
+from segpipe.text import clipped, first_line
 
 log = logging.getLogger("segpipe")
 SCHEMA = 2
+MOST_YAML_BYTES = 2**22
 KEY = "schema"
+CHOICES: dict[tuple[str, str], Registry[Any]] = {  # keys whose value an extension may have defined
+    ("model", "long_skips"): LONG_SKIPS,
+    ("model", "short_skips"): SHORT_SKIPS,
+    ("model", "block"): BLOCKS,
+    ("model", "decoder_block"): BLOCKS,
+    ("optim", "name"): OPTIMISERS,
+}
 S = TypeVar("S", bound=BaseModel)
 _named: set[tuple[str, str]] = set()  # files and unknown keys that the log has named already
 
@@ -49,7 +60,7 @@ def check_schema(source: object, values: Mapping[str, Any]) -> None:
     schema = values.get(KEY, 1)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ConfigError(
-            f"{source}: was written by a newer segpipe (schema {schema}; this one reads up to "
+            f"{source}: was written by a newer segpipe (schema {clipped(schema)}; this one reads up to "
             f"{SCHEMA}): update segpipe"
         )
 
@@ -62,6 +73,7 @@ def read_config(source: object, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     check_schema(source, values)
     config = {key: value for key, value in values.items() if key != KEY}
+    _check_sections(source, config)
     config = _renamed(config)
     data = config.get("data")
     if isinstance(data, dict) and data.get("layout") != "phantom":
@@ -88,9 +100,37 @@ def read_plan(source: object, values: Mapping[str, Any]) -> Plan:
     check_schema(source, values)
     known = {key: value for key, value in values.items() if key != KEY}
     try:
-        return Plan.model_validate(complete(source, Plan, known))
-    except ValidationError as error:
-        raise ConfigError(f"{source}: does not hold a plan ({_reason(error)})") from None
+        plan = Plan.model_validate(complete(source, Plan, known))
+        check_plan(plan)
+    except ValueError as error:
+        raise ConfigError(f"{source}: does not hold a plan ({reason(error)})") from None
+    return plan
+
+
+def check_config(source: object, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of `read_config` with every section that it has checked.
+
+    Raises:
+        ConfigError: naming the first wrong value.
+    """
+    checked = {**config}
+    for name in Train.model_fields:
+        if name == "resume" or name not in config:
+            continue
+        adapter = _adapter(name)
+        try:
+            value = adapter.validate_python(config[name])
+        except ValueError as error:
+            raise ConfigError(f"{source}: config.{name} is wrong ({reason(error)})") from None
+        checked[name] = adapter.dump_python(value, mode="json")
+    return checked
+
+
+@cache
+def _adapter(name: str) -> Any:
+    """Return the rules of one section of the config."""
+    field = Train.model_fields[name]
+    return TypeAdapter(Annotated[field.annotation, field])
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -100,12 +140,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
         ConfigError: if it cannot be read, or holds something else.
     """
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = yaml.safe_load(read_text(file, MOST_YAML_BYTES))
+    except ConfigError:
+        raise
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{file}: cannot be read ({first_line(error)})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: holds no keys, so it is not what a run writes")
-    return values
+    return plain(file, values)
 
 
 def complete(source: object, schema: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +194,7 @@ def _member(members: list[type[Section]], values: Mapping[str, Any]) -> type[Sec
         return PhantomData if values.get("layout") == "phantom" else Data
     if TensorBoard in members:
         kinds: dict[Any, type[Section]] = {"mlflow": MLflow, "wandb": Wandb}
-        return kinds.get(values.get("name"), TensorBoard)
+        return kinds.get(str(values.get("name")), TensorBoard)
     return members[0]
 
 
@@ -190,14 +232,13 @@ def check_extensions_known(source: object, config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: naming the entry, and how to give the extension.
     """
-    model = config.get("model") or {}
-    for key, registry in (("long_skips", LONG_SKIPS), ("short_skips", SHORT_SKIPS)):
-        given = model.get(key, [])
+    for (section, key), registry in CHOICES.items():
+        given = (config.get(section) or {}).get(key)
         for name in given if isinstance(given, list) else [given]:
-            if name not in registry:
+            if isinstance(name, str) and name not in registry:
                 raise ConfigError(
-                    f"{source}: model.{key} is {name}, which no {registry.kind} here is called: "
-                    "an extension defines it: give extensions=[FILE]"
+                    f"{source}: {section}.{key} is {clipped(name)}, which no {registry.kind} here "
+                    "is called: an extension defines it: give extensions=[FILE]"
                 )
     for name, weight in (config.get("loss") or {}).items():
         if weight and name not in LOSSES:
@@ -206,7 +247,24 @@ def check_extensions_known(source: object, config: Mapping[str, Any]) -> None:
             )
 
 
-def _reason(error: ValidationError) -> str:
-    details = error.errors()[0]
+def _check_sections(source: object, config: Mapping[str, Any]) -> None:
+    """Refuse a config in which another value stands where a section does.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    old = {key.partition(".")[0] for key in RENAMED if "." in key}
+    for name, value in config.items():
+        field = Train.model_fields.get(name)
+        is_section = name in old or (field and any(sections(field.annotation)))
+        if is_section and not isinstance(value, dict | None):
+            raise ConfigError(f"{source}: {name} is {clipped(value)}, but must be a group of keys")
+
+
+def reason(error: ValueError) -> str:
+    """Return what is wrong in one line: of a schema's error the place and the message."""
+    if not isinstance(error, ValidationError):
+        return clipped(first_line(error))
+    details = error.errors(include_input=False)[0]
     place = ".".join(str(part) for part in details["loc"])
-    return f"{place}: {details['msg']}"
+    return clipped(f"{place}: {details['msg']}".removeprefix(": "), 300)

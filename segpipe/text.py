@@ -31,6 +31,12 @@ def closest(word: str, known: Sequence[str], cutoff: float = 0.4) -> list[str]:
     return difflib.get_close_matches(word, known, 3, cutoff)
 
 
+def clipped(value: object, letters: int = 120) -> str:
+    """Return the text of any value, cut where it is too long for a line."""
+    text = str(value)
+    return text if len(text) <= letters else f"{text[:letters]}..."
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or the name of its type where it has none."""
     lines = str(error).strip().splitlines()

@@ -28,6 +28,7 @@ from support.commands import PROJECT, REPOSITORY
 
 from segpipe.config.compose import check, hydra_on_conf
 from segpipe.config.predict import Predict
+from segpipe.config.quoting import quoted
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
 from segpipe.resume import command_line
@@ -163,15 +164,17 @@ def inspect_cases(command: list[str]) -> None:
     match command:
         case ["python", "train.py", *given] | ["segpipe-train", *given]:
             if "--help" not in given:
-                check("train", Train, command_line(given))
+                check("train", Train, command_line(quoted(given, Train)))
         case ["python", "predict.py", *given] | ["segpipe-predict", *given]:
             if "--help" not in given:
-                check("predict", Predict, given)
+                check("predict", Predict, quoted(given, Predict))
         case ["python", "-m", "segpipe.probe", name, *given] if name in COMMANDS:
             if "--help" not in given:
                 check(name, COMMANDS[name][0], given)
-        case ["python", "-m", "segpipe.study", sweep, *given]:
-            check("report", Report, [f"sweep={sweep}", *given])
+        case ["python", "-m", "segpipe.study", *given]:
+            folders = [word for word in given if "=" not in word]
+            which = f"runs=[{','.join(folders)}]" if len(folders) > 1 else f"sweep={folders[0]}"
+            check("report", Report, [which, *(word for word in given if "=" in word)])
         case ["python", "-m", "segpipe.card", *given]:
             check("card", Card, given)
         case ["python", "-m", "segpipe.export", *given]:

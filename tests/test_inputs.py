@@ -114,10 +114,10 @@ def _tilted(number: int) -> dict[tuple[int, int], Any]:
             r"lie 5 mm apart, most slices 2.5 mm: 1 missing between them",
         ),
         ({number: _tilted(number) for number in range(5)}, r"the gantry is tilted by 12.0 degrees"),
-        ({2: {SERIES: "1.2.9"}}, r"holds 2 DICOM series of images; give each its own folder"),
+        ({2: {SERIES: "1.2.9"}}, r"holds 2 DICOM volumes; give one by a file of it: 000"),
         (
             {2: {ORIENTATION: (*ACROSS[1], *ACROSS[0])}},
-            r"differs in size or orientation from .*must form one stack",
+            r"holds 2 DICOM volumes; give one by a file of it: .*1 slice\), .*4 slices\)",
         ),
         ({2: {POSITION: None}}, r"has no position or orientation of the slice \(tag 0020,0032\)"),
     ],
@@ -137,7 +137,7 @@ def test_damaged_headers_are_refused_before_memory_is_taken(tmp_path: Path) -> N
     lying = "space: left-posterior-superior\nspace directions: ({},0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n"
     for sizes, more, reason in (
         ("90000 90000 90000", lying.format(1), "the header declares"),
-        ("4 4 4", lying.format(1), "cannot be read"),  # no voxels follow
+        ("4 4 4", lying.format(1), "declares 128 bytes of voxels, and the file has 0"),
         ("4 4 4", lying.format(0), "cannot be read|zero or undefined axis"),
         ("4 4 4", lying.format("nan"), "cannot be read|zero or undefined axis"),
     ):
@@ -145,8 +145,8 @@ def test_damaged_headers_are_refused_before_memory_is_taken(tmp_path: Path) -> N
         path.write_text(header.format(3, sizes, more))
         with pytest.raises(DataError, match=reason):
             read([path])
-    path.write_text(header.format(2, "4 4", ""))
-    with pytest.raises(DataError, match="has 2 axes; a scan has 3"):
+    path.write_text(header.format(4, "4 4 4 4", ""))
+    with pytest.raises(DataError, match="has 4 axes; a scan has 3"):
         read([path])
     path.write_text("not an image")
     with pytest.raises(DataError, match="cannot be read"):

@@ -148,6 +148,11 @@ def test_the_file_beside_a_channel_number_is_another_name(tmp_path: Path) -> Non
     made(tmp_path, "pat.nii.gz", "pat_0000.nii.gz")
     with pytest.raises(ConfigError, match=r"pat.nii.gz, .*pat_0000.nii.gz would all be written"):
         found(tmp_path, 1)
+    made(tmp_path, "other.nii.gz")
+    assert found(tmp_path, 1) == {
+        "other": (["other.nii.gz"], True),
+        "pat": (["pat.nii.gz", "pat_0000.nii.gz"], False),
+    }
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -182,6 +187,24 @@ def test_a_folder_of_dicom_keeps_its_name(tmp_path: Path) -> None:
         assert names == ["amos_0000", "amos_0001", "anna_2019"]
 
 
+def test_several_volumes_of_a_folder_are_scans_of_their_own(tmp_path: Path) -> None:
+    voxels = np.zeros((4, 3, 5), np.int16)
+    for number, series in enumerate(("1.2.8", "1.2.9")):
+        changes = {slice_: {(0x0020, 0x000E): series} for slice_ in range(5)}
+        write_series(tmp_path / f"part{number}", voxels, changes=changes)
+        (tmp_path / "in/anna").mkdir(parents=True, exist_ok=True)
+        for file in (tmp_path / f"part{number}").iterdir():
+            file.rename(tmp_path / f"in/anna/{number}_{file.name}")
+    for typed in ("in", "in/anna", "in/*", "in/anna/*", "in/anna/*.dcm"):
+        names = [scan.name for scan in find_scans(str(tmp_path / typed), tmp_path / "out", 1)]
+        assert len(names) == 2, typed
+        assert all(name.startswith("anna_") for name in names), typed
+    (scan,) = find_scans(str(tmp_path / "in/anna/0_0003.dcm"), tmp_path / "out", 1)
+    assert scan.name == "0_0003"
+    (scan,) = find_scans(str(tmp_path / "in/anna/0_*.dcm"), tmp_path / "out", 1)
+    assert scan.name.startswith("anna_")
+
+
 def test_what_is_passed_over_is_counted_and_named(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,6 +232,8 @@ def test_odd_entries_stay_with_themselves(tmp_path: Path) -> None:
     (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "nowhere")
     (tmp_path / "deep/back").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "pipe.nii.gz")
+    os.mkfifo(tmp_path / "queue.png")
+    os.mkfifo(tmp_path / "tube.tif")
     (tmp_path / "zero.nii.gz").symlink_to("/dev/zero")
     made(tmp_path, "line\nbreak.nii.gz", "x" * 230 + ".nii.gz")
     with open(os.fsencode(tmp_path) + b"/m\xfcller.nii.gz", "wb"):
@@ -220,13 +245,15 @@ def test_odd_entries_stay_with_themselves(tmp_path: Path) -> None:
         ("loop", "Too many levels"),
         ("gone", "a link to a file that does not exist"),
         ("pipe", "not a regular file"),
+        ("queue", "not a regular file"),
+        ("tube", "not a regular file"),
         ("zero", "not a regular file"),
         (r"line\nbreak", "rename it"),
         (r"m\udcfcller", "rename it"),
     ):
         assert problem in problems[name]
         assert problems[name].isprintable()
-    assert len(problems) == 9
+    assert len(problems) == 11
 
 
 def test_a_folder_that_may_not_be_opened_is_named(
@@ -315,6 +342,16 @@ def test_missing_truths_are_all_named(tmp_path: Path) -> None:
         find_truths(scans, tmp_path / "truth", tmp_path / "out")
     with pytest.raises(ConfigError, match="is not a folder of label maps"):
         find_truths(scans, tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_one_scan_may_have_one_truth(tmp_path: Path) -> None:
+    made(tmp_path, "in/a.nii", "labels.nrrd")
+    scans = find_scans(str(tmp_path / "in/a.nii"), tmp_path / "out", 1)
+    assert find_truths(scans, tmp_path / "labels.nrrd", tmp_path / "out") == {
+        "a": tmp_path / "labels.nrrd"
+    }
+    with pytest.raises(ConfigError, match="is the scan a itself"):
+        find_truths(scans, tmp_path / "in/a.nii", tmp_path / "out")
 
 
 def test_a_scan_or_a_mask_is_no_truth_of_its_own(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from segpipe.errors import ConfigError
 from segpipe.nets.build import build, init_weights
 from segpipe.resume import command_line, resumable
 from segpipe.study.evidence import ALL, analyse
+from segpipe.study.runs import read_runs
 from segpipe.study.sweep import find_reference, read_sweep
 
 SWEEP = [
@@ -86,6 +87,28 @@ def test_variants_begin_with_the_same_weights_where_their_shapes_agree(name: str
         len(set(shared) & set(convolutions)) >= len(convolutions) - 2
     )  # only what a concatenation enters may differ
     assert not any(torch.equal(reference[key], other[key]) for key in convolutions)
+
+
+def test_runs_are_compared_as_a_sweep_is(copied: Path) -> None:
+    odd = copied.parent / "läufe (1), [x]"
+    odd.mkdir()
+    for run in "0123":
+        shutil.copytree(copied / run, odd / f"run {run}")
+    done = study(odd / "run 0", *(str(odd / f"run {run}") for run in "123"))
+    assert done.returncode == 0, done.stderr
+    sweep = read_runs([odd / f"run {run}" for run in "0123"])
+    assert [variant.name for variant in sweep.variants] == ["long_skips=none", "long_skips=concat"]
+    assert [len(variant.runs) for variant in sweep.variants] == [2, 2]
+    evidence = analyse(sweep, find_reference(sweep, None))
+    expected = analyse(read_sweep(copied), find_reference(read_sweep(copied), None))
+    for own, other in zip(evidence.mean_scores, expected.mean_scores, strict=True):
+        assert own.metrics["dice"].mean == other.metrics["dice"].mean
+    assert (odd / "study/study.html").is_file()
+    again = study(odd / "run 0", str(odd / "run 0"), "output=twice")
+    assert again.returncode == 0, again.stderr
+    wrong = study(odd / "run 0", str(copied))
+    assert wrong.returncode == 2
+    assert wrong.stderr.strip().endswith("is not the folder of a run: it holds no config.yaml")
 
 
 def test_a_sweep_ends_in_a_report(swept: Path) -> None:

@@ -115,19 +115,37 @@ class Report(ComparisonOptions):
     """The options of the report of a sweep: `study.html`, `study.csv` and `study.md`."""
 
     sweep: Path | None = Field(description="folder of a sweep, with a folder for each run in it")
+    runs: list[Path] | None = Field(
+        min_length=1, description="folders of runs to compare in place of a sweep's, [RUN,RUN]"
+    )
+    output: Path | None = Field(
+        description="folder to write to; null = the sweep's, or of runs a folder study beside the "
+        "first"
+    )
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @field_validator("sweep")
     @classmethod
     def _is_a_sweep(cls, folder: Path | None) -> Path | None:
-        if folder is None:
-            raise ValueError(
-                "sweep is missing: name a sweep's folder, as in python -m segpipe.study "
-                "runs/NAME/DATE_TIME"
-            )
-        if not (folder / "multirun.yaml").is_file():
+        if folder is not None and not (folder / "multirun.yaml").is_file():
             raise ValueError(f"{folder} is not the folder of a sweep: it holds no multirun.yaml")
         return folder
+
+    @model_validator(mode="after")
+    def _says_which(self) -> "Report":
+        if (self.sweep is None) == (self.runs is None):
+            raise ValueError(
+                "sweep is missing: name a sweep's folder, or the folders of runs, as in python -m "
+                "segpipe.study runs/NAME/DATE_TIME"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder to write to."""
+        if self.output is not None:
+            return self.output
+        return self.sweep or (self.runs or [Path()])[0].resolve().parent / "study"
 
 
 class Depth(Section):

@@ -165,6 +165,11 @@ def literal(text: str) -> str:
     return _in_quotes(re.sub(r"(\\*)\$\{", r"\1\1\\${", text))
 
 
+def typed(key: str, path: object) -> str:
+    """Return an override as a user types it in a shell, as `'resume=my runs/a'`."""
+    return shlex.quote(f"{key}={path}")
+
+
 def _in_quotes(text: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
@@ -207,4 +212,6 @@ def _unreadable(word: str, why: str) -> str:
         return f"{word}: is not KEY=VALUE (--help lists all keys)"
     form = f"{key}={_in_quotes(value)}"
     in_shell = shlex.quote(form) if re.search(r'["$`\\!]', form) else f'"{form}"'
-    return f"{word}: cannot be read ({why}); text with such characters needs quotes: {in_shell}"
+    return (
+        f"{word}: cannot be read ({why[:80]}); text with such characters needs quotes: {in_shell}"
+    )

@@ -1,196 +1,252 @@
-"""Folders of one DICOM series, read by SimpleITK."""
+"""DICOM: the volumes of a folder, and the voxels of one of them."""
 
-import math
-from collections.abc import Sequence
+import itertools
+import logging
+import os
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from segpipe.errors import DataError
-from segpipe.io.itk import import_sitk, open_header, read_voxels, to_nifti
+from segpipe.io.dicom_file import is_dicom
+from segpipe.io.dicom_frames import Header, open_header
+from segpipe.io.dicom_pixels import read_values
+from segpipe.io.dicom_split import split
+from segpipe.io.dicom_stacks import Stack
+from segpipe.io.dicom_tags import CAPTURES, SEGMENTATIONS
 from segpipe.io.nifti import check_header
+from segpipe.text import count
 
-ENDINGS = ()
-UNEVEN = 0.02  # relative deviation of a slice distance beyond a scanner's rounding
-TILTED_DEG = 0.1
-POSITION = "0020|0032"
-ORIENTATION = "0020|0037"
-DICOM_MAGIC = b"DICM"
+ENDINGS = (".dicom", ".dcm", ".ima")
+LISTED = 8  # volumes that a message names
+NAME_LENGTH = 60
+_logger = logging.getLogger("segpipe")
 
 
 @dataclass(frozen=True)
-class Slice:
-    """The position of one DICOM file of a series, in LPS+ coordinates.
+class FoundVolume:
+    """A volume in a folder of DICOM files.
 
     Attributes:
-        file: path.
-        position: centre of the first voxel, mm.
-        rows: unit vectors of increasing column and of increasing row, (2, 3).
-        size: number of columns and rows.
-        spacing: mm between columns and between rows.
+        path: the folder if it holds no other, else the volume's first file.
+        name: for its mask; unlike those of the other volumes in the folder.
+        description: for people: series, slices, and what tells it from others of its series.
     """
 
-    file: Path
-    position: np.ndarray
-    rows: np.ndarray
-    size: tuple[int, int]
-    spacing: tuple[float, float]
-
-    @property
-    def normal(self) -> np.ndarray:
-        """Unit vector perpendicular to the slice, (3,)."""
-        return np.cross(*self.rows)
+    path: Path
+    name: str
+    description: str
 
 
 def is_series(folder: Path) -> bool:
-    """Return whether a folder holds DICOM files, judged by the mark in their preamble."""
-    return folder.is_dir() and any(map(_is_dicom, folder.iterdir()))
+    """Return whether a folder holds DICOM files, judged by their first bytes."""
+    return any(map(is_dicom, _entries(folder)))
 
 
-def _is_dicom(file: Path) -> bool:
-    if not file.is_file() or file.name.startswith("."):
-        return False
-    with file.open("rb") as content:
-        return content.read(132)[128:] == DICOM_MAGIC
+def volumes_in(folder: Path) -> tuple[list[FoundVolume], list[str]]:
+    """Find the volumes in a folder; folders inside it are not searched.
+
+    Localisers, secondary captures and segmentations count only where there is nothing else.
+
+    Returns:
+        The volumes, in the order of their series and files; and a line for each file or series
+        that is passed over, with the reason.
+    """
+    stacks, passed_over = _volumes(folder)
+    found = []
+    names: set[str] = set()
+    for stack in stacks:
+        if len(stacks) == 1:
+            found.append(FoundVolume(folder, folder.name, _describe(stack)))
+            continue
+        name = _unused(_mask_name(stack), names)
+        names.add(name)
+        found.append(FoundVolume(stack.files[0], name, _describe(stack)))
+    return found, passed_over
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the voxels `(C, x, y, z)`, rescaled (CT: to HU), and the affine to mm in RAS+."""
-    shape, affine = read_grid(path)
-    check_header(path, shape, affine)
-    return read_voxels(path, list(map(str, files(path)))), affine
+    """Read the voxels `(C, x, y, z)`, rescaled (CT: to HU), and the affine to mm in RAS+.
+
+    Args:
+        path: a folder that holds one volume, or any file of a volume.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    stack = _find(path)
+    affine = stack.affine()
+    check_header(path, stack.shape, affine)
+    for warning in stack.warnings():
+        _logger.warning("%s: %s", path, warning)
+    return read_values(stack.frames), affine
 
 
 def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     """Read the shape `(x, y, z)` and the affine to mm in RAS+, from the headers alone.
 
     Raises:
-        DataError: if the folder is not one stack of slices.
+        DataError: if the folder or file is not one stack of slices.
     """
-    slices = _read_slices(path)
-    return (*slices[0].size, len(slices)), _series_affine(slices)
+    stack = _find(path)
+    return stack.shape, stack.affine()
 
 
 def files(path: Path) -> list[Path]:
     """Return the files of the slices, in their order."""
-    return [item.file for item in _read_slices(path)]
+    return _find(path).files
 
 
-def _read_slices(folder: Path) -> list[Slice]:
-    """Read the slices of a series, sorted along their normal.
+def _entries(folder: Path) -> list[Path]:
+    """Return the visible entries of a folder, sorted; none where it cannot be searched."""
+    try:
+        names = sorted(os.listdir(folder))
+    except (OSError, ValueError):
+        return []
+    return [folder / name for name in names if not name.startswith(".")]
+
+
+def _headers(folder: Path) -> tuple[list[Header], list[str]]:
+    """Read the headers of a folder's files; also why some were passed over."""
+    headers = []
+    others = []
+    passed_over = []
+    for path in _entries(folder):
+        if path.is_dir():
+            continue
+        if not is_dicom(path):
+            others.append(path.name)
+            continue
+        try:
+            headers.append(open_header(path))
+        except DataError as error:
+            passed_over.append(str(error))
+    if others:
+        files_there = count(len(others), "file")
+        passed_over.append(f"{folder}: {files_there} not of DICOM, such as {_clean(others[0])}")
+    return headers, passed_over
+
+
+def _volumes(folder: Path) -> tuple[list[Stack], list[str]]:
+    """Return the volumes of a folder in the order of their series; also what is passed over."""
+    headers, passed_over = _headers(folder)
+    for header in headers:
+        if not header.frames:
+            passed_over.append(f"{header.path}: {_no_frames(header)}")
+    stacks = split(headers)
+    stacks.sort(key=lambda stack: (stack.first.header.number, stack.files[0].name))
+    scans = [stack for stack in stacks if not _lesser(stack)]
+    if not scans:
+        return stacks, passed_over
+    for stack in stacks:
+        if _lesser(stack):
+            passed_over.append(f"{stack.files[0]}: {_lesser(stack)} ({_describe(stack)})")
+    return scans, passed_over
+
+
+def _no_frames(header: Header) -> str:
+    """Return why a file holds no frame of a volume."""
+    if header.trouble:
+        return header.trouble
+    if not header.is_image:
+        return f"is {header.kind_name or 'of no known class'}, not a scan"
+    return f"holds {header.count} frames without a position of each"
+
+
+def _lesser(stack: Stack) -> str:
+    """Return why a stack is no scan where others are; empty if it is one."""
+    header = stack.first.header
+    if header.localiser:
+        return "is a localiser"
+    if header.kind.startswith(CAPTURES) and len(stack.frames) == 1:
+        return "is a secondary capture"
+    if header.kind in SEGMENTATIONS:
+        return "is a segmentation"
+    return ""
+
+
+def _find(path: Path) -> Stack:
+    """Return the volume that a path means.
 
     Raises:
-        DataError: if they are not one stack of equal, evenly spaced slices.
+        DataError: if a folder holds none or several, or a file belongs to none.
     """
-    sitk_reader = import_sitk().ImageSeriesReader
-    series = sitk_reader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
+    return _find_in_folder(path) if path.is_dir() else _find_of_file(path)
+
+
+def _find_in_folder(folder: Path) -> Stack:
+    stacks, passed_over = _volumes(folder)
+    if len(stacks) == 1:
+        return stacks[0]
+    if stacks:
+        listed = [f"{stack.files[0].name} ({_describe(stack)})" for stack in stacks[:LISTED]]
+        more = ", ..." if len(stacks) > LISTED else ""
         raise DataError(
-            f"{folder}: holds {len(series)} DICOM series of images; give each its own folder"
+            f"{folder}: holds {len(stacks)} DICOM volumes; give one by a file of it: "
+            f"{', '.join(listed)}{more}"
         )
-    names = sitk_reader.GetGDCMSeriesFileNames(str(folder), series[0])
-    slices = list(map(_read_slice, map(Path, names)))
-    first = slices[0]
-    for item in slices:
-        if item.size != first.size or not np.allclose(item.rows, first.rows, atol=1e-3):
-            raise DataError(
-                f"{item.file}: differs in size or orientation from {first.file.name}; "
-                "the slices of a scan must form one stack"
-            )
-    normal = first.normal
-    slices.sort(key=lambda item: float(item.position @ normal))
-    if len(slices) > 1:
-        _check_spacing(folder, slices, normal)
-        _check_tilt(folder, slices, normal)
-    return slices
+    reason = passed_over[0] if passed_over else f"{folder}: it holds no DICOM files"
+    raise DataError(f"{folder}: holds no DICOM volume ({reason})")
 
 
-def _read_slice(file: Path) -> Slice:
-    """Read the position of one file.
-
-    Raises:
-        DataError: if it has none, or holds several frames.
-    """
-    reader = open_header(file)
-    for tag in (POSITION, ORIENTATION):
-        if not reader.HasMetaDataKey(tag):
-            name = tag.replace("|", ",")
-            raise DataError(f"{file}: has no position or orientation of the slice (tag {name})")
-    columns, rows, *frames = reader.GetSize()
-    if frames and frames[0] > 1:
+def _find_of_file(path: Path) -> Stack:
+    header = open_header(path)
+    if not header.frames:
+        raise DataError(f"{path}: {_no_frames(header)}")
+    headers, _ = _headers(path.parent)
+    series = [other for other in headers if other.series == header.series]
+    found = []
+    for stack in split(series):
+        if path.name in {file.name for file in (*stack.files, *stack.copies)}:
+            found.append(stack)
+    if len(found) > 1:
+        parts = "; ".join(map(_describe, found[:LISTED]))
         raise DataError(
-            f"{file}: holds {frames[0]} frames; segpipe reads DICOM with one slice per file"
+            f"{path}: holds {len(found)} volumes in one file ({parts}); "
+            "convert it with dcm2niix and give one of the results"
         )
-    column_mm, row_mm = reader.GetSpacing()[:2]
-    return Slice(
-        file,
-        position=_read_numbers(reader, POSITION),
-        rows=_read_numbers(reader, ORIENTATION).reshape(2, 3),
-        size=(columns, rows),
-        spacing=(column_mm, row_mm),
-    )
+    return found[0]
 
 
-def _read_numbers(reader: Any, tag: str) -> np.ndarray:
-    """Return the numbers of a DICOM tag, which backslashes separate."""
-    return np.array(reader.GetMetaData(tag).split("\\"), float)
+def _describe(stack: Stack) -> str:
+    """Return a line on a volume for people."""
+    header = stack.first.header
+    parts = [_clean(header.description) or header.kind_name, count(len(stack.frames), "slice")]
+    for name, value in stack.traits:
+        parts.append(f"{name} {_clean(_as_text(value))}")
+    return ", ".join(parts)
 
 
-def _check_spacing(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
-    """Check that neighbouring slices lie equally far apart.
-
-    Raises:
-        DataError: if they do not, with the likely reason.
-    """
-    positions = np.array([item.position for item in slices])
-    steps = np.diff(positions @ normal)
-    usual = float(np.median(steps))
-    worst = int(np.abs(steps - usual).argmax())
-    if usual > 0 and abs(steps[worst] - usual) <= UNEVEN * usual:
-        return
-    pair = f"{slices[worst].file.name} and {slices[worst + 1].file.name}"
-    ratio = float(steps[worst] / usual) if usual > 0 else 0.0
-    missing = round(ratio) - 1
-    reason = "the spacing is uneven"
-    if missing > 0 and abs(ratio - round(ratio)) < 0.1:
-        reason = f"{missing} missing between them"
-    raise DataError(
-        f"{folder}: {pair} lie {steps[worst]:.3g} mm apart, most slices {usual:.3g} mm: {reason}"
-    )
+def _mask_name(stack: Stack) -> str:
+    """Return a name for a volume's mask, of letters, digits and `-`."""
+    header = stack.first.header
+    words = [f"{header.number:03d}", header.description]
+    for name, value in stack.traits:
+        words.append(f"{name}-{_as_text(value)}")
+    return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(words)).strip("-.")[:NAME_LENGTH]
 
 
-def _check_tilt(folder: Path, slices: Sequence[Slice], normal: np.ndarray) -> None:
-    """Check that the stack runs along the normal of its slices.
-
-    Raises:
-        DataError: if it does not, since its voxels would not be boxes.
-    """
-    direction = slices[-1].position - slices[0].position
-    cosine = float(direction @ normal / np.linalg.norm(direction))
-    tilt_deg = math.degrees(math.acos(min(1.0, cosine)))
-    if tilt_deg > TILTED_DEG:
-        raise DataError(
-            f"{folder}: the gantry is tilted by {tilt_deg:.1f} degrees; "
-            "resample the series to upright slices"
-        )
+def _unused(name: str, names: Container[str]) -> str:
+    """Return a name, or the first with a number that is not in use yet."""
+    for number in itertools.count(2):
+        if name not in names:
+            break
+        name = f"{name.removesuffix(f'-{number - 1}')}-{number}"
+    return name
 
 
-def _series_affine(slices: Sequence[Slice]) -> np.ndarray:
-    """Return the affine of a sorted stack from voxel indices to mm in RAS+."""
-    first = slices[0]
-    affine = np.eye(4)
-    affine[:3, 0] = first.rows[0] * first.spacing[0]
-    affine[:3, 1] = first.rows[1] * first.spacing[1]
-    affine[:3, 2] = _slice_step(slices)
-    affine[:3, 3] = first.position
-    return to_nifti(affine)
+def _as_text(value: object) -> str:
+    """Return the value of a tag as text: numbers without zeros, parts joined by `/`."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "/".join(map(_as_text, value))
+    return str(value)
 
 
-def _slice_step(slices: Sequence[Slice]) -> np.ndarray:
-    """Return the vector from one slice to the next, mm; the thickness where there is only one."""
-    first = slices[0]
-    if len(slices) == 1:
-        return first.normal * float(open_header(first.file).GetSpacing()[2])
-    return (slices[-1].position - first.position) / (len(slices) - 1)
+def _clean(text: str) -> str:
+    """Return a text of a file without control characters, and not too long."""
+    return re.sub(r"\W*\n\W*|[^\x20-\x7e\xa0-\uffff]", " ", text)[:64].strip()

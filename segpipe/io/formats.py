@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segpipe.io import dicom, images, itk, nifti, tiff
+from segpipe.io import dicom, images, metaimage, nifti, nrrd, tiff
 
 Shape = tuple[int, ...]
 Reader = Callable[[Path], tuple[np.ndarray, np.ndarray]]
@@ -51,7 +51,10 @@ class Format:
 
 
 NIFTI = Format("NIfTI", nifti.ENDINGS, nifti.read, nifti.read_grid, nifti.files)
-ITK = Format("NRRD or MetaImage", itk.ENDINGS, itk.read, itk.read_grid, itk.files)
+NRRD = Format("NRRD", nrrd.ENDINGS, nrrd.read, nrrd.read_grid, nrrd.files)
+METAIMAGE = Format(
+    "MetaImage", metaimage.ENDINGS, metaimage.read, metaimage.read_grid, metaimage.files
+)
 DICOM = Format("DICOM", dicom.ENDINGS, dicom.read, dicom.read_grid, dicom.files)
 IMAGE = Format(
     "image",
@@ -73,14 +76,17 @@ TIFF = Format(
     unit_of=tiff.unit_of,
     read_label=tiff.read_label,
 )
-FORMATS = (NIFTI, ITK, IMAGE, TIFF, DICOM)
+FORMATS = (NIFTI, NRRD, METAIMAGE, IMAGE, TIFF, DICOM)
 # of the voxels whose header is another file; in a folder the header stands for both
 DATA_ENDINGS = {".img": NIFTI, ".img.gz": NIFTI}
 ENDINGS = tuple(ending for format_ in FORMATS for ending in format_.endings)
 
 
 def format_of(path: Path) -> Format | None:
-    """Return the format of a file by its ending; a folder is taken for DICOM; None if unknown."""
+    """Return the format of a file by its ending; a folder is taken for DICOM.
+
+    A file without a known ending is DICOM if it begins as one; else its format is unknown: None.
+    """
     if path.is_dir():
         return DICOM
     ending = ending_of(path)
@@ -90,6 +96,8 @@ def format_of(path: Path) -> Format | None:
     for data_ending, format_ in DATA_ENDINGS.items():
         if path.name.lower().endswith(data_ending):
             return format_
+    if not ending and dicom.is_dicom(path):
+        return DICOM  # its files often have no ending, or a number as one
     return None
 
 

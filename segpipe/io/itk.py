@@ -1,4 +1,4 @@
-"""NRRD and MetaImage files, read by SimpleITK."""
+"""DICOM, read by SimpleITK."""
 
 from pathlib import Path
 from typing import Any
@@ -6,38 +6,8 @@ from typing import Any
 import numpy as np
 
 from segpipe.errors import DataError
-from segpipe.io.nifti import check_header
 
-ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the voxels `(C, x, y, z)` and the affine to mm in RAS+."""
-    shape, affine = read_grid(path)
-    check_header(path, shape, affine)
-    return read_voxels(path, str(path)), affine
-
-
-def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Read the shape `(x, y, z)` and the affine to mm in RAS+, from the header alone.
-
-    Raises:
-        DataError: if the file cannot be read, or is not a volume with one affine.
-    """
-    reader = open_header(path)
-    axes = reader.GetDimension()
-    if axes != 3:
-        raise DataError(f"{path}: has {axes} axes; a scan has 3, with one file per channel")
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
-    affine[:3, 3] = reader.GetOrigin()
-    return tuple(reader.GetSize()), to_nifti(affine)
-
-
-def files(path: Path) -> list[Path]:
-    """Return all files that the voxels come from."""
-    return [path]
 
 
 def read_voxels(path: Path, names: str | list[str]) -> np.ndarray:

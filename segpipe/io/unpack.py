@@ -10,13 +10,15 @@ import logging
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 
 from segpipe.errors import DataError
+from segpipe.text import first_line
 
 log = logging.getLogger("segpipe")
 
@@ -28,7 +30,7 @@ PADDING = 2**12  # bytes after the voxels that a writer may have filled a block 
 LARGEST_RATIO: dict[Compression, int] = {"none": 1, "gzip": 1032, "zlib": 1032, "bzip2": 1_250_000}
 MEMORY_INFO = Path("/proc/meminfo")
 MAGIC: dict[Compression, bytes] = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}
-STREAM_ERRORS = (zlib.error, OSError, EOFError)
+STREAM_ERRORS = (zlib.error, OSError, EOFError, ValueError)
 
 
 def read_exactly(
@@ -49,30 +51,72 @@ def read_exactly(
     """
     present = regular_size(path) - offset
     check_size(path, present, skip + size, compression)
+    if compression != "none":
+        return read_blocks(path, offset, size, partial(blocks, compression=compression), skip)
     excess = present - skip - size
-    if compression == "none" and excess > PADDING:
+    if excess > PADDING:
         log.warning("%s: %d bytes after the voxels are left out", path, excess)
+    return read_blocks(path, offset + skip, size, partial(_raw_blocks, size=size))
+
+
+def read_blocks(
+    path: Path,
+    offset: int,
+    size: int,
+    decode: Callable[[IO[bytes]], Iterable[bytes]],
+    skip: int = 0,
+) -> np.ndarray:
+    """Read bytes of a file as an array of `uint8` `(size,)`, through a function that decodes it.
+
+    Args:
+        path: a regular file whose size has been checked.
+        offset: bytes of the file before those to decode.
+        size: bytes to return.
+        decode: yields blocks of an open file; it raises an `EOFError`, `OSError`, `ValueError` or
+            `zlib.error` where the file is damaged.
+        skip: decoded bytes to leave out before them.
+
+    Raises:
+        DataError: if the file is damaged, holds fewer bytes or more, or they do not fit the memory.
+    """
     try:
         content = np.empty(size, np.uint8)
         with path.open("rb") as file:
             file.seek(offset)
-            if compression == "none":
-                file.seek(skip, os.SEEK_CUR)
-                filled = file.readinto(content.data)
-            else:
-                filled = _unpack_into(content.data, skip, file, compression)
+            filled = _fill(content.data, skip, decode(file))
     except MemoryError:
         raise _too_large(path, size) from None
     except STREAM_ERRORS as error:
-        raise DataError(
-            f"{path}: its {compression} stream is damaged ({error}); get the file again"
-        ) from None
+        raise _damaged(path, error) from None
     if filled != size:
         raise DataError(
-            f"{path}: holds {max(filled, 0)} bytes of voxels where its header declares {size}; "
+            f"{path}: holds {filled} bytes of voxels where its header declares {size}; "
             "the file is cut short, get it again"
         )
     return content
+
+
+def unpacked_size(path: Path, offset: int, compression: Compression, most: int) -> int:
+    """Return the bytes that a stream unpacks to, at most `most`.
+
+    Raises:
+        DataError: if it is damaged or holds more.
+    """
+    size = 0
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            for block in blocks(file, compression):
+                size += len(block)
+                if size > most:
+                    raise EOFError(f"it unpacks to more than the {most} bytes that are expected")
+    except STREAM_ERRORS as error:
+        raise _damaged(path, error) from None
+    return size
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: its voxels are damaged ({first_line(error)}); get the file again")
 
 
 def regular_size(path: Path) -> int:
@@ -129,28 +173,35 @@ def _too_large(path: Path, size: int) -> DataError:
     )
 
 
-def _unpack_into(content: memoryview, skip: int, file: IO[bytes], compression: Compression) -> int:
-    """Unpack a stream to its end, and return how many bytes of the content it filled.
+def _fill(content: memoryview, skip: int, decoded: Iterable[bytes]) -> int:
+    """Fill memory with decoded bytes, and return how many there were.
 
     What comes before the content (`skip` bytes) is dropped, and so are zeros after it (`PADDING`).
 
     Raises:
-        EOFError: if the stream ends early, or goes on after the content.
+        EOFError: if anything else follows.
     """
     end = skip + len(content)
     position = 0
-    for block in _blocks(file, compression):
+    for block in decoded:
         first = max(position, skip)
         last = min(position + len(block), end)
         if first < last:
             content[first - skip : last - skip] = block[first - position : last - position]
         position += len(block)
         if position > end + PADDING or any(block[max(len(block) - position + end, 0) :]):
-            raise EOFError(f"it unpacks to more than the {end} bytes that the header declares")
-    return min(position, end) - skip
+            raise EOFError(f"they are more than the {end} bytes that the header declares")
+    return max(min(position, end) - skip, 0)
 
 
-def _blocks(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
+def _raw_blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Yield the next bytes of a file, `size` at most."""
+    while block := file.read(min(CHUNK, size)):
+        yield block
+        size -= len(block)
+
+
+def blocks(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
     """Yield what a stream unpacks to, in blocks of `CHUNK` bytes at most.
 
     Streams may follow each other, as bgzip and pbzip2 write them, and zeros may follow the last.
@@ -169,7 +220,7 @@ def _blocks(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
                 return
         packed = packed.lstrip(b"\0") + file.read(CHUNK)
         if not packed.startswith(MAGIC.get(compression, ())):
-            raise EOFError("something else follows it")
+            raise EOFError("something else follows their stream")
 
 
 def _new_stream(compression: Compression) -> Any:
@@ -191,4 +242,4 @@ def _blocks_of_one(stream: Any, packed: bytes, file: IO[bytes]) -> Iterator[byte
         if not packed and getattr(stream, "needs_input", True):
             packed = file.read(CHUNK)
             if not packed and not block:
-                raise EOFError("it ends early")
+                raise EOFError("their stream ends early")

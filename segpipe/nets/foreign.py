@@ -10,6 +10,7 @@ which maps `(B, in_channels, *spatial)` to logits `(B, out_channels, *spatial)`.
 """
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,9 @@ from segpipe.config.model import MonaiModel
 from segpipe.errors import ConfigError
 from segpipe.registry import NETWORKS
 from segpipe.text import first_line, nearest
+
+# arguments of MONAI's networks that name weights to fetch or to read
+FETCHES = re.compile("pretrain|^weights$|download|url$|filename|path_or_repo")
 
 
 def build_foreign(model: MonaiModel, in_channels: int, out_channels: int) -> nn.Module:
@@ -43,14 +47,39 @@ def build_foreign(model: MonaiModel, in_channels: int, out_channels: int) -> nn.
     }
     arguments = model.arguments or {}
     _check_arguments(factory, name, full_name, shape, arguments)
+    if name not in NETWORKS:
+        arguments = _without_fetching(factory, arguments)
     try:
         return factory(**shape, **arguments)
+    except ConfigError:
+        raise
     except ImportError as error:
         raise ConfigError(
             f"model.network={name} needs a package that is not installed: {first_line(error)}"
         ) from None
     except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(f"model.arguments: {name} refuses them: {error}") from None
+
+
+def _without_fetching(
+    factory: Callable[..., nn.Module], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Return arguments with which a network of MONAI fetches and reads no weights of its own.
+
+    Raises:
+        ConfigError: if one asks for such weights.
+    """
+    for name, value in arguments.items():
+        if FETCHES.search(name) and value:
+            raise ConfigError(
+                f"model.arguments.{name}: networks are trained from the start here, and fetch or "
+                "read no weights: leave it out"
+            )
+    off = {}
+    for name, parameter in inspect.signature(factory).parameters.items():
+        if parameter.default is True and FETCHES.search(name):
+            off[name] = False
+    return off | arguments
 
 
 def _check_arguments(

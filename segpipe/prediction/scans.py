@@ -1,5 +1,6 @@
 """Find the scans that `input=` means, and name their masks."""
 
+import itertools
 import os
 import stat
 from collections import defaultdict
@@ -28,7 +29,8 @@ def find_scans(
     It is a file, a folder, a glob, a list (`.txt`) or a table (`.csv`, `.tsv`, `.json`). Files that
     end in exactly `_0000` ... `_000(n-1)` are the n channels of one scan, as nnU-Net names them. A
     folder that holds DICOM files is one scan. Folders inside the input are mirrored in the output.
-    What cannot be a scan, such as a named pipe, stays among them with its problem.
+    What cannot be segmented, such as a named pipe or two scans of one name, stays among them with
+    its problem.
 
     Args:
         given: what the user typed.
@@ -38,18 +40,20 @@ def find_scans(
         columns: names that a table has for its columns.
 
     Raises:
-        ConfigError: if there is none, or if two masks would have one name, lie outside `output` or
-            replace a scan.
+        ConfigError: if there is none, if a mask would lie outside `output` or replace a scan, or if
+            no scan has a name of its own.
     """
     by_name: dict[str, list[Scan]] = defaultdict(list)
     for scan in _named(given, output, channels, recursive, columns):
         by_name[scan.name].append(scan)
     scans = []
     for name in sorted(by_name):
-        _check_single(by_name[name])
-        scan = _checked(by_name[name][0])
-        _check_mask(scan, output)
+        scan = _checked(_only(by_name[name]))
+        if not scan.problem:
+            _check_mask(scan, output)
         scans.append(scan)
+    if all(len(same) > 1 for same in by_name.values()):
+        raise ConfigError(f"input={given}: {scans[0].problem}")
     return scans
 
 
@@ -91,18 +95,16 @@ def _read_list(path: Path) -> list[Found]:
     return found
 
 
-def _check_single(scans: Sequence[Scan]) -> None:
-    """Check that a name is that of one scan.
-
-    Raises:
-        ConfigError: otherwise.
-    """
-    if len(scans) > 1:
-        images = ", ".join(str(scan.images[0]) for scan in scans[:3])
-        raise ConfigError(
-            f"input: {images} would all be written as {_plain(scans[0].name)}; rename them, or "
-            "give one folder at a time"
-        )
+def _only(scans: Sequence[Scan]) -> Scan:
+    """Return the scan of a name; of several one that says so, since only one mask can have it."""
+    if len(scans) == 1:
+        return scans[0]
+    images = tuple(itertools.chain(*(scan.images for scan in scans)))
+    problem = (
+        f"{', '.join(map(str, images[:3]))} would all be written as {_plain(scans[0].name)}; "
+        "rename them, or give one folder at a time"
+    )
+    return Scan(scans[0].name, images, problem)
 
 
 def _checked(scan: Scan) -> Scan:
@@ -153,6 +155,14 @@ def content_files(paths: Sequence[Path]) -> list[Path]:
             _check_regular(file)
         found += files
     return found
+
+
+def readable_files(path: Path) -> list[Path]:
+    """Return all files that a label map comes from; none where they cannot be told."""
+    try:
+        return content_files([path])
+    except DataError:
+        return []
 
 
 def _check_regular(path: Path) -> None:

@@ -3,11 +3,13 @@
 import glob
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from segpipe.errors import ConfigError
-from segpipe.io.dicom import is_series
+from segpipe.io.dicom import files as dicom_files
+from segpipe.io.dicom import is_series, volumes_in
+from segpipe.io.dicom_file import is_dicom
 from segpipe.io.formats import DICOM, ENDINGS, ending_of, format_of
 from segpipe.prediction.channel_sets import Found
 from segpipe.text import closest, count
@@ -82,21 +84,27 @@ class Search:
         """Add a file if it is a scan by its name, or was typed and is one by its content."""
         if path.name.startswith(".") and not typed:
             self.passed_over.append(path.name)
-        elif format_of(path) is not None:
+        elif ending_of(path) or (typed and format_of(path) is not None):
             name = path.relative_to(root).as_posix()
-            self.found.append(Found(path, name[: len(name) - len(ending_of(path))]))
-        else:
+            is_file = format_of(path) is not DICOM
+            self.found.append(Found(path, name[: len(name) - len(ending_of(path))], is_file))
+        elif format_of(path) is None:  # else the header beside it stands for both
             self.passed_over.append(path.name)
 
     def add_matches(self, root: Path, paths: Iterable[Path]) -> None:
         """Add what a glob matches, folders of DICOM files among it."""
+        slices: list[Path] = []
         for path in paths:
             if self._is_output(path):
                 continue
-            if not os.path.isdir(path):
+            if os.path.isdir(path):
+                if not self._add_series(path, root) and path != root:
+                    self.unsearched.append(path)
+            elif is_dicom(path):
+                slices.append(path)
+            else:
                 self.add_file(path, root)
-            elif not self._add_series(path, root) and path != root:
-                self.unsearched.append(path)
+        self._add_dicom_files(slices, root)
 
     def _add_inner(self, folder: Path, root: Path) -> None:
         """Search a folder inside another, or note that it is not searched."""
@@ -111,17 +119,30 @@ class Search:
             self.passed_over.append(f"{folder.name}/ (recursive=true searches it)")
 
     def _add_series(self, folder: Path, root: Path) -> bool:
-        """Add the scans of a folder's DICOM files, if it has any."""
-        try:
-            if not is_series(folder):
-                return False
-        except OSError:  # `_entries` says what is wrong with it
+        """Add the volumes of a folder's DICOM files, if it has any."""
+        if not is_series(folder):
             return False
         name = folder.relative_to(root).as_posix()
         if name == ".":
             name = os.path.basename(os.path.realpath(folder))
-        self.found.append(Found(folder, name, is_file=False))
+        volumes, passed_over = volumes_in(folder)
+        self.passed_over += passed_over
+        if len(volumes) < 2:  # of a folder without any volume, reading says why
+            self.found.append(Found(folder, name, is_file=False))
+            return True
+        for volume in volumes:
+            self.found.append(Found(volume.path, f"{name}_{volume.name}", is_file=False))
         return True
+
+    def _add_dicom_files(self, files: Sequence[Path], root: Path) -> None:
+        """Add the volumes that DICOM files are slices of, each once."""
+        for folder in dict.fromkeys(file.parent for file in files):
+            before = len(self.found)
+            self._add_series(folder, root)
+            named = set(files)
+            for item in self.found[before:]:
+                if item.path != folder and not named.intersection(dicom_files(item.path)):
+                    self.found.remove(item)
 
     def _entries(self, folder: Path) -> list[Path]:
         try:

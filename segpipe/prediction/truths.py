@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segpipe.errors import ConfigError
@@ -17,16 +18,22 @@ def find_truths(scans: Sequence[Scan], folder: Path | None, output: Path) -> dic
 
     Args:
         scans: to score.
-        folder: of label maps of any format with the scans' names; None where none is given.
+        folder: of label maps of any format with the scans' names, or that of a single scan; None
+            where none is given.
         output: folder of the masks.
 
     Raises:
         ConfigError: if some have none in the folder, or a scan or a mask would be its own truth.
     """
+    if folder is not None and len(scans) == 1 and os.path.isfile(folder):
+        scans = [replace(scans[0], truth=folder)]
+        folder = None
     label_maps = LabelMaps(folder)
     truths: dict[str, Path] = {}
     missing: list[str] = []
     for scan in scans:
+        if scan.problem:  # there will be no mask
+            continue
         truth = scan.truth or label_maps.of(scan)
         if truth is None:
             missing.append(scan.name)
@@ -54,7 +61,10 @@ class LabelMaps:
 
     def __init__(self, folder: Path | None) -> None:
         if folder is not None and not os.path.isdir(folder):
-            raise ConfigError(f"truth={folder}: is not a folder of label maps")
+            raise ConfigError(
+                f"truth={folder}: is not a folder of label maps with the scans' names, nor the "
+                "label map of a single scan"
+            )
         self.folder = folder
         self.listed: dict[Path, dict[str, Path]] = {}
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from segpipe import checkpoint
 from segpipe.checkpoint import Trained
+from segpipe.config.compose import defaults
 from segpipe.config.data import Data, data_options
 from segpipe.config.probe import Probe
 from segpipe.config.train import Loss
@@ -23,6 +24,7 @@ from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
+from segpipe.registry import LAYOUTS
 from segpipe.text import nearest
 
 log = logging.getLogger("segpipe")
@@ -136,9 +138,7 @@ def find_cases(options: Probe, first: Trained) -> list[Case]:
         SegpipeError: if the dataset does not exist, or a case is not in it.
     """
     assert options.checkpoint is not None
-    data = data_options(first.config["data"])
-    if options.data_root is not None:
-        data = data.model_copy(update={"root": options.data_root})
+    data = _data_of(first, options.data_root)
     dataset = open_dataset(data)
     labelled: dict[str, Case] = {}
     for case in (*dataset.cases, *dataset.test):
@@ -155,6 +155,25 @@ def find_cases(options: Probe, first: Trained) -> list[Case]:
         cases.append(labelled[name])
     _warn_of_training_cases(options.checkpoint, names)
     return cases
+
+
+def _data_of(trained: Trained, root: Path | None) -> Data:
+    """Return the options of a run's dataset, which may lie elsewhere now.
+
+    Raises:
+        ConfigError: if the checkpoint has none, and `root` is no dataset of a known layout.
+    """
+    stored = trained.config.get("data")
+    if stored is not None:
+        data = data_options(stored)
+        return data if root is None else data.model_copy(update={"root": root})
+    for name in LAYOUTS if root is not None else ():
+        if LAYOUTS[name]().looks_like(root):
+            return data_options(defaults("train")["data"] | {"layout": name, "root": str(root)})
+    raise ConfigError(
+        f"data_root={root or 'null'}: the checkpoint does not say which data it was trained on; "
+        "give the folder of a dataset, as in data_root=DIR (layouts: data/README.md)"
+    )
 
 
 def _warn_of_training_cases(paths: Sequence[Path], names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from segpipe.config.quoting import typed
 from segpipe.files import write_json, write_text
 from segpipe.metrics import metrics_of, summarise
 from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
@@ -95,7 +96,7 @@ def write_interrupted(folder: Path, phases: PhaseTimer, error: BaseException) ->
     else:
         log.warning("%s; what there is so far: %s", _why(error), relative_to_cwd(folder / FILE))
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        log.warning("go on with: python train.py resume=%s", relative_to_cwd(folder))
+        log.warning("go on with: python train.py %s", typed("resume", relative_to_cwd(folder)))
 
 
 def _why(error: BaseException) -> str:

@@ -1,5 +1,6 @@
-"""`python -m segpipe.study SWEEP`: compare the variants of a sweep."""
+"""`python -m segpipe.study SWEEP`: compare the variants of a sweep, or runs."""
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ USAGE = """\
 Compares the variants of a sweep: study.html, study.md and study.csv in its folder.
 
   python -m segpipe.study SWEEP
+  python -m segpipe.study RUN RUN [RUN ...] [output=DIR]
   python -m segpipe.study report --help    its keys
 
 Measurements of single networks are commands of python -m segpipe.probe now: lesion, landscape,
@@ -24,16 +26,29 @@ WRONG_USAGE = 2
 
 def _report(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Report, values)
-    from segpipe.study.report import report  # SciPy and matplotlib take long to import
+    from segpipe.study.report import write_study  # SciPy and matplotlib take long to import
+    from segpipe.study.runs import read_runs
+    from segpipe.study.sweep import read_sweep
     from segpipe.terminal import logged_to
 
-    assert options.sweep is not None
-    with logged_to(options.sweep / "study.log"):
-        return 0 if report(options.sweep, options) else NO_COMPARISON
+    with logged_to(options.folder / "study.log"):
+        sweep = read_sweep(options.sweep) if options.sweep else read_runs(options.runs or [])
+        return 0 if write_study(sweep, options.folder, options) else NO_COMPARISON
+
+
+def _named_folders(words: list[str]) -> list[str]:
+    """Return the words for folders that stand first on the command line as overrides."""
+    folders = list(itertools.takewhile(lambda word: Path(word).is_dir(), words))
+    if not folders:
+        return words
+    others = words[len(folders) :]
+    if len(folders) == 1 and not (Path(folders[0]) / "config.yaml").is_file():
+        return [f"sweep={literal(folders[0])}", *others]
+    return [f"runs=[{','.join(map(literal, folders))}]", *others]
 
 
 def main() -> None:
-    """Write the study of the sweep that the first argument names.
+    """Write the study of the sweep, or of the runs, that the first arguments name.
 
     The commands of `segpipe.probe` still run from here, after a line with their new name.
     """
@@ -47,11 +62,12 @@ def main() -> None:
         probe.main()
         return
     if Path(name).is_dir():
-        sys.argv[1:2] = ["report", f"sweep={literal(name)}"]
-    elif name != "report":
-        print(f"segpipe.study: {name} is not the folder of a sweep", file=sys.stderr)
+        sys.argv[1:] = _named_folders(sys.argv[1:])
+    elif name == "report":
+        del sys.argv[1]
+    else:
+        print(f"segpipe.study: {name} is not the folder of a sweep or a run", file=sys.stderr)
         sys.exit(WRONG_USAGE)
-    del sys.argv[1]
     launch("report", Report, _report, "python -m segpipe.study report")
 
 

@@ -84,7 +84,7 @@ class StudyPage(Page):
 
 
 def report(folder: Path, options: ComparisonOptions) -> Evidence | None:
-    """Write `study.html`, `study.md`, `study.csv` and `study/*.png`, and print the findings.
+    """Write the study of a sweep into its folder, and print the findings.
 
     Args:
         folder: of the sweep.
@@ -96,9 +96,25 @@ def report(folder: Path, options: ComparisonOptions) -> Evidence | None:
     Raises:
         ConfigError: if the requested reference is not among the variants.
     """
-    sweep = read_sweep(folder)
+    return write_study(read_sweep(folder), folder, options)
+
+
+def write_study(sweep: Sweep, folder: Path, options: ComparisonOptions) -> Evidence | None:
+    """Write `study.html`, `study.md`, `study.csv` and `study/*.png`, and print the findings.
+
+    Args:
+        sweep: the runs.
+        folder: to write to.
+        options: reference and number of worst cases to draw.
+
+    Returns:
+        The evidence; None where none of the runs is done.
+
+    Raises:
+        ConfigError: if the requested reference is not among the variants.
+    """
     for run, problem in sweep.problems.items():
-        log.warning("%s/%s: %s", folder, run, problem)
+        log.warning("%s: %s", sweep.folder / run, problem)
     if not sweep.variants:
         log.warning("%s: no run is done, so there is nothing to compare", folder)
         return None
@@ -118,7 +134,7 @@ def _page(evidence: Evidence, options: ComparisonOptions, folder: Path) -> Study
     runs = sum(len(variant.runs) for variant in sweep.variants)
     size = f"{len(sweep.variants)} variants, {runs} runs"
     return StudyPage(
-        title=f"Study {folder.resolve().parent.name}",
+        title=f"Study {sweep.folder.resolve().parent.name}",
         lead=f"{size}; compared with {evidence.reference.name}.",
         findings=findings(evidence),
         cautions=cautions(evidence),

@@ -89,7 +89,7 @@ def read_sweep(folder: Path) -> Sweep:
     problems: dict[str, str] = {}
     for number, job in enumerate(jobs):
         run_folder = folder / str(number)
-        problem = _why_unfinished(run_folder)
+        problem = why_unfinished(run_folder)
         if problem:
             problems[str(number)] = f"{problem} ({' '.join(job)})"
             continue
@@ -107,7 +107,7 @@ def _is_repeat(override: str) -> bool:
     return override.split("=")[0] in REPEATS
 
 
-def _why_unfinished(folder: Path) -> str:
+def why_unfinished(folder: Path) -> str:
     """Return why a run has nothing to compare; an empty string where it is done."""
     failure = folder / FAILURE
     if failure.is_file():
@@ -143,19 +143,19 @@ def find_reference(sweep: Sweep, requested: str | None) -> Variant:
         raise ConfigError(
             f"reference: no variant of {sweep.folder} is '{requested}'; there are: {names}"
         )
-    usual = _flat(defaults("train")) | chosen("train")
+    usual = flat(defaults("train")) | chosen("train")
     for variant in sweep.variants:
         if all(_is_usual(word, usual) for word in variant.overrides):
             return variant
     return sweep.variants[0]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of a nested config by their dotted keys."""
     values: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
-            values |= _flat(value, f"{prefix}{key}.")
+            values |= flat(value, f"{prefix}{key}.")
         else:
             values[prefix + key] = value
     return values

@@ -8,6 +8,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from segpipe.config.quoting import typed
+
 log = logging.getLogger("segpipe")
 NO_REPORT = 1
 SOME_FAILED = 3
@@ -24,7 +26,8 @@ class StudyReport(Callback):
         _write_report(folder, config)
         if any(folder.glob("*/failure.txt")):
             log.error(
-                "some runs failed; go on with what is missing: python train.py resume=%s", folder
+                "some runs failed; go on with what is missing: python train.py %s",
+                typed("resume", folder),
             )
             sys.exit(SOME_FAILED)
 

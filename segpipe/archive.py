@@ -1,0 +1,124 @@
+"""A file of `torch.save` that anybody may have written, checked before it is believed.
+
+Such a file is a zip archive: a pickle, and a record for each tensor. Nothing is unpacked that is
+larger than the file, no object is made but plain values and tensors, and a damaged byte is found
+by the checksums.
+"""
+
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segpipe.errors import ConfigError
+
+MOST_PICKLE_BYTES = 2**24  # of what is beside the tensors; a large network has a fifth of it
+MOST_STEPS = 2_000_000  # of the pickle; a tensor takes about 25
+MADE = {  # what the pickle may make, beside the types of `torch` that name a tensor's numbers
+    "collections OrderedDict",
+    "collections defaultdict",
+    "collections Counter",
+    "builtins set",
+    "torch Size",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+}
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint's file; its tensors stay in the file until they are used.
+
+    Raises:
+        ConfigError: if it is damaged, holds what only an attacker writes, or is another program's.
+    """
+    try:
+        _check(file)
+        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror})") from None
+    except Exception:  # zipfile and the unpickler meet a damaged file with whatever they trip over
+        raise _damaged(file) from None
+    if not isinstance(stored, dict):
+        raise ConfigError(f"{file}: is a file of torch, but not a checkpoint of segpipe")
+    for tensor in _tensors(stored.get("state_dict")):
+        _check_tensor(file, tensor)
+    return stored
+
+
+def _check(file: Path) -> None:
+    """Check a file's archive and its pickle.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
+    size = file.stat().st_size
+    if not zipfile.is_zipfile(file):
+        raise _damaged(file)
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        names = {entry.filename for entry in entries}
+        unpacked = sum(entry.file_size for entry in entries)
+        if packed or len(names) < len(entries) or unpacked > size:
+            raise ConfigError(f"{file}: is packed, which a checkpoint never is; do not trust it")
+        broken = archive.testzip()
+        if broken is not None:
+            raise ConfigError(
+                f"{file}: is damaged: the checksum of {broken!r} is wrong; copy it again"
+            )
+        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise _damaged(file)
+        if pickles[0].file_size > MOST_PICKLE_BYTES:
+            raise ConfigError(f"{file}: holds far more beside its weights than a checkpoint does")
+        _check_pickle(file, archive.read(pickles[0]))
+
+
+def _check_pickle(file: Path, content: bytes) -> None:
+    for number, (step, argument, _) in enumerate(pickletools.genops(content)):
+        if number > MOST_STEPS:
+            raise ConfigError(f"{file}: holds far more beside its weights than a checkpoint does")
+        if step.name == "GLOBAL" and not _is_plain(str(argument)):
+            name = str(argument).replace(" ", ".")
+            raise ConfigError(
+                f"{file}: holds {name[:60]!r}, which a checkpoint never does; do not trust it"
+            )
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a pickle's `module name` is of plain values and tensors alone."""
+    module, _, kind = name.partition(" ")
+    if module == "torch":
+        of_numbers = isinstance(getattr(torch, kind, None), torch.dtype)
+        return name in MADE or of_numbers or kind.endswith("Storage")
+    return name in MADE
+
+
+def _tensors(weights: object) -> Iterator[Tensor]:
+    values = weights.values() if isinstance(weights, dict) else []
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+
+
+def _check_tensor(file: Path, tensor: Tensor) -> None:
+    """Check that a tensor has all its values in the file, and that they are numbers.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_complex():
+        raise ConfigError(f"{file}: holds weights that are no plain numbers; do not trust it")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ConfigError(f"{file}: declares larger weights than it holds; do not trust it")
+
+
+def _damaged(file: Path) -> ConfigError:
+    size = file.stat().st_size
+    return ConfigError(f"{file}: is not a checkpoint, or is cut short ({size} bytes)")
