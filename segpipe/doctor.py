@@ -1,22 +1,27 @@
 """`python train.py mode=doctor`: inspect a dataset, report its errors, repair what is safe."""
 
 import logging
+import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from segpipe.config.quoting import literal
 from segpipe.config.train import Train
-from segpipe.data.cases import Dataset
-from segpipe.data.datasets import open_dataset, select_cases, split_dataset
+from segpipe.data.cases import Dataset, printable
+from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset
 from segpipe.data.inspected_case import Finding, InspectedCase
-from segpipe.data.repair import write_repaired
+from segpipe.data.repair import can_be_repaired, write_repaired
 from segpipe.data.split import write_split
 from segpipe.planning.fingerprint import label_ids
 from segpipe.terminal import relative_to_cwd, show_next, show_table
+from segpipe.text import count
 
 log = logging.getLogger("segpipe")
 HAS_ERRORS = 3  # exit status
+NAMED = 5  # cases that a message names at most
 
 
 def diagnose(options: Train, folder: Path) -> int:
@@ -32,14 +37,11 @@ def diagnose(options: Train, folder: Path) -> int:
     Raises:
         SegpipeError: if the dataset cannot be found, or the copy not be written.
     """
-    dataset = open_dataset(options.data)
+    options, dataset = open_for_training(options)
     split = split_dataset(dataset, options.data)
     write_split(split, folder / "split.json")
     train, val = select_cases(dataset, split)
-    cases = inspect_dataset(dataset, train, [*val, *dataset.test], options.data, folder)
-    findings: list[Finding] = []
-    for case in cases:
-        findings += case.findings
+    cases, findings = inspect_dataset(dataset, train, val, options.data, folder, dataset.test)
     errors = [finding for finding in findings if finding.severity == "error"]
     _show(dataset, len(cases), findings, len(errors))
     show_next(
@@ -48,9 +50,10 @@ def diagnose(options: Train, folder: Path) -> int:
             ("log", relative_to_cwd(folder / "train.log")),
         ]
     )
+    status = HAS_ERRORS if errors else 0
     if options.fix is not None:
-        _repair(cases, dataset, options.fix)
-    return HAS_ERRORS if errors else 0
+        return _repair(cases, dataset, options, options.fix) or status
+    return status
 
 
 def _show(dataset: Dataset, cases: int, findings: Sequence[Finding], errors: int) -> None:
@@ -67,12 +70,56 @@ def _show(dataset: Dataset, cases: int, findings: Sequence[Finding], errors: int
     show_table("findings", ["kind", "severity", "cases"], rows)
 
 
-def _repair(cases: Sequence[InspectedCase], dataset: Dataset, copy: Path) -> None:
-    """Write a repaired copy of the dataset, and log the command that trains on it."""
-    labels = label_ids(cases, dataset.labels)
-    left_out = write_repaired(cases, labels, copy)
-    names = ",".join(f"{name}:{number}" for name, number in labels.items())
-    log.info("left out of the copy: %s", ", ".join(left_out) or "none")
-    log.info(
-        "train on it: python train.py data=folder data.root=%s 'data.labels={%s}'", copy, names
-    )
+def _repair(
+    cases: Sequence[InspectedCase], dataset: Dataset, options: Train, copy: Path
+) -> int:
+    """Write a repaired copy of the dataset, log what it holds, and return the exit status.
+
+    Returns:
+        3 where no case can be used, so that nothing is written; else 0.
+    """
+    usable = [inspected for inspected in cases if can_be_repaired(inspected)]
+    if not usable:
+        kinds = Counter(finding.kind for inspected in cases for finding in inspected.findings)
+        found = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+        log.error(
+            "fix=%s: nothing can be mended, and nothing is written: all %d cases need a person "
+            "(%s)",
+            copy,
+            len(cases),
+            found,
+        )
+        return HAS_ERRORS
+    labels = label_ids(usable, dataset.labels)
+    repair = write_repaired(cases, labels, copy)
+    mended = [f"{what} ({count(number, 'case')})" for what, number in repair.mended.items()]
+    log.info("mended: %s", "; ".join(mended) or "nothing")
+    for kind, names in repair.left.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        shown = ", ".join(map(printable, names[:NAMED]))
+        log.warning("left out: %s for %s: %s%s", count(len(names), "case"), kind, shown, more)
+    if len(repair.written) > 1:
+        log.info("train on it: python train.py %s", " ".join(_overrides(copy, labels, options)))
+    else:
+        log.warning("%s: one case was written, too few to train and to validate", copy)
+    return 0
+
+
+def _overrides(copy: Path, labels: dict[str, int], options: Train) -> list[str]:
+    """Return what to type in order to train on a repaired copy."""
+    names = ",".join(f"{_quoted(name)}:{number}" for name, number in labels.items())
+    words = ["data=folder", f"data.root={_quoted(str(copy))}", f"data.labels={{{names}}}"]
+    data = options.data
+    if data.ignore_label is not None:
+        words.append(f"data.ignore_label={data.ignore_label}")
+    if data.regions is not None:
+        regions = []
+        for name, ids in data.regions.items():
+            regions.append(f"{_quoted(name)}:[{','.join(map(str, ids))}]")
+        words.append(f"data.regions={{{','.join(regions)}}}")
+    return [shlex.quote(word) for word in words]
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Hydra reads it, in quotes where it needs them."""
+    return text if re.fullmatch(r"[\w./-]+", text) else literal(text)

@@ -35,6 +35,8 @@ class Plan(BaseModel):
         spacing_mm: voxel size of model space along its axes, which are those of RAS+ unless
             `slices` or `frame` says otherwise; None keeps the scan's own.
         regions: name -> label indices, outermost first; None where labels exclude one another.
+        paint: region name -> the label index by which a mask shows it; None where labels exclude
+            one another, and in plans of before there was a choice.
         ignore: id on disk of voxels that nobody has annotated; None where there are none.
         patch: size in voxels along the axes of model space, 1 along `slice_axis`.
         batch: patches per step.
@@ -58,6 +60,7 @@ class Plan(BaseModel):
     labels: dict[str, int]
     spacing_mm: list[float | None]
     regions: dict[str, list[int]] | None
+    paint: dict[str, int] | None = None
     ignore: int | None
     patch: list[int]
     batch: int

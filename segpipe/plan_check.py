@@ -31,6 +31,10 @@ def _check_targets(plan: Plan) -> None:
     for name, indices in (plan.regions or {}).items():
         if not indices or min(indices) < 0 or max(indices) >= len(ids):
             raise ValueError(f"regions: {name[:60]!r} has labels that are not there")
+    if plan.paint is not None:
+        is_complete = plan.paint.keys() == (plan.regions or {}).keys()
+        if not is_complete or not set(plan.paint.values()) <= set(range(1, len(ids))):
+            raise ValueError("paint does not give each region a label")
 
 
 def _check_space(plan: Plan) -> None:

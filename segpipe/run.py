@@ -11,7 +11,7 @@ from segpipe import checkpoint
 from segpipe.checkpoint import TrainedOn
 from segpipe.config.quoting import typed
 from segpipe.config.train import Train
-from segpipe.data.datasets import open_dataset, select_cases, split_dataset
+from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.module import CaseData
@@ -197,8 +197,8 @@ class Run:
         Raises:
             ConfigError: if a resumed run's cases are not there any more, or there are others.
         """
+        self.options, self.dataset = open_for_training(self.options)
         options = self.options
-        self.dataset = open_dataset(options.data)
         self.begun_with: CaseRecord | None = None
         if options.resume is None:
             self.split = split_dataset(self.dataset, options.data)
@@ -217,7 +217,7 @@ class Run:
             ConfigError: if a resumed run's cases hold something else now.
         """
         with self.phases.phase("reading cases"):
-            cases = inspect_dataset(
+            cases, _ = inspect_dataset(
                 self.dataset, self.train_cases, self.val_cases, self.options.data, self.folder
             )
         refuse_errors(cases)

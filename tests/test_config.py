@@ -48,7 +48,7 @@ def test_every_file_in_conf_composes(choice: str) -> None:
             "model.long_skips=cat",
             "model.long_skips is 'cat', which is none of 'none', 'add', 'concat' or 'gate'. Did you mean 'concat'?",
         ),
-        ("data.layout=bids", "data.layout is 'bids', which is none of "),
+        ("data.layout=bidz", "data.layout is 'bidz', which is none of "),
         ("optim.lr=-1", "optim.lr is -1: input should be greater than 0"),
         ("optim.lr=fast", "optim.lr is 'fast': input should be a valid number"),
         ("seed=1.5", "seed is 1.5: input should be a valid integer"),

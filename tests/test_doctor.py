@@ -180,6 +180,11 @@ def test_there_are_twenty_and_every_kind_is_among_them(tmp_path: Path) -> None:
         "outlier",  # tests/test_nifti.py
         "survived",
         "mirrored",
+        "survived",  # tests/test_images.py
+        "outlier",
+        "name",  # below
+        "label",  # tests/test_split_check.py
+        "group",
     } == SEVERITY.keys()
 
 
@@ -227,10 +232,11 @@ def test_a_repaired_copy_has_nothing_wrong(tmp_path: Path) -> None:
     cut_path.write_bytes(cut_path.read_bytes()[:-200])
     before = {path: path.read_bytes() for path in root.rglob("*.nii.gz")}
     cases = read_dataset("folder", root).cases
-    left_out = write_repaired(
+    repair = write_repaired(
         inspect_cases(cases, [], LABELS, None, lambda: None), LABELS, tmp_path / "new"
     )
-    assert left_out == ["case3", "case4"]
+    assert repair.left == {"copy": ["case3"], "unreadable": ["case4"]}
+    assert repair.mended == {"affine copied from the image": 1, "255 made the label's id": 1}
     assert findings(tmp_path / "new") == []
     assert {path: path.read_bytes() for path in root.rglob("*.nii.gz")} == before
     for number in (0, 1, 2, 5):
@@ -296,12 +302,13 @@ def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
         in done.stderr
     )
     assert "warning: scans/labels/case2.nii.gz: has no labelled voxel" in done.stdout
-    assert "5 cases read; 1 errors, 1 warnings" in done.stdout
-    assert "left out of the copy: case1" in done.stdout
+    assert "5 cases read; 1 errors, 2 warnings" in done.stdout
+    assert "left out: 1 case for values: case1" in done.stdout
     with (tmp_path / "looked/doctor.csv").open() as file:
         assert {row["case"]: row["kind"] for row in csv.DictReader(file)} == {
             "case1": "values",
             "case2": "unlabelled",
+            "(all cases)": "label",  # the one validation case has none
         }
     again = [option.replace("=scans", "=repaired") for option in options]
     assert command("train.py", "mode=doctor", *again, folder=tmp_path).returncode == 0

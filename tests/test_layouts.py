@@ -14,6 +14,7 @@ from segpipe.data.cases import Case, Dataset
 from segpipe.data.datasets import open_dataset
 from segpipe.data.layouts.base import Layout, root_folder
 from segpipe.errors import ConfigError, DataError, SegpipeError
+from segpipe.io.formats import ENDINGS
 from segpipe.registry import LAYOUTS
 
 
@@ -196,10 +197,6 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
     elif how == "channel":
         (nnunet(root) / "imagesTr/b_0001.nii.gz").unlink()
         return "nnunet", root
-    elif how == "region":
-        return "nnunet", nnunet(root, labels={"background": 0, "whole": [1, 2]})
-    elif how == "ignore":
-        return "nnunet", nnunet(root, labels={"background": 0, "edema": 1, "ignore": 2})
     elif how == "unmatched":
         return "folder", touch(
             root, "images/scan1.nii", "images/scan2.nii", "labels/scan1.nii", "labels/scan_2.nii"
@@ -261,12 +258,6 @@ def broken(root: Path, how: str) -> tuple[str, Path]:
             DataError,
             "case b lacks _0001: here a case has _0000, _0001; found b_0000.nii.gz",
         ),
-        (
-            "region",
-            DataError,
-            "label whole: [1, 2]: regions and ignore labels are not read from here; give plain ids",
-        ),
-        ("ignore", DataError, "label ignore: 2: regions and ignore labels"),
         ("unmatched", DataError, "1 of 2 images have no label of their name"),
         ("unmatched", DataError, "such as scan2.nii; closest: scan_2, scan1"),
         ("left over", DataError, "1 of 2 labels have no image of their name"),
@@ -353,10 +344,10 @@ def test_a_broken_decathlon(tmp_path: Path, changes: dict[str, object], says: st
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"labels": None}, "'labels' must look like {\"background\": 0, ...}, got None"),
+        ({"labels": None}, "'labels' must look like {\"background\": 0, \"edema\": 1,"),
         (
             {"labels": {"background": 0, "a": "x"}},
-            "'labels' must look like {\"background\": 0, ...}, got {'a': 'x',",
+            "\"ignore\": 3}, got {'a': 'x',",
         ),
         (
             {"channel_names": ["T1"]},
@@ -453,8 +444,7 @@ def test_declared_labels_need_a_background(tmp_path: Path) -> None:
         ),
         (
             "images/x.nii labels/x.nii test/labels/t.nii",
-            "DIR/test/images: no file matches *.nii.gz, *.nii, *.tiff, *.tif, *.jpeg, *.jpg; "
-            "the folder is empty or missing",
+            f"DIR/test/images: no file matches *{', *'.join(ENDINGS)}; the folder is empty or missing",
         ),
     ],
 )

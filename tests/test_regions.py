@@ -13,7 +13,7 @@ from segpipe.errors import ConfigError
 from segpipe.geometry import Grid, ModelSpace
 from segpipe.plan import Plan
 from segpipe.planning.rules import make_plan
-from segpipe.regions import region_label
+from segpipe.regions import index_regions, misshown, painted_ids
 from segpipe.training.loss import SegmentationLoss
 
 LABELS = {"background": 0, "oedema": 2, "core": 1, "enhancing": 4}  # BraTS
@@ -30,7 +30,8 @@ def test_a_plan_has_regions_in_ids_inside() -> None:
     found = plan()
     assert found.regions == {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
     assert (found.outputs, found.targets) == (3, found.regions)
-    assert [region_label(found.regions, name) for name in found.regions] == [1, 2, 3]
+    assert painted_ids(found.regions, found.paint) == [1, 2, 3]
+    assert painted_ids(found.regions, None) == [1, 2, 3]  # plans of before there was a choice
     assert (plan(None).outputs, plan(None).targets) == (
         4,
         {"oedema": [1], "core": [2], "enhancing": [3]},
@@ -45,20 +46,86 @@ def test_a_plan_has_regions_in_ids_inside() -> None:
             "data.regions.whole has the id 3, but the labels to unite are 0 background, 2 oedema, 1 core",
         ),
         ("{whole:[1,4]}", "data.regions leaves out the label oedema: put its id 2 into a region"),
-        (
-            "{whole:[1,2,4]}",
-            "data.regions.whole must have just one id that no region after it has, by which a mask shows",
-        ),
-        (
-            "{core:[1,4],whole:[1,2,4]}",
-            "data.regions.core must have just one id that no region after it has",
-        ),
+        ("{whole:[1,2,4],core:[]}", "data.regions.core is empty"),
     ],
 )
-def test_regions_that_a_mask_cannot_show_are_refused(regions: str, line: str) -> None:
+def test_wrong_regions_are_refused(regions: str, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         plan(regions)
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("regions", "paint", "painted"),
+    [
+        # BraTS-PED: the smallest id that a region has alone among those inside it
+        ({"WT": [1, 2, 3, 4], "TC": [1, 2, 3], "ET": [1]}, None, {"WT": 4, "TC": 2, "ET": 1}),
+        # in any order
+        ({"ET": [1], "TC": [1, 2, 3], "WT": [1, 2, 3, 4]}, None, {"WT": 4, "TC": 2, "ET": 1}),
+        ({"whole": [1, 2, 3, 4]}, None, {"whole": 1}),
+        # parts that fill their whole: an id that no label has
+        ({"whole": [1, 2, 3, 4], "a": [1, 2], "b": [3, 4]}, None, {"whole": 5, "a": 1, "b": 3}),
+        # as nnU-Net's regions_class_order
+        (
+            {"WT": [1, 2, 3, 4], "TC": [1, 2, 3], "ET": [1]},
+            {"WT": 4, "TC": 3, "ET": 1},
+            {"WT": 4, "TC": 3, "ET": 1},
+        ),
+        ({"WT": [1, 2, 3, 4], "ET": [1]}, {"WT": 9}, {"WT": 9, "ET": 1}),
+    ],
+)
+def test_what_regions_paint(
+    regions: dict[str, list[int]], paint: dict[str, int] | None, painted: dict[str, int]
+) -> None:
+    labels = {"background": 0, "a": 1, "b": 2, "c": 3, "d": 4}
+    found = index_regions(regions, labels, paint)
+    assert found is not None
+    ids = list(found.labels.values())
+    assert {name: ids[index] for name, index in found.paint.items()} == painted
+    assert misshown(found.regions, found.paint) == {}
+    for name, indices in found.regions.items():
+        assert set(regions[name]) <= {ids[index] for index in indices}
+
+
+@pytest.mark.parametrize(
+    ("paint", "line"),
+    [
+        ({"core": 1}, "data.paint.core: there are the regions whole, inner"),
+        ({"whole": 7}, "data.paint.whole is 7, which is data.ignore_label"),
+    ],
+)
+def test_wrong_paint_is_refused(paint: dict[str, int], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        index_regions({"whole": [1, 2], "inner": [2]}, {"bg": 0, "a": 1, "b": 2}, paint, 7)
+    assert str(caught.value).startswith(line)
+
+
+def test_regions_that_a_mask_cannot_show_are_named() -> None:
+    found = index_regions({"A": [1, 3], "B": [2, 3]}, {"bg": 0, "a": 1, "b": 2, "both": 3})
+    assert found is not None
+    assert misshown(found.regions, found.paint) == {3: 2}  # B is painted over A
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=100)
+def test_nested_regions_survive_a_mask(data: st.DataObject) -> None:
+    """Any regions of which each two are nested or apart are shown by what they paint by default."""
+    count = data.draw(st.integers(1, 7))
+    labels = {"background": 0} | {f"label {number}": number * 3 for number in range(1, count + 1)}
+    numbers = data.draw(st.permutations(list(labels.values())[1:]))
+    regions = {"all": list(numbers)}
+    for depth in range(data.draw(st.integers(0, 4))):
+        parent = data.draw(st.sampled_from(sorted(regions)))
+        start = data.draw(st.integers(0, len(regions[parent]) - 1))
+        end = data.draw(st.integers(start + 1, len(regions[parent])))
+        candidate = regions[parent][start:end]
+        others = [set(ids) for ids in regions.values()]
+        if all(not (set(candidate) & o) or set(candidate) <= o or o <= set(candidate) for o in others):
+            regions[f"inner {depth}"] = candidate
+    names = data.draw(st.permutations(sorted(regions)))
+    found = index_regions({name: regions[name] for name in names}, labels)
+    assert found is not None
+    assert misshown(found.regions, found.paint) == {}
 
 
 def test_the_loss_of_regions_is_the_textbooks() -> None:
@@ -108,7 +175,7 @@ def test_a_mask_shows_the_innermost_region(seed: int) -> None:
     truth = np.random.default_rng(seed).integers(0, 4, (5, 4, 3))
     found = plan()
     assert found.regions is not None
-    ids = [region_label(found.regions, name) for name in found.regions]
+    ids = painted_ids(found.regions, found.paint)
     sure = torch.stack(
         [torch.from_numpy(np.isin(truth, region)) for region in found.regions.values()]
     ).float()

@@ -1,5 +1,6 @@
 """The options of a dataset; `conf/data/*.yaml` holds their values."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from segpipe.config.section import OneOf, Section, Was
+from segpipe.config.section import NamesFiles, OneOf, Section, Was
 from segpipe.registry import LAYOUTS
 
 NaNPolicy = Literal["refuse", "fill"]
+
+COLUMNS = ("case", "image", "label", "split", "group")  # of a table
 
 
 class Phantom(Section):
@@ -52,18 +55,44 @@ class Data(Section):
     )
     image_folder: str = Field(description="name of the image folder (layout folder)")
     label_folder: str = Field(description="name of the label folder (layout folder)")
+    images: Annotated[list[str] | None, NamesFiles(), Was(None)] = Field(
+        description="where the images lie below data.root, one entry for each channel (layout "
+        "pattern), as '{case}/anat/T1.nii.gz'; * stands for any text within a name"
+    )
+    label: Annotated[str | None, NamesFiles(), Was(None)] = Field(
+        description="where the label maps lie, as '{case}/anat/seg.nii.gz' (layout pattern); or "
+        "how their names end, as dseg (layout bids; null = the only kind that there is)"
+    )
+    suffixes: Annotated[list[str] | None, Was(None)] = Field(
+        description="how the names of the images end, one entry for each channel, as [T1w,FLAIR] "
+        "(layout bids); null = what each labelled session has"
+    )
+    columns: Annotated[dict[str, str] | None, Was(None)] = Field(
+        description="names of a table's own columns, as {case:Subject,image:Scan,label:Mask} "
+        "(layout table)"
+    )
+    group: Annotated[str | None, Was(None)] = Field(
+        description="regular expression that finds in a case's name what names the patient (its "
+        "first group, else all that it matches), as '(.+)_[LR]$': cases of one patient are never "
+        "on both sides of a split"
+    )
     labels: dict[str, NonNegativeInt] | None = Field(
         description="label ids on disk, as {background:0,liver:1}; null = what the dataset "
         "declares or holds"
     )
     regions: dict[str, list[PositiveInt]] | None = Field(
         description="overlapping regions to learn in place of the labels, each a union of label "
-        "ids, outermost first, as {whole:[1,2,3],core:[2,3]}: one sigmoid each; null = labels "
-        "exclude one another (softmax)"
+        "ids, as {whole:[1,2,3],core:[2,3]}: one sigmoid each; null = what the dataset declares, "
+        "else labels exclude one another (softmax)"
+    )
+    paint: Annotated[dict[str, PositiveInt] | None, Was(None)] = Field(
+        description="id by which a mask shows each region, as {whole:1,core:2}, painted in the "
+        "order of data.regions; null = what the dataset declares, else an id that no region inside "
+        "has, the largest regions first"
     )
     ignore_label: PositiveInt | None = Field(
         description="id on disk of voxels that nobody has annotated: neither learnt nor scored; "
-        "null = there are none"
+        "null = what the dataset declares, else there are none"
     )
     nan: Annotated[NaNPolicy, Was("refuse")] = Field(
         description="scans with voxels that are NaN or infinite: refuse, or fill them with the "
@@ -94,6 +123,29 @@ class Data(Section):
         "= 0 on a CPU, where they would compete with the network, else one per core but one, at "
         "most 8"
     )
+
+    @field_validator("images", "suffixes", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        return [given] if isinstance(given, str) else given
+
+    @field_validator("columns")
+    @classmethod
+    def _names_columns(cls, columns: dict[str, str] | None) -> dict[str, str] | None:
+        for name in columns or {}:
+            if name not in COLUMNS and not re.fullmatch(r"image_\d+", name):
+                known = ", ".join(COLUMNS)
+                raise ValueError(f"data.columns.{name}: there are {known} and image_0, image_1 ...")
+        return columns
+
+    @field_validator("group")
+    @classmethod
+    def _is_an_expression(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
 
     @field_validator("root")
     @classmethod

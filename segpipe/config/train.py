@@ -27,7 +27,7 @@ from segpipe.registry import AUGMENTATIONS, LOSSES, OPTIMISERS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
-Normalise = Literal["zscore", "zscore_nonzero", "ct", "none"]
+Normalise = Literal["zscore", "zscore_nonzero", "ct", "rescale", "rgb", "none"]
 
 
 def _duration(value: object) -> object:
@@ -78,7 +78,8 @@ class PlanOptions(Section):
     normalise: list[Normalise] | None = Field(
         description="intensities, for all channels or a list with one for each: zscore per scan, "
         "zscore_nonzero over what is not 0, ct (clip to the foreground's 0.5 and 99.5 percentiles, "
-        "its mean and deviation), none"
+        "its mean and deviation), rescale (minimum and maximum of the scan become 0 and 1), rgb "
+        "(divide by 255), none"
     )
     memory_gib: Annotated[PositiveFloat | None, Unit("GiB")] = Field(
         description="what a training step may need; null = 90 % of the GPU's memory, or 70 % of "

@@ -17,6 +17,7 @@ import numpy as np
 
 from segpipe.errors import DataError
 from segpipe.files import PART, digest
+from segpipe.io.content import content_files
 
 VERSION = 2  # raised whenever the same files and settings would give other arrays
 ABANDONED_SECONDS = 24 * 3600  # an unfinished entry older than this was left by a killed run
@@ -28,13 +29,13 @@ def entry_path(folder: Path, files: Sequence[Path], *settings: object) -> Path:
 
     Args:
         folder: of the cache.
-        files: from which the entry is made.
+        files: scans and label maps; all files that their voxels come from count.
         settings: values that JSON can hold.
 
     Raises:
         DataError: if a file cannot be read.
     """
-    return folder / digest(files, VERSION, *settings)
+    return folder / digest(content_files(files), VERSION, *settings)
 
 
 def write_entry(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,6 +1,8 @@
 """The case and the dataset, whatever their layout, and checks of the files that they name."""
 
 import json
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.errors import DataError, SegpipeError
+
+MOST_LABELS = 254  # beside the background: label indices are uint8, and 255 is nobody's annotation
+LARGEST_ID = 2**32 - 1  # that a mask can hold
+LONGEST_NAME = 200  # bytes of a case or a label, so that files can be named after it
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, what is not UTF-8, ends of lines
+SHOWN = 100  # characters of a damaged name that a message quotes
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,9 @@ class Dataset:
         test: the dataset's own test part, with labels where it has them.
         labels: name -> id on disk, background first; None where they are not declared.
         channels: names of the image channels; one name where they are not declared.
+        regions: region name -> ids on disk, where the dataset declares regions.
+        paint: region name -> id on disk by which a mask shows it, where the dataset says so.
+        ignore: id on disk of voxels that nobody has annotated, where there are such.
         declares_channels: whether every case must have as many channels as `channels` names.
     """
 
@@ -54,6 +65,9 @@ class Dataset:
     labels: dict[str, int] | None
     channels: tuple[str, ...]
     declares_channels: bool = False
+    regions: dict[str, list[int]] | None = None
+    paint: dict[str, int] | None = None
+    ignore: int | None = None
 
 
 def name_of(case: Case) -> str:
@@ -67,10 +81,40 @@ def read_json(file: Path) -> Any:
     Raises:
         DataError: if it cannot be read, or is not JSON.
     """
+    if not os.path.isfile(file):
+        raise DataError(f"{file}: cannot be read as JSON (it is no regular file)")
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (ValueError, OSError, RecursionError) as error:
+    except RecursionError:
+        raise DataError(f"{file}: cannot be read as JSON (too deeply nested)") from None
+    except (ValueError, OSError) as error:
         raise DataError(f"{file}: cannot be read as JSON ({error})") from None
+
+
+def damage_of(name: str) -> str | None:
+    """Return why a name cannot be that of a case or a label, as a file's name; None if it can."""
+    if escaped(name) != name:
+        return "holds a character that cannot be printed, or that is not UTF-8"
+    if not name.strip():
+        return "is empty"
+    size = len(name.encode())
+    if size > LONGEST_NAME:
+        return f"has {size} bytes; at most {LONGEST_NAME} are allowed"
+    return None
+
+
+def escaped(text: str) -> str:
+    """Return a text with an escape for what cannot be printed, or written as UTF-8."""
+    shown = []
+    for character in text:
+        is_shown = unicodedata.category(character) not in UNPRINTABLE
+        shown.append(character if is_shown else character.encode("unicode_escape").decode())
+    return "".join(shown)
+
+
+def printable(name: str) -> str:
+    """Return a name as a message quotes it: escaped, and cut off where it is too long."""
+    return escaped(name if len(name) <= SHOWN else f"{name[:SHOWN]} ...")
 
 
 def order_labels(
@@ -85,8 +129,19 @@ def order_labels(
 
     Raises:
         SegpipeError: of the type `error`, if there is no background, no other label, or an id that
-            two labels share.
+            two labels share; if there are too many labels, or an id or a name that none can have.
     """
+    if len(labels) > MOST_LABELS + 1:
+        raise error(
+            f"{source}: has {len(labels)} labels; at most {MOST_LABELS} and a background can be "
+            "learnt: unite some, or train on fewer by data.labels"
+        )
+    for name, number in labels.items():
+        damage = damage_of(name)
+        if damage is not None:
+            raise error(f"{source}: the label {printable(name)} {damage}")
+        if number > LARGEST_ID:
+            raise error(f"{source}: the label {name} has the id {number}; at most {LARGEST_ID}")
     ids = set(labels.values())
     if 0 not in ids or len(ids) < len(labels) or len(labels) < 2:
         raise error(
@@ -109,11 +164,11 @@ def check_files(source: Path, cases: Sequence[Case]) -> None:
     files: list[Path] = []
     for case in cases:
         files += case.files
-    missing = [path for path in files if not path.is_file()]
+    missing = [path for path in files if not os.path.lexists(path)]
     if missing:
         raise DataError(
             f"{source}: {len(missing)} of {len(files)} named files do not exist, such as "
-            f"{missing[0]}"
+            f"{escaped(str(missing[0]))}"
         )
 
 

@@ -15,9 +15,10 @@ from nibabel.orientations import aff2axcodes
 
 from segpipe.config.data import Data, NaNPolicy
 from segpipe.data import cache
-from segpipe.data.cases import Case, Dataset, name_of
+from segpipe.data.cases import Case, Dataset, name_of, printable
 from segpipe.data.inspected_case import Finding, InspectedCase
 from segpipe.data.inspection import inspect_case
+from segpipe.data.split_check import check_split
 from segpipe.errors import DataError
 from segpipe.files import write_table
 from segpipe.terminal import progress_bar
@@ -156,23 +157,33 @@ def write_findings(findings: Sequence[Finding], path: Path) -> None:
 
 
 def inspect_dataset(
-    dataset: Dataset, train: list[Case], val: list[Case], data: Data, folder: Path
-) -> list[InspectedCase]:
-    """Read and check every case once; write the findings to `doctor.csv` and log them.
+    dataset: Dataset,
+    train: Sequence[Case],
+    val: Sequence[Case],
+    data: Data,
+    folder: Path,
+    test: Sequence[Case] = (),
+) -> tuple[list[InspectedCase], list[Finding]]:
+    """Read and check every case once, and the split; write all findings to `doctor.csv`.
 
     Args:
         dataset: of the cases.
         train: cases that train.
-        val: all other cases.
+        val: cases that validate.
         data: the options of the dataset.
         folder: the run's folder.
+        test: other cases.
+
+    Returns:
+        The cases in the order of the arguments, and the findings, which are logged too.
     """
     channels = len(dataset.channels) if dataset.declares_channels else None
+    others = [*val, *test]
     with progress_bar() as bar:
-        reading = bar.add_task("reading cases", total=len(train) + len(val), note="")
+        reading = bar.add_task("reading cases", total=len(train) + len(others), note="")
         cases = inspect_cases(
             train,
-            val,
+            others,
             dataset.labels,
             channels,
             lambda: bar.advance(reading),
@@ -183,12 +194,14 @@ def inspect_dataset(
     findings: list[Finding] = []
     for inspected in cases:
         findings += inspected.findings
+    split = len(train)
+    findings += check_split(cases[:split], cases[split : split + len(val)], dataset.labels)
     write_findings(findings, folder / "doctor.csv")
     for finding in findings:
         remedy = finding.remedy[0].upper() + finding.remedy[1:]
         level = logging.ERROR if finding.severity == "error" else logging.WARNING
         log.log(level, "%s: %s. %s.", finding.severity, finding.problem, remedy)
-    return cases
+    return cases, findings
 
 
 def refuse_errors(cases: Sequence[InspectedCase]) -> None:
@@ -200,6 +213,7 @@ def refuse_errors(cases: Sequence[InspectedCase]) -> None:
     unusable = [inspected.case.name for inspected in cases if not inspected.usable]
     if unusable:
         raise DataError(
-            f"{len(unusable)} of {len(cases)} cases cannot be used, such as {unusable[0]}: "
+            f"{len(unusable)} of {len(cases)} cases cannot be used, such as "
+            f"{printable(unusable[0])}: "
             "repair or leave them out (listed above)"
         )

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from segpipe.data.cases import Case
+from segpipe.data.cases import Case, escaped, printable
 from segpipe.geometry import Grid
 
 Severity = Literal["error", "warning"]
@@ -20,6 +20,7 @@ SEVERITY: dict[str, Severity] = {
     "values": "error",
     "picture": "error",
     "outlier": "error",
+    "name": "error",
     "leak": "error",
     "affine": "warning",
     "blank": "warning",
@@ -29,6 +30,8 @@ SEVERITY: dict[str, Severity] = {
     "mirrored": "warning",
     "unlabelled": "warning",
     "copy": "warning",
+    "label": "warning",
+    "group": "warning",
 }
 
 
@@ -37,7 +40,7 @@ class Finding:
     """Something wrong with a case.
 
     Attributes:
-        case: its name.
+        case: its name, or `(all cases)`.
         kind: one of `SEVERITY`.
         problem: the file and the numbers.
         remedy: what to do about it.
@@ -90,7 +93,8 @@ class InspectedCase:
 
     def add(self, kind: str, problem: str, remedy: str) -> None:
         """Add a finding of this case."""
-        self.findings.append(Finding(self.case.name, kind, problem, remedy))
+        name = printable(self.case.name)
+        self.findings.append(Finding(name, kind, escaped(problem), remedy))
 
     def pack(self) -> dict[str, np.ndarray]:
         """Return all but the case as arrays, to be cached."""

@@ -12,12 +12,13 @@ from scipy.ndimage import find_objects
 from scipy.ndimage import label as connected_components
 
 from segpipe.config.data import NaNPolicy
-from segpipe.data.cases import Case
+from segpipe.data.cases import Case, damage_of, printable
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.loading import load
 from segpipe.data.prepare import find_outlier, to_index
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
+from segpipe.io.content import check_regular
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import load_label, read
 
@@ -46,7 +47,11 @@ def inspect_case(
         nan: what becomes of voxels that are NaN or infinite.
     """
     inspected = InspectedCase(case)
+    if not _check_names(inspected):
+        return inspected
     try:
+        for path in case.files:
+            check_regular(path)
         with noting(inspected):
             image = read(case.images, partial(load, nan=nan))
     except DataError as error:
@@ -75,6 +80,18 @@ def noting(inspected: InspectedCase) -> Iterator[None]:
         inspected.add(
             "survived", note, "it is used as this says; correct the file if that is wrong"
         )
+
+
+def _check_names(inspected: InspectedCase) -> bool:
+    """Return whether files can be named after the case; the findings say why not."""
+    name = inspected.case.name
+    damage = damage_of(name)
+    if damage is None and ("/" in name or "\\" in name or name.startswith(".")):
+        damage = "holds a separator of folders, or begins with a point"
+    if damage is None:
+        return True
+    inspected.add("name", f"the case {printable(name)}: its name {damage}", "rename it")
+    return False
 
 
 def _measure_image(inspected: InspectedCase, voxels: np.ndarray) -> None:

@@ -150,6 +150,7 @@ def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x
     voxels that are not 0, which stay 0, for scans that were cut out of their background. `ct`:
     clipped to the 0.5 and 99.5 percentiles of the training cases' labelled voxels, then their mean
     and standard deviation (Isensee 2021), since Hounsfield units mean the same in every scan.
+    `rescale`: from 0 at the scan's minimum to 1 at its maximum. `rgb`: divided by 255.
     """
     channels = []
     for channel, method, foreground in zip(image, plan.normalise, plan.foreground, strict=True):
@@ -164,6 +165,11 @@ def _normalise_channel(
         return channel
     if method == "zscore":
         return _zscore(channel)
+    if method == "rescale":
+        low = channel.min()
+        return (channel - low) / (channel.max() - low).clamp(min=1e-6)
+    if method == "rgb":
+        return channel / 255
     if method == "zscore_nonzero":
         inside = channel != 0
         return channel.masked_scatter(inside, _zscore(channel[inside])) if inside.any() else channel

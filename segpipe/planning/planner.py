@@ -13,6 +13,7 @@ from segpipe.plan import Plan
 from segpipe.planning.fingerprint import fingerprint, label_ids
 from segpipe.planning.memory import fitting_plan
 from segpipe.planning.rules import make_plan
+from segpipe.regions import misshown
 
 log = logging.getLogger("segpipe")
 
@@ -40,7 +41,27 @@ def plan_dataset(
     def make(scale: float) -> Plan:
         return make_plan(options, common, channels, labels, device.type, scale)
 
-    return fitting_plan(make, options, number_format, device)
+    plan = fitting_plan(make, options, number_format, device)
+    _warn_of_painting(plan)
+    return plan
+
+
+def _warn_of_painting(plan: Plan) -> None:
+    """Log what each region paints, and the labels of which a mask shows other regions."""
+    if plan.regions is None or plan.paint is None:
+        return
+    names = list(plan.labels)
+    ids = list(plan.labels.values())
+    painted = [f"{name} {ids[index]}" for name, index in plan.paint.items()]
+    log.info("a mask shows the regions as the ids: %s", ", ".join(painted))
+    for index, shown in misshown(plan.regions, plan.paint).items():
+        log.warning(
+            "a mask cannot show all regions: voxels of %s (id %d) are painted as %d, which is in "
+            "other regions; give data.paint={REGION:ID}, or other data.regions",
+            names[index],
+            ids[index],
+            ids[shown],
+        )
 
 
 def _channel_names(declared: Sequence[str], number: int) -> list[str]:

@@ -29,6 +29,12 @@ LARGEST_BATCH = 16
 # a channel with more zeros than this was cut out of its background, as brains are
 CUT_OUT_ZERO_FRACTION = 0.25
 HOUNSFIELD = ("CT", "HU")  # first words of the names of channels in Hounsfield units
+# names of channels by which nnU-Net's dataset.json asks for a normalisation
+NAMED: dict[str, Normalise] = {
+    "nonorm": "none",
+    "rescale_to_0_1": "rescale",
+    "rgb_to_0_1": "rgb",
+}
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,15 @@ def make_plan(
     """
     decisions = _decide(options, fingerprint, channels, device, scale)
     planes = decisions.planes.value
+    data = options.data
+    painted = index_regions(data.regions, labels, data.paint, data.ignore_label)
     units = UNITS[fingerprint.unit]
     return Plan(
         channels=channels,
-        labels=labels,
-        regions=index_regions(options.data.regions, labels),
-        ignore=options.data.ignore_label,
+        labels=painted.labels if painted else labels,
+        regions=painted.regions if painted else None,
+        paint=painted.paint if painted else None,
+        ignore=data.ignore_label,
         spacing_mm=decisions.spacing.value,
         patch=decisions.patch.value,
         batch=decisions.batch.value,
@@ -209,6 +218,9 @@ def _decide_normalise(
 
 def _rule(channel: str, zero_fraction: float) -> Normalise:
     """Return the normalisation of a channel, by its name and its fraction of zeros."""
+    named = NAMED.get(channel.casefold())
+    if named is not None:
+        return named
     if channel.split(" ")[0].upper() in HOUNSFIELD:
         return "ct"
     return "zscore_nonzero" if zero_fraction > CUT_OUT_ZERO_FRACTION else "zscore"

@@ -36,7 +36,7 @@ from segpipe.prediction.inference_plan import (
 )
 from segpipe.prediction.maps import Maps
 from segpipe.prediction.timing import ProgressCallback, reporting, timed_slabs
-from segpipe.regions import region_label
+from segpipe.regions import painted_ids
 from segpipe.windows import count_windows, predict_slabs, slab_axis
 
 
@@ -280,7 +280,7 @@ def _region_ids(plan: Plan) -> list[int] | None:
     """Return the label that each region paints; None where labels exclude one another."""
     if plan.regions is None:
         return None
-    return [region_label(plan.regions, name) for name in plan.regions]
+    return painted_ids(plan.regions, plan.paint)
 
 
 def _size_multiples(network: nn.Module, plan: Plan) -> list[int] | None:

@@ -14,6 +14,13 @@ def read_dataset(layout: str, root: Path, **options: Any) -> Dataset:
         "image_folder": "images",
         "label_folder": "labels",
         "labels": None,
+        "images": None,
+        "label": None,
+        "suffixes": None,
+        "columns": None,
+        "group": None,
+        "regions": None,
+        "paint": None,
         "ignore_label": None,
     }
     return open_dataset(Data.model_construct(layout=layout, root=root, **usual | options))  # type: ignore[arg-type]

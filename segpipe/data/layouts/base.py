@@ -1,15 +1,18 @@
 """The interface of a layout, and the checks and hints that all readers share."""
 
+import logging
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segpipe.config.data import Data
 from segpipe.data.cases import Dataset
-from segpipe.errors import ConfigError
+from segpipe.errors import ConfigError, DataError
 from segpipe.registry import LAYOUTS
 from segpipe.text import closest
 
+log = logging.getLogger("segpipe")
 LISTED = 3  # files that a message names before it only counts them
 
 
@@ -33,7 +36,10 @@ class Layout(ABC):
         """
 
     def looks_like(self, root: Path) -> bool:
-        """Return whether a folder looks like a dataset of this layout; used for hints only."""
+        """Return whether a folder looks like a dataset of this layout.
+
+        It is used for hints, and to take `data.root` without `data=`.
+        """
         return False
 
 
@@ -73,7 +79,22 @@ def list_folder(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Return whether a path is a folder that directly holds files which may be DICOM.
+
+    Such files end in `.dcm` or `.ima`, in nothing, or in a number, as in `1.2.840.10008`.
+    """
+    for path in list_folder(folder):
+        ending = path.suffix.lower()
+        if os.path.isfile(path) and (ending in ("", ".dcm", ".ima") or ending[1:].isdecimal()):
+            return True
+    return False
 
 
 def list_names(folder: Path) -> list[str]:
@@ -101,6 +122,29 @@ def layout_hint(root: Path) -> str:
     for name in LAYOUTS:
         layout: Layout = LAYOUTS[name]()
         if layout.looks_like(root):
-            is_added = name in LAYOUTS.added  # by an extension, so without a file in conf/data/
-            return f"; this looks like {'data.layout' if is_added else 'data'}={name}"
+            return f"; this looks like {layout_choice(name)}"
     return ""
+
+
+def layout_choice(name: str) -> str:
+    """Return what a user types to choose a layout."""
+    # one that an extension has added has no file in conf/data/
+    return f"{'data.layout' if name in LAYOUTS.added else 'data'}={name}"
+
+
+def warn_of_incomplete(root: Path, incomplete: Mapping[str, str], complete: int) -> None:
+    """Log which cases are passed over.
+
+    Args:
+        root: of the dataset.
+        incomplete: case name -> what it lacks.
+        complete: number of cases that lack nothing.
+    """
+    if incomplete:
+        first = list(incomplete)[:LISTED]
+        named = ", ".join(f"{name} (no {incomplete[name]})" for name in first)
+        more = f" and {len(incomplete) - LISTED} more" if len(incomplete) > LISTED else ""
+        total = complete + len(incomplete)
+        log.warning(
+            "%s: %d of %d cases are passed over: %s%s", root, len(incomplete), total, named, more
+        )

@@ -1,5 +1,6 @@
 """The layout of the Medical Segmentation Decathlon (Antonelli 2022)."""
 
+import os
 import reprlib
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from segpipe.config.data import Data
 from segpipe.data.cases import Case, Dataset, check_files, name_of, order_labels
 from segpipe.data.layouts.base import Layout
 from segpipe.data.layouts.dataset_json import DatasetJson, mentions
+from segpipe.data.tables import file_named
 from segpipe.errors import DataError
 from segpipe.io.formats import stem
 from segpipe.registry import LAYOUTS
@@ -25,6 +27,7 @@ class Decathlon(Layout):
         listing = DatasetJson.read(data, "modality")
         channels = listing.names_by_number("modality", '{"0": "MRI", ...}').values()
         train = _listed_cases(listing, "training")
+        listing.check_number_of_cases(len(train))
         if not train:
             raise DataError(
                 f"{listing.file}: 'training' lists no case; each is an object with image and label"
@@ -43,9 +46,9 @@ def _labels(listing: DatasetJson) -> dict[str, int]:
     names = listing.names_by_number("labels", '{"0": "background", ...}')
     labels = {name: number for number, name in names.items()}
     if len(labels) < len(names):
+        shown = reprlib.repr(listing.content["labels"])
         raise DataError(
-            f"{listing.file}: two labels share a name in {listing.content['labels']}; each needs "
-            "a name of its own"
+            f"{listing.file}: two labels share a name in {shown}; each needs a name of its own"
         )
     return order_labels(labels, listing.file)
 
@@ -75,8 +78,10 @@ def _listed_case(file: Path, key: str, entry: object) -> Case:
         raise DataError(
             f"{file}: each case of '{key}' must name {needs}, got {reprlib.repr(entry)}"
         )
-    image_file = file.parent / image
+    image_file = file_named(file.parent, image)
     if label:
-        return Case(stem(image_file), (image_file,), file.parent / label)
+        return Case(stem(image_file), (image_file,), file_named(file.parent, label))
     test_label = file.parent / "labelsTs" / image_file.name
-    return Case(stem(image_file), (image_file,), test_label if test_label.is_file() else None)
+    return Case(
+        stem(image_file), (image_file,), test_label if os.path.isfile(test_label) else None
+    )

@@ -10,13 +10,14 @@ from segpipe.data.layouts.base import (
     Layout,
     closest_hint,
     content_hint,
+    holds_dicom,
     layout_hint,
     list_folder,
     root_folder,
 )
 from segpipe.data.layouts.channel_files import ChannelFiles
 from segpipe.errors import ConfigError, DataError
-from segpipe.io.formats import ENDINGS, stem
+from segpipe.io.formats import ENDINGS, ending_of, stem
 from segpipe.registry import LAYOUTS
 
 CHANNEL_SUFFIX = re.compile(r"_\d{4}$")
@@ -134,13 +135,14 @@ def _files_by_stem(folder: Path) -> dict[str, Path]:
     """Return the images of a folder by their name without the ending."""
     files: dict[str, Path] = {}
     for path in list_folder(folder):
+        if not ending_of(path) and not holds_dicom(path):
+            continue
         name = stem(path)
         if name in files:
             raise DataError(
                 f"{folder}: {files[name].name} and {path.name} have the same name, {name}; keep one"
             )
-        if name != path.name:
-            files[name] = path
+        files[name] = path
     if not files:
         raise ConfigError(f"{folder}: no file matches *{', *'.join(ENDINGS)}{content_hint(folder)}")
     return files

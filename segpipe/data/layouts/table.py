@@ -1,18 +1,17 @@
 """A CSV, TSV or JSON table with a row per case."""
 
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from segpipe.config.data import Data
+from segpipe.config.data import COLUMNS, Data
 from segpipe.data.cases import Case, Dataset, check_files, name_of
 from segpipe.data.layouts.base import Layout, existing_root, layout_hint
+from segpipe.data.tables import COLUMNS as TAKEN
 from segpipe.data.tables import TableRow, find_tables, read_rows
 from segpipe.errors import ConfigError, DataError
 from segpipe.registry import LAYOUTS
 from segpipe.text import closest
 
-COLUMNS = ("case", "image", "label", "split", "group")
 SPLITS = ("train", "val", "test")
 
 
@@ -21,15 +20,14 @@ class Table(Layout):
     """A table that names the files of each case; `data.root` is the file or its folder."""
 
     def looks_like(self, root: Path) -> bool:
-        """Return whether the folder holds a table."""
-        return bool(find_tables(root))
+        """Return whether the folder holds a table, other than those that BIDS has."""
+        is_bids = (root / "participants.tsv").is_file() or bool(list(root.glob("sub-*/")))
+        return root.is_dir() and not is_bids and bool(find_tables(root))
 
     def read(self, data: Data) -> Dataset:
         """Read the cases of the table."""
         file = _table_file(existing_root(data))
-        rows = read_rows(file)
-        if not rows:
-            raise DataError(f"{file}: has no rows")
+        rows = read_rows(file, data.columns)
         _check_columns(rows[0])
         cases: list[Case] = []
         test: list[Case] = []
@@ -67,7 +65,7 @@ def _table_file(root: Path) -> Path:
 def _check_columns(row: TableRow) -> None:
     for column in row.values:
         similar = closest(column.lower(), COLUMNS, 0.75)
-        if similar and column not in COLUMNS:
+        if similar and similar[0] not in row.values and not TAKEN.fullmatch(column):
             raise DataError(f"{row.file}: has a column {column}; did you mean {similar[0]}?")
 
 
@@ -83,6 +81,8 @@ def _check_channels(file: Path, cases: Sequence[Case]) -> None:
 
 def _split_of(row: TableRow) -> str | None:
     split = row.values.get("split") or None
+    if isinstance(split, str):
+        split = split.strip().lower() or None
     if split is not None and split not in SPLITS:
         raise DataError(
             f"{row.file}: row {row.number} has the split {split!r}; it must be "
@@ -93,12 +93,7 @@ def _split_of(row: TableRow) -> str | None:
 
 def _case_of(row: TableRow) -> Case:
     split = _split_of(row)
-    label = row.values.get("label") or None
-    if not isinstance(label, str | None):
-        raise DataError(
-            f"{row.file}: row {row.number}: image and label must be file names, got "
-            f"{reprlib.repr(row.values)}"
-        )
+    label = row.label()
     images = row.images()
     if not label and split != "test":
         raise DataError(
@@ -108,7 +103,7 @@ def _case_of(row: TableRow) -> Case:
     return Case(
         name=row.case_name(images),
         images=images,
-        label=row.file.parent / label.strip() if label else None,
+        label=label,
         group=None if group in (None, "") else str(group),
         split=None if split == "test" else split,
     )
