@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 import segpipe
@@ -23,8 +23,8 @@ from segpipe.extensions import Extension
 from segpipe.nets.bounded import bounded
 from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
-from segpipe.plan import Plan
 from segpipe.plain import plain
+from segpipe.plan import Plan
 from segpipe.stored import SCHEMA, check_config, check_schema, read_config, read_plan, reason
 from segpipe.text import clipped, first_line, times
 
@@ -74,7 +74,7 @@ class About(BaseModel):
     data: TrainedOn | None = None
     dice: dict[str, float] = {}
     extensions: list[Extension] = []
-    global_step: NonNegativeInt = 0
+    global_step: Annotated[int, Field(ge=0, lt=2**62)] = 0
 
 
 @dataclass(frozen=True)
@@ -284,9 +284,11 @@ def _weights(file: Path, stored: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     found = stored.get("state_dict")
     weights: dict[str, Tensor] = {}
-    for name, weight in renamed_weights(found if isinstance(found, dict) else {}).items():
-        if not isinstance(weight, Tensor):
+    found = found if isinstance(found, dict) else {}
+    for name, weight in found.items():
+        if not isinstance(name, str) or not isinstance(weight, Tensor):
             raise ConfigError(f"{file}: holds weights that are no numbers ({clipped(name)})")
+    for name, weight in renamed_weights(found).items():
         if name.startswith(NETWORK):
             weights[name.removeprefix(NETWORK)] = weight
     if not weights:

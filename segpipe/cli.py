@@ -1,5 +1,6 @@
 """The commands: compose the config, check it, call one function, set the exit status."""
 
+import io
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError, SegpipeError
+from segpipe.text import visible, visible_lines
 
 Run = Callable[[dict[str, Any], Path, list[str]], int]
 log = logging.getLogger("segpipe")
@@ -97,6 +99,7 @@ def launch(
         command: how it is called, for the help.
         typed: returns the words that follow it.
     """
+    _survive_encodings()
     try:
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
@@ -105,11 +108,18 @@ def launch(
         _check_slurm(sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:
-        print(f"segpipe-{program}: {error}", file=sys.stderr)
+        print(f"segpipe-{program}: {visible(error)}", file=sys.stderr)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print(f"segpipe-{program}: interrupted", file=sys.stderr)
         sys.exit(1)
+
+
+def _survive_encodings() -> None:
+    """Let characters that the output's encoding lacks, as in cp1252, be spelt rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _check_slurm(words: list[str]) -> None:
@@ -132,7 +142,7 @@ def _help(program: str, schema: type[Section], command: str) -> None:
 def print_page(text: str) -> None:
     """Print a text that may be read only in part, as by `--help | head`."""
     try:
-        print(text, flush=True)
+        print(visible_lines(text), flush=True)
     except BrokenPipeError:  # the reader has closed; Python would report it when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -165,7 +175,7 @@ def _run_single(run: Callable[[], int], program: str) -> None:
     try:
         status = run()
     except SegpipeError as error:
-        log.error("segpipe-%s: %s", program, error)
+        log.error("segpipe-%s: %s", program, visible(error))
         status = error.exit_status
     if status:
         sys.exit(status)
@@ -180,8 +190,8 @@ def _run_isolated(run: Callable[[], int], folder: Path) -> None:
         if status:
             note.write_text(f"ended with status {status}\n")
     except SegpipeError as error:
-        log.error("%s: %s", folder, error)
-        note.write_text(f"{error}\n")
+        log.error("%s: %s", folder, visible(error))
+        note.write_text(f"{visible(error)}\n", encoding="utf-8")
     except Exception as error:  # whatever is wrong with this run, the others can still be done
         log.exception("%s failed", folder)
-        note.write_text(f"{type(error).__name__}: {error}\n")
+        note.write_text(f"{type(error).__name__}: {visible(error)}\n", encoding="utf-8")

@@ -26,9 +26,9 @@ from segpipe.config.section import RegisteredSection, Section, Was
 from segpipe.config.train import Train
 from segpipe.config.validation import sections, validate
 from segpipe.errors import ConfigError
+from segpipe.plain import plain, read_text
 from segpipe.plan import Plan
 from segpipe.plan_check import check_plan
-from segpipe.plain import plain, read_text
 from segpipe.registry import BLOCKS, LONG_SKIPS, LOSSES, OPTIMISERS, SHORT_SKIPS, Registry
 from segpipe.text import clipped, first_line
 
@@ -60,8 +60,8 @@ def check_schema(source: object, values: Mapping[str, Any]) -> None:
     schema = values.get(KEY, 1)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ConfigError(
-            f"{source}: was written by a newer segpipe (schema {clipped(schema)}; this one reads up to "
-            f"{SCHEMA}): update segpipe"
+            f"{source}: was written by a newer segpipe (schema {clipped(schema)}; this one reads "
+            f"up to {SCHEMA}): update segpipe"
         )
 
 
@@ -256,8 +256,9 @@ def _check_sections(source: object, config: Mapping[str, Any]) -> None:
     old = {key.partition(".")[0] for key in RENAMED if "." in key}
     for name, value in config.items():
         field = Train.model_fields.get(name)
-        is_section = name in old or (field and any(sections(field.annotation)))
-        if is_section and not isinstance(value, dict | None):
+        is_section = field is not None and any(sections(field.annotation))
+        is_empty = value is None and not is_section
+        if (is_section or name in old) and not isinstance(value, dict) and not is_empty:
             raise ConfigError(f"{source}: {name} is {clipped(value)}, but must be a group of keys")
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from segpipe.reporting.pictures import save
+from segpipe.reporting.figures import save
 
 FILE = "gradient_flow.csv"
 TITLES = {"relative_gradient": "|grad W| / |W|", "relative_step": "|dW| / |W|"}

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
 
-from segpipe.reporting.pictures import COLOURS, colour, save
+from segpipe.reporting.figures import save
+from segpipe.reporting.pictures import COLOURS, colour
 
 DASHES = ("-", "--", ":", "-.")
 NOT_MEASURED = np.empty((2, 0))
