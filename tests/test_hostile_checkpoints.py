@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from support.commands import REPOSITORY, command
 from support.hostile import (
     NETWORK,
@@ -16,11 +17,13 @@ from support.hostile import (
     stored_checkpoint,
     write_hostile,
 )
+from support.plans import plan
 
 from segpipe import checkpoint
-from segpipe.checkpoint import KEY, check_whole, load
+from segpipe.checkpoint import KEY, load
 from segpipe.errors import ConfigError
 from segpipe.nets.bounded import offline
+from segpipe.training.last import check_last
 
 MIB = 1024  # beyond what the file holds
 SECONDS = 10
@@ -151,20 +154,27 @@ def test_weights_of_a_whole_checkpoint_are_what_was_saved(tmp_path: Path) -> Non
 
 def test_a_last_checkpoint_that_is_cut_short_offers_the_best(tmp_path: Path) -> None:
     whole = saved(stored_checkpoint())
-    last = tmp_path / "last.ckpt"
-    last.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ConfigError, match=r"cut short \(\d+ bytes\)$"):
-        check_whole(last)
-    (tmp_path / "best.ckpt").write_bytes(whole)
+    (tmp_path / "checkpoints").mkdir()
+    last = tmp_path / "checkpoints/last.ckpt"
+    for broken, words in ((whole[: len(whole) // 2], "cut short"), (b"", r"\(0 bytes\)")):
+        last.write_bytes(broken)
+        with pytest.raises(ConfigError, match=rf"last.ckpt: .*{words}[^;]*$"):
+            check_last(tmp_path)
+    last.with_name("best.ckpt").write_bytes(whole)
     with pytest.raises(ConfigError, match=r"best.ckpt is whole \(step 7\): copy it over last.ckpt"):
-        check_whole(last)
+        check_last(tmp_path)
 
 
-def test_a_checkpoint_without_a_training_is_not_gone_on_from(tmp_path: Path) -> None:
-    file = tmp_path / "last.ckpt"
-    file.write_bytes(saved(stored_checkpoint()))
+def test_a_checkpoint_of_another_run_is_not_gone_on_from(tmp_path: Path) -> None:
+    stored = stored_checkpoint()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").write_bytes(saved(stored))
     with pytest.raises(ConfigError, match=r"has no epoch, so no training can go on from it"):
-        check_whole(file)
+        check_last(tmp_path)
+    other = plan("plan.patch=[8,8,8]").model_dump(mode="json")
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises(ConfigError, match="is of another run: its plan is not that of"):
+        check_last(tmp_path)
 
 
 def test_an_extension_of_an_optimiser_is_named(tmp_path: Path) -> None:

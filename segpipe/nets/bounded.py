@@ -4,13 +4,18 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from segpipe.config.model import AnyModel, Model
 from segpipe.errors import ConfigError
+from segpipe.nets.build import build
+from segpipe.plan import Plan
+from segpipe.text import clipped, first_line, times
 
 TIMES_WEIGHTS = 3  # a layer is made, and then laid out anew in memory
 SPARE_BYTES = 2**28  # beside them
@@ -23,6 +28,37 @@ RANGES = {"arange", "linspace", "logspace", "randperm"}
 FETCHING = ("socket.connect", "socket.getaddrinfo", "urllib.Request", "subprocess.Popen")
 _thread = threading.local()
 _watching: list[bool] = []  # whether the interpreter calls `_refuse_to_fetch` already
+
+
+def network_of(file: Path, model: AnyModel, plan: Plan, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network that a checkpoint describes, with its weights.
+
+    Raises:
+        ConfigError: if the weights are those of another network.
+    """
+    levels = len(plan.kernels)
+    if model.dims != plan.dims or (isinstance(model, Model) and model.levels != levels):
+        raise ConfigError(
+            f"{file}: its network is {model.dims}D with {model.levels} levels, but its plan "
+            f"{plan.dims}D with {levels}"
+        )
+    try:
+        with bounded(weights):
+            network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
+    except (ConfigError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"{file}: {clipped(first_line(error), 300)}") from None
+    expected = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    for name in sorted(expected.keys() ^ weights.keys()):
+        where = "lacks" if name in expected else "has more than its network:"
+        raise ConfigError(f"{file}: {where} the weights {clipped(name)}, so it is another's")
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise ConfigError(
+                f"{file}: the weights {name} are {times(weights[name].shape)}, but its network "
+                f"needs {times(shape)}"
+            )
+    network.load_state_dict(dict(weights))
+    return network
 
 
 @contextmanager

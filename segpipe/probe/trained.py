@@ -1,6 +1,5 @@
 """Trained runs opened again: their networks, and the cases on which they are probed."""
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
+from segpipe.stored import read_record
 from segpipe.text import nearest
 
 log = logging.getLogger("segpipe")
@@ -175,7 +175,7 @@ def _side(path: Path, side: str) -> list[str]:
     split = checkpoint.find(path).parent.parent / "split.json"
     if not split.is_file():
         return []
-    return list(json.loads(split.read_text(encoding="utf-8"))[side])
+    return read_record(split, dict[str, int | list[str]]).get(side, [])
 
 
 def _validated(path: Path, cases: Sequence[Case], data: Data) -> list[str]:
