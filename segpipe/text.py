@@ -30,17 +30,21 @@ def _spelt(found: re.Match[str]) -> str:
 
 
 def name_fault(name: str) -> str:
-    """Return why files cannot have this name, or an empty string.
+    """Return why files below a folder cannot have this name, or an empty string.
 
     Args:
         name: of a case or a mask; with the folders above it, joined by `/`.
     """
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return "is empty, or leaves the folder"
+    return unwritable(name)
+
+
+def unwritable(name: str) -> str:
+    """Return what in a name no file should have, or an empty string."""
     if HIDDEN.search(name):
         return "holds characters that no file name should: a line break, or a control character"
-    parts = name.split("/")
-    if not name or any(part in ("", ".", "..") for part in parts):
-        return "is empty, or leaves the folder"
-    longest = max(len(part.encode()) for part in parts)
+    longest = max(len(part.encode()) for part in name.split("/"))
     if longest > MOST_NAME_BYTES:
         return f"is too long for a file ({longest} bytes; at most {MOST_NAME_BYTES})"
     return ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.errors import DataError, SegpipeError
+from segpipe.text import clipped, name_fault, visible
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,16 @@ def check_files(source: Path, cases: Sequence[Case]) -> None:
 
 
 def check_unique(root: Path, dataset: Dataset) -> None:
-    """Check that no case name and no image occurs twice in a dataset.
+    """Check that files can have the cases' names, and no name and no image occurs twice.
 
     Raises:
-        DataError: with the first name or image that does.
+        DataError: with the first name or image of which that is not true.
     """
     images: list[str] = []
     for case in (*dataset.cases, *dataset.test):
+        if name_fault(case.name):
+            shown = clipped(visible(case.name))
+            raise DataError(f"{root}: the case name {shown} {name_fault(case.name)}; rename it")
         images += map(str, case.images)
     occurrences = {
         "case name": Counter(map(name_of, dataset.cases)),

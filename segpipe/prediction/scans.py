@@ -11,7 +11,7 @@ from segpipe.data.tables import read_inputs
 from segpipe.errors import ConfigError
 from segpipe.io.dicom import is_series
 from segpipe.io.formats import ENDINGS, ending_of, format_of, is_image
-from segpipe.text import closest
+from segpipe.text import clipped, closest, unwritable, visible
 
 CHANNEL = re.compile(r"_(\d{4})$")
 TABLES = (".csv", ".tsv", ".json")
@@ -99,6 +99,9 @@ def _check_mask(scan: Scan, output: Path) -> None:
     Raises:
         ConfigError: otherwise.
     """
+    if unwritable(scan.name):
+        shown = clipped(visible(scan.name))
+        raise ConfigError(f"input: the name {shown} {unwritable(scan.name)}; give it another")
     mask = (output / scan.mask_name).resolve()
     if not mask.is_relative_to(output.resolve()):
         raise ConfigError(

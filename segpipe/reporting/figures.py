@@ -1,6 +1,7 @@
 """Figures of matplotlib as files."""
 
 import io
+import warnings
 from pathlib import Path
 
 from matplotlib.artist import Artist
@@ -26,7 +27,9 @@ def save(figure: Figure, picture: Path) -> None:
             text.set_parse_math(False)
             text.set_text(visible_lines(text.get_text()))
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI, facecolor=figure.get_facecolor())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
+        figure.savefig(content, format="png", dpi=DPI, facecolor=figure.get_facecolor())
     with atomic(picture) as part:
         part.write_bytes(content.getvalue())
 

@@ -10,9 +10,10 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
@@ -195,6 +196,7 @@ def _templates() -> Environment:
         finalize=_finalize,
     )
     environment.filters["shown"] = _shown
+    environment.filters["urlencode"] = partial(quote, errors="backslashreplace")
     environment.filters["key"] = _key
     return environment
 
