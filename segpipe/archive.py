@@ -7,7 +7,7 @@ by the checksums.
 
 import pickletools
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def read(file: Path) -> dict[str, Any]:
         ConfigError: if it is damaged, holds what only an attacker writes, or is another program's.
     """
     try:
-        _check(file)
+        records = _check(file)
         stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except ConfigError:
         raise
@@ -46,13 +46,12 @@ def read(file: Path) -> dict[str, Any]:
         raise _damaged(file) from None
     if not isinstance(stored, dict):
         raise ConfigError(f"{file}: is a file of torch, but not a checkpoint of segpipe")
-    for tensor in _tensors(stored.get("state_dict")):
-        _check_tensor(file, tensor)
+    _check_tensors(file, stored.get("state_dict"), records)
     return stored
 
 
-def _check(file: Path) -> None:
-    """Check a file's archive and its pickle.
+def _check(file: Path) -> Counter[int]:
+    """Check a file's archive and its pickle, and return how many records of each size it has.
 
     Raises:
         ConfigError: naming what is wrong.
@@ -78,6 +77,7 @@ def _check(file: Path) -> None:
         if pickles[0].file_size > MOST_PICKLE_BYTES:
             raise ConfigError(f"{file}: holds far more beside its weights than a checkpoint does")
         _check_pickle(file, archive.read(pickles[0]))
+    return Counter(entry.file_size for entry in entries if "/data/" in entry.filename)
 
 
 def _check_pickle(file: Path, content: bytes) -> None:
@@ -100,23 +100,26 @@ def _is_plain(name: str) -> bool:
     return name in MADE
 
 
-def _tensors(weights: object) -> Iterator[Tensor]:
-    values = weights.values() if isinstance(weights, dict) else []
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-
-
-def _check_tensor(file: Path, tensor: Tensor) -> None:
-    """Check that a tensor has all its values in the file, and that they are numbers.
+def _check_tensors(file: Path, weights: object, records: Counter[int]) -> None:
+    """Check that every weight is of plain numbers, and all of them are in the file.
 
     Raises:
         ConfigError: otherwise.
     """
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_complex():
-        raise ConfigError(f"{file}: holds weights that are no plain numbers; do not trust it")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise ConfigError(f"{file}: declares larger weights than it holds; do not trust it")
+    values = weights.values() if isinstance(weights, dict) else []
+    seen = set()
+    for tensor in values:
+        if not isinstance(tensor, Tensor):
+            continue
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_complex():
+            raise ConfigError(f"{file}: holds weights that are no plain numbers; do not trust it")
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen and storage.nbytes():
+            seen.add(storage.data_ptr())
+            records[storage.nbytes()] -= 1
+        declared = tensor.numel() * tensor.element_size()
+        if declared > storage.nbytes() or records[storage.nbytes()] < 0:
+            raise ConfigError(f"{file}: declares other weights than it holds; do not trust it")
 
 
 def _damaged(file: Path) -> ConfigError:

@@ -10,28 +10,26 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 import segpipe
 from segpipe import archive, extensions
-from segpipe.config.model import AnyModel, Model, ModelChoice
+from segpipe.config.model import ModelChoice
 from segpipe.errors import ConfigError
 from segpipe.extensions import Extension
-from segpipe.nets.bounded import bounded
-from segpipe.nets.build import build
+from segpipe.nets.bounded import network_of
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plain import plain
 from segpipe.plan import Plan
 from segpipe.stored import SCHEMA, check_config, check_schema, read_config, read_plan, reason
-from segpipe.text import clipped, first_line, times
+from segpipe.text import clipped
 
 log = logging.getLogger("segpipe")
 KEY = "segpipe"
 RENAMED_PARTS = {"joins": "skips", "fuses": "decoder_stages"}  # of a U-Net, until version 0.1.0
-RESUMED = ("epoch", "loops", "callbacks", "optimizer_states", "lr_schedulers", "random_states")
 NETWORK = "network."  # the prefix of the network's weights in Lightning's file
 
 
@@ -74,7 +72,7 @@ class About(BaseModel):
     data: TrainedOn | None = None
     dice: dict[str, float] = {}
     extensions: list[Extension] = []
-    global_step: NonNegativeInt = 0
+    global_step: Annotated[int, Field(ge=0, lt=2**62)] = 0
 
 
 @dataclass(frozen=True)
@@ -222,38 +220,9 @@ def load(path: Path) -> Trained:
     if "model" not in config:
         raise ConfigError(f"{file}: says nothing of the network that it has the weights of")
     model = TypeAdapter(ModelChoice).validate_python(config["model"])
-    network = _build(file, model, plan, _weights(file, stored))
+    network = network_of(file, model, plan, _weights(file, stored))
     return Trained(
         network.eval(), plan, config, about.version, about.data, about.dice, about.global_step
-    )
-
-
-def check_whole(file: Path) -> None:
-    """Check that a training can go on from a checkpoint.
-
-    Raises:
-        ConfigError: if it is damaged, or not what a training has written; it names the best
-            checkpoint where that one is whole.
-    """
-    try:
-        load(file)
-        missing = [key for key in RESUMED if key not in archive.read(file)]
-        if missing:
-            raise ConfigError(f"{file}: has no {missing[0]}, so no training can go on from it")
-    except ConfigError as error:
-        best = file.with_name("best.ckpt")
-        raise ConfigError(f"{error}{_offer(best) if best != file else ''}") from None
-
-
-def _offer(best: Path) -> str:
-    """Return what to do with a best checkpoint, if it is whole."""
-    try:
-        trained = load(best)
-    except ConfigError:
-        return ""
-    return (
-        f"; {best} is whole (step {trained.step}): copy it over last.ckpt to go on from there, "
-        "or predict with it"
     )
 
 
@@ -284,9 +253,11 @@ def _weights(file: Path, stored: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     found = stored.get("state_dict")
     weights: dict[str, Tensor] = {}
-    for name, weight in renamed_weights(found if isinstance(found, dict) else {}).items():
-        if not isinstance(weight, Tensor):
+    found = found if isinstance(found, dict) else {}
+    for name, weight in found.items():
+        if not isinstance(name, str) or not isinstance(weight, Tensor):
             raise ConfigError(f"{file}: holds weights that are no numbers ({clipped(name)})")
+    for name, weight in renamed_weights(found).items():
         if name.startswith(NETWORK):
             weights[name.removeprefix(NETWORK)] = weight
     if not weights:
@@ -301,34 +272,3 @@ def _weights(file: Path, stored: Mapping[str, Any]) -> dict[str, Tensor]:
                 "nothing: the training diverged, or the file is damaged"
             )
     return weights
-
-
-def _build(file: Path, model: AnyModel, plan: Plan, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network of a checkpoint with its weights.
-
-    Raises:
-        ConfigError: if the weights are those of another network.
-    """
-    levels = len(plan.kernels)
-    if model.dims != plan.dims or (isinstance(model, Model) and model.levels != levels):
-        raise ConfigError(
-            f"{file}: its network is {model.dims}D with {model.levels} levels, but its plan "
-            f"{plan.dims}D with {levels}"
-        )
-    try:
-        with bounded(weights):
-            network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
-    except (ConfigError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
-        raise ConfigError(f"{file}: {clipped(first_line(error), 300)}") from None
-    expected = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
-    for name in sorted(expected.keys() ^ weights.keys()):
-        where = "lacks" if name in expected else "has more than its network:"
-        raise ConfigError(f"{file}: {where} the weights {clipped(name)}, so it is another's")
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise ConfigError(
-                f"{file}: the weights {name} are {times(weights[name].shape)}, but its network "
-                f"needs {times(shape)}"
-            )
-    network.load_state_dict(dict(weights))
-    return network

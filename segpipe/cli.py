@@ -1,5 +1,6 @@
 """The commands: compose the config, check it, call one function, set the exit status."""
 
+import io
 import logging
 import os
 import shutil
@@ -26,6 +27,7 @@ from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.signals import exit_status, handle_termination
+from segpipe.text import visible, visible_lines
 
 Run = Callable[[dict[str, Any], Path, list[str]], int]
 log = logging.getLogger("segpipe")
@@ -107,6 +109,7 @@ def launch(
         completed: takes the words that follow it, and returns those that are meant.
     """
     handle_termination()
+    _survive_encodings()
     try:
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
@@ -115,7 +118,7 @@ def launch(
         _check_slurm(sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:
-        print(f"segpipe-{program}: {error}", file=sys.stderr)
+        print(f"segpipe-{program}: {visible(error)}", file=sys.stderr)
         sys.exit(error.exit_status)
     except KeyboardInterrupt as error:
         print(f"segpipe-{program}: interrupted", file=sys.stderr)
@@ -125,6 +128,13 @@ def launch(
 def _flags_first(words: list[str]) -> list[str]:
     """Return the words with `-m` before the overrides; Hydra's parser refuses it among them."""
     return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+
+
+def _survive_encodings() -> None:
+    """Let characters that the output's encoding lacks, as in cp1252, be spelt rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _check_slurm(words: list[str]) -> None:
@@ -147,7 +157,7 @@ def _help(program: str, schema: type[Section], command: str) -> None:
 def print_page(text: str) -> None:
     """Print a text that may be read only in part, as by `--help | head`."""
     try:
-        print(text, flush=True)
+        print(visible_lines(text), flush=True)
     except BrokenPipeError:  # the reader has closed; Python would report it when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -183,7 +193,7 @@ def _run_single(run: Callable[[], int], program: str) -> None:
     try:
         status = run()
     except SegpipeError as error:
-        log.error("segpipe-%s: %s", program, error)
+        log.error("segpipe-%s: %s", program, visible(error))
         status = error.exit_status
     if status:
         sys.exit(status)
@@ -218,8 +228,8 @@ def _run_isolated(run: Callable[[], int], folder: Path) -> None:
         if status:
             note.write_text(f"ended with status {status}\n")
     except SegpipeError as error:
-        log.error("%s: %s", folder, error)
-        note.write_text(f"{error}\n")
+        log.error("%s: %s", folder, visible(error))
+        note.write_text(f"{visible(error)}\n", encoding="utf-8")
     except Exception as error:  # whatever is wrong with this run, the others can still be done
         log.exception("%s failed", folder)
-        note.write_text(f"{type(error).__name__}: {error}\n")
+        note.write_text(f"{type(error).__name__}: {visible(error)}\n", encoding="utf-8")

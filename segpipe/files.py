@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.errors import DataError
+from segpipe.text import first_line, visible
 
+FORMULA = re.compile(r"'*[=+\-@]")  # how cells begin that a spreadsheet would compute
 PART = ".part-"  # how the names of unfinished files begin
 
 
@@ -61,7 +64,7 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         with atomic(path) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error.strerror}); make room, or choose another folder"
@@ -80,14 +83,58 @@ def write_json(path: Path, content: object) -> None:
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Write a CSV file atomically.
 
+    A text that a spreadsheet would compute, such as `=1+1`, begins with `'`, which `read_table`
+    takes away; characters that nobody sees are spelt out.
+
     Raises:
         DataError: if it cannot be written, as on a full disk.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(header)
-    table.writerows(rows)
+    for row in (header, *rows):
+        table.writerow(map(_cell, row))
     write_text(path, text.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file of `write_table`, by column.
+
+    Raises:
+        DataError: if it cannot be read, or is not such a table.
+    """
+    rows: list[dict[str, str]] = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file)
+            header = list(map(_read_cell, next(lines, [])))
+            for cells in lines:
+                rows.append(dict(zip(header, map(_read_cell, cells), strict=True)))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path}: is not a table as it was written ({first_line(error)})") from None
+    return rows
+
+
+def _cell(value: object) -> object:
+    """Return what is written of a cell."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if FORMULA.match(text) and not _is_number(text) else text
+
+
+def _read_cell(text: str) -> str:
+    """Return the text of which `_cell` has made this one."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def write_rows(path: Path, rows: Sequence[Any], kind: type | None = None) -> None:

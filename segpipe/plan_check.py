@@ -6,6 +6,7 @@ from segpipe.plan import Plan
 
 LARGEST_SIDE = 2**15  # voxels
 LARGEST_PATCH = 2**30  # voxels
+LARGEST_SPACING = 1e4  # mm
 LARGEST_BATCH = 2**16
 LARGEST_ID = 2**31 - 1  # of a label on disk
 
@@ -47,8 +48,8 @@ def _check_space(plan: Plan) -> None:
     if not 1 <= plan.batch <= LARGEST_BATCH:
         raise ValueError(f"batch is not 1 to {LARGEST_BATCH}")
     for spacing in plan.spacing_mm:
-        if spacing is not None and not (math.isfinite(spacing) and spacing > 0):
-            raise ValueError("spacing_mm is not a positive number")
+        if spacing is not None and not 0 < spacing <= LARGEST_SPACING:
+            raise ValueError("spacing_mm is no positive number")
 
 
 def _check_levels(plan: Plan) -> None:

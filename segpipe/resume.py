@@ -1,18 +1,29 @@
 """Go on with a run or a sweep that was stopped, with the config that it began with."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segpipe.config.compose import sweep_overrides
 from segpipe.config.quoting import literal, text_of
 from segpipe.errors import ConfigError
-from segpipe.stored import read_config, read_yaml
+from segpipe.stored import read_config, read_record, read_yaml
 
 SHOWN = ("page", "verbose")  # options of what is shown of a run; may be changed with resume=
 FREE = ("resume", "resume_changed", "extensions", *SHOWN)
 MOVED = ("data.root", "data.cache", "data.workers")  # what another machine has elsewhere
 RETYPED = ("extensions=", "resume_changed=")  # what is typed anew when a run or sweep goes on
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What `environment.json` says of how a run was started.
+
+    Attributes:
+        overrides: the words after `train.py`.
+    """
+
+    overrides: list[str]
 
 
 def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -28,16 +39,17 @@ def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
         return values
     file = Path(values["resume"]) / "config.yaml"
     stored = read_yaml(file)
-    _check_extensions(file, stored.get("extensions") or [], values["extensions"])
+    named = stored.get("extensions")
+    _check_extensions(file, named if isinstance(named, list) else [], values["extensions"])
     saved = read_config(file, stored)
     for override in overrides:
         key = override.split("=")[0].lstrip("+")
         if key.startswith("trainer."):
             option = key.removeprefix("trainer.")
-            saved["trainer"][option] = values["trainer"][option]
+            saved.setdefault("trainer", {})[option] = values["trainer"][option]
         elif key in MOVED:
             option = key.removeprefix("data.")
-            saved["data"][option] = values["data"][option]
+            saved.setdefault("data", {})[option] = values["data"][option]
         elif key.split(".")[0] not in FREE:
             raise ConfigError(
                 f"{key}: a resumed run keeps its config; only trainer.*, page.*, verbose, "
@@ -47,12 +59,12 @@ def resumed(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     return values | saved | kept
 
 
-def _check_extensions(source: Path, saved: list[str], typed: list[str]) -> None:
+def _check_extensions(source: Path, saved: list[Any], typed: list[str]) -> None:
     given = [Path(name).name for name in typed]
-    if any(Path(name).name not in given for name in saved):
+    if any(Path(str(name)).name not in given for name in saved):
         raise ConfigError(
-            f"{source}: was started with extensions=[{','.join(saved)}]: give them again; code "
-            "that a folder names is never run"
+            f"{source}: was started with extensions=[{','.join(map(str, saved))}]: give them "
+            "again; code that a folder names is never run"
         )
 
 
@@ -65,7 +77,7 @@ def resumable(folder: Path, overrides: list[str]) -> Path | None:
     record = folder / "environment.json"
     if not record.is_file():
         return None
-    before = json.loads(record.read_text())["overrides"]
+    before = read_record(record, Typed).overrides
     if _without_retyped(before) != _without_retyped(overrides):
         raise ConfigError(
             f"{folder} holds the run of {' '.join(before) or 'no overrides'}: choose another folder"

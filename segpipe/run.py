@@ -36,6 +36,7 @@ from segpipe.terminal import relative_to_cwd, show_next
 from segpipe.text import count
 from segpipe.training.callbacks.interrupt import Interrupt
 from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
+from segpipe.training.last import check_last
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
 from segpipe.training.network import make_network
@@ -80,13 +81,16 @@ class Run:
         overrides: arguments of the command line.
 
     Raises:
-        ConfigError: if the device, the network or the logger cannot be used here.
+        ConfigError: if the device, the network or the logger cannot be used here, or a resumed run
+            has no whole checkpoint.
     """
 
     def __init__(self, options: Train, folder: Path, overrides: Sequence[str]) -> None:
         self.options = options
         self.folder = folder
         self.overrides = overrides
+        if options.resume is not None:
+            check_last(folder)
         self.device = choose_device(options.trainer.device)
         hold_memory(self.device)
         self.number_format: NumberFormat = choose_format(options.trainer.precision, self.device)

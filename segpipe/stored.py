@@ -26,7 +26,7 @@ from segpipe.config.section import RegisteredSection, Section, Was
 from segpipe.config.train import Train
 from segpipe.config.validation import sections, validate
 from segpipe.errors import ConfigError
-from segpipe.plain import plain, read_text
+from segpipe.plain import plain, read_json, read_text
 from segpipe.plan import Plan
 from segpipe.plan_check import check_plan
 from segpipe.registry import BLOCKS, LONG_SKIPS, LOSSES, OPTIMISERS, SHORT_SKIPS, Registry
@@ -60,8 +60,8 @@ def check_schema(source: object, values: Mapping[str, Any]) -> None:
     schema = values.get(KEY, 1)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ConfigError(
-            f"{source}: was written by a newer segpipe (schema {clipped(schema)}; this one reads up to "
-            f"{SCHEMA}): update segpipe"
+            f"{source}: was written by a newer segpipe (schema {clipped(schema)}; this one reads "
+            f"up to {SCHEMA}): update segpipe"
         )
 
 
@@ -148,6 +148,26 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: holds no keys, so it is not what a run writes")
     return plain(file, values)
+
+
+def read_record(file: Path, kind: Any, mend: str = "") -> Any:
+    """Return what a JSON file of a run or of a batch holds, as checked values.
+
+    Args:
+        file: of any version.
+        kind: a type that pydantic checks, such as `dict[str, list[str]]`.
+        mend: what the user can do where it holds something else.
+
+    Raises:
+        ConfigError: if it cannot be read, holds something else, or is of a newer schema.
+    """
+    content = read_json(file)
+    if isinstance(content, dict):
+        check_schema(file, content)
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise ConfigError(f"{file}: is not what segpipe writes ({reason(error)}){mend}") from None
 
 
 def complete(source: object, schema: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,8 +276,9 @@ def _check_sections(source: object, config: Mapping[str, Any]) -> None:
     old = {key.partition(".")[0] for key in RENAMED if "." in key}
     for name, value in config.items():
         field = Train.model_fields.get(name)
-        is_section = name in old or (field and any(sections(field.annotation)))
-        if is_section and not isinstance(value, dict | None):
+        is_section = field is not None and any(sections(field.annotation))
+        is_empty = value is None and not is_section
+        if (is_section or name in old) and not isinstance(value, dict) and not is_empty:
             raise ConfigError(f"{source}: {name} is {clipped(value)}, but must be a group of keys")
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rich
+from rich.box import ASCII
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,8 +22,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from segpipe.errors import ConfigError, SegpipeError
+from segpipe.text import visible, visible_lines
 
 FILE_WIDTH = 200  # characters of a table where the output is not a terminal
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -40,7 +43,16 @@ class TerminalHandler(logging.Handler):
         if getattr(record, "shown", False):
             return
         console = Console(stderr=True) if record.levelno >= logging.ERROR else rich.get_console()
-        console.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+        text = visible_lines(self.format(record))
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+class LogFormatter(logging.Formatter):
+    """Formats log records with every character to be seen."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record's lines."""
+        return visible_lines(super().format(record))
 
 
 class LogFile(logging.FileHandler):
@@ -50,10 +62,10 @@ class LogFile(logging.FileHandler):
     """
 
     def __init__(self, file: Path) -> None:
-        super().__init__(file, encoding="utf-8", delay=True)
+        super().__init__(file, encoding="utf-8", delay=True, errors="backslashreplace")
         self.folder = file.parent
         self.waiting: list[logging.LogRecord] = []
-        self.setFormatter(logging.Formatter(LOG_FORMAT))
+        self.setFormatter(LogFormatter(LOG_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, after those that waited for the folder."""
@@ -97,11 +109,11 @@ def progress_bar(counted: bool = True) -> Progress:
     """
     console = rich.get_console()
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn() if counted else TaskProgressColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         disable=not console.is_terminal,
         transient=True,
@@ -110,11 +122,11 @@ def progress_bar(counted: bool = True) -> Progress:
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table whose first column is text and whose others are numbers."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_plain(title), title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+        table.add_column(_plain(column), justify="right" if index else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(_plain, row))
     _show(table)
 
 
@@ -124,13 +136,20 @@ def show_next(rows: Sequence[tuple[str, object]]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, str(value))
+        table.add_row(name, _plain(value))
     _show(table)
+
+
+def _plain(value: object) -> Text:
+    """Return a text that rich shows as it is, brackets and all."""
+    return Text(visible(value))
 
 
 def _show(table: Table) -> None:
     """Print a table and write it to the log file."""
     console = rich.get_console()
+    if not console.encoding.lower().startswith("utf"):
+        table.box = table.box and ASCII
     drawn = io.StringIO()
     Console(file=drawn, width=FILE_WIDTH).print(table)
     text = "\n".join(line.rstrip() for line in drawn.getvalue().splitlines())

@@ -1,7 +1,53 @@
 """Words in messages: hints, plurals, sizes, and the first line of an error."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+# what no terminal, table or page should be given: control characters, the marks that turn the
+# direction of writing, separators of lines, and halves of characters
+HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+MOST_NAME_BYTES = 220  # of 255, since suffixes such as `.nii.gz` and `.part-12345-` are added
+
+
+def visible(value: object) -> str:
+    """Return the text of a value in one line, with what a reader would not see spelt out.
+
+    A tab is shown as `\\t`, the beginning of an escape sequence as `\\x1b`.
+    """
+    return HIDDEN.sub(_spelt, str(value))
+
+
+def visible_lines(text: str) -> str:
+    """Return a text of several lines with all else that a reader would not see spelt out."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _spelt(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
+
+
+def name_fault(name: str) -> str:
+    """Return why files below a folder cannot have this name, or an empty string.
+
+    Args:
+        name: of a case or a mask; with the folders above it, joined by `/`.
+    """
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return "is empty, or leaves the folder"
+    return unwritable(name)
+
+
+def unwritable(name: str) -> str:
+    """Return what in a name no file should have, or an empty string."""
+    if HIDDEN.search(name):
+        return "holds characters that no file name should: a line break, or a control character"
+    longest = max(len(part.encode()) for part in name.split("/"))
+    if longest > MOST_NAME_BYTES:
+        return f"is too long for a file ({longest} bytes; at most {MOST_NAME_BYTES})"
+    return ""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

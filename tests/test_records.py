@@ -61,5 +61,7 @@ def test_a_manifest_of_a_later_version_is_refused_in_one_line(tmp_path: Path) ->
 @pytest.mark.parametrize("content", [{}, [], {"scans": [{}]}, {"scans": 1}, {"scans": ["a"]}])
 def test_what_is_no_manifest_is_refused(tmp_path: Path, content: object) -> None:
     write_manifest(tmp_path, content)
-    with pytest.raises(ConfigError, match="is not what predict.py writes; choose another output"):
+    with pytest.raises(
+        ConfigError, match=r"is not what segpipe writes \(.*\); choose another output"
+    ):
         read_records(tmp_path)

@@ -19,6 +19,10 @@ LongSkip = Annotated[str, OneOf(LONG_SKIPS)]
 ShortSkip = Annotated[str, OneOf(SHORT_SKIPS)]
 Block = Annotated[str, OneOf(BLOCKS)]
 Down = Literal["stride", "maxpool", "transition"]
+Channels = Annotated[PositiveInt, Field(le=2**16)]
+Blocks = Annotated[PositiveInt, Field(le=256)]  # blocks, convolutions or layers of a stage
+LARGEST_KERNEL = 2**10 - 1
+MOST_LEVELS = 32
 T = TypeVar("T")
 PER_LEVEL = ("blocks", "convs", "block", "short_skips")
 PER_DECODER_LEVEL = (
@@ -46,10 +50,12 @@ class Model(Section):
     dims: Literal[2, 3] = Field(
         description="space that the network sees: 2 (slices or images) or 3 (volumes)"
     )
-    channels: list[PositiveInt] = Field(
-        min_length=2, description="channels per level; its length is the number of levels"
+    channels: list[Channels] = Field(
+        min_length=2,
+        max_length=MOST_LEVELS,
+        description="channels per level; its length is the number of levels",
     )
-    decoder_channels: list[PositiveInt] | None = Field(
+    decoder_channels: list[Channels] | None = Field(
         description="likewise of the decoder, for each level but the coarsest; null = the encoder's"
     )
     long_skips: LongSkip | list[LongSkip] = Field(
@@ -66,17 +72,17 @@ class Model(Section):
     short_skips_in: Literal["encoder", "decoder", "both"] = Field(
         description="where the short skips are"
     )
-    growth_rate: PositiveInt | None = Field(
+    growth_rate: Channels | None = Field(
         description="channels that each layer of a dense stage adds"
     )
     block: Block | list[Block] = Field(
         description="plain: convolutions of the stage's kernel; bottleneck: 1, kernel, 1 with a "
         "quarter inside; one value, or one per level"
     )
-    blocks: PositiveInt | list[PositiveInt] = Field(
+    blocks: Blocks | list[Blocks] = Field(
         description="blocks per stage: one number, or one per level"
     )
-    convs: PositiveInt | list[PositiveInt] = Field(
+    convs: Blocks | list[Blocks] = Field(
         description="convolutions in a plain block, layers in a dense stage: one number, or one "
         "per level"
     )
@@ -87,13 +93,13 @@ class Model(Section):
         "has",
     )
     decoder_block: Block | list[Block] | None = Field(description="as block; null = as the encoder")
-    decoder_blocks: PositiveInt | list[PositiveInt] | None = Field(
+    decoder_blocks: Blocks | list[Blocks] | None = Field(
         description="as blocks; null = as the encoder"
     )
-    decoder_convs: PositiveInt | list[PositiveInt] | None = Field(
+    decoder_convs: Blocks | list[Blocks] | None = Field(
         description="as convs; null = as the encoder"
     )
-    kernel: Annotated[PositiveInt, Unit("voxels")] = Field(
+    kernel: Annotated[PositiveInt, Field(le=LARGEST_KERNEL), Unit("voxels")] = Field(
         description="what a convolution sees along an axis (odd); along axes that are still too "
         "coarse it is 1"
     )
@@ -115,8 +121,9 @@ class Model(Section):
         description="transposed convolution, or interpolation and a convolution"
     )
     up_kernel: NonNegativeInt | None = Field(
+        le=LARGEST_KERNEL,
         description="kernel of upsampling's convolution; null = the stride if transposed, else "
-        "model.kernel; 0 = interpolation alone"
+        "model.kernel; 0 = interpolation alone",
     )
     up_keeps_channels: bool = Field(
         description="upsampling keeps the coarser level's channels; false = the finer level's"
@@ -214,7 +221,8 @@ class MonaiModel(Section):
         "labels; null = nothing more"
     )
     levels: PositiveInt = Field(
-        description="sizes that it works at: a patch can be halved one time less"
+        le=MOST_LEVELS,
+        description="sizes that it works at: a patch can be halved one time less",
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.errors import DataError, SegpipeError
+from segpipe.text import clipped, name_fault, visible
 
 MOST_LABELS = 254  # beside the background: label indices are uint8, and 255 is nobody's annotation
 LARGEST_ID = 2**32 - 1  # that a mask can hold
@@ -173,13 +174,16 @@ def check_files(source: Path, cases: Sequence[Case]) -> None:
 
 
 def check_unique(root: Path, dataset: Dataset) -> None:
-    """Check that no case name and no image occurs twice in a dataset.
+    """Check that files can have the cases' names, and no name and no image occurs twice.
 
     Raises:
-        DataError: with the first name or image that does.
+        DataError: with the first name or image of which that is not true.
     """
     images: list[str] = []
     for case in (*dataset.cases, *dataset.test):
+        if name_fault(case.name):
+            shown = clipped(visible(case.name))
+            raise DataError(f"{root}: the case name {shown} {name_fault(case.name)}; rename it")
         images += map(str, case.images)
     occurrences = {
         "case name": Counter(map(name_of, dataset.cases)),

@@ -4,22 +4,61 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from segpipe.config.model import AnyModel, Model
 from segpipe.errors import ConfigError
+from segpipe.nets.build import build
+from segpipe.plan import Plan
+from segpipe.text import clipped, first_line, times
 
-SPARE_BYTES = 2**28  # beside twice the weights: a layer is made, and then laid out anew in memory
-SPARE_STEPS = 20_000
-STEPS_PER_WEIGHT = 100  # operations that making one of a network's tensors takes, at most
+TIMES_WEIGHTS = 3  # a layer is made, and then laid out anew in memory
+SPARE_BYTES = 2**28  # beside them
+SPARE_STEPS = 2_000
+STEPS_PER_WEIGHT = (
+    20  # operations that making one of a network's tensors takes; MONAI's take 2 to 5
+)
 FILLED = {"empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "eye"}
 RANGES = {"arange", "linspace", "logspace", "randperm"}
 FETCHING = ("socket.connect", "socket.getaddrinfo", "urllib.Request", "subprocess.Popen")
 _thread = threading.local()
 _watching: list[bool] = []  # whether the interpreter calls `_refuse_to_fetch` already
+
+
+def network_of(file: Path, model: AnyModel, plan: Plan, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network that a checkpoint describes, with its weights.
+
+    Raises:
+        ConfigError: if the weights are those of another network.
+    """
+    levels = len(plan.kernels)
+    if model.dims != plan.dims or (isinstance(model, Model) and model.levels != levels):
+        raise ConfigError(
+            f"{file}: its network is {model.dims}D with {model.levels} levels, but its plan "
+            f"{plan.dims}D with {levels}"
+        )
+    try:
+        with bounded(weights):
+            network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
+    except (ConfigError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ConfigError(f"{file}: {clipped(first_line(error), 300)}") from None
+    expected = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+    for name in sorted(expected.keys() ^ weights.keys()):
+        where = "lacks" if name in expected else "has more than its network:"
+        raise ConfigError(f"{file}: {where} the weights {clipped(name)}, so it is another's")
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise ConfigError(
+                f"{file}: the weights {name} are {times(weights[name].shape)}, but its network "
+                f"needs {times(shape)}"
+            )
+    network.load_state_dict(dict(weights))
+    return network
 
 
 @contextmanager
@@ -44,7 +83,7 @@ class Budget(TorchDispatchMode):
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         stored = sum(weight.numel() * weight.element_size() for weight in weights.values())
-        self.bytes_left = 2 * max(stored, 4 * sum(map(Tensor.numel, weights.values())))
+        self.bytes_left = TIMES_WEIGHTS * max(stored, 4 * sum(map(Tensor.numel, weights.values())))
         self.bytes_left += SPARE_BYTES
         self.steps_left = STEPS_PER_WEIGHT * len(weights) + SPARE_STEPS
 

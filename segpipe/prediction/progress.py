@@ -4,6 +4,7 @@ import logging
 from types import TracebackType
 
 from segpipe.terminal import progress_bar
+from segpipe.text import visible
 
 log = logging.getLogger("segpipe")
 
@@ -34,7 +35,7 @@ class BatchProgress:
     def start(self, name: str) -> None:
         """Show the name of the next scan."""
         self.name = name
-        self.bar.reset(self.windows, description="windows", note=name)
+        self.bar.reset(self.windows, description="windows", note=visible(name))
 
     def report(self, done: int, total: int) -> None:
         """Show how many of a scan's windows are done."""

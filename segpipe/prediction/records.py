@@ -5,7 +5,6 @@ what is missing or changed.
 """
 
 import errno
-import json
 import logging
 import os
 import sys
@@ -14,16 +13,20 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from segpipe.data.prepare import PreparedScan
 from segpipe.errors import ConfigError
 from segpipe.files import PART, digest, write_json
 from segpipe.metrics import Score, score_columns
 from segpipe.prediction.scans import Scan
-from segpipe.stored import SCHEMA, check_schema
+from segpipe.stored import SCHEMA, read_record, reason
+from segpipe.text import clipped, name_fault, visible
 from segpipe.units import UNITS, UnitName, Units
 
 log = logging.getLogger("segpipe")
 FILE = "manifest.json"
+MEND = "; choose another output"
 MIXED = Units("mm or px", "mL, px² or px³")
 STAGES = ("read", "network", "resample", "write")  # of which the seconds are kept
 
@@ -99,6 +102,17 @@ class ReadScan:
     prepared: PreparedScan | None = None
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`.
+
+    Attributes:
+        scans: a row for each scan, of any version.
+    """
+
+    scans: list[dict[str, Any]]
+
+
 def read_records(folder: Path) -> dict[str, ScanRecord]:
     """Return the records of earlier calls into this folder, by name.
 
@@ -108,21 +122,20 @@ def read_records(folder: Path) -> dict[str, ScanRecord]:
         ConfigError: if the file is not a manifest, or one of a later version.
     """
     file = folder / FILE
-    if not file.is_file():
+    if not file.exists():
         return {}
     unknown: set[str] = set()
     records: dict[str, ScanRecord] = {}
+    rows = read_record(file, Manifest, MEND).scans
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        check_schema(file, content)
-        rows: list[dict[str, Any]] = content["scans"]
         for row in rows:
             record = _record(row, unknown)
+            if record.name in records:
+                raise ValueError(f"{clipped(record.name)} occurs twice")
             records[record.name] = record
-    except ConfigError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"{file}: is not what predict.py writes; choose another output") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        cause = reason(error) if isinstance(error, ValueError) else clipped(error)
+        raise ConfigError(f"{file}: is not what segpipe writes ({cause}){MEND}") from None
     if unknown:
         log.info("%s: ignored unknown fields: %s", file, ", ".join(sorted(unknown)))
     return records
@@ -178,7 +191,11 @@ def _record(row: Mapping[str, Any], unknown: set[str]) -> ScanRecord:
     for score in values.get("scores", []):
         unknown |= score.keys() - {*score_columns()}
         scores.append(Score.from_values(score))
-    return ScanRecord(**{**values, "scores": scores})
+    record = TypeAdapter(ScanRecord).validate_python({**values, "scores": scores})
+    for path in (record.name, *record.files):
+        if name_fault(path):
+            raise ValueError(f"{clipped(visible(path))} {name_fault(path)}")
+    return record
 
 
 def _fields_of(kind: type[Any], row: Mapping[str, Any], unknown: set[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from segpipe.registry import SHORT_SKIPS
 from segpipe.reporting.drawing import colour_of
-from segpipe.reporting.pictures import save
+from segpipe.reporting.figures import save
 
 DASHES = ("-", "--", "-.")  # in turn, so that lines on top of each other are told apart
 

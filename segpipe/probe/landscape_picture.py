@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from segpipe.probe.picture_colours import network_colour
-from segpipe.reporting.pictures import save
+from segpipe.reporting.figures import save
 
 LEVELS = 25  # of a contour plot
 LOSS = "loss"

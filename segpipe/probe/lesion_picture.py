@@ -9,7 +9,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from segpipe.reporting.pictures import COLOURS, save
+from segpipe.reporting.figures import save
+from segpipe.reporting.pictures import COLOURS
 from segpipe.text import times
 
 LESION_COLOURS = (COLOURS[4], COLOURS[0], COLOURS[2])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from segpipe.probe.degradation import CHANGES
 from segpipe.probe.picture_colours import network_colour
-from segpipe.reporting.pictures import save
+from segpipe.reporting.figures import save
 from segpipe.units import Units
 
 

@@ -1,6 +1,5 @@
 """Trained runs opened again: their networks, and the cases on which they are probed."""
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from segpipe.errors import ConfigError
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
 from segpipe.registry import LAYOUTS
+from segpipe.stored import read_record
 from segpipe.text import nearest
 
 log = logging.getLogger("segpipe")
@@ -194,7 +194,7 @@ def _side(path: Path, side: str) -> list[str]:
     split = checkpoint.find(path).parent.parent / "split.json"
     if not split.is_file():
         return []
-    return list(json.loads(split.read_text(encoding="utf-8"))[side])
+    return read_record(split, dict[str, int | list[str]]).get(side, [])
 
 
 def _validated(path: Path, cases: Sequence[Case], data: Data) -> list[str]:

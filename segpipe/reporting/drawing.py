@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from segpipe.nets.describe import Stage
 from segpipe.registry import LONG_SKIPS, SHORT_SKIPS, Registry
-from segpipe.reporting.pictures import save
+from segpipe.reporting.figures import save
 from segpipe.text import times
 
 NEUTRAL = "#666666"  # of a skip that has no colour of its own, or is not registered here

@@ -9,7 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
 from segpipe.planning.fingerprint import Facts
-from segpipe.reporting.pictures import COLOURS, save
+from segpipe.reporting.figures import save
+from segpipe.reporting.pictures import COLOURS
 from segpipe.units import Units
 
 PARTS = {"train": (COLOURS[4], "o", "train"), "val": (COLOURS[5], "^", "validate")}

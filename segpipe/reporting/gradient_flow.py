@@ -1,6 +1,5 @@
 """The gradient and the step of every layer over a training as heat maps (Drozdzal 2016)."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from segpipe.reporting.pictures import save
+from segpipe.files import read_table
+from segpipe.reporting.figures import save
 
 FILE = "gradient_flow.csv"
 TITLES = {"relative_gradient": "|grad W| / |W|", "relative_step": "|dW| / |W|"}
@@ -53,8 +53,7 @@ def _read(file: Path) -> _Flow | None:
     """Return what was measured; None where there is no file, or nothing in it."""
     if not file.is_file():
         return None
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows = list(csv.DictReader(opened))
+    rows = read_table(file)
     if not rows:
         return None
     epochs = list(dict.fromkeys(int(row["epoch"]) for row in rows))

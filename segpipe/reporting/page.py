@@ -10,15 +10,17 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from segpipe.files import write_text
 from segpipe.terminal import progress_bar
+from segpipe.text import visible_lines
 
 NOT_KNOWN = "—"
 WEBP_QUALITY = 80  # a tenth of the size of a PNG, without a visible difference
@@ -191,10 +193,17 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_finalize,
     )
     environment.filters["shown"] = _shown
+    environment.filters["urlencode"] = partial(quote, errors="backslashreplace")
     environment.filters["key"] = _key
     return environment
+
+
+def _finalize(value: object) -> object:
+    """Return what a template shows of a value: of a text all characters that a reader can see."""
+    return visible_lines(value) if type(value) is str else value  # markup is made of such texts
 
 
 def _shown(cell: str | int | float | None, column: Column) -> str:

@@ -1,6 +1,5 @@
 """Pictures of masks over their scans, in colours and a style that all pictures share."""
 
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
-from segpipe.files import atomic
 from segpipe.reporting.contrast import contrast, foreground, to_grey
+from segpipe.reporting.figures import save
 
 # Okabe and Ito 2008: also told apart with colour vision deficiency
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 OPACITY = 0.35
 TRUTH_DASHES = (0, (4, 2))
-DPI = 110
 VIEWS = ("sagittal", "coronal", "axial")
 # letters at the left, right, bottom and top edge of the view across each axis, in radiological
 # convention: the patient's right is on the left
@@ -272,11 +270,3 @@ def _draw_legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
     columns = int(np.clip(figure.get_figwidth() * 11 // letters, 1, len(handles)))
     style = {"labelcolor": "white", "facecolor": "black", "edgecolor": "black", "fontsize": 9}
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, **style)
-
-
-def save(figure: Figure, picture: Path) -> None:
-    """Write a figure as a PNG file, whole or not at all."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI, facecolor=figure.get_facecolor())
-    with atomic(picture) as part:
-        part.write_bytes(content.getvalue())

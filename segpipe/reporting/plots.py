@@ -1,6 +1,5 @@
 """Plots of a run's numbers: curves over its steps, and boxes over its cases."""
 
-import csv
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
 
-from segpipe.reporting.pictures import COLOURS, colour, save
+from segpipe.files import read_table
+from segpipe.reporting.figures import save
+from segpipe.reporting.pictures import COLOURS, colour
 
 DASHES = ("-", "--", ":", "-.")
 NOT_MEASURED = np.empty((2, 0))
@@ -119,11 +120,9 @@ def _fill_box(axes: Axes, row: int, values: Float[np.ndarray, " cases"]) -> None
 
 def _read_curves(metrics: Path) -> dict[str, Curve]:
     """Return the curve of each column."""
-    with metrics.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+    rows = read_table(metrics)
     curves: dict[str, Curve] = {}
-    for name in reader.fieldnames or []:
+    for name in rows[0] if rows else []:
         points = [(float(row["step"]), float(row[name])) for row in rows if row[name]]
         curves[name] = np.array(points).reshape(-1, 2).T
     return curves

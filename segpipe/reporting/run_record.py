@@ -1,18 +1,34 @@
 """The files of a run's folder, read again; a file that the run has not come to is empty."""
 
-import csv
-import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from segpipe.errors import DataError, SegpipeError
+from segpipe.files import read_table
 from segpipe.metrics import Score
-from segpipe.stored import check_schema, read_yaml
+from segpipe.stored import read_config, read_plan, read_record, read_yaml
+from segpipe.text import first_line
 from segpipe.training.callbacks.history import CASES, CaseDice
 from segpipe.training.callbacks.phases import Phase, read_phases
 from segpipe.units import UNITS, Units
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The content of `split.json`.
+
+    Attributes:
+        train: names of the cases that train.
+        val: likewise of those that validate.
+    """
+
+    train: list[str]
+    val: list[str]
 
 
 @dataclass(frozen=True)
@@ -28,12 +44,14 @@ class RunRecord:
     @cached_property
     def config(self) -> dict[str, Any]:
         """Return the options of the run."""
-        return read_yaml(self.folder / "config.yaml")
+        file = self.folder / "config.yaml"
+        return read_config(file, read_yaml(file))
 
     @cached_property
     def plan(self) -> dict[str, Any]:
         """Return the plan that was derived from the cases."""
-        return read_yaml(self.folder / "plan.yaml")
+        file = self.folder / "plan.yaml"
+        return read_plan(file, read_yaml(file)).model_dump(mode="json")
 
     @property
     def units(self) -> Units:
@@ -55,8 +73,8 @@ class RunRecord:
     @cached_property
     def split(self) -> dict[str, list[str]]:
         """Return the names of the cases that train and validate."""
-        split = self.json("split.json")
-        return {part: split[part] for part in ("train", "val")}
+        split = self.json("split.json", Sides)
+        return {"train": split.train, "val": split.val}
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -72,22 +90,25 @@ class RunRecord:
     def metrics(self) -> list[dict[str, float]]:
         """Return a row per epoch of training, without what was not measured."""
         rows: list[dict[str, float]] = []
-        for cells in self.rows("metrics.csv"):
-            rows.append({name: float(cell) for name, cell in cells.items() if cell})
+        with as_written(self.folder / "metrics.csv"):
+            for cells in self.rows("metrics.csv"):
+                rows.append({name: float(cell) for name, cell in cells.items() if cell})
         return rows
 
     @cached_property
     def scores(self) -> list[Score]:
         """Return the scores of each case and target by the best checkpoint."""
-        return list(map(Score.from_values, self.rows("validation.csv")))
+        with as_written(self.folder / "validation.csv"):
+            return list(map(Score.from_values, self.rows("validation.csv")))
 
     @cached_property
     def last(self) -> list[CaseDice]:
         """Return the Dice of each case and target in the last validation during training."""
         rows: list[CaseDice] = []
-        for cells in self.rows(CASES):
-            dice = float(cells["dice"])
-            rows.append(CaseDice(int(cells["step"]), cells["case"], cells["label"], dice))
+        with as_written(self.folder / CASES):
+            for cells in self.rows(CASES):
+                dice = float(cells["dice"])
+                rows.append(CaseDice(int(cells["step"]), cells["case"], cells["label"], dice))
         return rows
 
     @cached_property
@@ -98,30 +119,42 @@ class RunRecord:
     @property
     def seconds_per_step(self) -> float:
         """Return the median wall time of a training step, s; NaN where it was not measured."""
-        cost = self.json("cost.json")
-        return float("nan") if cost is None else cost["seconds_per_step"]
+        cost = self.json("cost.json") or {}
+        with as_written(self.folder / "cost.json"):
+            return float(cost.get("seconds_per_step", "nan"))
 
-    def json(self, name: str) -> Any:
-        """Return the content of a JSON file; None where there is no such file.
+    def json(self, name: str, kind: Any = dict[str, Any]) -> Any:
+        """Return the checked content of a JSON file; None where there is no such file.
 
         Raises:
-            ConfigError: if a newer segpipe has written it.
+            ConfigError: if it is damaged, or a newer segpipe has written it.
         """
         file = self.folder / name
-        if not file.is_file():
-            return None
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            check_schema(file, content)
-        return content
+        return read_record(file, kind) if file.is_file() else None
 
     def rows(self, name: str) -> list[dict[str, str]]:
-        """Return the rows of a CSV file; none where there is no such file."""
+        """Return the rows of a CSV file; none where there is no such file.
+
+        Raises:
+            DataError: if it is damaged.
+        """
         file = self.folder / name
-        if not file.is_file():
-            return []
-        with file.open(newline="", encoding="utf-8") as opened:
-            return list(csv.DictReader(opened))
+        return read_table(file) if file.is_file() else []
+
+
+@contextmanager
+def as_written(file: Path) -> Iterator[None]:
+    """Refuse a file whose values the block cannot use.
+
+    Raises:
+        DataError: naming it.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, SegpipeError):
+            raise
+        raise DataError(f"{file}: is not what a run writes ({first_line(error)})") from None
 
 
 def plain(value: Any) -> Any:

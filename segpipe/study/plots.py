@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from segpipe.metrics import Metric, metrics_of
-from segpipe.reporting.pictures import COLOURS, save
+from segpipe.reporting.figures import save
+from segpipe.reporting.pictures import COLOURS
 from segpipe.study.evidence import Evidence
 from segpipe.study.sweep import SweepRun, Variant
 

@@ -8,6 +8,7 @@ from segpipe.metrics import metrics_of
 from segpipe.reporting.page import NOT_KNOWN, Cell, Column, Table
 from segpipe.study.evidence import ALL, MAIN, Comparison, Cost, Evidence, VariantScore
 from segpipe.study.statistics import Interval
+from segpipe.text import visible
 
 Row = dict[str, str | int | float]  # of study.csv: column -> value
 COSTS = ("parameters", "multiply_adds", "step_mib", "seconds_per_step")
@@ -158,7 +159,7 @@ def _comparison_row(comparison: Comparison) -> Row:
 
 def markdown_table(table: Table) -> list[str]:
     """Return a table as lines of Markdown."""
-    headings = [column.name for column in table.columns]
+    headings = [_markdown(column.name) for column in table.columns]
     lines = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
     for row in table.rows:
         cells = map(_markdown_cell, row, table.columns)
@@ -169,4 +170,12 @@ def markdown_table(table: Table) -> list[str]:
 def _markdown_cell(cell: Cell, column: Column) -> str:
     if isinstance(cell, int | float):
         return NOT_KNOWN if np.isnan(cell) else f"{cell:.{column.digits or 0}f}"
-    return str(cell)
+    return _markdown(str(cell))
+
+
+def _markdown(text: str) -> str:
+    """Return a text that no Markdown takes for a column, a link or HTML."""
+    shown = visible(text).replace("<", "&lt;")
+    for mark in ("|", "](", "`"):
+        shown = shown.replace(mark, f"\\{mark}")
+    return shown

@@ -21,7 +21,12 @@ def begun(folder: Path) -> Path:
     """What is there before the first step."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {"name": "trial", "seed": 7, "data": {"root": "data/x"}}
-    plan = {"labels": {"background": 0, "liver": 1, "vessel": 4}, "channels": ["MRI"], "reasons": ["patch 8x8x8: small cases", "batch 2: given"]}  # fmt: skip
+    plan = {
+        "labels": {"background": 0, "liver": 1, "vessel": 4}, "channels": ["MRI"], "spacing_mm": [1.0, 1.0, 1.0],
+        "regions": None, "ignore": None, "patch": [8, 8, 8], "batch": 2, "slice_axis": None, "strides": [[2, 2, 2]],
+        "kernels": [[3, 3, 3], [3, 3, 3]], "normalise": ["zscore"], "foreground": [[0.0, 1.0, 0.5, 0.2]],
+        "reasons": ["patch 8x8x8: small cases", "batch 2: given"],
+    }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     (folder / "split.json").write_text(json.dumps({"train": ["t1", "t2"], "val": list(DICE)}))

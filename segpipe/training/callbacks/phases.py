@@ -1,6 +1,5 @@
 """Duration of each phase of a run, and the peak of memory by its end: `stages.json`."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from segpipe.files import write_json
+from segpipe.stored import read_record
 
 FILE = "stages.json"
 MIB = 2**20
@@ -107,7 +107,7 @@ def read_phases(folder: Path) -> list[Phase]:
     file = folder / FILE
     if not file.is_file():
         return []
-    return [Phase(**row) for row in json.loads(file.read_text())]
+    return read_record(file, list[Phase])
 
 
 def _process_mib() -> float | None:
