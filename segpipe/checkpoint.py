@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 import segpipe
 from segpipe import archive, extensions
-from segpipe.config.model import ModelChoice
+from segpipe.config.model import AnyModel, Model, ModelChoice
 from segpipe.errors import ConfigError
 from segpipe.extensions import Extension
-from segpipe.nets.bounded import network_of
+from segpipe.nets.bounded import build_bounded
+from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plain import plain
 from segpipe.plan import Plan
@@ -205,6 +206,15 @@ def renamed_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _check_levels(file: Path, model: AnyModel, plan: Plan) -> None:
+    levels = len(plan.kernels)
+    if model.dims != plan.dims or (isinstance(model, Model) and model.levels != levels):
+        raise ConfigError(
+            f"{file}: its network is {model.dims}D with {model.levels} levels, but its plan "
+            f"{plan.dims}D with {levels}"
+        )
+
+
 def load(path: Path) -> Trained:
     """Open a checkpoint of any version; nothing in it can run code.
 
@@ -220,7 +230,12 @@ def load(path: Path) -> Trained:
     if "model" not in config:
         raise ConfigError(f"{file}: says nothing of the network that it has the weights of")
     model = TypeAdapter(ModelChoice).validate_python(config["model"])
-    network = network_of(file, model, plan, _weights(file, stored))
+    _check_levels(file, model, plan)
+
+    def make() -> nn.Module:
+        return build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
+
+    network = build_bounded(file, make, _weights(file, stored))
     return Trained(
         network.eval(), plan, config, about.version, about.data, about.dice, about.global_step
     )

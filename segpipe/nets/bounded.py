@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from segpipe.config.model import AnyModel, Model
 from segpipe.errors import ConfigError
-from segpipe.nets.build import build
-from segpipe.plan import Plan
 from segpipe.text import clipped, first_line, times
 
 TIMES_WEIGHTS = 3  # a layer is made, and then laid out anew in memory
 SPARE_BYTES = 2**28  # beside them
 SPARE_STEPS = 2_000
-STEPS_PER_WEIGHT = (
-    20  # operations that making one of a network's tensors takes; MONAI's take 2 to 5
-)
+STEPS_PER_WEIGHT = 20  # operations to make one of a network's tensors; MONAI's take 2 to 5
 FILLED = {"empty", "zeros", "ones", "full", "rand", "randn", "empty_strided", "eye"}
 RANGES = {"arange", "linspace", "logspace", "randperm"}
 FETCHING = ("socket.connect", "socket.getaddrinfo", "urllib.Request", "subprocess.Popen")
@@ -30,21 +25,22 @@ _thread = threading.local()
 _watching: list[bool] = []  # whether the interpreter calls `_refuse_to_fetch` already
 
 
-def network_of(file: Path, model: AnyModel, plan: Plan, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network that a checkpoint describes, with its weights.
+def build_bounded(
+    file: Path, make: Callable[[], nn.Module], weights: Mapping[str, Tensor]
+) -> nn.Module:
+    """Return a network with the weights of a checkpoint.
+
+    Args:
+        file: the checkpoint, for messages.
+        make: builds the network that the checkpoint describes.
+        weights: by name.
 
     Raises:
         ConfigError: if the weights are those of another network.
     """
-    levels = len(plan.kernels)
-    if model.dims != plan.dims or (isinstance(model, Model) and model.levels != levels):
-        raise ConfigError(
-            f"{file}: its network is {model.dims}D with {model.levels} levels, but its plan "
-            f"{plan.dims}D with {levels}"
-        )
     try:
         with bounded(weights):
-            network = build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
+            network = make()
     except (ConfigError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
         raise ConfigError(f"{file}: {clipped(first_line(error), 300)}") from None
     expected = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
