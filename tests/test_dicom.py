@@ -40,6 +40,7 @@ from support.dicom import (
 
 from segpipe.errors import DataError
 from segpipe.io import dicom
+from segpipe.io.dicom_unpack import unpack
 from segpipe.io.formats import format_of
 
 RANDOM = np.random.default_rng(0)
@@ -205,7 +206,20 @@ def test_a_missing_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save(tmp_path / "a.dcm", data)
     monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", False)
     with pytest.raises(DataError, match=r"packed as JPEG Lossless.*pip install .*segpipe\[dicom\]"):
-        dicom.read(tmp_path)
+        list(unpack([(str(tmp_path / "a.dcm"), [0], 1, 1000)]))
+
+
+def test_a_decoder_that_crashes_takes_nothing_with_it(tmp_path: Path) -> None:
+    """GDCM ends the process at a JPEG image of 127 bits."""
+    save_series(tmp_path / "raw", VOXELS[:, :, :1])
+    path = tmp_path / "packed/000.dcm"
+    _pack(tmp_path / "raw/000.dcm", path, uid.JPEGLosslessSV1)
+    content = path.read_bytes()
+    frame = content.index(b"\xff\xc3")
+    path.write_bytes(content[: frame + 4] + b"\x7f" + content[frame + 5 :])
+    with pytest.raises(DataError, match="000.dcm: cannot be (unpacked|read)") as refused:
+        dicom.read(path)
+    assert "\n" not in str(refused.value)
 
 
 def test_colour_becomes_channels(tmp_path: Path) -> None:

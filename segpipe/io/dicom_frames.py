@@ -43,6 +43,7 @@ class Header:
         localiser: whether it is a scout for planning.
         trouble: why its pixels cannot be used; empty if they can.
         frames: in the order of the file.
+        packed: whether its pixels are compressed.
         native_bytes: that its pixels take unpacked.
     """
 
@@ -59,6 +60,7 @@ class Header:
     segmentation: str
     localiser: bool
     trouble: str
+    packed: bool
     native_bytes: int
     frames: tuple["Frame", ...] = ()
 
@@ -165,6 +167,8 @@ def _open_header(path: Path, _changed_ns: int, _size: int) -> Header:
         frames = []
         if header.is_image:
             for index, values in enumerate(frame_values(data, header.count)):
+                if "ModalityLUTSequence" in data:  # which takes the place of a slope
+                    values |= {"RescaleSlope": None, "RescaleIntercept": None}
                 frames.append(_make_frame(header, index, values))
         object.__setattr__(header, "frames", tuple(frames))  # which point back to it
         return header
@@ -195,8 +199,15 @@ def _make_header(path: Path, data: Any, kind: str, pixel_bytes: int) -> Header:
         segmentation=str(data.get("SegmentationType", "")),
         localiser="LOCALIZER" in image_type,
         trouble=_pixel_trouble(data, count, bits // 8, pixel_bytes, image_type) if image else "",
+        packed=_is_packed(data),
         native_bytes=bits // 8,
     )
+
+
+def _is_packed(data: Any) -> bool:
+    """Return whether the pixels of a data set are compressed."""
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    return syntax is not None and syntax.is_transfer_syntax and syntax.is_encapsulated
 
 
 def _pixel_trouble(data: Any, count: int, expected: int, given: int, image_type: Any) -> str:
@@ -205,9 +216,7 @@ def _pixel_trouble(data: Any, count: int, expected: int, given: int, image_type:
         return "has no pixels; the file is cut short"
     if count < 1:
         return f"declares {count} frames"
-    syntax = data.file_meta.get("TransferSyntaxUID") if hasattr(data, "file_meta") else None
-    packed = syntax is not None and syntax.is_transfer_syntax and syntax.is_encapsulated
-    least = 8 * count if packed else expected
+    least = 8 * count if _is_packed(data) else expected
     if given < least:
         return (
             f"its header declares {count} frames of {data.Columns}x{data.Rows} pixels "

@@ -77,6 +77,7 @@ OF_FILE = (
     "BitsAllocated",
     "PhotometricInterpretation",
     "SegmentationType",
+    "ModalityLUTSequence",
 )
 CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # secondary captures, single and multi-frame
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
