@@ -356,6 +356,37 @@ def test_what_is_no_volume_is_passed_over_by_name(tmp_path: Path) -> None:
     assert dicom.is_series(tmp_path)
 
 
+def test_tags_that_only_describe_may_be_malformed(tmp_path: Path) -> None:
+    folder = save_series(tmp_path, VOXELS, EchoTime=1)
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        for tag in (b"\x18\x00\x81\x00DS", b"\x20\x00\x11\x00IS", b"\x20\x00\x13\x00IS"):
+            at_value = content.index(tag) + 8
+            content = content[:at_value] + b"x" + content[at_value + 1 :]
+        path.write_bytes(content)
+    assert np.array_equal(dicom.read(folder)[0][0], VOXELS)
+
+
+def test_frames_without_positions_are_refused(tmp_path: Path) -> None:
+    film = data_set(VOXELS.transpose(2, 1, 0), CAPTURE, NumberOfFrames=5)
+    path = save(tmp_path / "film.dcm", film)
+    with pytest.raises(DataError, match="holds 5 frames without a position of each"):
+        dicom.read(path)
+    mosaic = data_set(VOXELS[:, :, 0].T, MR, **place(0), ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"])  # fmt: skip
+    with pytest.raises(DataError, match="is a mosaic of slices; convert the series with dcm2niix"):
+        dicom.read(save(tmp_path / "mosaic/a.dcm", mosaic))
+
+
+def test_a_palette_becomes_colours(tmp_path: Path) -> None:
+    image = data_set(VOXELS[:, :, 0].T.astype(np.uint8), CAPTURE, PhotometricInterpretation="PALETTE COLOR")  # fmt: skip
+    entries = RANDOM.integers(0, 2**16, (3, 256)).astype(np.uint16)
+    for number in range(3):
+        image.add_new(0x00281101 + number, "US", [256, 0, 16])
+        image.add_new(0x00281201 + number, "OW", entries[number].tobytes())
+    read, _ = dicom.read(save(tmp_path / "a.dcm", image))
+    assert np.array_equal(read[..., 0], entries[:, VOXELS[:, :, 0].astype(np.uint8)])
+
+
 def test_copies_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_series(tmp_path, VOXELS)
     for path in sorted(tmp_path.iterdir())[:3]:

@@ -21,6 +21,7 @@ from segpipe.io.dicom_tags import (
     TRAITS,
     frame_values,
     plain,
+    whole_number,
 )
 
 
@@ -188,8 +189,8 @@ def _make_header(path: Path, data: Any, kind: str, pixel_bytes: int) -> Header:
     return Header(
         path,
         series=str(data.get("SeriesInstanceUID", "")),
-        number=int(data.get("SeriesNumber") or 0),
-        instance=int(data.get("InstanceNumber") or 0),
+        number=whole_number(data, "SeriesNumber"),
+        instance=whole_number(data, "InstanceNumber"),
         kind=kind,
         kind_name=pydicom.uid.UID(kind).name.removesuffix(" Storage"),
         description=str(data.get("SeriesDescription") or data.get("ProtocolName") or ""),
