@@ -400,6 +400,21 @@ def test_copies_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert np.array_equal(dicom.read(tmp_path / "copy-000.dcm")[0][0], VOXELS)
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_copies_may_have_numbers_of_their_own(tmp_path: Path, count: int) -> None:
+    save_series(tmp_path, VOXELS)
+    save_series(tmp_path, VOXELS[:, :, :count], prefix="again", InstanceNumber=lambda z: 100 + z)
+    assert found(tmp_path) == ["CT Image, 5 slices"]
+    assert np.array_equal(check_values(tmp_path)[0][0], VOXELS)
+
+
+def test_other_images_at_a_position_are_refused(tmp_path: Path) -> None:
+    save_series(tmp_path, VOXELS)
+    save_series(tmp_path, VOXELS[:, :, :2] + 1, prefix="other", InstanceNumber=lambda z: 100 + z)
+    with pytest.raises(DataError, match="up to 2 different images at one position"):
+        dicom.read(tmp_path)
+
+
 def test_positions_that_were_rounded_are_accepted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -439,6 +454,13 @@ def _bomb(path: Path) -> None:
     save(path, data)
 
 
+def _packed_bomb(path: Path) -> None:
+    data = pydicom.dcmread(path)
+    data.compress(uid.RLELossless)
+    data.Rows = data.Columns = 30000
+    save(path, data)
+
+
 def _huge(path: Path) -> None:
     data = pydicom.dcmread(path)
     data.Rows = data.Columns = 65535
@@ -470,6 +492,7 @@ def _deflated_bomb(path: Path) -> None:
         (_truncate, "cut short or damaged"),
         (_bomb, "declares 2000000000 frames"),
         (_huge, "65535x65535 pixels"),
+        (_packed_bomb, "declares 1800000000 bytes of pixels, packed in"),
         (_zero_slope, "rescale slope 0"),
         (_claims_a_gigabyte, "holds no scan|cannot be read"),
         (_deflated_bomb, r"holds no scan \(CT Image\)"),

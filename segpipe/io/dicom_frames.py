@@ -24,6 +24,10 @@ from segpipe.io.dicom_tags import (
     whole_number,
 )
 
+# bytes of pixels that a file may always unpack to, and times its packed bytes beyond them
+ANY_PACKING = 2**28
+MOST_PACKED = 1000
+
 
 @dataclass(frozen=True, eq=False)
 class Header:
@@ -223,6 +227,8 @@ def _pixel_trouble(data: Any, count: int, expected: int, given: int, image_type:
             f"its header declares {count} frames of {data.Columns}x{data.Rows} pixels "
             f"({least} bytes), and {given} bytes follow; the file is cut short or damaged"
         )
+    if expected > ANY_PACKING + MOST_PACKED * given:
+        return f"its header declares {expected} bytes of pixels, packed in {given}; it is damaged"
     if "MOSAIC" in image_type:
         return "is a mosaic of slices; convert the series with dcm2niix"
     return ""

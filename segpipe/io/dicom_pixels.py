@@ -33,7 +33,9 @@ def read_values(frames: Sequence[Frame]) -> np.ndarray:
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise DataError(f"{frames[0].path}: its slices have the shapes {sorted(shapes)}")
-    stacked = np.stack([image.astype(dtype, copy=False) for image in images])
+    stacked = np.empty((len(images), *images[0].shape), dtype)
+    for number, image in enumerate(images):
+        stacked[number] = image
     return stacked.reshape(*stacked.shape[:3], -1).transpose(3, 2, 1, 0)
 
 
