@@ -40,6 +40,7 @@ from support.dicom import (
 
 from segpipe.errors import DataError
 from segpipe.io import dicom
+from segpipe.io.dicom_unpack import unpack
 from segpipe.io.formats import format_of
 
 RANDOM = np.random.default_rng(0)
@@ -205,7 +206,20 @@ def test_a_missing_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save(tmp_path / "a.dcm", data)
     monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", False)
     with pytest.raises(DataError, match=r"packed as JPEG Lossless.*pip install .*segpipe\[dicom\]"):
-        dicom.read(tmp_path)
+        list(unpack([(str(tmp_path / "a.dcm"), [0], 1, 1000)]))
+
+
+def test_a_decoder_that_crashes_takes_nothing_with_it(tmp_path: Path) -> None:
+    """GDCM ends the process at a JPEG image of 127 bits."""
+    save_series(tmp_path / "raw", VOXELS[:, :, :1])
+    path = tmp_path / "packed/000.dcm"
+    _pack(tmp_path / "raw/000.dcm", path, uid.JPEGLosslessSV1)
+    content = path.read_bytes()
+    frame = content.index(b"\xff\xc3")
+    path.write_bytes(content[: frame + 4] + b"\x7f" + content[frame + 5 :])
+    with pytest.raises(DataError, match="000.dcm: cannot be (unpacked|read)") as refused:
+        dicom.read(path)
+    assert "\n" not in str(refused.value)
 
 
 def test_colour_becomes_channels(tmp_path: Path) -> None:
@@ -342,6 +356,37 @@ def test_what_is_no_volume_is_passed_over_by_name(tmp_path: Path) -> None:
     assert dicom.is_series(tmp_path)
 
 
+def test_tags_that_only_describe_may_be_malformed(tmp_path: Path) -> None:
+    folder = save_series(tmp_path, VOXELS, EchoTime=1)
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        for tag in (b"\x18\x00\x81\x00DS", b"\x20\x00\x11\x00IS", b"\x20\x00\x13\x00IS"):
+            at_value = content.index(tag) + 8
+            content = content[:at_value] + b"x" + content[at_value + 1 :]
+        path.write_bytes(content)
+    assert np.array_equal(dicom.read(folder)[0][0], VOXELS)
+
+
+def test_frames_without_positions_are_refused(tmp_path: Path) -> None:
+    film = data_set(VOXELS.transpose(2, 1, 0), CAPTURE, NumberOfFrames=5)
+    path = save(tmp_path / "film.dcm", film)
+    with pytest.raises(DataError, match="holds 5 frames without a position of each"):
+        dicom.read(path)
+    mosaic = data_set(VOXELS[:, :, 0].T, MR, **place(0), ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"])  # fmt: skip
+    with pytest.raises(DataError, match="is a mosaic of slices; convert the series with dcm2niix"):
+        dicom.read(save(tmp_path / "mosaic/a.dcm", mosaic))
+
+
+def test_a_palette_becomes_colours(tmp_path: Path) -> None:
+    image = data_set(VOXELS[:, :, 0].T.astype(np.uint8), CAPTURE, PhotometricInterpretation="PALETTE COLOR")  # fmt: skip
+    entries = RANDOM.integers(0, 2**16, (3, 256)).astype(np.uint16)
+    for number in range(3):
+        image.add_new(0x00281101 + number, "US", [256, 0, 16])
+        image.add_new(0x00281201 + number, "OW", entries[number].tobytes())
+    read, _ = dicom.read(save(tmp_path / "a.dcm", image))
+    assert np.array_equal(read[..., 0], entries[:, VOXELS[:, :, 0].astype(np.uint8)])
+
+
 def test_copies_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_series(tmp_path, VOXELS)
     for path in sorted(tmp_path.iterdir())[:3]:
@@ -353,6 +398,21 @@ def test_copies_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
         assert np.array_equal(check_values(tmp_path)[0][0], VOXELS)
     assert f"{tmp_path}: 4 of 9 files are copies" in caplog.text
     assert np.array_equal(dicom.read(tmp_path / "copy-000.dcm")[0][0], VOXELS)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_copies_may_have_numbers_of_their_own(tmp_path: Path, count: int) -> None:
+    save_series(tmp_path, VOXELS)
+    save_series(tmp_path, VOXELS[:, :, :count], prefix="again", InstanceNumber=lambda z: 100 + z)
+    assert found(tmp_path) == ["CT Image, 5 slices"]
+    assert np.array_equal(check_values(tmp_path)[0][0], VOXELS)
+
+
+def test_other_images_at_a_position_are_refused(tmp_path: Path) -> None:
+    save_series(tmp_path, VOXELS)
+    save_series(tmp_path, VOXELS[:, :, :2] + 1, prefix="other", InstanceNumber=lambda z: 100 + z)
+    with pytest.raises(DataError, match="up to 2 different images at one position"):
+        dicom.read(tmp_path)
 
 
 def test_positions_that_were_rounded_are_accepted(
@@ -394,6 +454,13 @@ def _bomb(path: Path) -> None:
     save(path, data)
 
 
+def _packed_bomb(path: Path) -> None:
+    data = pydicom.dcmread(path)
+    data.compress(uid.RLELossless)
+    data.Rows = data.Columns = 30000
+    save(path, data)
+
+
 def _huge(path: Path) -> None:
     data = pydicom.dcmread(path)
     data.Rows = data.Columns = 65535
@@ -425,6 +492,7 @@ def _deflated_bomb(path: Path) -> None:
         (_truncate, "cut short or damaged"),
         (_bomb, "declares 2000000000 frames"),
         (_huge, "65535x65535 pixels"),
+        (_packed_bomb, "declares 1800000000 bytes of pixels, packed in"),
         (_zero_slope, "rescale slope 0"),
         (_claims_a_gigabyte, "holds no scan|cannot be read"),
         (_deflated_bomb, r"holds no scan \(CT Image\)"),

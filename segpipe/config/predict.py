@@ -27,7 +27,7 @@ class Predict(Section):
         "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., case for the mask's "
         "name, label for the truth)"
     )
-    columns: dict[str, str] | None = Field(
+    columns: Annotated[dict[str, str] | None, Was(None)] = Field(
         description="of a table with other columns: which is which, as "
         "{case:Subject,image:Scan,label:Mask}"
     )

@@ -21,7 +21,12 @@ from segpipe.io.dicom_tags import (
     TRAITS,
     frame_values,
     plain,
+    whole_number,
 )
+
+# bytes of pixels that a file may always unpack to, and times its packed bytes beyond them
+ANY_PACKING = 2**28
+MOST_PACKED = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,7 @@ class Header:
         localiser: whether it is a scout for planning.
         trouble: why its pixels cannot be used; empty if they can.
         frames: in the order of the file.
+        packed: whether its pixels are compressed.
         native_bytes: that its pixels take unpacked.
     """
 
@@ -59,6 +65,7 @@ class Header:
     segmentation: str
     localiser: bool
     trouble: str
+    packed: bool
     native_bytes: int
     frames: tuple["Frame", ...] = ()
 
@@ -165,6 +172,8 @@ def _open_header(path: Path, _changed_ns: int, _size: int) -> Header:
         frames = []
         if header.is_image:
             for index, values in enumerate(frame_values(data, header.count)):
+                if "ModalityLUTSequence" in data:  # which takes the place of a slope
+                    values |= {"RescaleSlope": None, "RescaleIntercept": None}
                 frames.append(_make_frame(header, index, values))
         object.__setattr__(header, "frames", tuple(frames))  # which point back to it
         return header
@@ -184,8 +193,8 @@ def _make_header(path: Path, data: Any, kind: str, pixel_bytes: int) -> Header:
     return Header(
         path,
         series=str(data.get("SeriesInstanceUID", "")),
-        number=int(data.get("SeriesNumber") or 0),
-        instance=int(data.get("InstanceNumber") or 0),
+        number=whole_number(data, "SeriesNumber"),
+        instance=whole_number(data, "InstanceNumber"),
         kind=kind,
         kind_name=pydicom.uid.UID(kind).name.removesuffix(" Storage"),
         description=str(data.get("SeriesDescription") or data.get("ProtocolName") or ""),
@@ -195,8 +204,15 @@ def _make_header(path: Path, data: Any, kind: str, pixel_bytes: int) -> Header:
         segmentation=str(data.get("SegmentationType", "")),
         localiser="LOCALIZER" in image_type,
         trouble=_pixel_trouble(data, count, bits // 8, pixel_bytes, image_type) if image else "",
+        packed=_is_packed(data),
         native_bytes=bits // 8,
     )
+
+
+def _is_packed(data: Any) -> bool:
+    """Return whether the pixels of a data set are compressed."""
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    return syntax is not None and syntax.is_transfer_syntax and syntax.is_encapsulated
 
 
 def _pixel_trouble(data: Any, count: int, expected: int, given: int, image_type: Any) -> str:
@@ -205,14 +221,14 @@ def _pixel_trouble(data: Any, count: int, expected: int, given: int, image_type:
         return "has no pixels; the file is cut short"
     if count < 1:
         return f"declares {count} frames"
-    syntax = data.file_meta.get("TransferSyntaxUID") if hasattr(data, "file_meta") else None
-    packed = syntax is not None and syntax.is_transfer_syntax and syntax.is_encapsulated
-    least = 8 * count if packed else expected
+    least = 8 * count if _is_packed(data) else expected
     if given < least:
         return (
             f"its header declares {count} frames of {data.Columns}x{data.Rows} pixels "
             f"({least} bytes), and {given} bytes follow; the file is cut short or damaged"
         )
+    if expected > ANY_PACKING + MOST_PACKED * given:
+        return f"its header declares {expected} bytes of pixels, packed in {given}; it is damaged"
     if "MOSAIC" in image_type:
         return "is a mosaic of slices; convert the series with dcm2niix"
     return ""

@@ -10,6 +10,7 @@ from segpipe.io.dicom_pixels import digest
 from segpipe.io.dicom_stacks import Stack, place_of
 from segpipe.io.dicom_tags import TRAITS
 
+BY_ORDER = "image"  # of volumes that nothing but the order of their images tells apart
 SAME_DIRECTION = 1e-3  # between components of unit vectors
 Traits = tuple[tuple[str, object], ...]
 Part = tuple[list[Frame], Traits]
@@ -65,12 +66,27 @@ def _stacks(plane: list[Frame]) -> list[Stack]:
         return [Stack(tuple(plane))]
     normal = plane[0].normal
     known, copies = _without_copies(plane, _shot)
+    parts = _split(known)
+    if any(map(_is_ambiguous, parts)):
+        # no tag tells the images at one position apart: some may be copies with other numbers
+        known, more = _without_copies(known, lambda _: 0)
+        for original, others in more.items():
+            of_others = [copy for other in others for copy in copies.get(other, ())]
+            copies[original] = [*copies.get(original, ()), *others, *of_others]
+        parts = _split(known)
     stacks = []
-    for part, traits in _split(known):
+    for part, traits in parts:
         part.sort(key=lambda frame: (float(np.dot(place_of(frame), normal)), _order(frame)))
         twins = [copy.path for frame in part for copy in copies.get(frame, ())]
         stacks.append(Stack(tuple(part), traits, tuple(twins)))
     return stacks
+
+
+def _is_ambiguous(part: Part) -> bool:
+    """Return whether frames were split by their order alone, or not at all where they should."""
+    frames, traits = part
+    by_order = bool(traits) and traits[-1][0] == BY_ORDER
+    return by_order or len(_by(frames, place_of)) < len(frames)
 
 
 def _order(frame: Frame) -> tuple[int, str, int]:
@@ -178,5 +194,5 @@ def _by_order(frames: list[Frame], most: int) -> list[Part]:
             part.append(frame)
     found: list[Part] = []
     for number, part in enumerate(parts, 1):
-        found.append((part, (("image", f"{number} of {most}"),)))
+        found.append((part, ((BY_ORDER, f"{number} of {most}"),)))
     return found

@@ -74,6 +74,8 @@ class Stack:
             )
         if self.first.spacing is None:
             found.append("has no pixel spacing; 1 mm is taken")
+        if not self.first.placed and self.first.header.sectional:
+            found.append("does not say where its slice lies; it is laid at the centre")
         if self.first.placed and len(self.frames) > 1:
             step = self._step()
             off_mm = float(_off_grid(self.frames, step).max())

@@ -1,5 +1,6 @@
 """The elements that describe the frames of a DICOM file, and where each is found."""
 
+from contextlib import suppress
 from typing import Any
 
 # what tells images at one position apart, the strongest first
@@ -40,6 +41,7 @@ OF_FRAME = (
     "StackID",
     "ReferencedSegmentNumber",
 )
+MALFORMED = (ValueError, TypeError, OverflowError, ArithmeticError)  # what pydicom raises then
 # the functional groups of enhanced files that hold them
 MACROS = (
     "PixelMeasuresSequence",
@@ -77,6 +79,7 @@ OF_FILE = (
     "BitsAllocated",
     "PhotometricInterpretation",
     "SegmentationType",
+    "ModalityLUTSequence",
 )
 CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # secondary captures, single and multi-frame
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -122,10 +125,22 @@ def _collect_macros(item: Any, values: dict[str, Any]) -> None:
 
 
 def _collect(data: Any, values: dict[str, Any]) -> None:
-    """Add the elements of a data set that describe a frame."""
+    """Add the elements of a data set that describe a frame.
+
+    One that only tells images apart, as an echo time, is left out where it is not well formed.
+    """
     for keyword in OF_FRAME:
-        if keyword in data:
-            values[keyword] = plain(data.get(keyword))
+        lenient = MALFORMED if keyword in TRAITS else ()
+        with suppress(*lenient):
+            if keyword in data:
+                values[keyword] = plain(data.get(keyword))
+
+
+def whole_number(data: Any, keyword: str) -> int:
+    """Return a number that only sorts and names; 0 where it is missing or not well formed."""
+    with suppress(*MALFORMED):
+        return int(data.get(keyword) or 0)
+    return 0
 
 
 def plain(value: Any) -> Any:

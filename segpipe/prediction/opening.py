@@ -9,7 +9,11 @@ from segpipe.files import digest
 from segpipe.prediction.predictor import Predictor
 
 # options on which the written files depend, beside the weights and the number format
-NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend", "nan")
+ADDED_OPTIONS = ("nan",)  # since version 0.1.0
+NETWORK_OPTIONS = (
+    *("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend"),
+    *ADDED_OPTIONS,
+)
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
@@ -41,4 +45,8 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     assert options.checkpoint is not None
     weights = digest(list(map(checkpoint.find, options.checkpoint)))
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
-    return [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
+    values = options.model_dump(mode="json", include=names)
+    for name in ADDED_OPTIONS:  # unset, they change no mask of an earlier version
+        if values[name] == was(Predict, name):
+            del values[name]
+    return [weights, predictor.number_format, values]
