@@ -23,7 +23,7 @@ from segpipe.io.unpack import (
 )
 
 Encoding = Literal[Compression, "text", "hex"]
-LONGEST_SKIP = 2**20  # unpacked bytes before voxels that are the last ones
+LONGEST_SKIP = 2**20  # unpacked bytes before voxels; any number can be unpacked of a small file
 LONGEST_WORD = 400  # digits of a number; of float64 in full it has some 330
 LAST = -1  # as `skip`: the voxels are the last bytes
 
@@ -94,6 +94,8 @@ def _read_part(file: Path, stored: Stored, size: int) -> np.ndarray:
         return read_blocks(file, offset, size, decode)
     if skip == LAST and encoding == "none":
         return read_exactly(file, max(regular_size(file) - size, 0), size)
+    if encoding != "none" and skip > LONGEST_SKIP:
+        raise DataError(f"{file}: its voxels are said to begin after {skip} unpacked bytes")
     if skip == LAST:
         check_size(file, regular_size(file) - offset, size, encoding)
         skip = max(unpacked_size(file, offset, encoding, size + LONGEST_SKIP) - size, 0)

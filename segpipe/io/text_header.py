@@ -160,6 +160,8 @@ def listed_files(header: TextHeader, value: str, voxels: int) -> list[Path]:
         names = range(int(numbered[2]), int(numbered[3]) + 1, int(numbered[4] or 1))
     if not 1 <= len(names) <= MOST_FILES or voxels % len(names):
         raise header.error(f"names {len(names)} files, which cannot be parts of {voxels} voxels")
+    if len(set(names)) < len(names):
+        raise header.error("names a file of its voxels twice")
     if numbered:
         # the pattern has nothing but one %d: a name with other printf directives is only a name
         names = [numbered[1] % number for number in names]

@@ -143,6 +143,7 @@ FILES = {
     "list of none": "LIST",
     "list": "LIST\n/etc/passwd\n../outside.raw",
     "list of five": "LIST" + "\nshort.raw" * 5,
+    "list of one twice": "LIST" + "\nshort.raw" * 2,
     "list of many": "LIST" + "\nshort.raw" * 20_000,
     "list of pipes": "LIST\npipe\npipe",
 }
@@ -280,6 +281,8 @@ def _nrrds() -> dict[str, bytes]:
     }
     for name, changes in others.items():
         cases[name] = nrrd(changes)
+    skipped = nrrd({"byte skip": str(15 * 2**20), "encoding": "gzip"}, gzip.compress(BOMB))
+    cases["bomb before the voxels"] = skipped
     cases["too new"] = nrrd(magic="NRRD0006")
     cases["no magic"] = nrrd(magic="")
     cases["no empty line"] = nrrd(data=b"").rstrip(b"\n")
