@@ -53,6 +53,8 @@ def decide_planes(options: Train, fingerprint: Fingerprint) -> Decision[Planes]:
 
 def along_planes(fingerprint: Fingerprint, planes: Planes) -> Fingerprint:
     """Return a fingerprint along the axes of model space instead of those of RAS+."""
+    if planes.slices == "plan" and planes.frame is None:
+        return fingerprint
     rows = []
     for shape, affine in _scans(fingerprint):
         rows.append(planes.orient(shape, affine).order)
