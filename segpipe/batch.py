@@ -26,6 +26,7 @@ from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.opening import mask_settings, open_predictor
 from segpipe.prediction.outputs import (
     check_output_paths,
+    make_folder,
     measure_volumes,
     write_outputs,
     write_predictions,
@@ -99,7 +100,7 @@ class Batch:
         options: of the call.
 
     Raises:
-        ConfigError: if a truth is missing, or the folder's manifest cannot be used.
+        ConfigError: if a truth is missing, or the folder or its manifest cannot be used.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Batch:
         self.settings = mask_settings(options, predictor)
         self.cleaning = cleaning_arguments(options, self.plan.labels)
         self.truths = find_truths(scans, options.truth, folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_abandoned_parts(folder)
         self.all_records = read_records(folder)  # of earlier calls too, by name
         self.started = time.perf_counter()

@@ -28,6 +28,7 @@ from segpipe.batch import predict_batch
 from segpipe.config.compose import defaults
 from segpipe.config.predict import Predict
 from segpipe.config.validation import validate
+from segpipe.errors import ConfigError
 from segpipe.prediction.predictor import Predictor
 
 VOXELS = np.random.default_rng(0).integers(0, 900, (20, 16, 8)).astype(np.int16)
@@ -305,6 +306,15 @@ def test_a_truth_that_cannot_be_used_costs_no_mask(
     with (four / "out/scores.csv").open() as file:
         assert {row["case"] for row in csv.DictReader(file)} == set("abc")
     assert predict_batch(given) == 3  # nothing new, and still not scored
+
+
+def test_an_output_that_cannot_be_written_to_is_one_line(four: Path) -> None:
+    (four / "file").touch()
+    (four / "loop").symlink_to(four / "loop")
+    for name in ("file", "file/inside", "loop"):
+        given = options(four).model_copy(update={"output": four / name})
+        with pytest.raises(ConfigError, match="cannot be written to"):
+            predict_batch(given)
 
 
 def test_two_patients_are_two_scans(tmp_path: Path) -> None:

@@ -79,7 +79,18 @@ def test_a_quoted_text_reads_back(name: str) -> None:
 
 
 def test_a_name_that_is_not_there_yet(tmp_path: Path) -> None:
-    for name in ("Müller (2)", "a=b", "2026", "1e5", "[1]", "{a}", "my masks", "#1 & more"):
+    for name in (
+        "Müller (2)",
+        "a=b",
+        "2026",
+        "1e5",
+        "[1]",
+        "{a}",
+        "my masks",
+        "#1 & more",
+        "a, b",
+        "glob(x)",
+    ):
         options = composed(
             "predict", Predict, "checkpoint=a", "input=a", f"output={tmp_path / name}"
         )

@@ -105,7 +105,8 @@ def _quoted_value(value: str, text: Text, is_sweep: bool) -> str:
     except ConfigError:
         return _quoted_parts(value, text, is_sweep)
     if override.is_sweep_override():
-        return value
+        is_new = text.is_path and not is_sweep and not any(map(_exists, value.split(",")))
+        return literal(value) if is_new else value
     read = override.value()
     if isinstance(read, list) and text.is_list:
         is_plain = all(isinstance(part, str) for part in read)

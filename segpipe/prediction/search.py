@@ -175,6 +175,8 @@ def _why_nothing(given: str, search: Search) -> str:
             inside = count(len(deeper.found), "scan")
             return f"the folders inside it hold {inside}; add recursive=true to search them too"
     endings = f"(endings: {', '.join(ENDINGS)}; DICOM: folders)"
+    if os.path.lexists(given) and not os.path.isdir(given):
+        return f"is no scan {endings}"
     if search.passed_over or search.unsearched:
         others = search.passed_over or [f"{folder.name}/" for folder in search.unsearched]
         return f"none of the {_listed(others, ' there is a scan')} {endings}"
