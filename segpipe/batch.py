@@ -18,7 +18,7 @@ from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
 from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.errors import DataError
-from segpipe.files import digest
+from segpipe.files import digest, make_folder
 from segpipe.io.volumes import read_grid
 from segpipe.metrics import score_case, write_scores
 from segpipe.prediction.outputs import (
@@ -147,7 +147,7 @@ class Batch:
         self.truths: dict[str, Path] = {}
         if options.truth is not None:
             self.truths = {scan.name: find_truth(scan, options.truth) for scan in scans}
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_abandoned_parts(folder)
         self.all_records = read_records(folder)  # of earlier calls too, by name
 
