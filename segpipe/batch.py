@@ -18,7 +18,7 @@ from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
 from segpipe.data.prepare import prepare_scan, read_labels
 from segpipe.errors import DataError
-from segpipe.files import digest
+from segpipe.files import digest, make_folder
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import read_grid, shown_unit
 from segpipe.metrics import score_case, write_scores
@@ -26,7 +26,6 @@ from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.opening import mask_settings, open_predictor
 from segpipe.prediction.outputs import (
     check_output_paths,
-    make_folder,
     measure_volumes,
     write_outputs,
     write_predictions,

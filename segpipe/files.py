@@ -13,7 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from segpipe.errors import DataError
+from segpipe.errors import ConfigError, DataError
 from segpipe.text import first_line, visible
 
 FORMULA = re.compile(r"'*[=+\-@]")  # how cells begin that a spreadsheet would compute
@@ -54,6 +54,23 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for what the user asks for, if it is not there, and check that it takes files.
+
+    Raises:
+        ConfigError: if it cannot be made, is a file, or is read-only.
+    """
+    probe = path / f"{PART}{os.getpid()}-probe"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written to ({error.strerror}); choose another folder"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -130,7 +130,8 @@ def check_config(source: object, config: Mapping[str, Any]) -> dict[str, Any]:
 def _adapter(name: str) -> Any:
     """Return the rules of one section of the config."""
     field = Train.model_fields[name]
-    return TypeAdapter(Annotated[field.annotation, field])
+    annotated: Any = Annotated
+    return TypeAdapter(annotated[field.annotation, field])
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

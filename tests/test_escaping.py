@@ -17,7 +17,7 @@ from support.commands import REPOSITORY
 
 from segpipe.data.cases import Case, Dataset, check_unique
 from segpipe.errors import ConfigError, DataError
-from segpipe.files import read_table, write_table
+from segpipe.files import make_folder, read_table, write_table
 from segpipe.prediction.records import read_records
 from segpipe.prediction.scans import find_scans
 from segpipe.reporting.page import Column, Link, Table, write_page
@@ -242,3 +242,13 @@ def test_a_case_is_named_by_what_a_file_can_be_called(tmp_path: Path) -> None:
     case = Case("a\nb", (tmp_path / "a.nii",), None)
     with pytest.raises(DataError, match="holds characters that no file name should"):
         check_unique(tmp_path, Dataset("set", (case,), (), {"background": 0, "x": 1}, ("MRI",)))
+
+
+def test_an_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file/below", Path("/proc/none")):
+        with pytest.raises(ConfigError, match="cannot be written to .*; choose another folder"):
+            make_folder(path)
+    assert (tmp_path / "file").read_text() == "mine"
+    make_folder(tmp_path / "new/folder")
+    assert list((tmp_path / "new/folder").iterdir()) == []

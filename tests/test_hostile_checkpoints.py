@@ -23,6 +23,7 @@ from segpipe import checkpoint
 from segpipe.checkpoint import KEY, load
 from segpipe.errors import ConfigError
 from segpipe.nets.bounded import offline
+from segpipe.nets.foreign import without_fetching
 from segpipe.training.last import check_last
 
 MIB = 1024  # beyond what the file holds
@@ -184,3 +185,15 @@ def test_an_extension_of_an_optimiser_is_named(tmp_path: Path) -> None:
     file.write_bytes(saved(stored))
     with pytest.raises(ConfigError, match=r"optim.name is lion, which no optimiser here is called"):
         checkpoint.load(file)
+
+
+@pytest.mark.parametrize("given", [{"pretrained": True}, {"weights": "DEFAULT"}, {"filename": "x"}])
+def test_networks_of_a_training_fetch_nothing_either(given: dict[str, Any]) -> None:
+    def factory(
+        spatial_dims: int, pretrained: bool = True, weights: str = "", filename: str = ""
+    ) -> Any:
+        return spatial_dims
+
+    with pytest.raises(ConfigError, match="networks are trained from the start here"):
+        without_fetching(factory, given)
+    assert without_fetching(factory, {"weights": ""}) == {"pretrained": False, "weights": ""}

@@ -48,7 +48,7 @@ def build_foreign(model: MonaiModel, in_channels: int, out_channels: int) -> nn.
     arguments = model.arguments or {}
     _check_arguments(factory, name, full_name, shape, arguments)
     if name not in NETWORKS:
-        arguments = _without_fetching(factory, arguments)
+        arguments = without_fetching(factory, arguments)
     try:
         return factory(**shape, **arguments)
     except ConfigError:
@@ -61,7 +61,7 @@ def build_foreign(model: MonaiModel, in_channels: int, out_channels: int) -> nn.
         raise ConfigError(f"model.arguments: {name} refuses them: {error}") from None
 
 
-def _without_fetching(
+def without_fetching(
     factory: Callable[..., nn.Module], arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Return arguments with which a network of MONAI fetches and reads no weights of its own.

@@ -9,7 +9,7 @@ from segpipe.files import digest
 from segpipe.prediction.predictor import Predictor
 
 # options on which the written files depend, beside the weights and the number format
-ADDED_OPTIONS = ("nan",)  # since version 0.1.0
+ADDED_OPTIONS = {"nan": "refuse"}  # since version 0.1.0, and the value that changes nothing
 NETWORK_OPTIONS = (
     *("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend"),
     *ADDED_OPTIONS,
@@ -46,7 +46,7 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     weights = digest(list(map(checkpoint.find, options.checkpoint)))
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
     values = options.model_dump(mode="json", include=names)
-    for name in ADDED_OPTIONS:  # unset, they change no mask of an earlier version
-        if values[name] == was(Predict, name):
+    for name, unset in ADDED_OPTIONS.items():  # unset, they change no mask of an earlier version
+        if values[name] == unset:
             del values[name]
     return [weights, predictor.number_format, values]

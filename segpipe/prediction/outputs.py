@@ -1,6 +1,5 @@
 """The files that a batch writes of each scan, and the table of all scans."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +14,6 @@ from segpipe.plan import Plan
 from segpipe.prediction.predictor import Prediction
 from segpipe.prediction.records import STAGES, ScanRecord
 from segpipe.prediction.scans import Scan
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of the masks where it is not there, and check that files can be written.
-
-    Raises:
-        ConfigError: if they cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"output={folder}: cannot be written to ({error.strerror}); choose another folder"
-        ) from None
 
 
 def output_paths(scan: Scan, save: Sequence[str]) -> dict[str, str]:
