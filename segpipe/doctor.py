@@ -70,9 +70,7 @@ def _show(dataset: Dataset, cases: int, findings: Sequence[Finding], errors: int
     show_table("findings", ["kind", "severity", "cases"], rows)
 
 
-def _repair(
-    cases: Sequence[InspectedCase], dataset: Dataset, options: Train, copy: Path
-) -> int:
+def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, copy: Path) -> int:
     """Write a repaired copy of the dataset, log what it holds, and return the exit status.
 
     Returns:

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from support.commands import command
 from support.config import composed
 from support.datasets import read_dataset
@@ -86,8 +86,8 @@ def test_every_format_that_prediction_reads_also_trains(tmp_path: Path, ending: 
     for number in range(2):
         for part, array in (("images", image_of(number)), ("labels", label_of())):
             (tmp_path / part).mkdir(exist_ok=True)
-            image = sitk.GetImageFromArray(array.T)
-            sitk.WriteImage(image, str(tmp_path / part / f"case{number}{ending}"))
+            image = SimpleITK.GetImageFromArray(array.T)
+            SimpleITK.WriteImage(image, str(tmp_path / part / f"case{number}{ending}"))
     options, dataset = open_for_training(composed(f"data.root={tmp_path}"))
     assert options.data.layout == "folder"
     assert [case.name for case in dataset.cases] == ["case0", "case1"]

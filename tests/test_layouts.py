@@ -344,7 +344,7 @@ def test_a_broken_decathlon(tmp_path: Path, changes: dict[str, object], says: st
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"labels": None}, "'labels' must look like {\"background\": 0, \"edema\": 1,"),
+        ({"labels": None}, '\'labels\' must look like {"background": 0, "edema": 1,'),
         (
             {"labels": {"background": 0, "a": "x"}},
             "\"ignore\": 3}, got {'a': 'x',",

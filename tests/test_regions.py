@@ -120,7 +120,9 @@ def test_nested_regions_survive_a_mask(data: st.DataObject) -> None:
         end = data.draw(st.integers(start + 1, len(regions[parent])))
         candidate = regions[parent][start:end]
         others = [set(ids) for ids in regions.values()]
-        if all(not (set(candidate) & o) or set(candidate) <= o or o <= set(candidate) for o in others):
+        if all(
+            not (set(candidate) & o) or set(candidate) <= o or o <= set(candidate) for o in others
+        ):
             regions[f"inner {depth}"] = candidate
     names = data.draw(st.permutations(sorted(regions)))
     found = index_regions({name: regions[name] for name in names}, labels)

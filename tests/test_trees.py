@@ -79,7 +79,11 @@ def test_bids_with_several_label_maps_asks_which(tmp_path: Path) -> None:
     ("names", "options", "says"),
     [
         ("images/a.nii labels/a.nii", {}, "has no folder sub-*; this looks like data=folder"),
-        ("sub-1/anat/sub-1_T1w.nii", {}, "no session has a label map whose name ends in dseg, mask"),
+        (
+            "sub-1/anat/sub-1_T1w.nii",
+            {},
+            "no session has a label map whose name ends in dseg, mask",
+        ),
         ("sub-1/anat/T1.nii sub-1/anat/seg.nii", {"suffixes": ["T2"]}, "which has T1"),
         (
             "sub-1/anat/sub-1_run-1_T1w.nii sub-1/anat/sub-1_run-2_T1w.nii sub-1/anat/seg.nii",
@@ -101,7 +105,9 @@ def test_a_broken_bids(tmp_path: Path, names: str, options: dict[str, object], s
 def test_patterns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for case in ("ann", "bob [2]", "ü=1"):
         touch(tmp_path, f"{case}/anat/T1_{case}.nii.gz", f"{case}/anat/T2.nii", f"{case}/seg-1.nii")
-    touch(tmp_path, "no mask/anat/T1_no mask.nii.gz", "no mask/anat/T2.nii", "ann/anat/T1_bob.nii.gz")
+    touch(
+        tmp_path, "no mask/anat/T1_no mask.nii.gz", "no mask/anat/T2.nii", "ann/anat/T1_bob.nii.gz"
+    )
     with caplog.at_level(logging.WARNING):
         dataset = read_dataset(
             "pattern",
@@ -127,7 +133,11 @@ def test_patterns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         (["**/{case}.nii"], "{case}/seg.nii", "must hold {case}, and may hold * for any text"),
         (["../{case}/i.nii"], "{case}/seg.nii", "must be relative to data.root and stay below it"),
         (["/{case}/i.nii"], "{case}/seg.nii", "must be relative to data.root and stay below it"),
-        (["{case}/x.nii"], "{case}/seg.nii", "data.images={case}/x.nii: matches nothing in DIR; fo"),
+        (
+            ["{case}/x.nii"],
+            "{case}/seg.nii",
+            "data.images={case}/x.nii: matches nothing in DIR; fo",
+        ),
         (["{case}/*.nii"], "{case}/seg.nii", "both match for the case a; one must"),
         (["{case}/i.nii"], "a/{case}.nii", "no case matches all patterns, such as a, which has no"),
     ],

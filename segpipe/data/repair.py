@@ -44,9 +44,7 @@ def can_be_repaired(inspected: InspectedCase) -> bool:
     return _obstacle(inspected) is None
 
 
-def write_repaired(
-    cases: Sequence[InspectedCase], labels: dict[str, int], folder: Path
-) -> Repair:
+def write_repaired(cases: Sequence[InspectedCase], labels: dict[str, int], folder: Path) -> Repair:
     """Write the usable cases as `images/` and `labels/`, the layout `folder`.
 
     Images are copied byte by byte; those whose voxels lie in a file beside the header are written

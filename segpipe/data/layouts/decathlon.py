@@ -82,6 +82,4 @@ def _listed_case(file: Path, key: str, entry: object) -> Case:
     if label:
         return Case(stem(image_file), (image_file,), file_named(file.parent, label))
     test_label = file.parent / "labelsTs" / image_file.name
-    return Case(
-        stem(image_file), (image_file,), test_label if os.path.isfile(test_label) else None
-    )
+    return Case(stem(image_file), (image_file,), test_label if os.path.isfile(test_label) else None)
