@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -55,7 +56,7 @@ def test_labels_with_a_slope_are_rounded_and_written_so(faults: Path, tmp_path: 
     repair = write_repaired(cases, labels, tmp_path / "new")
     assert (len(repair.written), repair.left) == (5, {})
     for path in (tmp_path / "new/labels").iterdir():
-        written = nib.load(path)
+        written: Any = nib.load(path)
         assert written.get_data_dtype() == np.uint8
         assert set(np.unique(np.asanyarray(written.dataobj))) == {0, 1, 2}
     assert kinds(inspected(read_dataset("folder", tmp_path / "new"))) == []
