@@ -292,6 +292,16 @@ def lay_out(folder: Path) -> None:
         f"{one[:-7]},../data/phantom/imagesTr/{one},../data/phantom/labelsTr/{one}" for one in cases
     ]
     (folder / "table/cases.csv").write_text("\n".join(["case,image,label", *rows]) + "\n")
+    for one in cases:
+        case = one.removesuffix(".nii.gz").replace("_", "")
+        for layout, image, label in (
+            ("bids", f"sub-{case}/anat/sub-{case}_T1w", f"derivatives/d/sub-{case}/{case}_dseg"),
+            ("pattern", f"{case}/anat/T1", f"{case}/anat/seg"),
+        ):
+            for part, target in (("imagesTr", image), ("labelsTr", label)):
+                file = folder / layout / f"{target}.nii.gz"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(drawn / part / one, file)
     (folder / "SCANS").symlink_to(drawn / "imagesTs")
     shutil.copytree(drawn / "labelsTs", folder / "LABELS")
     (folder / "scans").mkdir()

@@ -3,11 +3,12 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from support.commands import command
 from support.config import composed
 from support.datasets import read_dataset
@@ -55,7 +56,7 @@ def test_labels_with_a_slope_are_rounded_and_written_so(faults: Path, tmp_path: 
     repair = write_repaired(cases, labels, tmp_path / "new")
     assert (len(repair.written), repair.left) == (5, {})
     for path in (tmp_path / "new/labels").iterdir():
-        written = nib.load(path)
+        written: Any = nib.load(path)
         assert written.get_data_dtype() == np.uint8
         assert set(np.unique(np.asanyarray(written.dataobj))) == {0, 1, 2}
     assert kinds(inspected(read_dataset("folder", tmp_path / "new"))) == []
@@ -86,8 +87,8 @@ def test_every_format_that_prediction_reads_also_trains(tmp_path: Path, ending: 
     for number in range(2):
         for part, array in (("images", image_of(number)), ("labels", label_of())):
             (tmp_path / part).mkdir(exist_ok=True)
-            image = sitk.GetImageFromArray(array.T)
-            sitk.WriteImage(image, str(tmp_path / part / f"case{number}{ending}"))
+            image = SimpleITK.GetImageFromArray(array.T)
+            SimpleITK.WriteImage(image, str(tmp_path / part / f"case{number}{ending}"))
     options, dataset = open_for_training(composed(f"data.root={tmp_path}"))
     assert options.data.layout == "folder"
     assert [case.name for case in dataset.cases] == ["case0", "case1"]

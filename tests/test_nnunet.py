@@ -25,6 +25,7 @@ def test_regions_and_what_they_paint(tmp_path: Path) -> None:
     nnunet(tmp_path, labels=BRATS_PED, regions_class_order=[4, 3, 1])
     options = composed("data=nnunet", f"data.root={tmp_path}")
     options, dataset = open_for_training(options)
+    assert dataset.labels is not None
     names = ["background", "ET", "label 2", "label 3", "label 4"]
     assert dataset.labels == dict(zip(names, range(5), strict=True))
     assert options.data.regions == {"WT": [1, 2, 3, 4], "TC": [1, 2, 3], "ET": [1]}
@@ -156,15 +157,20 @@ JSON = st.recursive(
 )
 
 
-@given(key=st.sampled_from("channel_names labels file_ending dataset numTraining name".split()),
+KEYS = ("channel_names", "labels", "file_ending", "dataset", "numTraining", "name")
+
+
+@given(key=st.sampled_from(KEYS),
        value=JSON)  # fmt: skip
 @settings(deadline=None, max_examples=100)
 def test_any_value_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: object
 ) -> None:
     root = nnunet(tmp_path_factory.getbasetemp() / "hostile", **{key: value})
+    said = ""
     try:
         read_dataset("nnunet", root)
     except SegpipeError as error:
-        assert len(str(error).splitlines()) == 1
-        assert len(str(error)) < 1000
+        said = str(error)
+    assert len(said.splitlines()) <= 1
+    assert len(said) < 1000

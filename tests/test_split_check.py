@@ -82,7 +82,8 @@ def test_names_that_suggest_patients(names: str, pattern: str, groups: int) -> N
     suggestion = suggest_groups(names.split())
     assert suggestion is not None
     assert (suggestion.pattern, len(suggestion.groups)) == (pattern, groups)
-    assert sorted(sum(suggestion.groups.values(), [])) == sorted(names.split())
+    grouped = [name for names in suggestion.groups.values() for name in names]
+    assert sorted(grouped) == sorted(names.split())
 
 
 @pytest.mark.parametrize(
@@ -104,8 +105,8 @@ def test_plain_numbers_suggest_none(names: list[str]) -> None:
 
 
 def test_patients_on_both_sides_are_named_with_the_key() -> None:
-    train = inspected(dict.fromkeys(["eye1_L", "eye2_L", "eye2_R"], [1]))
-    val = inspected(dict.fromkeys(["eye1_R", "eye3_L", "eye3_R"], [1]))
+    train = inspected({"eye1_L": [1], "eye2_L": [1], "eye2_R": [1]})
+    val = inspected({"eye1_R": [1], "eye3_L": [1], "eye3_R": [1]})
     (finding,) = check_split(train, val, None)
     assert finding.problem == (
         "the names suggest 3 patients of several cases, such as eye1 (eye1_L, eye1_R), and 1 of "

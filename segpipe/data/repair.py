@@ -124,5 +124,7 @@ def _copy_image(image: Path, target: Path) -> None:
     else:  # a header names its data file, so that neither can be renamed
         volume = load(image)
         voxels = np.moveaxis(volume.numpy(), 0, -1)
-        scan = nib.Nifti1Image(voxels[..., 0] if len(volume) == 1 else voxels, volume.affine)
+        if voxels.shape[-1] == 1:
+            voxels = voxels[..., 0]
+        scan = nib.Nifti1Image(voxels, np.asarray(volume.affine))
         nib.save(scan, target.with_name(f"{target.name}.nii.gz"))

@@ -1,7 +1,6 @@
 """The interface of a layout, and the checks and hints that all readers share."""
 
 import logging
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,18 +82,6 @@ def list_folder(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
-
-
-def holds_dicom(folder: Path) -> bool:
-    """Return whether a path is a folder that directly holds files which may be DICOM.
-
-    Such files end in `.dcm` or `.ima`, in nothing, or in a number, as in `1.2.840.10008`.
-    """
-    for path in list_folder(folder):
-        ending = path.suffix.lower()
-        if os.path.isfile(path) and (ending in ("", ".dcm", ".ima") or ending[1:].isdecimal()):
-            return True
-    return False
 
 
 def list_names(folder: Path) -> list[str]:

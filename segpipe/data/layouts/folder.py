@@ -10,13 +10,13 @@ from segpipe.data.layouts.base import (
     Layout,
     closest_hint,
     content_hint,
-    holds_dicom,
     layout_hint,
     list_folder,
     root_folder,
 )
 from segpipe.data.layouts.channel_files import ChannelFiles
 from segpipe.errors import ConfigError, DataError
+from segpipe.io.dicom import is_dicom, is_series
 from segpipe.io.formats import ENDINGS, ending_of, stem
 from segpipe.registry import LAYOUTS
 
@@ -131,11 +131,18 @@ def _group_channels(
     return grouped
 
 
+def _is_dicom(path: Path) -> bool:
+    """Return whether a path is a DICOM file, or a folder of such."""
+    if path.is_dir():
+        return is_series(path)
+    return path.is_file() and is_dicom(path)
+
+
 def _files_by_stem(folder: Path) -> dict[str, Path]:
     """Return the images of a folder by their name without the ending."""
     files: dict[str, Path] = {}
     for path in list_folder(folder):
-        if not ending_of(path) and not holds_dicom(path):
+        if not ending_of(path) and not _is_dicom(path):
             continue
         name = stem(path)
         if name in files:
