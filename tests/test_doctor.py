@@ -180,8 +180,6 @@ def test_there_are_twenty_and_every_kind_is_among_them(tmp_path: Path) -> None:
         "outlier",  # tests/test_nifti.py
         "survived",
         "mirrored",
-        "survived",  # tests/test_images.py
-        "outlier",
         "name",  # below
         "label",  # tests/test_split_check.py
         "group",
