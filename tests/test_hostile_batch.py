@@ -175,7 +175,7 @@ def predict(folder: Path, *arguments: str) -> Done:
             call, cwd=folder, stdout=out, stderr=err, env=os.environ | ONE_THREAD
         )
         ends = time.monotonic() + 240
-        pid = 0
+        pid, status, used = os.wait4(process.pid, os.WNOHANG)
         while not pid:
             assert time.monotonic() < ends, process.kill()
             time.sleep(0.05)
