@@ -461,6 +461,14 @@ def _packed_bomb(path: Path) -> None:
     save(path, data)
 
 
+def _items_bomb(path: Path) -> None:
+    content = path.read_bytes()
+    pixels = content.index(b"\xe0\x7f\x10\x00")
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * 300_000
+    sequence = b"\x00\x52\x30\x92SQ\0\0" + struct.pack("<I", len(items)) + items
+    path.write_bytes(content[:pixels] + sequence + content[pixels:])
+
+
 def _huge(path: Path) -> None:
     data = pydicom.dcmread(path)
     data.Rows = data.Columns = 65535
@@ -493,6 +501,7 @@ def _deflated_bomb(path: Path) -> None:
         (_bomb, "declares 2000000000 frames"),
         (_huge, "65535x65535 pixels"),
         (_packed_bomb, "declares 1800000000 bytes of pixels, packed in"),
+        (_items_bomb, "holds 300000 items of sequences"),
         (_zero_slope, "rescale slope 0"),
         (_claims_a_gigabyte, "holds no scan|cannot be read"),
         (_deflated_bomb, r"holds no scan \(CT Image\)"),

@@ -20,7 +20,8 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 PREAMBLE = 128
 MAGIC = b"DICM"
 LARGEST_HEADER = 2**26  # bytes; a deflated data set with more before its pixels must be a bomb
-PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+ITEM = b"\xfe\xff\x00\xe0"  # the tag of an item, little-endian as enhanced files are
+MOST_ITEMS = 250_000  # 10,000 frames of 25 items
 
 
 def import_pydicom() -> Any:
@@ -135,13 +136,31 @@ def _open(path: Path, limit: int) -> Iterator[tuple[Any, int]]:
     with Bounded(path) as content:
         packed = _deflated_part(content)
         if packed is None:
+            if content.bytes > len(ITEM) * MOST_ITEMS:
+                _check_items(path, content)
             yield content, content.bytes
             return
         content.seek(packed)
         unpacked = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content.read(), limit)
         body = _explicit_meta() + unpacked
         # what lies beyond the limit is not read; a deflated header promises no size
-        yield io.BytesIO(body), len(body)
+        inflated = io.BytesIO(body)
+        _check_items(path, inflated)
+        yield inflated, len(body)
+
+
+def _check_items(path: Path, content: Any) -> None:
+    """Check that a file does not hold more items of sequences than pydicom can take in.
+
+    Raises:
+        DataError: if it does; each takes 8 bytes of the file, and more than 1 kB of memory.
+    """
+    found = 0
+    while chunk := content.read(2**22):
+        found += chunk.count(ITEM)
+    content.seek(0)
+    if found > MOST_ITEMS:
+        raise DataError(f"{path}: holds {found} items of sequences; it must be damaged")
 
 
 def _why_not(path: Path) -> str:
