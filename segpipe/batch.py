@@ -50,7 +50,7 @@ from segpipe.text import count, first_line
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
 # options on which the written files depend, beside the weights and the number format
-NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend", "nan")
+NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
@@ -281,6 +281,8 @@ def _settings(options: Predict, predictor: Predictor) -> list[Any]:
     assert options.checkpoint is not None
     weights = digest(list(map(checkpoint.find, options.checkpoint)))
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
+    if options.nan != "refuse":  # so the masks of earlier versions stay as they are
+        names.add("nan")
     return [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
 
 

@@ -74,7 +74,7 @@ class Predict(Section):
         description="let torch.compile make the network faster: a minute at the start, which pays "
         "for many scans"
     )
-    nan: NaNPolicy = Field(
+    nan: Annotated[NaNPolicy, Was("refuse")] = Field(
         description="scans with voxels that are NaN or infinite: refuse, or fill them with the "
         "smallest value of their channel"
     )
