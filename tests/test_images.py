@@ -11,6 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from segpipe.data.cases import Case
+from segpipe.data.inspection import inspect_case
 from segpipe.errors import DataError
 from segpipe.io import images
 from segpipe.io.notes import collecting
@@ -263,6 +265,26 @@ def test_the_mask_of_a_stack_is_a_stack_on_its_grid(tmp_path: Path, in_mm: bool)
     assert np.array_equal(load_label(tmp_path / "mask.tif").numpy()[0], ids)
     assert np.array_equal(read_grid(tmp_path / "mask.tif").affine, read_grid(path).affine)
     assert shown_unit(tmp_path / "mask.tif") == shown_unit(path)
+
+
+def test_a_label_map_in_pixels_takes_the_millimetres_of_its_image(tmp_path: Path) -> None:
+    image = tmp_path / "image.tif"
+    metadata = {"axes": "ZYX", "spacing": 2.7, "unit": "um"}
+    tifffile.imwrite(image, STACK, imagej=True, resolution=(4.0, 4.0), metadata=metadata)
+    ids = (STACK > 99).astype(np.uint8)
+    label = tiff(tmp_path / "label.tif", ids)
+    case = Case("a", (image,), label)
+    assert not inspect_case(case, None).findings
+    assert np.array_equal(load_label(label, image).affine, read_grid(image).affine)
+    smaller = tiff(tmp_path / "label.tif", ids[:, 1:])
+    assert np.array_equal(load_label(smaller, image).affine, read_grid(smaller).affine)
+
+
+def test_a_mask_of_one_slice_may_be_a_tiff(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "scan.tif", GREY)
+    ids = (GREY > 99).astype(np.uint8).T[..., None]
+    write_mask(ids, path, tmp_path / "mask.tif", np.uint8)
+    assert np.array_equal(load_label(tmp_path / "mask.tif").numpy()[0], ids)
 
 
 def broken_images(folder: Path) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ from segpipe.data.prepare import find_outlier, to_index
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
 from segpipe.io.content import check_regular
+from segpipe.io.formats import is_image
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import load_label, read
 
@@ -167,7 +168,8 @@ def _check_axes(inspected: InspectedCase, grid: Grid) -> None:
     """Check that the spacing is plausible, and that the axes are perpendicular."""
     name = inspected.case.images[0]
     spacing = grid.spacing_mm
-    if spacing.min() < SPACING_MM[0] or spacing.max() > SPACING_MM[1]:
+    is_odd = spacing.min() < SPACING_MM[0] or spacing.max() > SPACING_MM[1]
+    if is_odd and not is_image(name):  # of a microscope, which names its unit
         sizes = "x".join(f"{mm:.3g}" for mm in spacing)
         problem = f"{name}: has voxels of {sizes} mm"
         inspected.add("spacing", problem, "check the unit of the header's spacing")
@@ -188,7 +190,7 @@ def _read_label(
     """Return the label map `(x, y, z)`; None where it cannot be used, which is then a finding."""
     try:
         with noting(inspected):
-            volume = load_label(path)
+            volume = load_label(path, inspected.case.images[0])
     except DataError as error:
         inspected.add("unreadable", str(error), "replace or leave out the file")
         return None

@@ -199,7 +199,7 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
             declared.
     """
     assert case.label is not None
-    volume = load_label(case.label)
+    volume = load_label(case.label, case.images[0])
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
     ids = volume.numpy()
     if plan.ignore is None:

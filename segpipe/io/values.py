@@ -10,6 +10,20 @@ from segpipe.io.notes import warn
 
 ROUNDING = 1e-3  # ids this close to whole numbers were scaled or interpolated by nearest voxel
 NAMED = 5  # colours that a message names at most
+# integers and floats that torch lacks operations for, and types that hold their values
+WIDER = {
+    "uint16": np.int32,
+    "uint32": np.int64,
+    "uint64": np.float64,
+    "float16": np.float32,
+    "longdouble": np.float64,
+}
+
+
+def for_torch(array: np.ndarray) -> np.ndarray:
+    """Return the same values in a number type of which torch has all operations, writable."""
+    wider = array.astype(WIDER.get(array.dtype.name, array.dtype), copy=False)
+    return np.require(wider, requirements=["C", "W"])
 
 
 def without_nan(path: Path | str, array: np.ndarray, nan: NaNPolicy) -> np.ndarray:

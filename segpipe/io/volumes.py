@@ -22,18 +22,10 @@ from segpipe.io import images, nifti, tiff
 from segpipe.io.formats import ENDINGS, NIFTI, TIFF, Format, format_of, is_image
 from segpipe.io.nifti import check_header, image_voxels
 from segpipe.io.nifti_header import open_header
-from segpipe.io.values import count_invalid, one_channel, whole_numbers, without_nan
+from segpipe.io.values import count_invalid, for_torch, one_channel, whole_numbers, without_nan
 from segpipe.units import UnitName, unit_name
 
 ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Located | Tensor
-# integers and floats that torch lacks operations for, and types that hold their values
-WIDER = {
-    "uint16": np.int32,
-    "uint32": np.int64,
-    "uint64": np.float64,
-    "float16": np.float32,
-    "longdouble": np.float64,
-}
 
 
 def read_voxels(path: Path, nan: NaNPolicy = "refuse") -> tuple[np.ndarray, np.ndarray]:
@@ -80,11 +72,15 @@ def load(path: Path, nan: NaNPolicy = "refuse") -> Volume:
     return _to_volume(array, affine)
 
 
-def load_label(path: Path) -> Volume:
+def load_label(path: Path, image: Path | None = None) -> Volume:
     """Read a label map as a volume of shape `(1, x, y, z)`.
 
     Indices of a palette are ids, equal channels are one, opacity is left out, and numbers within
     1e-3 of whole ones are rounded, with a warning.
+
+    Args:
+        path: of the label map.
+        image: its image; a label map in pixels takes the millimetres of an image of its size.
 
     Raises:
         DataError: if it cannot be read, or its channels differ.
@@ -97,6 +93,9 @@ def load_label(path: Path) -> Volume:
             f"{path}: {invalid} of {array.size} voxels are NaN or infinite, in a label map; "
             "give them an id"
         )
+    if image is not None and is_image(path) and is_image(image) and unit_of(path) == "px":
+        grid = read_grid(image)
+        affine = grid.affine if grid.shape == array.shape[1:] else affine
     return _to_volume(whole_numbers(path, one_channel(path, array)), affine)
 
 
@@ -129,10 +128,7 @@ def mask_ending(path: Path) -> str:
 
 
 def _to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
-    """Return a volume in a number type of which torch has all operations; values stay the same."""
-    if array.dtype.name in WIDER:
-        array = array.astype(WIDER[array.dtype.name])
-    return Volume(torch.from_numpy(np.require(array, requirements=["C", "W"])), affine)
+    return Volume(torch.from_numpy(for_torch(array)), affine)
 
 
 def read(paths: Sequence[Path], load: Callable[[Path], Located] = load) -> Located:

@@ -9,11 +9,7 @@ from segpipe.files import digest
 from segpipe.prediction.predictor import Predictor
 
 # options on which the written files depend, beside the weights and the number format
-ADDED_OPTIONS = {"nan": "refuse"}  # since version 0.1.0, and the value that changes nothing
-NETWORK_OPTIONS = (
-    *("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend"),
-    *ADDED_OPTIONS,
-)
+NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
@@ -45,8 +41,6 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     assert options.checkpoint is not None
     weights = digest(list(map(checkpoint.find, options.checkpoint)))
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
-    values = options.model_dump(mode="json", include=names)
-    for name, unset in ADDED_OPTIONS.items():  # unset, they change no mask of an earlier version
-        if values[name] == unset:
-            del values[name]
-    return [weights, predictor.number_format, values]
+    if options.nan != "refuse":  # so the masks of earlier versions stay as they are
+        names.add("nan")
+    return [weights, predictor.number_format, options.model_dump(mode="json", include=names)]

@@ -13,7 +13,6 @@ from segpipe.errors import ConfigError, DataError
 from segpipe.io.formats import format_of, stem
 from segpipe.prediction.channel_sets import Found, Scan, as_scans
 from segpipe.prediction.search import search
-from segpipe.text import clipped, unwritable, visible
 
 MAX_NAME = 200  # bytes; file systems have 255, of which an unfinished file's name takes some
 
@@ -178,9 +177,6 @@ def _check_mask(scan: Scan, output: Path) -> None:
     Raises:
         ConfigError: otherwise.
     """
-    if unwritable(scan.name):
-        shown = clipped(visible(scan.name))
-        raise ConfigError(f"input: the name {shown} {unwritable(scan.name)}; give it another")
     folder = os.path.realpath(output)
     mask = os.path.realpath(output / scan.mask_name)
     if not mask.startswith(folder.rstrip(os.sep) + os.sep):
