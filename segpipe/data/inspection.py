@@ -12,7 +12,7 @@ from scipy.ndimage import find_objects
 from scipy.ndimage import label as connected_components
 
 from segpipe.config.data import NaNPolicy
-from segpipe.data.cases import Case, damage_of, printable
+from segpipe.data.cases import MOST_LABELS, Case, damage_of, printable
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.loading import load
 from segpipe.data.prepare import find_outlier, to_index
@@ -20,11 +20,11 @@ from segpipe.errors import DataError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
 from segpipe.io.content import check_regular
 from segpipe.io.formats import is_image
+from segpipe.io.label_maps import load_label_of
 from segpipe.io.notes import collecting
-from segpipe.io.volumes import load_label, read
+from segpipe.io.volumes import read
 
 SAMPLE = 10_000  # labelled voxels per case that stand for its intensities
-MOST_LABELS = 255  # more ids than this are intensities, not labels
 SAME_PLACE_MM = 1e-3  # a label map closer than this lies on its image
 SPACING_MM = (0.02, 20.0)  # a spacing outside of this range is taken for a mistake of units
 SHEAR = 1e-3  # cosine between two axes from which they are called oblique to one another
@@ -188,9 +188,10 @@ def _read_label(
     inspected: InspectedCase, path: Path, labels: dict[str, int] | None, ignore: int | None
 ) -> np.ndarray | None:
     """Return the label map `(x, y, z)`; None where it cannot be used, which is then a finding."""
+    assert inspected.grid is not None
     try:
         with noting(inspected):
-            volume = load_label(path, inspected.case.images[0])
+            volume = load_label_of(path, inspected.grid, inspected.case.images[0])
     except DataError as error:
         inspected.add("unreadable", str(error), "replace or leave out the file")
         return None

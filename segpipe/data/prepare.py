@@ -18,7 +18,8 @@ from segpipe.config.train import Normalise
 from segpipe.data.cases import Case
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
-from segpipe.io.volumes import load, load_label, read
+from segpipe.io.label_maps import load_label_of
+from segpipe.io.volumes import load, read
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 
@@ -199,7 +200,7 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
             declared.
     """
     assert case.label is not None
-    volume = load_label(case.label, case.images[0])
+    volume = load_label_of(case.label, grid, case.images[0])
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
     ids = volume.numpy()
     if plan.ignore is None:

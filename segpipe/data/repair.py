@@ -14,7 +14,8 @@ from segpipe.data.prepare import mask_dtype
 from segpipe.errors import ConfigError
 from segpipe.io.content import content_files
 from segpipe.io.formats import DICOM, ending_of, format_of
-from segpipe.io.volumes import load, load_label, mask_ending, write_mask
+from segpipe.io.label_maps import load_label_of
+from segpipe.io.volumes import load, mask_ending, write_mask
 
 # kinds of findings that a repaired copy no longer has, and what is done about them
 REPAIRED = {
@@ -101,10 +102,11 @@ def _write_case(inspected: InspectedCase, labels: dict[str, int], folder: Path) 
     case = inspected.case
     first = case.images[0]
     assert case.label is not None
+    assert inspected.grid is not None
     for number, image in enumerate(case.images):
         channel = f"_{number:04d}" if len(case.images) > 1 else ""
         _copy_image(image, folder / "images" / f"{case.name}{channel}")
-    mask = np.rint(load_label(case.label).numpy()[0]).astype(np.int64)
+    mask = np.rint(load_label_of(case.label, inspected.grid).numpy()[0]).astype(np.int64)
     if any(finding.kind == "picture" for finding in inspected.findings):
         mask[mask == 255] = max(labels.values())
     target = folder / "labels" / f"{case.name}{mask_ending(first)}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segpipe.errors import DataError
+from segpipe.io.dicom_seg import is_segmentation
 from segpipe.io.formats import format_of
 
 
@@ -18,7 +19,9 @@ def content_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         check_regular(path)
         format_ = format_of(path)
-        files = [path] if format_ is None else format_.files(path)
+        files = [path]
+        if format_ is not None and not is_segmentation(path):
+            files = format_.files(path)
         for file in files:
             check_regular(file)
         found += files
