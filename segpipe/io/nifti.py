@@ -15,6 +15,7 @@ ENDINGS = (".nii.gz", ".nii", ".hdr.gz", ".hdr")
 LARGEST_VOXELS = 2**33  # 32 GiB as float32: a header with more must be damaged
 SMALLEST_VOXEL = 1e-18  # mm^3: a nanometre along each axis
 RGB = ("R", "G", "B")
+VECTORS = (1006, 1007, 2003)  # intents of displacements, vectors and colours
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -23,12 +24,13 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     header = found.header
     shape = header.get_data_shape()
     dtype = header.get_data_dtype()
-    check_header(path, _scan_shape(shape), found.affine)
+    shape_of_scan = _scan_shape(shape, header)
+    check_header(path, shape_of_scan, found.affine)
     stored = _read_bytes(path, found).view(dtype).reshape(shape, order="F")
     slope, intercept = header.get_slope_inter()
     if slope is not None:
         stored = apply_read_scaling(stored, np.float64(slope), np.float64(intercept))
-    return _channels_first(path, stored), found.affine
+    return _channels_first(path, stored.reshape(shape_of_scan)), found.affine
 
 
 def _read_bytes(path: Path, found: NiftiFile) -> np.ndarray:
@@ -48,7 +50,7 @@ def _read_bytes(path: Path, found: NiftiFile) -> np.ndarray:
 def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     """Read the shape `(x, y, z)` and the affine to mm in RAS+, from the header alone."""
     found = open_header(path)
-    shape = _scan_shape(found.header.get_data_shape())
+    shape = _scan_shape(found.header.get_data_shape(), found.header)
     check_header(path, shape, found.affine)
     return shape[:3], found.affine
 
@@ -69,31 +71,32 @@ def image_voxels(path: Path | str, image: Any) -> tuple[np.ndarray, np.ndarray]:
     affine = image.affine
     if affine is not None and hasattr(image.header, "get_xyzt_units"):
         affine = in_mm(affine, image.header)
-    check_header(path, _scan_shape(image.shape), affine)
+    shape = _scan_shape(image.shape, image.header)
+    check_header(path, shape, affine)
     try:
         voxels = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, HeaderDataError) as error:
         raise DataError(f"{path}: its voxels cannot be read ({error})") from None
-    return _channels_first(path, voxels), np.asarray(affine, dtype=float)
+    return _channels_first(path, voxels.reshape(shape)), np.asarray(affine, dtype=float)
 
 
-def _scan_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _scan_shape(shape: tuple[int, ...], header: Any) -> tuple[int, ...]:
     """Return a shape without trailing axes of one voxel, and with a vector's axis as the fourth."""
     axes = len(shape)
     while axes > 3 and shape[axes - 1] == 1:
         axes -= 1
-    if axes == 5 and shape[3] == 1:  # how NIfTI stores vectors: the fourth axis is time
+    is_vector = "intent_code" in header and int(header["intent_code"]) in VECTORS
+    if is_vector and axes == 5 and shape[3] == 1:  # the fourth axis is time
         return (*shape[:3], shape[4])
     return tuple(shape[:axes])
 
 
 def _channels_first(path: Path | str, array: np.ndarray) -> np.ndarray:
-    """Return voxels of any of the shapes that `_scan_shape` knows as `(C, x, y, z)`.
+    """Return voxels `(x, y, z)` or `(x, y, z, C)` as `(C, x, y, z)`.
 
     Raises:
         DataError: if they are not real numbers or colours.
     """
-    array = array.reshape(_scan_shape(array.shape))
     array = array.reshape(array.shape + (1,) * (4 - array.ndim))
     if array.dtype.names == RGB and array.shape[3] == 1:
         array = np.concatenate([array[name] for name in RGB], axis=3)
