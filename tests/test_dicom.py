@@ -330,7 +330,9 @@ def test_acquisitions_that_number_slices_do_not_tear_a_volume(tmp_path: Path) ->
     assert found(tmp_path) == ["CT Image, 5 slices"]
 
 
-def test_what_is_no_volume_is_passed_over_by_name(tmp_path: Path) -> None:
+def test_what_is_no_volume_is_passed_over_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save_series(tmp_path, VOXELS, SeriesDescription="Thorax\n\x1b[31m =1")
     scout = data_set(VOXELS[:, :, 0].T, **place(0, SeriesInstanceUID="1.9", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))  # fmt: skip
     save(tmp_path / "scout.dcm", scout)
@@ -351,7 +353,11 @@ def test_what_is_no_volume_is_passed_over_by_name(tmp_path: Path) -> None:
         "dose.dcm: holds no scan (X-Ray Radiation Dose SR)", "files not of DICOM, such as", "short.dcm:",
     ):  # fmt: skip
         assert reason in text
-    assert dicom.read(tmp_path)[0].shape == (1, *VOXELS.shape)
+    with caplog.at_level(logging.WARNING, "segpipe"):
+        assert dicom.read(tmp_path)[0].shape == (1, *VOXELS.shape)
+    (warning,) = caplog.messages  # what may have been a slice
+    assert warning.startswith(f"{tmp_path / 'short.dcm'}: ")
+    assert warning.endswith("; it is passed over")
     assert dicom.read(tmp_path / "screen.dcm")[0].shape == (1, 9, 7, 1)
     assert dicom.is_series(tmp_path)
 

@@ -83,6 +83,9 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     check_header(path, stack.shape, affine)
     for warning in stack.warnings():
         _logger.warning("%s: %s", path, warning)
+    if path.is_dir():
+        for reason in _headers(path)[1]:  # each may have been a slice of the volume
+            _logger.warning("%s; it is passed over", reason)
     if isinstance(stack, LabelStack):
         return stack.labels()[None], affine
     return read_values(stack.frames), affine
@@ -131,11 +134,11 @@ def _entries(folder: Path) -> list[Path]:
     return [folder / name for name in names if not name.startswith(".")]
 
 
-def _headers(folder: Path) -> tuple[list[Header], list[str]]:
-    """Read the headers of a folder's files; also why some were passed over."""
+def _headers(folder: Path) -> tuple[list[Header], list[str], list[str]]:
+    """Read the headers of a folder's files; also why some are damaged, and the other files."""
     headers = []
     others = []
-    passed_over = []
+    damaged = []
     for path in _entries(folder):
         if path.is_dir():
             continue
@@ -145,16 +148,16 @@ def _headers(folder: Path) -> tuple[list[Header], list[str]]:
         try:
             headers.append(open_header(path))
         except DataError as error:
-            passed_over.append(str(error))
-    if others:
-        files_there = count(len(others), "file")
-        passed_over.append(f"{folder}: {files_there} not of DICOM, such as {_clean(others[0])}")
-    return headers, passed_over
+            damaged.append(str(error))
+    return headers, damaged, others
 
 
 def _volumes(folder: Path) -> tuple[list[Stack], list[str]]:
     """Return the volumes of a folder in the order of their series; also what is passed over."""
-    headers, passed_over = _headers(folder)
+    headers, passed_over, others = _headers(folder)
+    if others:
+        files_there = count(len(others), "file")
+        passed_over.append(f"{folder}: {files_there} not of DICOM, such as {_clean(others[0])}")
     for header in headers:
         if not header.frames:
             passed_over.append(f"{header.path}: {_no_frames(header)}")
@@ -227,7 +230,7 @@ def _find_of_file(path: Path) -> Stack:
     header = open_header(path)
     if not header.frames:
         raise DataError(f"{path}: {_no_frames(header)}")
-    headers, _ = _headers(path.parent)
+    headers, _, _ = _headers(path.parent)
     series = [other for other in headers if other.series == header.series]
     found = []
     for stack in _stacks(series):
