@@ -19,6 +19,7 @@ from segpipe.data.cases import Case
 from segpipe.data.prepare import prepare_scan, read_labels
 from segpipe.errors import DataError
 from segpipe.files import digest, make_folder
+from segpipe.io.content import content_files
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import read_grid, shown_unit
 from segpipe.metrics import score_case, write_scores
@@ -43,7 +44,7 @@ from segpipe.prediction.records import (
     remove_abandoned_parts,
     write_records,
 )
-from segpipe.prediction.scans import content_files, find_scans, readable_files
+from segpipe.prediction.scans import find_scans, readable_files
 from segpipe.prediction.timing import ProgressCallback, timed
 from segpipe.prediction.truths import find_truths
 from segpipe.reporting.prediction_page import warnings_for, write_index

@@ -1,11 +1,10 @@
 """Which files the voxels of a scan come from, and whether they can be read at all."""
 
-import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from segpipe.errors import DataError
-from segpipe.io.dicom_seg import is_segmentation
 from segpipe.io.formats import format_of
 
 
@@ -19,9 +18,7 @@ def content_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         check_regular(path)
         format_ = format_of(path)
-        files = [path]
-        if format_ is not None and not is_segmentation(path):
-            files = format_.files(path)
+        files = [path] if format_ is None else format_.files(path)
         for file in files:
             check_regular(file)
         found += files
@@ -34,10 +31,20 @@ def check_regular(path: Path) -> None:
     Raises:
         DataError: if it is missing, a link that leads nowhere, a pipe or a device.
     """
-    if os.path.isfile(path) or os.path.isdir(path):
-        return
-    if not os.path.lexists(path):
-        raise DataError(f"{path}: does not exist")
-    if os.path.islink(path) and not os.path.exists(path):
-        raise DataError(f"{path}: is a link that leads nowhere, or to itself")
-    raise DataError(f"{path}: is a pipe or a device, not a file")
+    problem = irregular(path)
+    if problem:
+        raise DataError(problem)
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+
+
+def irregular(path: Path) -> str:
+    """Return why a path is neither a file nor a folder; an empty string where it is."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f"{path}: is a link to a file that does not exist" if path.is_symlink() else ""
+    except OSError as error:
+        return f"{path}: cannot be opened ({error.strerror})"
+    is_usual = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    return "" if is_usual else f"{path}: is not a regular file, but a pipe, socket or device"

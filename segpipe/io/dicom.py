@@ -91,6 +91,11 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return read_values(stack.frames), affine
 
 
+def holds_segmentation(path: Path) -> bool:
+    """Return whether a path is a DICOM file that holds a segmentation."""
+    return path.is_file() and is_dicom(path) and is_segmentation(open_header(path))
+
+
 def read_segmentation(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
     """Read a DICOM segmentation as label ids `(x, y, z)` on the grid of its scan.
 

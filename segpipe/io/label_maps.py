@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from segpipe.geometry import Grid, Volume
-from segpipe.io.dicom_seg import is_segmentation, read_segmentation
+from segpipe.io.dicom import holds_segmentation, read_segmentation
 from segpipe.io.volumes import load_label
 
 
@@ -21,7 +21,7 @@ def load_label_of(path: Path, grid: Grid, image: Path | None = None) -> Volume:
     Raises:
         DataError: if it cannot be read, or is no label map of this scan.
     """
-    if not is_segmentation(path):
+    if not holds_segmentation(path):
         return load_label(path, image)
     label = read_segmentation(path, grid.shape, grid.affine)
     return Volume(torch.from_numpy(label[None]), np.asarray(grid.affine, dtype=float))

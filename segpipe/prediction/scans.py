@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import stat
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +9,8 @@ from pathlib import Path
 
 from segpipe.data.tables import TABLES, file_named, read_inputs, read_text
 from segpipe.errors import ConfigError, DataError
-from segpipe.io.formats import format_of, stem
+from segpipe.io.content import content_files, irregular
+from segpipe.io.formats import stem
 from segpipe.prediction.channel_sets import Found, Scan, as_scans
 from segpipe.prediction.search import search
 
@@ -117,7 +117,7 @@ def _checked(scan: Scan) -> Scan:
         shown = f"{name[: MAX_NAME // 4]}..."
         problem = f"{shown}: the name has more than {MAX_NAME} bytes; rename it"
         return replace(scan, name=shown, problem=problem)
-    problem = scan.problem or next(filter(None, map(_irregular, scan.images)), "")
+    problem = scan.problem or next(filter(None, map(irregular, scan.images)), "")
     return replace(scan, problem=problem)
 
 
@@ -128,47 +128,12 @@ def _plain(name: str) -> str:
     return name.encode("unicode_escape").decode("ascii")
 
 
-def _irregular(path: Path) -> str:
-    """Return why a path is neither a file nor a folder; an empty string where it is."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return f"{path}: is a link to a file that does not exist" if path.is_symlink() else ""
-    except OSError as error:
-        return f"{path}: cannot be opened ({error.strerror})"
-    is_usual = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-    return "" if is_usual else f"{path}: is not a regular file, but a pipe, socket or device"
-
-
-def content_files(paths: Sequence[Path]) -> list[Path]:
-    """Return all files that the voxels of these scans or label maps come from.
-
-    Raises:
-        DataError: if one is no regular file, since reading it might never end, or cannot be read.
-    """
-    found: list[Path] = []
-    for path in paths:
-        _check_regular(path)
-        format_ = format_of(path)
-        files = [path] if format_ is None else format_.files(path)
-        for file in files:
-            _check_regular(file)
-        found += files
-    return found
-
-
 def readable_files(path: Path) -> list[Path]:
     """Return all files that a label map comes from; none where they cannot be told."""
     try:
         return content_files([path])
     except DataError:
         return []
-
-
-def _check_regular(path: Path) -> None:
-    problem = _irregular(path)
-    if problem:
-        raise DataError(problem)
 
 
 def _check_mask(scan: Scan, output: Path) -> None:

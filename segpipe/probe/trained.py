@@ -1,5 +1,6 @@
 """Trained runs opened again: their networks, and the cases on which they are probed."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
