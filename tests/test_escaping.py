@@ -66,7 +66,7 @@ def reached(text: str) -> bool:
     return HIDDEN.search(text.replace("\n", "")) is not None
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_a_page_shows_it_as_text(name: str, tmp_path: Path) -> None:
     table = Table(name, [Column(name), Column("n", 1)], [[name, 1.0], [Link(name, name), None]])
     page = StudyPage(
@@ -83,7 +83,7 @@ def test_a_page_shows_it_as_text(name: str, tmp_path: Path) -> None:
     assert ">49<" not in text
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_a_cell_is_computed_by_no_spreadsheet(name: str, tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", ["case", name], [[name, 1], ["-1.5", "+2"]])
     content = (tmp_path / "t.csv").read_bytes().decode()
@@ -111,7 +111,7 @@ def test_a_table_reads_back(header: list[str], cell: str) -> None:
         assert read_table(file) == [expected]
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_terminal_shows_it_as_text(
     name: str, terminal: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -142,7 +142,7 @@ def test_an_encoding_that_lacks_a_letter_ends_nothing(encoding: str, tmp_path: P
     assert done.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("name", [name for name in HOSTILE if "\udcff" not in name])
+@pytest.mark.parametrize("name", [name for name in HOSTILE if "\udcff" not in name], ids=ascii)
 def test_a_figure_shows_it_as_text(name: str, tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
     mask = np.zeros((8, 8, 8), np.uint8)

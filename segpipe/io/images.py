@@ -148,16 +148,10 @@ def _is_deep_colour(path: Path) -> bool:
 def _read_deep_colour(path: Path) -> np.ndarray:
     """Read a PNG of 16 bits and several samples.
 
-    Raises:
-        DataError: if the package that can is not there.
+    Pillow would leave 8 of the bits.
     """
-    try:
-        import imagecodecs
-    except ImportError:
-        raise DataError(
-            f"{path}: has 16 bits a colour, which needs the package imagecodecs: "
-            "pip install 'segpipe[codecs]', or save it as TIFF"
-        ) from None
+    import imagecodecs
+
     try:
         array: Any = imagecodecs.png_decode(path.read_bytes())
     except imagecodecs.PngError as error:

@@ -116,14 +116,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except DataError:
         raise
     except Exception as error:  # what tifffile and the codecs raise at a damaged file has no end
-        raise DataError(f"{path}: cannot be read as TIFF ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    text = first_line(error)
-    if "imagecodecs" in text:
-        return f"{text}: pip install 'segpipe[codecs]'"
-    return text
+        raise DataError(f"{path}: cannot be read as TIFF ({first_line(error)})") from None
 
 
 def _read_series(path: Path, tiff: Any) -> tuple[np.ndarray, str]:
