@@ -119,6 +119,8 @@ def test_the_terminal_shows_it_as_text(
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, color_system=None, width=200)
     monkeypatch.setattr(rich, "get_console", lambda: console)
+    # pytest's own record of the log could not be sent between processes
+    monkeypatch.setattr(logging.getLogger("segpipe"), "propagate", False)
     with logged_to(tmp_path / "run.log"):
         show_table(name, [name, "n"], [[name, "1"]])
         logging.getLogger("segpipe").info("%s: done", name)
