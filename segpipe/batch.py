@@ -18,7 +18,7 @@ from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
 from segpipe.data.prepare import prepare_scan, read_labels
 from segpipe.errors import DataError
-from segpipe.files import digest, make_folder
+from segpipe.files import digest, make_folder, remove_abandoned_parts
 from segpipe.io.content import content_files
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import read_grid, shown_unit
@@ -41,7 +41,6 @@ from segpipe.prediction.records import (
     ScanRecord,
     is_up_to_date,
     read_records,
-    remove_abandoned_parts,
     write_records,
 )
 from segpipe.prediction.scans import find_scans, readable_files

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.errors import ConfigError, DataError
+from segpipe.processes import HOST, is_running
 from segpipe.text import first_line, visible
 
 FORMULA = re.compile(r"'*[=+\-@]")  # how cells begin that a spreadsheet would compute
-PART = ".part-"  # how the names of unfinished files begin
+PART = ".segpipe-part-"  # how the names of unfinished files begin, and those of nobody else
+ENDING = 20  # characters of a name that its unfinished file keeps
+_parts = itertools.count()
 
 
 def digest(files: Sequence[Path], *settings: object) -> str:
@@ -41,13 +44,29 @@ def digest(files: Sequence[Path], *settings: object) -> str:
     return found.hexdigest()[:32]
 
 
+def part_name(name: str) -> str:
+    """Return the name of an unfinished file, which says what machine and process writes it."""
+    return f"{PART}{HOST}-{os.getpid()}-{next(_parts)}-{name[-ENDING:]}"
+
+
+def remove_abandoned_parts(folder: Path) -> None:
+    """Remove the half-written files of processes of this machine that were killed.
+
+    Those of running processes and of other machines stay, and so does every file of the user.
+    """
+    for part in folder.rglob(f"{PART}{HOST}-*"):
+        process = part.name.removeprefix(f"{PART}{HOST}-").partition("-")[0]
+        if process.isdecimal() and not is_running(int(process)) and part.is_file():
+            part.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; rename it to `path` when the block ends well.
 
     No reader ever sees half of the file, and nothing is left behind where the block raises.
     """
-    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
+    part = path.with_name(part_name(path.name))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield part
@@ -62,7 +81,7 @@ def make_folder(path: Path) -> None:
     Raises:
         ConfigError: if it cannot be made, is a file, or is read-only.
     """
-    probe = path / f"{PART}{os.getpid()}-probe"
+    probe = path / part_name("probe")
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.touch()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from segpipe.errors import ConfigError
+from segpipe.processes import is_running
 
 FILE = ".segpipe-lock"
 TOUCHED_S = 30.0  # between two signs of life
@@ -82,16 +83,8 @@ def _check_gone(file: Path) -> None:
 
 
 def _is_alive(pid: object) -> bool:
-    """Return whether a process of this machine runs."""
-    if not isinstance(pid, int) or pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
+    """Return whether another process of this machine runs; this one's number may be an old one."""
+    return isinstance(pid, int) and pid != os.getpid() and is_running(pid)
 
 
 def _show_life(file: Path, done: threading.Event) -> None:

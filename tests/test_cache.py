@@ -20,7 +20,7 @@ from segpipe.data import cache
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.prepared_case import PreparedCase, prepare_all, prepare_case
 from segpipe.errors import DataError
-from segpipe.files import write_text
+from segpipe.files import PART, write_text
 
 
 def test_a_prepared_case_returns_as_it_was(tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_one_that_is_killed_leaves_no_half_entry(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_removed_later(tmp_path: Path) -> None:
-    (tmp_path / ".part-old").mkdir()
-    (tmp_path / ".part-new").mkdir()
-    os.utime(tmp_path / ".part-old", (0, 0))
+    (tmp_path / f"{PART}old").mkdir()
+    (tmp_path / f"{PART}new").mkdir()
+    os.utime(tmp_path / f"{PART}old", (0, 0))
     cache.remove_abandoned(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".part-new"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{PART}new"]
 
 
 def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:

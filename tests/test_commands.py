@@ -27,8 +27,10 @@ from segpipe.config.compose import defaults
 from segpipe.config.predict import Predict
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError, DataError
+from segpipe.files import PART
 from segpipe.prediction.postprocessing import clean
 from segpipe.prediction.predictor import Predictor
+from segpipe.processes import HOST
 
 
 @pytest.fixture(scope="module")
@@ -602,9 +604,15 @@ def test_a_batch_does_only_what_is_missing_or_changed(trained: Path) -> None:
 
     assert run() == (3, {"scan0.nii.gz", "scan1.nii.gz"})
     first = {path.name: path.read_bytes() for path in masks.glob("*.nii.gz")}
-    (masks / f".part-{2**22 + 1}-scan0.nii.gz").write_bytes(b"half")  # of a process that is no more
+    gone = 2**22 + 1  # a number that no process has
+    (masks / f"{PART}{HOST}-{gone}-0-scan0.nii.gz").write_bytes(b"half")
+    others = [".part-notes.txt", f"{PART}elsewhere-{gone}-0-scan0.nii.gz"]
+    for name in others:
+        (masks / name).write_bytes(b"of the user, or of another machine")
     assert run() == (3, set())
-    assert not list(masks.glob(".part-*"))
+    assert sorted(path.name for path in masks.glob(".*part-*")) == sorted(others)
+    for name in others:
+        (masks / name).unlink()
     with (masks / "predictions.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["failed", "done", "done"]
     (masks / "scan1.nii.gz").write_bytes(
@@ -751,7 +759,7 @@ def test_probabilities_and_entropy_are_written_beside_the_masks(
     assert predict_batch(predicting(trained, tmp_path, **asked)) == 0
     changed = [file.stat().st_mtime_ns != stamp for file, stamp in zip(files, before, strict=True)]
     assert changed == [True] * 3 + [False] * 3
-    assert not list(tmp_path.rglob(".part-*"))
+    assert not list(tmp_path.rglob(f"{PART}*"))
     assert predict_batch(predicting(trained, tmp_path / "alone", save=["entropy"])) == 0
     assert {path.name for path in (tmp_path / "alone").rglob("*.nii.gz")} == {
         path.name for path in masks

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.uid import generate_uid
+from support.dicom import DX, data_set, save
 from support.dicom_files import write_series
 
 from segpipe.errors import ConfigError
@@ -373,3 +375,17 @@ def test_masks_below_the_input_are_no_scans(folder: Path) -> None:
     (folder / "in/masks/a.nii.gz").write_bytes(b"")
     found = [scan.mask_name for scan in find_scans("in", Path("in/masks"), 1, recursive=True)]
     assert found == ["a.nii.gz", "b.nii.gz", "deep/c.png", "deep/er/a.nii.gz"]
+
+
+def test_each_radiograph_of_a_folder_keeps_the_name_of_its_file(tmp_path: Path) -> None:
+    for name in ("anna.dcm", "1.2.840.7", "1.2.840.8"):
+        image = data_set(
+            np.arange(12, dtype=np.uint16).reshape(3, 4), DX, SeriesInstanceUID=generate_uid()
+        )
+        save(tmp_path / "films" / name, image)
+    found = find_scans(str(tmp_path / "films"), tmp_path / "masks", 1)
+    assert [scan.mask_name for scan in found] == [
+        "1.2.840.7.nii.gz",
+        "1.2.840.8.nii.gz",
+        "anna.nii.gz",
+    ]

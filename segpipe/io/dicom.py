@@ -35,11 +35,13 @@ class FoundVolume:
         path: the folder if it holds no other, else the volume's first file.
         name: for its mask; unlike those of the other volumes in the folder.
         description: for people: series, slices, and what tells it from others of its series.
+        is_one_file: whether the volume is a single file, as a radiograph.
     """
 
     path: Path
     name: str
     description: str
+    is_one_file: bool = False
 
 
 def is_series(folder: Path) -> bool:
@@ -63,9 +65,11 @@ def volumes_in(folder: Path) -> tuple[list[FoundVolume], list[str]]:
         if len(stacks) == 1:
             found.append(FoundVolume(folder, folder.name, _describe(stack)))
             continue
-        name = _unused(_mask_name(stack), names)
+        is_one_file = len(stack.files) == 1
+        name = _stem(stack.files[0]) if is_one_file else _mask_name(stack)
+        name = _unused(name, names)
         names.add(name)
-        found.append(FoundVolume(stack.files[0], name, _describe(stack)))
+        found.append(FoundVolume(stack.files[0], name, _describe(stack), is_one_file))
     return found, passed_over
 
 
@@ -266,6 +270,12 @@ def _mask_name(stack: Stack) -> str:
     for name, value in stack.traits:
         words.append(f"{name}-{_as_text(value)}")
     return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(words)).strip("-.")[:NAME_LENGTH]
+
+
+def _stem(file: Path) -> str:
+    """Return a file's name without the ending of DICOM files; its dots may be those of a UID."""
+    ends = [ending for ending in ENDINGS if file.name.lower().endswith(ending)]
+    return file.name[: -len(ends[0])] if ends else file.name
 
 
 def _unused(name: str, names: Container[str]) -> str:

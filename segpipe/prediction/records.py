@@ -4,10 +4,7 @@ The manifest, `predictions.csv` and `index.html` are made from them, and running
 what is missing or changed.
 """
 
-import errno
 import logging
-import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,7 +14,7 @@ from pydantic import TypeAdapter
 
 from segpipe.data.prepare import PreparedScan
 from segpipe.errors import ConfigError
-from segpipe.files import PART, digest, write_json
+from segpipe.files import digest, write_json
 from segpipe.metrics import Score, score_columns
 from segpipe.prediction.scans import Scan
 from segpipe.stored import SCHEMA, read_record, reason
@@ -176,14 +173,6 @@ def is_up_to_date(record: ScanRecord, made_from: str, folder: Path, retry_failed
     return True
 
 
-def remove_abandoned_parts(folder: Path) -> None:
-    """Remove the half-written files of processes that were killed; keep those of running ones."""
-    for part in folder.rglob(f"{PART}*"):
-        process = part.name.removeprefix(PART).partition("-")[0]
-        if not (process.isdecimal() and _is_running(int(process))):
-            part.unlink(missing_ok=True)
-
-
 def _record(row: Mapping[str, Any], unknown: set[str]) -> ScanRecord:
     """Return the record of a row, and add the fields that it does not have to `unknown`."""
     values = _fields_of(ScanRecord, row, unknown)
@@ -203,14 +192,3 @@ def _fields_of(kind: type[Any], row: Mapping[str, Any], unknown: set[str]) -> di
     names = {item.name for item in fields(kind)}
     unknown |= row.keys() - names
     return {name: value for name, value in row.items() if name in names}
-
-
-def _is_running(process: int) -> bool:
-    """Return whether a process of this number runs, or may run."""
-    if sys.platform == "win32":  # where asking would end the process
-        return True
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return error.errno != errno.ESRCH  # another error: it belongs to another user
-    return True

@@ -131,7 +131,10 @@ class Search:
             self.found.append(Found(folder, name, is_file=False))
             return True
         for volume in volumes:
-            self.found.append(Found(volume.path, f"{name}_{volume.name}", is_file=False))
+            mask_name = f"{name}_{volume.name}"
+            if volume.is_one_file:  # such as each radiograph of a folder of them
+                mask_name = (folder.relative_to(root) / volume.name).as_posix()
+            self.found.append(Found(volume.path, mask_name, is_file=False))
         return True
 
     def _add_dicom_files(self, files: Sequence[Path], root: Path) -> None:
