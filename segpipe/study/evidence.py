@@ -12,6 +12,7 @@ from segpipe.planning.memory import step_mib
 from segpipe.stored import read_plan, read_train_options, read_yaml
 from segpipe.study.statistics import Difference, Interval, compare, holm, interval, warn_of_few
 from segpipe.study.sweep import Sweep, SweepRun, Variant, metric_table, why_not_comparable
+from segpipe.units import Units
 
 ALL = "mean"  # stands for all targets
 MAIN = "dice"  # the metric of the single cases
@@ -100,6 +101,11 @@ class Evidence:
     costs: Sequence[Cost]
     comparisons: Sequence[Comparison]
     problems: Mapping[str, str]
+
+    @property
+    def units(self) -> Units:
+        """Return the units in which lengths are shown: those of the reference's dataset."""
+        return self.reference.first_run.units
 
     @property
     def mean_scores(self) -> list[VariantScore]:

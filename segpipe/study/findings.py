@@ -33,7 +33,8 @@ def sentence(comparison: Comparison, reference: Variant) -> str:
     text = ", ".join(clauses)
     for name, metric in metrics_of("tests").items():
         if name != MAIN and np.isfinite(comparison.differences[name].interval.mean):
-            text += f"; {_other_metric(metric, comparison.differences[name])}"
+            other = _other_metric(metric, comparison.differences[name])
+            text += f"; {reference.first_run.units.in_text(other)}"
     if _boundary_suffers_most(comparison):
         text += ": the boundary suffers most"
     return text[0].upper() + text[1:] + "."

@@ -40,7 +40,7 @@ def _draw_panel(axes: Axes, evidence: Evidence, name: str, metric: Metric) -> No
     axes.axvline(0, color="0.5", linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     label = f"{metric.difference_heading} more than the reference ({metric.better} is better)"
-    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=label)
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=evidence.units.in_text(label))
     axes.grid(axis="x", alpha=0.3)
 
 

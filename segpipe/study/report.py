@@ -139,8 +139,8 @@ def _page(evidence: Evidence, options: ComparisonOptions, folder: Path) -> Study
         findings=findings(evidence),
         cautions=cautions(evidence),
         variants=variants_table(evidence),
-        comparisons=comparison_table(evidence.comparisons) if evidence.comparisons else None,
-        labels=targets_table(evidence.variant_scores),
+        comparisons=comparison_table(evidence) if evidence.comparisons else None,
+        labels=targets_table(evidence),
         problems=problems_table(evidence.problems) if evidence.problems else None,
         plots=_plots(evidence, pictures),
         worst=_worst(sweep, options.overlays, pictures) if options.overlays else None,
@@ -201,7 +201,7 @@ def _markdown(evidence: Evidence) -> str:
     lines += [f"- Caution: {caution}." for caution in cautions(evidence)]
     lines += ["", *markdown_table(variants_table(evidence))]
     if evidence.comparisons:
-        lines += ["", *markdown_table(comparison_table(evidence.comparisons))]
+        lines += ["", *markdown_table(comparison_table(evidence))]
     lines += ["", POLICY, "", TESTS]
     if evidence.problems:
         lines += ["", "Not compared:", ""]
@@ -212,7 +212,7 @@ def _markdown(evidence: Evidence) -> str:
 def _show(evidence: Evidence) -> None:
     """Print the variants and the findings."""
     metrics = {name: metric for name, metric in metrics_of("study").items() if metric.summary}
-    headings = [metric.heading for metric in metrics.values()]
+    headings = [evidence.units.in_text(metric.heading) for metric in metrics.values()]
     rows: list[list[str]] = []
     for score in evidence.mean_scores:
         row = [score.variant, str(score.runs)]

@@ -1,6 +1,6 @@
 """The evidence of a sweep as tables: for the page, for Markdown, and as `study.csv`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from segpipe.reporting.page import NOT_KNOWN, Cell, Column, Table
 from segpipe.study.evidence import ALL, MAIN, Comparison, Cost, Evidence, VariantScore
 from segpipe.study.statistics import Interval
 from segpipe.text import visible
+from segpipe.units import Units
 
 Row = dict[str, str | int | float]  # of study.csv: column -> value
 COSTS = ("parameters", "multiply_adds", "step_mib", "seconds_per_step")
@@ -16,7 +17,12 @@ COSTS = ("parameters", "multiply_adds", "step_mib", "seconds_per_step")
 
 def variants_table(evidence: Evidence) -> Table:
     """Return a row per variant: the means over targets, and the cost."""
-    columns = [Column("variant"), Column("runs", 0), Column("cases", 0), *_score_columns()]
+    columns = [
+        Column("variant"),
+        Column("runs", 0),
+        Column("cases", 0),
+        *_score_columns(evidence.units),
+    ]
     columns += [Column("parameters, M", 3), Column("multiply-adds, G", 2)]
     columns += [Column("step, MiB", 0), Column("step, s", 3)]
     rows: list[list[Cell]] = []
@@ -26,22 +32,22 @@ def variants_table(evidence: Evidence) -> Table:
     return Table("all variants, mean over targets", columns, rows)
 
 
-def targets_table(variant_scores: Sequence[VariantScore]) -> Table:
+def targets_table(evidence: Evidence) -> Table:
     """Return a row for each target by each variant, ordered by target."""
-    columns = [Column("target"), Column("variant"), *_score_columns()]
+    columns = [Column("target"), Column("variant"), *_score_columns(evidence.units)]
     rows: list[list[Cell]] = []
-    for score in sorted(variant_scores, key=lambda score: score.label):
+    for score in sorted(evidence.variant_scores, key=lambda score: score.label):
         if score.label != ALL:
             rows.append([score.label, score.variant, *_score_cells(score)])
     return Table("each target", columns, rows)
 
 
-def _score_columns() -> list[Column]:
+def _score_columns(units: Units) -> list[Column]:
     columns: list[Column] = []
     for metric in metrics_of("study").values():
-        columns.append(Column(metric.heading, metric.digits))
+        columns.append(Column(units.in_text(metric.heading), metric.digits))
         if metric.tested:
-            columns.append(Column(f"± {metric.title}", metric.digits))
+            columns.append(Column(units.in_text(f"± {metric.title}"), metric.digits))
             columns.append(Column("95 % interval", sortable=False))
     return [*columns, Column("misses", 0), Column("false alarms", 0)]
 
@@ -63,16 +69,17 @@ def _cost_cells(cost: Cost) -> list[Cell]:
     return [millions, giga, cost.step_mib, cost.seconds_per_step]
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+def comparison_table(evidence: Evidence) -> Table:
     """Return a row per variant: its differences to the reference, with their tests."""
     metrics = metrics_of("tests")
     columns = [Column("variant"), Column("cases", 0), Column("runs of each", 0)]
     for metric in metrics.values():
-        columns.append(Column(metric.difference_heading, 2))
+        heading = evidence.units.in_text(metric.difference_heading)
+        columns.append(Column(heading, 2))
         columns.append(Column("95 % interval", sortable=False))
         columns += [Column("p, Holm", 4), Column("effect", 2)]
     rows: list[list[Cell]] = []
-    for comparison in comparisons:
+    for comparison in evidence.comparisons:
         main = comparison.differences[MAIN]
         row: list[Cell] = [comparison.variant.name, main.cases, main.runs]
         for name, metric in metrics.items():
