@@ -2,18 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from torch import Tensor
 
+from segpipe.axes import Axis, Frame, Slices
+
 T = TypeVar("T")
-Axis = Literal[0, 1, 2]
-Slices = Literal["plan", "flat", "scan"]
-Direction = tuple[float, float, float]
-Frame = tuple[Direction, Direction, Direction]
 # slices about twice as thick as their pixels are wide were acquired as slices
 THICK = 1.9
 

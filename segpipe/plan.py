@@ -5,10 +5,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from segpipe.axes import Axis, Frame, Slices
 from segpipe.config.data import NaNPolicy
 from segpipe.config.section import Was
 from segpipe.config.train import Normalise
-from segpipe.orientation import Axis, Frame, Planes, Slices
 from segpipe.units import UnitName
 
 ANISOTROPIC = 3.0  # a volume whose spacings differ by a larger factor is treated in-plane first
@@ -60,7 +60,7 @@ class Plan(BaseModel):
     labels: dict[str, int]
     spacing_mm: list[float | None]
     regions: dict[str, list[int]] | None
-    paint: dict[str, int] | None = None
+    paint: Annotated[dict[str, int] | None, Was(None)] = None
     ignore: int | None
     patch: list[int]
     batch: int
@@ -83,11 +83,6 @@ class Plan(BaseModel):
         ):
             raise ValueError("its three directions are not perpendicular, of length 1")
         return frame
-
-    @property
-    def planes(self) -> Planes:
-        """The axes of model space, scan by scan."""
-        return Planes(self.slice_axis, self.slices, self.frame)
 
     @property
     def outputs(self) -> int:

@@ -1,7 +1,6 @@
 """Text from files is text wherever it is shown: pages, tables, terminal, log, figures."""
 
 import io
-import json
 import logging
 import subprocess
 import sys
@@ -15,11 +14,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from support.commands import REPOSITORY
 
-from segpipe.data.cases import Case, Dataset, check_unique
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import make_folder, read_table, write_table
 from segpipe.prediction.records import read_records
-from segpipe.prediction.scans import find_scans
 from segpipe.reporting.page import Column, Link, Table, write_page
 from segpipe.reporting.pictures import draw_overlay
 from segpipe.reporting.run_record import RunRecord
@@ -177,15 +174,6 @@ def test_other_names_are_fine(name: str) -> None:
     assert name_fault(name) == ""
 
 
-def test_a_scan_whose_name_is_no_file_name_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.nii.gz").touch()
-    table = tmp_path / "t.json"
-    for name in ("x" * 300, "a\nb", "nul\x00"):
-        table.write_text(json.dumps([{"case": name, "image": "a.nii.gz"}]))
-        with pytest.raises(ConfigError, match="^input: the name .*; give it another$"):
-            find_scans(str(table), tmp_path / "out", 1)
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -238,12 +226,6 @@ def test_a_damaged_table_is_one_line(content: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"validation.csv: .*") as caught:
         _ = RunRecord(tmp_path).scores
     assert "\n" not in str(caught.value)
-
-
-def test_a_case_is_named_by_what_a_file_can_be_called(tmp_path: Path) -> None:
-    case = Case("a\nb", (tmp_path / "a.nii",), None)
-    with pytest.raises(DataError, match="holds characters that no file name should"):
-        check_unique(tmp_path, Dataset("set", (case,), (), {"background": 0, "x": 1}, ("MRI",)))
 
 
 def test_an_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from segpipe.study import evidence
 from segpipe.study.evidence import ALL, Cost, analyse
 from segpipe.study.sweep import Sweep, SweepRun, Variant
 from segpipe.study.tables import csv_table
+from segpipe.units import UNITS
 
 
 @metric(title="Recall", digits=3, tested=True)
@@ -83,7 +84,7 @@ def test_it_stands_in_the_tables_of_a_run(
     page = Reader(folder / "report.html")
     assert sum("Recall" in row for row in page.cells) == 2, "the summary, and every score"
     assert "recall" in json.loads((folder / "report.json").read_text())["summary"][0]
-    show_scores(scores_of(3, 0), "three cases")
+    show_scores(scores_of(3, 0), "three cases", UNITS["mm"])
     assert "Recall" in capsys.readouterr().out
 
 

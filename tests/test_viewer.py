@@ -83,7 +83,8 @@ def test_the_page_of_predictions_takes_what_is_there_as_files(tmp_path: Path) ->
         ("truth/a", 9 * (truth == 1).astype(np.uint8)),
     ):
         nib.save(nib.Nifti1Image(volume, AFFINE), tmp_path / f"{path}.nii.gz")
-    here = replace(done("a", 0.8), ids=[9], images=[str(tmp_path / "scans/a.nii.gz")])
+    here = replace(done("a", 0.8), ids=[9], images=[str(tmp_path / "scans/a.nii.gz")],
+                   truth=str(tmp_path / "truth/a.nii.gz"))  # fmt: skip
     gone = replace(done("gone"), ids=[9])
     asked = options(tmp_path)
     asked = asked.model_copy(

@@ -21,6 +21,7 @@ from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
 from segpipe.io.label_maps import load_label_of
 from segpipe.io.volumes import load, read
 from segpipe.metrics import IGNORED
+from segpipe.orientation import Planes
 from segpipe.plan import Plan
 
 # below it is air, noise included: air is at -1000; lungs are around -850, their vessels above -100
@@ -55,7 +56,7 @@ class PreparedScan:
 def model_space(plan: Plan) -> ModelSpace:
     """Return the model space of the plan's spacing and planes."""
     x, y, z = plan.spacing_mm
-    return ModelSpace((x, y, z), plan.planes)
+    return ModelSpace((x, y, z), Planes(plan.slice_axis, plan.slices, plan.frame))
 
 
 def prepare_scan(

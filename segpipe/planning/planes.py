@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from segpipe.axes import Axis, Frame
 from segpipe.config.train import Train
 from segpipe.errors import ConfigError
-from segpipe.orientation import AS_IN_RAS, Axis, Frame, Orientation, Planes, own_slice_axis
+from segpipe.orientation import AS_IN_RAS, Orientation, Planes, own_slice_axis
 from segpipe.planning.decision import GIVEN, Decision
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.resolution import AXES, derive_spacing

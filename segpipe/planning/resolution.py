@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from segpipe.axes import Axis
 from segpipe.config.train import Train
-from segpipe.orientation import Axis
 from segpipe.plan import ANISOTROPIC
 from segpipe.planning.decision import GIVEN, Decision, by_times
 from segpipe.planning.fingerprint import Fingerprint

@@ -195,7 +195,7 @@ def _side(path: Path, side: str) -> list[str]:
     split = checkpoint.find(path).parent.parent / "split.json"
     if not split.is_file():
         return []
-    return read_record(split, dict[str, int | list[str]]).get(side, [])
+    return read_record(split, dict[str, Any]).get(side, [])
 
 
 def _validated(path: Path, cases: Sequence[Case], data: Data) -> list[str]:

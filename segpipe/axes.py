@@ -1,0 +1,8 @@
+"""Names for axes, in plans and where scans are turned."""
+
+from typing import Literal
+
+Axis = Literal[0, 1, 2]
+Slices = Literal["plan", "flat", "scan"]
+Direction = tuple[float, float, float]
+Frame = tuple[Direction, Direction, Direction]
