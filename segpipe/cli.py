@@ -149,8 +149,9 @@ def _check_slurm(words: list[str]) -> None:
 def _help(program: str, schema: type[Section], command: str) -> None:
     """Print the help: of the other words of the command line, or all of it."""
     words = [word for word in sys.argv[1:] if word not in HELP]
-    extensions.load(named_extensions(program, quoted(words, schema)))
-    about = [word for word in words if not word.startswith("extensions=")]
+    named = [word for word in words if word.startswith("extensions=")]
+    extensions.load(named_extensions(program, quoted(named, schema)))
+    about = [word for word in words if word not in named]
     print_page(page(program, command, schema, about))
 
 

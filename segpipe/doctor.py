@@ -89,7 +89,7 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
         )
         return HAS_ERRORS
     labels = label_ids(usable, dataset.labels)
-    repair = write_repaired(cases, labels, copy)
+    repair = write_repaired(cases, labels, copy, options.data.nan)
     mended = [f"{what} ({count(number, 'case')})" for what, number in repair.mended.items()]
     log.info("mended: %s", "; ".join(mended) or "nothing")
     for kind, names in repair.left.items():

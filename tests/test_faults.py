@@ -184,6 +184,20 @@ def test_a_name_that_is_not_utf8_is_isolated(tmp_path: Path) -> None:
     assert len(list((tmp_path / "new/images").iterdir())) == 3
 
 
+def test_voxels_that_are_not_numbers_are_filled_in_the_copy(tmp_path: Path) -> None:
+    for number in range(4):
+        image = image_of(number).astype(np.float32)
+        image[:2] = np.nan if number < 2 else 1
+        save(tmp_path / f"images/case{number}.nii.gz", image)
+        save(tmp_path / f"labels/case{number}.nii.gz", label_of())
+    words = ["train.py", "mode=doctor", f"data.root={tmp_path}", "fix=new", "hydra.run.dir=run"]
+    done = command(*words, "data.nan=fill", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "filled with their channel's smallest value (2 cases)" in done.stdout
+    for file in (tmp_path / "new/images").iterdir():
+        assert np.isfinite(nib.load(file).get_fdata()).all()
+
+
 def test_nothing_to_mend_is_said_and_nothing_is_advised(tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / f"images/case{number}.nii.gz", image_of(number))

@@ -48,7 +48,7 @@ def inspected(cases: Mapping[str, Sequence[int]]) -> list[InspectedCase]:
             {"c": [1]},
             [
                 "the label tumour (2) is in 1 training case, such as b, but in none of 1 validation "
-                "case: it is not scored"
+                "case: only where it is found by mistake does it count"
             ],
         ),
     ],

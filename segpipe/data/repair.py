@@ -9,10 +9,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from segpipe.config.data import NaNPolicy
 from segpipe.data.inspected_case import Finding, InspectedCase
 from segpipe.data.prepare import mask_dtype
 from segpipe.errors import ConfigError
-from segpipe.io.content import content_files
+from segpipe.geometry import Volume
+from segpipe.io.content import content_files, has_invalid
 from segpipe.io.formats import DICOM, ending_of, format_of
 from segpipe.io.label_maps import load_label_of
 from segpipe.io.volumes import load, mask_ending, write_mask
@@ -23,6 +25,7 @@ REPAIRED = {
     "picture": "255 made the label's id",
     "survived": "label ids written as whole numbers",
 }
+FILLED = "voxels that are NaN or infinite filled with their channel's smallest value"
 
 
 @dataclass
@@ -45,7 +48,12 @@ def can_be_repaired(inspected: InspectedCase) -> bool:
     return _obstacle(inspected) is None
 
 
-def write_repaired(cases: Sequence[InspectedCase], labels: dict[str, int], folder: Path) -> Repair:
+def write_repaired(
+    cases: Sequence[InspectedCase],
+    labels: dict[str, int],
+    folder: Path,
+    nan: NaNPolicy = "refuse",
+) -> Repair:
     """Write the usable cases as `images/` and `labels/`, the layout `folder`.
 
     Images are copied byte by byte; those whose voxels lie in a file beside the header are written
@@ -56,6 +64,7 @@ def write_repaired(cases: Sequence[InspectedCase], labels: dict[str, int], folde
         cases: as `inspect_cases` returns them.
         labels: name -> id on disk, background first.
         folder: new or empty.
+        nan: `fill`: images with voxels that are NaN or infinite are written as NIfTI, filled.
 
     Raises:
         ConfigError: if the folder is not empty.
@@ -70,9 +79,11 @@ def write_repaired(cases: Sequence[InspectedCase], labels: dict[str, int], folde
         if obstacle is not None:
             repair.left.setdefault(obstacle, []).append(inspected.case.name)
             continue
-        _write_case(inspected, labels, folder)
+        filled = _write_case(inspected, labels, folder, nan)
         repair.written.append(inspected.case.name)
         repair.mended.update({REPAIRED[kind] for kind in _mended(inspected)})
+        if filled:
+            repair.mended[FILLED] += 1
     return repair
 
 
@@ -98,25 +109,40 @@ def _is_mended(inspected: InspectedCase, finding: Finding) -> bool:
     return finding.kind in REPAIRED
 
 
-def _write_case(inspected: InspectedCase, labels: dict[str, int], folder: Path) -> None:
+def _write_case(
+    inspected: InspectedCase, labels: dict[str, int], folder: Path, nan: NaNPolicy
+) -> bool:
+    """Write the files of a case, and return whether voxels of an image were filled."""
     case = inspected.case
     first = case.images[0]
     assert case.label is not None
     assert inspected.grid is not None
+    filled = False
     for number, image in enumerate(case.images):
         channel = f"_{number:04d}" if len(case.images) > 1 else ""
-        _copy_image(image, folder / "images" / f"{case.name}{channel}")
+        is_filled = nan == "fill" and has_invalid(image)
+        _copy_image(image, folder / "images" / f"{case.name}{channel}", is_filled)
+        filled = filled or is_filled
     mask = np.rint(load_label_of(case.label, inspected.grid).numpy()[0]).astype(np.int64)
     if any(finding.kind == "picture" for finding in inspected.findings):
         mask[mask == 255] = max(labels.values())
     target = folder / "labels" / f"{case.name}{mask_ending(first)}"
     write_mask(mask, first, target, mask_dtype(labels))
+    return filled
 
 
-def _copy_image(image: Path, target: Path) -> None:
-    """Copy an image to a path without its ending; a DICOM series becomes a folder."""
+def _copy_image(image: Path, target: Path, is_filled: bool) -> None:
+    """Copy an image to a path without its ending; a DICOM series becomes a folder.
+
+    Args:
+        image: the image.
+        target: path without an ending.
+        is_filled: whether voxels that are NaN or infinite are to be filled.
+    """
     files = content_files([image])
-    if format_of(image) is DICOM:
+    if is_filled:
+        _write_nifti(load(image, "fill"), target)
+    elif format_of(image) is DICOM:
         target.mkdir()
         for number, file in enumerate(files):
             shutil.copy2(file, target / f"{number:05d}.dcm")
@@ -124,9 +150,13 @@ def _copy_image(image: Path, target: Path) -> None:
         ending = image.name[len(image.name) - len(ending_of(image)) :]
         shutil.copy2(image, target.with_name(target.name + ending))
     else:  # a header names its data file, so that neither can be renamed
-        volume = load(image)
-        voxels = np.moveaxis(volume.numpy(), 0, -1)
-        if voxels.shape[-1] == 1:
-            voxels = voxels[..., 0]
-        scan = nib.Nifti1Image(voxels, np.asarray(volume.affine))
-        nib.save(scan, target.with_name(f"{target.name}.nii.gz"))
+        _write_nifti(load(image), target)
+
+
+def _write_nifti(volume: Volume, target: Path) -> None:
+    """Write a volume `(C, x, y, z)` to a path without its ending."""
+    voxels = np.moveaxis(volume.numpy(), 0, -1)
+    if voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    scan = nib.Nifti1Image(voxels, np.asarray(volume.affine))
+    nib.save(scan, target.with_name(f"{target.name}.nii.gz"))

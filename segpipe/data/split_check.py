@@ -67,7 +67,7 @@ def _not_scored(name: str, in_train: Sequence[str], val: int) -> Finding:
     """Return the finding of a label that no validation case has."""
     problem = (
         f"{name} is in {count(len(in_train), 'training case')}, such as {in_train[0]}, but in "
-        f"none of {count(val, 'validation case')}: it is not scored"
+        f"none of {count(val, 'validation case')}: only where it is found by mistake does it count"
     )
     return Finding(ALL, "label", problem, OTHER_SPLIT)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segpipe.errors import DataError
 from segpipe.io.formats import format_of
+from segpipe.io.values import count_invalid
 
 
 def content_files(paths: Sequence[Path]) -> list[Path]:
@@ -23,6 +24,17 @@ def content_files(paths: Sequence[Path]) -> list[Path]:
             check_regular(file)
         found += files
     return found
+
+
+def has_invalid(path: Path) -> bool:
+    """Return whether voxels of a file are NaN or infinite.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    format_ = format_of(path)
+    assert format_ is not None
+    return count_invalid(format_.read(path)[0]) > 0
 
 
 def check_regular(path: Path) -> None:

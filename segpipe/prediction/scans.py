@@ -102,7 +102,8 @@ def _only(scans: Sequence[Scan]) -> Scan:
     images = tuple(itertools.chain(*(scan.images for scan in scans)))
     problem = (
         f"{', '.join(map(str, images[:3]))} would all be written as {_plain(scans[0].name)}; "
-        "rename them, or give one folder at a time"
+        "rename them, give one folder at a time, or name them by a column of a table "
+        "(columns={case:COLUMN})"
     )
     return Scan(scans[0].name, images, problem)
 

@@ -21,7 +21,7 @@ def show_batch(
         records: of the batch's scans.
         names: of the labels but the background.
         folder: of the masks.
-        truth: folder of the labels that they were scored against.
+        truth: folder of the labels that they were scored against; None: a table names them.
     """
     done = [record for record in records if not record.failed]
     rows = []
@@ -34,7 +34,8 @@ def show_batch(
     if rows:
         show_table(f"volumes, {units_of(done).volume}", ["scan", *names], rows)
     if scores:
-        show_scores(scores, f"{count(len(done), 'scan')} against {truth}", units_of(done))
+        title = f"{count(len(done), 'scan')} against {truth or 'the labels of the table'}"
+        show_scores(scores, title, units_of(done))
     log.info("%d of %d masks written to %s", len(done), len(records), folder)
     page = folder / "index.html"
     show_next([("look at", page), ("table", folder / "predictions.csv")])

@@ -63,6 +63,11 @@ def _table_file(root: Path) -> Path:
 
 
 def _check_columns(row: TableRow) -> None:
+    if "label" not in row.values:
+        raise DataError(
+            f"{row.file}: has no column label, but {', '.join(row.values)}; say which columns are "
+            "meant, as in 'data.columns={case:Subject,image:Image,label:Mask}'"
+        )
     for column in row.values:
         similar = closest(column.lower(), COLUMNS, 0.75)
         if similar and similar[0] not in row.values and not TAKEN.fullmatch(column):
