@@ -626,7 +626,7 @@ def test_a_batch_does_only_what_is_missing_or_changed(trained: Path) -> None:
     (masks / "manifest.json").write_text("{}")
     done = command("predict.py", *call, folder=trained)
     assert done.returncode == 2
-    assert "manifest.json: is not what predict.py writes" in done.stderr
+    assert "manifest.json: is not what segpipe writes" in done.stderr
 
 
 def predicting(trained: Path, output: Path, **changed: Any) -> Predict:
