@@ -77,6 +77,8 @@ def guarded(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = first_line(error)[:200]
+        if isinstance(error, TypeError | AttributeError | LookupError):  # a reader tripped over it
+            reason = "its content is damaged"
         raise DataError(f"{path}: cannot be read as DICOM ({reason})") from None
 
 

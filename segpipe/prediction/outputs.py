@@ -95,5 +95,6 @@ def _row(record: ScanRecord) -> list[object]:
         seconds = record.seconds.get(stage)
         row.append("" if seconds is None else f"{seconds:.3f}")
     row += record.voxels
-    row += map("{:.4f}".format, record.volumes_ml)
+    if record.unit == "mm":  # of pixels, the numbers of voxels are the areas
+        row += map("{:.4f}".format, record.volumes_ml)
     return row
