@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.errors import DataError
-from segpipe.io.dicom_file import is_dicom
+from segpipe.io.dicom_file import ENDINGS as ENDINGS
+from segpipe.io.dicom_file import is_dicom, stem_of
 from segpipe.io.dicom_frames import Header, open_header
 from segpipe.io.dicom_pixels import read_values
 from segpipe.io.dicom_segments import LabelStack, is_segmentation, on_grid
@@ -21,7 +22,6 @@ from segpipe.io.dicom_tags import CAPTURES
 from segpipe.io.nifti import check_header
 from segpipe.text import count
 
-ENDINGS = (".dicom", ".dcm", ".ima")
 LISTED = 8  # volumes that a message names
 NAME_LENGTH = 60
 _logger = logging.getLogger("segpipe")
@@ -66,7 +66,7 @@ def volumes_in(folder: Path) -> tuple[list[FoundVolume], list[str]]:
             found.append(FoundVolume(folder, folder.name, _describe(stack)))
             continue
         is_one_file = len(stack.files) == 1
-        name = _stem(stack.files[0]) if is_one_file else _mask_name(stack)
+        name = stem_of(stack.files[0]) if is_one_file else _mask_name(stack)
         name = _unused(name, names)
         names.add(name)
         found.append(FoundVolume(stack.files[0], name, _describe(stack), is_one_file))
@@ -270,12 +270,6 @@ def _mask_name(stack: Stack) -> str:
     for name, value in stack.traits:
         words.append(f"{name}-{_as_text(value)}")
     return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(words)).strip("-.")[:NAME_LENGTH]
-
-
-def _stem(file: Path) -> str:
-    """Return a file's name without the ending of DICOM files; its dots may be those of a UID."""
-    ends = [ending for ending in ENDINGS if file.name.lower().endswith(ending)]
-    return file.name[: -len(ends[0])] if ends else file.name
 
 
 def _unused(name: str, names: Container[str]) -> str:

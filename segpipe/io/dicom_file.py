@@ -15,6 +15,7 @@ from typing import Any
 from segpipe.errors import DataError
 from segpipe.text import first_line
 
+ENDINGS = (".dicom", ".dcm", ".ima")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 EXPLICIT = "1.2.840.10008.1.2.1"
 PREAMBLE = 128
@@ -163,6 +164,12 @@ def _check_items(path: Path, content: Any) -> None:
     content.seek(0)
     if found > MOST_ITEMS:
         raise DataError(f"{path}: holds {found} items of sequences; it must be damaged")
+
+
+def stem_of(file: Path) -> str:
+    """Return a file's name without the ending of DICOM files; its dots may be those of a UID."""
+    ends = [ending for ending in ENDINGS if file.name.lower().endswith(ending)]
+    return file.name[: -len(ends[0])] if ends else file.name
 
 
 def _why_not(path: Path) -> str:
