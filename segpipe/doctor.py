@@ -105,7 +105,7 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
 
 def _overrides(copy: Path, labels: dict[str, int], options: Train) -> list[str]:
     """Return what to type in order to train on a repaired copy."""
-    names = ",".join(f"{_quoted(name)}:{number}" for name, number in labels.items())
+    names = ",".join(f"{_as_key(name)}:{number}" for name, number in labels.items())
     words = ["data=folder", f"data.root={_quoted(str(copy))}", f"data.labels={{{names}}}"]
     data = options.data
     if data.ignore_label is not None:
@@ -113,9 +113,14 @@ def _overrides(copy: Path, labels: dict[str, int], options: Train) -> list[str]:
     if data.regions is not None:
         regions = []
         for name, ids in data.regions.items():
-            regions.append(f"{_quoted(name)}:[{','.join(map(str, ids))}]")
+            regions.append(f"{_as_key(name)}:[{','.join(map(str, ids))}]")
         words.append(f"data.regions={{{','.join(regions)}}}")
     return [shlex.quote(word) for word in words]
+
+
+def _as_key(name: str) -> str:
+    """Return a name as Hydra reads the key of a map, which it takes in no quotes."""
+    return re.sub(r"[\\()\[\]{}:=,]", r"\\\g<0>", name)
 
 
 def _quoted(text: str) -> str:

@@ -1,6 +1,7 @@
 """Datasets that failed once, from the folder of real scans; and training data of every format."""
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from support.config import composed
 from support.datasets import read_dataset
 from test_doctor import image_of, label_of, save
 
+from segpipe.config.quoting import parse
 from segpipe.data.cases import Case, Dataset
 from segpipe.data.datasets import open_for_training
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.inspection import inspect_case
 from segpipe.data.repair import write_repaired
+from segpipe.doctor import _overrides
 from segpipe.planning.fingerprint import label_ids
 
 BRATS = "data.labels={background:0,a:1,b:2,c:3,d:4}"
@@ -208,3 +211,18 @@ def test_nothing_to_mend_is_said_and_nothing_is_advised(tmp_path: Path) -> None:
     assert "fix=new: nothing can be mended, and nothing is written: all 3 cases need" in done.stderr
     assert "train on it" not in done.stdout
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["label 1", "[/b]", "a,b", "x:y", "left=right", "(1)", "a\\b"]
+)
+def test_the_line_that_fix_prints_names_the_label(name: str) -> None:
+    labels = {"background": 0, name: 1}
+    words = _overrides(Path("new"), labels, composed())
+    (given,) = [word for word in map(unquoted, words) if word.startswith("data.labels=")]
+    assert parse(given).value() == labels
+
+
+def unquoted(word: str) -> str:
+    (text,) = shlex.split(word)
+    return text
