@@ -17,7 +17,7 @@ import numpy as np
 from segpipe.config.predict import Predict
 from segpipe.data.cases import Case
 from segpipe.data.prepare import prepare_scan, read_labels
-from segpipe.errors import DataError
+from segpipe.errors import BatchInterruptedError, DataError
 from segpipe.files import digest, make_folder, remove_abandoned_parts
 from segpipe.io.content import content_files
 from segpipe.io.notes import collecting
@@ -68,7 +68,8 @@ def predict_batch(options: Predict) -> int:
 
     Raises:
         ConfigError: if the checkpoint, the input or the output cannot be used.
-        DataError: if the disk is full, or the batch was interrupted.
+        DataError: if the disk is full.
+        BatchInterruptedError: if the batch was interrupted.
     """
     assert options.input is not None
     assert options.output is not None
@@ -123,7 +124,8 @@ class Batch:
         """Predict what is missing or changed.
 
         Raises:
-            DataError: if the disk is full, or it was interrupted; what is done is kept.
+            DataError: if the disk is full.
+            BatchInterruptedError: if it was interrupted; what is done is kept.
         """
         writing: deque[tuple[ScanRecord, Future[None] | None]] = deque()
         with one_core() as reader, one_core() as writer, interruption() as interrupted:
@@ -139,7 +141,7 @@ class Batch:
             while writing:
                 self._finish(*writing.popleft())
         if interrupted.is_set():
-            raise DataError(
+            raise BatchInterruptedError(
                 f"interrupted: {len(self.records())} of {len(self.scans)} scans are settled; "
                 "run again to go on"
             )

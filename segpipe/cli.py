@@ -21,7 +21,7 @@ from segpipe.config.compose import (
 )
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
-from segpipe.config.quoting import quoted
+from segpipe.config.quoting import quoted, typed
 from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
@@ -211,12 +211,8 @@ def _saying_what_is_left(program: str, sweep: Path) -> Iterator[None]:
 
             total = len(sweep_jobs(sweep))
             done = sum(map(is_done, sweep.iterdir()))
-            log.warning(
-                "%d of %d runs are left; go on with: python train.py resume=%s",
-                total - done,
-                total,
-                sweep,
-            )
+            left = f"{total - done} of {total} runs are left"
+            log.warning("%s; go on with: python train.py %s", left, typed("resume", sweep))
         raise
 
 

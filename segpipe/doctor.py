@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segpipe.config.quoting import literal
 from segpipe.config.train import Train
-from segpipe.data.cases import Dataset, printable
+from segpipe.data.cases import Dataset
 from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset
 from segpipe.data.inspected_case import Finding, InspectedCase
@@ -17,7 +17,7 @@ from segpipe.data.repair import can_be_repaired, write_repaired
 from segpipe.data.split import write_split
 from segpipe.planning.fingerprint import label_ids
 from segpipe.terminal import relative_to_cwd, show_next, show_table
-from segpipe.text import count
+from segpipe.text import clipped, count, visible
 
 log = logging.getLogger("segpipe")
 HAS_ERRORS = 3  # exit status
@@ -94,7 +94,7 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
     log.info("mended: %s", "; ".join(mended) or "nothing")
     for kind, names in repair.left.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        shown = ", ".join(map(printable, names[:NAMED]))
+        shown = ", ".join(clipped(visible(name)) for name in names[:NAMED])
         log.warning("left out: %s for %s: %s%s", count(len(names), "case"), kind, shown, more)
     if len(repair.written) > 1:
         log.info("train on it: python train.py %s", " ".join(_overrides(copy, labels, options)))

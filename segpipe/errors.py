@@ -20,5 +20,11 @@ class DataError(SegpipeError):
     """A file that is unreadable, inconsistent, or not what its dataset declares."""
 
 
+class BatchInterruptedError(SegpipeError):
+    """A batch that Ctrl-C has ended after the scan in hand."""
+
+    exit_status = 130  # as shells have it
+
+
 class DivergedError(SegpipeError):
     """A training whose loss became NaN or infinite."""

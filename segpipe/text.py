@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-MOST_NAME_BYTES = 220  # of 255, since suffixes such as `.nii.gz` and `.part-12345-` are added
+MOST_NAME_BYTES = 200  # of the 255 of file systems, since suffixes such as `.nii.gz` are added
 
 
 def visible(value: object) -> str:
@@ -43,10 +43,12 @@ def name_fault(name: str) -> str:
 def unwritable(name: str) -> str:
     """Return what in a name no file should have, or an empty string."""
     if HIDDEN.search(name):
-        return "holds characters that no file name should: a line break, or a control character"
+        return "holds a character that cannot be printed, or that is not UTF-8"
+    if not name.strip():
+        return "is empty"
     longest = max(len(part.encode()) for part in name.split("/"))
     if longest > MOST_NAME_BYTES:
-        return f"is too long for a file ({longest} bytes; at most {MOST_NAME_BYTES})"
+        return f"has {longest} bytes; at most {MOST_NAME_BYTES} are allowed"
     return ""
 
 

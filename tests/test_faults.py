@@ -213,9 +213,7 @@ def test_nothing_to_mend_is_said_and_nothing_is_advised(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["label 1", "[/b]", "a,b", "x:y", "left=right", "(1)", "a\\b"]
-)
+@pytest.mark.parametrize("name", ["label 1", "[/b]", "a,b", "x:y", "left=right", "(1)", "a\\b"])
 def test_the_line_that_fix_prints_names_the_label(name: str) -> None:
     labels = {"background": 0, name: 1}
     words = _overrides(Path("new"), labels, composed())

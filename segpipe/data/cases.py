@@ -2,7 +2,6 @@
 
 import json
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.errors import DataError, SegpipeError
+from segpipe.text import clipped, unwritable, visible
 
 MOST_LABELS = 254  # beside the background: label indices are uint8, and 255 is nobody's annotation
 LARGEST_ID = 2**32 - 1  # that a mask can hold
-LONGEST_NAME = 200  # bytes of a case or a label, so that files can be named after it
-UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, what is not UTF-8, ends of lines
-SHOWN = 100  # characters of a damaged name that a message quotes
 
 
 @dataclass(frozen=True)
@@ -91,32 +88,6 @@ def read_json(file: Path) -> Any:
         raise DataError(f"{file}: cannot be read as JSON ({error})") from None
 
 
-def damage_of(name: str) -> str | None:
-    """Return why a name cannot be that of a case or a label, as a file's name; None if it can."""
-    if escaped(name) != name:
-        return "holds a character that cannot be printed, or that is not UTF-8"
-    if not name.strip():
-        return "is empty"
-    size = len(name.encode())
-    if size > LONGEST_NAME:
-        return f"has {size} bytes; at most {LONGEST_NAME} are allowed"
-    return None
-
-
-def escaped(text: str) -> str:
-    """Return a text with an escape for what cannot be printed, or written as UTF-8."""
-    shown = []
-    for character in text:
-        is_shown = unicodedata.category(character) not in UNPRINTABLE
-        shown.append(character if is_shown else character.encode("unicode_escape").decode())
-    return "".join(shown)
-
-
-def printable(name: str) -> str:
-    """Return a name as a message quotes it: escaped, and cut off where it is too long."""
-    return escaped(name if len(name) <= SHOWN else f"{name[:SHOWN]} ...")
-
-
 def order_labels(
     labels: dict[str, int], source: object, error: type[SegpipeError] = DataError
 ) -> dict[str, int]:
@@ -137,9 +108,8 @@ def order_labels(
             "learnt: unite some, or train on fewer by data.labels"
         )
     for name, number in labels.items():
-        damage = damage_of(name)
-        if damage is not None:
-            raise error(f"{source}: the label {printable(name)} {damage}")
+        if unwritable(name):
+            raise error(f"{source}: the label {clipped(visible(name))} {unwritable(name)}")
         if number > LARGEST_ID:
             raise error(f"{source}: the label {name} has the id {number}; at most {LARGEST_ID}")
     ids = set(labels.values())
@@ -168,7 +138,7 @@ def check_files(source: Path, cases: Sequence[Case]) -> None:
     if missing:
         raise DataError(
             f"{source}: {len(missing)} of {len(files)} named files do not exist, such as "
-            f"{escaped(str(missing[0]))}"
+            f"{visible(missing[0])}"
         )
 
 

@@ -15,13 +15,14 @@ from nibabel.orientations import aff2axcodes
 
 from segpipe.config.data import Data, NaNPolicy
 from segpipe.data import cache
-from segpipe.data.cases import Case, Dataset, name_of, printable
+from segpipe.data.cases import Case, Dataset, name_of
 from segpipe.data.inspected_case import Finding, InspectedCase
 from segpipe.data.inspection import inspect_case
 from segpipe.data.split_check import check_split
 from segpipe.errors import DataError
 from segpipe.files import write_table
 from segpipe.terminal import progress_bar
+from segpipe.text import clipped, visible
 
 log = logging.getLogger("segpipe")
 MOST_MIRRORED = 0.1  # a larger share of cases with the other handedness is another scanner's
@@ -214,6 +215,6 @@ def refuse_errors(cases: Sequence[InspectedCase]) -> None:
     if unusable:
         raise DataError(
             f"{len(unusable)} of {len(cases)} cases cannot be used, such as "
-            f"{printable(unusable[0])}: "
+            f"{clipped(visible(unusable[0]))}: "
             "repair or leave them out (listed above)"
         )

@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from segpipe.data.cases import Case, escaped, printable
+from segpipe.data.cases import Case
 from segpipe.geometry import Grid
+from segpipe.text import clipped, visible
 
 Severity = Literal["error", "warning"]
 
@@ -93,8 +94,8 @@ class InspectedCase:
 
     def add(self, kind: str, problem: str, remedy: str) -> None:
         """Add a finding of this case."""
-        name = printable(self.case.name)
-        self.findings.append(Finding(name, kind, escaped(problem), remedy))
+        name = clipped(visible(self.case.name))
+        self.findings.append(Finding(name, kind, visible(problem), remedy))
 
     def pack(self) -> dict[str, np.ndarray]:
         """Return all but the case as arrays, to be cached."""

@@ -12,7 +12,7 @@ from scipy.ndimage import find_objects
 from scipy.ndimage import label as connected_components
 
 from segpipe.config.data import NaNPolicy
-from segpipe.data.cases import MOST_LABELS, Case, damage_of, printable
+from segpipe.data.cases import MOST_LABELS, Case
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.loading import load
 from segpipe.data.prepare import find_outlier, to_index
@@ -23,6 +23,7 @@ from segpipe.io.formats import is_image
 from segpipe.io.label_maps import load_label_of
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import read
+from segpipe.text import clipped, unwritable, visible
 
 SAMPLE = 10_000  # labelled voxels per case that stand for its intensities
 SAME_PLACE_MM = 1e-3  # a label map closer than this lies on its image
@@ -86,12 +87,12 @@ def noting(inspected: InspectedCase) -> Iterator[None]:
 def _check_names(inspected: InspectedCase) -> bool:
     """Return whether files can be named after the case; the findings say why not."""
     name = inspected.case.name
-    damage = damage_of(name)
-    if damage is None and ("/" in name or "\\" in name or name.startswith(".")):
+    damage = unwritable(name)
+    if not damage and ("/" in name or "\\" in name or name.startswith(".")):
         damage = "holds a separator of folders, or begins with a point"
-    if damage is None:
+    if not damage:
         return True
-    inspected.add("name", f"the case {printable(name)}: its name {damage}", "rename it")
+    inspected.add("name", f"the case {clipped(visible(name))}: its name {damage}", "rename it")
     return False
 
 

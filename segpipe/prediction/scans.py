@@ -13,8 +13,7 @@ from segpipe.io.content import content_files, irregular
 from segpipe.io.formats import stem
 from segpipe.prediction.channel_sets import Found, Scan, as_scans
 from segpipe.prediction.search import search
-
-MAX_NAME = 200  # bytes; file systems have 255, of which an unfinished file's name takes some
+from segpipe.text import clipped, unwritable, visible
 
 
 def find_scans(
@@ -101,7 +100,7 @@ def _only(scans: Sequence[Scan]) -> Scan:
         return scans[0]
     images = tuple(itertools.chain(*(scan.images for scan in scans)))
     problem = (
-        f"{', '.join(map(str, images[:3]))} would all be written as {_plain(scans[0].name)}; "
+        f"{', '.join(map(str, images[:3]))} would all be written as {visible(scans[0].name)}; "
         "rename them, give one folder at a time, or name them by a column of a table "
         "(columns={case:COLUMN})"
     )
@@ -110,23 +109,12 @@ def _only(scans: Sequence[Scan]) -> Scan:
 
 def _checked(scan: Scan) -> Scan:
     """Return a scan with the problem that its name or its files have, if any."""
-    name = _plain(scan.name)
-    if name != scan.name:
-        problem = f"{name}: the name holds what cannot be printed, or is not UTF-8; rename it"
-        return replace(scan, name=name[:MAX_NAME], problem=problem)
-    if max(map(len, map(os.fsencode, Path(name).parts)), default=0) > MAX_NAME:
-        shown = f"{name[: MAX_NAME // 4]}..."
-        problem = f"{shown}: the name has more than {MAX_NAME} bytes; rename it"
-        return replace(scan, name=shown, problem=problem)
+    fault = unwritable(scan.name)
+    if fault:
+        shown = clipped(visible(scan.name))
+        return replace(scan, name=shown, problem=f"{shown}: its name {fault}; rename it")
     problem = scan.problem or next(filter(None, map(irregular, scan.images)), "")
     return replace(scan, problem=problem)
-
-
-def _plain(name: str) -> str:
-    """Return a name with what cannot be printed as an escape sequence, as `\\n`."""
-    if name.isprintable():
-        return name
-    return name.encode("unicode_escape").decode("ascii")
 
 
 def readable_files(path: Path) -> list[Path]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.config.data import Data
-from segpipe.data.cases import damage_of, read_json
+from segpipe.data.cases import read_json
 from segpipe.data.layouts.base import layout_hint, root_folder
 from segpipe.errors import ConfigError, DataError
+from segpipe.text import unwritable
 
 log = logging.getLogger("segpipe")
 NAME = "dataset.json"
@@ -67,7 +68,7 @@ class DatasetJson:
     def dataset_name(self) -> str:
         """Return the name that the dataset gives itself, else that of its folder."""
         name = self.content.get("name")
-        if isinstance(name, str) and damage_of(name) is None:
+        if isinstance(name, str) and not unwritable(name):
             return name
         return self.file.parent.name
 
