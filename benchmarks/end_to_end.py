@@ -139,7 +139,7 @@ def cut(predictor: Predictor, scan: Path) -> list[torch.Tensor]:
         return patches.new_zeros(len(patches), plan.outputs, *patches.shape[2:])
 
     for _ in predict_slabs(
-        keep, image, plan.patch, plan.slice_axis, predictor.overlap, predictor.windows
+        keep, image, plan.patch, plan.slice_axis, predictor.overlap, predictor.batch_size
     ):
         pass
     return batches
