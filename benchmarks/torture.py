@@ -18,13 +18,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: its threads would not survive a fork
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torture_arena import Arena, Attack, WrongError
+from torture_predict import PREDICTING, prepare_scans
+from torture_train import TRAINING, prepare_run
 
 OUTCOMES = ("right", "refused", "missing", "wrong")
 
@@ -38,8 +41,6 @@ def main() -> None:
     asked = parser.parse_args()
     seed = random.SystemRandom().randrange(2**32) if asked.seed is None else asked.seed
     print(f"seed {seed}", flush=True)
-    from torture_attacks import attacks
-
     with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
         os.chmod(temporary, 0o755)
         chosen = attacks(Path(temporary), asked.only)
@@ -51,6 +52,30 @@ def main() -> None:
             print(f"kept in {left}")
     print_table(chosen, found)
     sys.exit(bool(kept))
+
+
+def attacks(folder: Path, only: Sequence[str] | None) -> dict[str, Attack]:
+    """Return the attacks by name; what they begin with is made once.
+
+    Args:
+        folder: for the undisturbed scans, masks and run.
+        only: names of those that are wanted; None: all.
+    """
+    import segpipe.batch  # the commands are forks of this process
+    import segpipe.doctor
+    import segpipe.run  # noqa: F401
+
+    chosen: dict[str, Attack] = {}
+    for kind, prepare, known in (
+        ("prediction", prepare_scans, PREDICTING),
+        ("training", prepare_run, TRAINING),
+    ):
+        wanted = [name for name in known if only is None or name in only]
+        if wanted:
+            prepare(folder / kind)
+        for name in wanted:
+            chosen[name] = partial(known[name], folder / kind)
+    return chosen
 
 
 def torture(

@@ -6,15 +6,19 @@ import os
 import random
 import resource
 import runpy
+import shutil
+import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
 LONGEST_S = 600.0  # that a command may take on a busy machine
 DAC_OVERRIDE = 1  # the capability by which root passes over permissions
 CAPABILITIES = 0x20080522  # version of the system call
@@ -106,6 +110,30 @@ class Arena:
     def call(self, script: str, *words: str) -> Ended:
         """Run a command to its end."""
         return self.start(script, *words).wait()
+
+    def copy(self, source: Path, *names: str) -> None:
+        """Copy files and folders into the folder."""
+        for name in names:
+            if (source / name).is_dir():
+                shutil.copytree(source / name, self.folder / name)
+            else:
+                shutil.copy2(source / name, self.folder / name)
+
+    def move(self) -> None:
+        """Give the folder another name."""
+        self.folder = self.folder.rename(self.folder.with_name(self.folder.name + "-moved"))
+
+    def disturb(self, script: str, *words: str, longest_s: float) -> Ended:
+        """Run a command and send it a signal at a random time, unless it has ended by then."""
+        command = self.start(script, *words)
+        time.sleep(self.rng.uniform(0, longest_s))
+        number = self.rng.choice(list(ENDS))
+        with suppress(ProcessLookupError):  # it has ended, which `wait` finds
+            os.kill(command.pid, number)
+        ended = command.wait()
+        if ended.status not in (0, ENDS[number], -number):  # the last: before it has a handler
+            raise WrongError(f"status {ended.status} after signal {number}: {ended.said[-300:]}")
+        return ended
 
     def flip(self, file: Path) -> str:
         """Flip a bit of a file, or cut the file short; return what was done."""
