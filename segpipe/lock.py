@@ -55,9 +55,11 @@ def read_holder(file: Path) -> Holder | None:
     """
     try:
         silent_s = time.time() - file.stat().st_mtime
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
+    try:
+        facts = json.loads(text)
     except ValueError:
         facts = {}
     return Holder(facts if isinstance(facts, dict) else {}, silent_s)
