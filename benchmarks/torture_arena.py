@@ -102,9 +102,12 @@ class Arena:
         self.number += 1
         said = self.folder / f"said-{self.number}.txt"
         said.touch()
+        # a signal must not find the fork in this process's code, which would clean up
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS.keys() - {signal.SIGKILL})
         pid = os.fork()
         if pid == 0:
             os._exit(_run(self.folder, said, script, words, file_bytes, as_user) & 255)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         return Command(pid, said)
 
     def call(self, script: str, *words: str) -> Ended:
@@ -169,6 +172,7 @@ def _run(
     sys.argv = [str(ROOT / script), *words]
     status = 0
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
