@@ -42,7 +42,7 @@ from segpipe.text import count
 
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}  # after which no other scan would fare better
+FULL = {errno.ENOSPC, errno.EDQUOT}  # a disk, or what a user may take of it
 POLL_S = 2.0  # between two looks at scans that other calls have claimed
 
 
@@ -248,14 +248,13 @@ class Batch:
         """Return why a scan failed; what the machine lacked is tried again by the next call.
 
         Raises:
-            DataError: if the disk is full or read-only, since no other scan would fare better.
+            DataError: if the disk is full, since no other scan would fare better.
         """
         if isinstance(error, OSError | MemoryError):
             record.made_from = ""
         if isinstance(error, OSError) and error.errno in FULL:
             raise DataError(
-                f"{self.folder}: the disk is full or read-only ({error.strerror}); make room and "
-                "run again to go on"
+                f"{self.folder}: the disk is full; make room and run again to go on"
             ) from None
         return reason(scan, error)
 
