@@ -41,6 +41,7 @@ from segpipe.prediction.records import (
     ScanRecord,
     is_up_to_date,
     read_records,
+    scores_of,
     write_records,
 )
 from segpipe.prediction.scans import find_scans, readable_files
@@ -155,10 +156,7 @@ class Batch:
         self._write_page(self.options)
 
     def _write_page(self, options: Predict) -> None:
-        scores = []
-        for record in self.records():
-            if not record.failed:
-                scores += record.scores
+        scores = scores_of(self.records())
         if scores:
             write_scores(scores, self.folder / "scores.csv")
         write_index(self.folder, self.all_records, len(self.scans), options)

@@ -144,6 +144,15 @@ def units_of(records: Iterable[ScanRecord]) -> Units:
     return UNITS[found.pop()] if len(found) == 1 else MIXED
 
 
+def scores_of(records: Iterable[ScanRecord]) -> list[Score]:
+    """Return the scores of all scans that have a mask and were compared with a truth."""
+    scores: list[Score] = []
+    for record in records:
+        if not record.failed:
+            scores += record.scores
+    return scores
+
+
 def write_records(folder: Path, records: Mapping[str, ScanRecord]) -> None:
     """Write the manifest, sorted by name.
 

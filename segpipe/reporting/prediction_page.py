@@ -16,7 +16,7 @@ from segpipe.io.volumes import load, read
 from segpipe.plan import Plan
 from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.predictor import Prediction
-from segpipe.prediction.records import STAGES, ScanRecord, units_of
+from segpipe.prediction.records import STAGES, ScanRecord, scores_of, units_of
 from segpipe.reporting.page import (
     Cell,
     Column,
@@ -31,6 +31,7 @@ from segpipe.reporting.page import (
 from segpipe.reporting.viewer import Viewer, ViewerBudget, ViewerCase, make_viewer, viewer_case
 from segpipe.terminal import progress_bar
 from segpipe.text import count
+from segpipe.verdict import Verdict, judge
 
 log = logging.getLogger("segpipe")
 WIDTH = 800  # pixels of a picture inside the page
@@ -44,6 +45,7 @@ class Index(Page):
     """The content of `index.html`.
 
     Attributes:
+        verdict: on the scores; None where there is no truth.
         facts: name and text.
         failed: scan and reason; None where none failed.
         scans: those that are done; None where none is.
@@ -52,6 +54,7 @@ class Index(Page):
         files: beside the page.
     """
 
+    verdict: Verdict | None
     facts: Sequence[tuple[str, str]]
     failed: Table | None
     scans: Table | None
@@ -111,6 +114,7 @@ def write_index(
     page = Index(
         title=f"Predictions in {folder.resolve().name}",
         lead=f"{lead}; the last call asked for {requested}.",
+        verdict=judge(scores_of(done), "batch"),
         facts=_facts(options),
         failed=_failed_table(failed) if failed else None,
         scans=_done_table(done, pictures, scored) if done else None,
