@@ -263,7 +263,7 @@ def _line() -> str:
     while frame is not None:
         path = frame.f_code.co_filename
         place = f"{Path(path).name}:{frame.f_lineno} {frame.f_code.co_name}"
-        if "/segpipe/" in path or path.endswith("/test_device.py"):
+        if "/segpipe/" in path or "/tests/test_" in path:
             return place + called
         if "/torch/" not in path and path != __file__ and not called:
             called = f" in {place}"
@@ -336,8 +336,15 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
             torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("cuda")
         )
         patch.setattr(torch.accelerator, "set_device_index", lambda _device: None)
-        real_generator = torch.Generator
-        patch.setattr(torch, "Generator", lambda device=CPU: real_generator(CPU))
+        groups = torch._C._group_tensors_by_device_and_dtype
+
+        def grouped(lists: Any, *more: Any) -> Any:
+            found = {}
+            for (_, dtype), (tensors, indices) in groups(lists, *more).items():
+                found[gpu.device_of(tensors[0][0]), dtype] = (tensors, indices)
+            return found
+
+        patch.setattr(torch._C, "_group_tensors_by_device_and_dtype", grouped)
         stream = SimpleNamespace(is_capturing=lambda: False)
         patch.setattr(torch.accelerator, "current_stream", lambda *_: stream)
         yield gpu
