@@ -7,13 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.transforms.intensity.dictionary import RandGaussianSmoothd
+from monai.transforms.intensity.dictionary import RandAdjustContrastd, RandGaussianSmoothd
 from support.config import composed
 from support.patches import cut_and_augment, voxel_indices
 from support.plans import case, fingerprint, plan
 from torch.utils.data import default_collate
 
-from segpipe.data.augment import Augmentation, RandBlurd, RandNoised, make_augmentation
+from segpipe.data.augment import (
+    Augmentation,
+    RandBlurd,
+    RandGammad,
+    RandNoised,
+    make_augmentation,
+)
 from segpipe.data.patches import Patches, augment_batch
 from segpipe.planning.rules import make_plan
 from segpipe.registry import AUGMENTATIONS
@@ -155,3 +161,33 @@ def test_noise_is_as_often_and_as_strong_as_requested() -> None:
     assert not still["image"].any()
     noisy.set_random_state(0)
     assert float(noisy(still)["image"].std()) == strengths[0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_gamma_curve_is_that_of_monai(seed: int) -> None:
+    image = torch.randn(2, 6, 5, 4, generator=torch.Generator().manual_seed(seed))
+    patch = {"image": image, "label": torch.zeros(1, 6, 5, 4)}
+    ours = Augmentation([RandGammad(0.6, (0.7, 1.5))])
+    theirs = Augmentation([RandAdjustContrastd("image", 0.6, (0.7, 1.5), retain_stats=True)])
+    expected = torch.as_tensor(theirs(patch, seed)["image"])
+    assert torch.equal(ours(patch, seed)["image"], expected)
+
+
+@pytest.mark.parametrize("choice", ["light", "strong", "none"])
+@pytest.mark.parametrize(
+    "size", ["model=unet3d plan.patch=[12,10,8]", "model=unet2d plan.patch=[16,12]"]
+)
+def test_a_batch_is_augmented_as_each_of_its_patches_is(choice: str, size: str) -> None:
+    words = [f"augment={choice}", *size.split()]
+    planned = plan(*words)
+    augmentation = make_augmentation(planned, composed(*words).augment)
+    cut = [edge + 3 if edge > 1 and choice != "none" else edge for edge in planned.patch]
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(24, 2, *cut, generator=rng)
+    labels = torch.randint(0, 4, (24, 1, *cut), generator=rng, dtype=torch.uint8)
+    found = augmentation.batch(images, labels, range(24))
+    assert found[0].shape == (24, 2, *planned.patch)
+    for seed in range(24):
+        alone = augmentation({"image": images[seed], "label": labels[seed]}, seed)
+        torch.testing.assert_close(found[0][seed], alone["image"])
+        assert torch.equal(found[1][seed], alone["label"])

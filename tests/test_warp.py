@@ -13,9 +13,10 @@ from segpipe.data.augment import RandBlurd
 from segpipe.data.warp import (
     BEND,
     RandWarpd,
+    _position_terms,
+    _positions,
     _sample_linear,
     _sample_nearest,
-    _sampling_grid,
     _straight_axis,
 )
 
@@ -29,6 +30,12 @@ def seeded(warp: RandWarpd, seed: int) -> RandWarpd:
 
 def straight_axes(patch: tuple) -> list[np.ndarray]:
     return list(map(_straight_axis, patch))
+
+
+def positions_in(size: tuple, matrix: np.ndarray, patch: tuple) -> torch.Tensor:
+    """Where each voxel of a patch is taken from, as `grid_sample` takes it, for a batch of one."""
+    terms = _position_terms(matrix, straight_axes(patch), size)
+    return _positions(torch.from_numpy(terms)[None], patch)
 
 
 def scan(*size: int) -> dict[str, torch.Tensor]:
@@ -51,7 +58,7 @@ def test_any_matrix_gives_what_monai_gives(patch: tuple, size: tuple, entries: l
     affine = np.eye(4)
     affine[:3, :3] = matrix
     monai = Affine(affine=affine, spatial_size=patch, padding_mode="zeros", image_only=True)
-    ours = _sample_linear(image, _sampling_grid(matrix, straight_axes(patch), image))
+    ours = _sample_linear(image[None], positions_in(size, matrix, patch))[0]
     assert ours.shape == (2, *patch)
     assert torch.allclose(ours, torch.as_tensor(monai(image)), atol=1e-4)
 
@@ -68,7 +75,7 @@ def test_a_label_is_that_of_the_voxel_in_which_a_position_lies(
     matrix = np.array(entries).reshape(3, 3)
     axes = straight_axes(patch)
     numbered = torch.arange(1, math.prod(size) + 1, dtype=torch.int32).reshape(1, *size)
-    found = _sample_nearest(numbered, _sampling_grid(matrix, axes, numbered))[0].numpy()
+    found = _sample_nearest(numbered[None], positions_in(size, matrix, patch))[0, 0].numpy()
     assert found.shape == patch
     positions = np.einsum("ij,j...->i...", matrix, np.stack(np.meshgrid(*axes, indexing="ij")))
     positions += (np.array(size)[:, None, None, None] - 1) / 2

@@ -4,7 +4,7 @@ Spatial changes move image and label together; intensity changes concern the ima
 registered in `AUGMENTATIONS`, each by the key of `augment` that holds its probability. Strengths
 are those of nnU-Net (Isensee 2021) where `conf/augment/*.yaml` does not say otherwise. The
 transforms are MONAI's except for four that took most of the time: `patch_sampler.py`, `warp.py`,
-`RandNoised` and `RandBlurd` (`benchmarks/augment.py`).
+`RandNoised` and `RandBlurd` (`benchmarks/augment.py`); and `RandGammad`, whose own waits for a GPU.
 """
 
 import math
@@ -17,7 +17,6 @@ import torch
 from monai.data.meta_obj import set_track_meta
 from monai.networks.layers.convutils import gaussian_1d
 from monai.transforms.intensity.dictionary import (
-    RandAdjustContrastd,
     RandScaleIntensityd,
     RandScaleIntensityFixedMeand,
 )
@@ -28,6 +27,7 @@ from torch import Tensor
 from segpipe.config.train import Augment
 from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.warp import BOTH, RandWarpd
+from segpipe.device import to_device
 from segpipe.plan import ANISOTROPIC, Plan
 from segpipe.registry import AUGMENTATIONS
 
@@ -61,7 +61,9 @@ class Augmentation:
     """
 
     def __init__(self, transforms: Sequence[MapTransform]) -> None:
-        self.transforms = transforms
+        first = transforms[0] if transforms else None
+        self.warp = first if isinstance(first, RandWarpd) else None
+        self.others = transforms[1:] if self.warp is not None else transforms
         self.rng = np.random.RandomState(0)
         for transform in transforms:
             if isinstance(transform, Randomizable):
@@ -70,9 +72,45 @@ class Augmentation:
     def __call__(self, patch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
         """Return `image` and `label` of a patch, augmented on the device that holds them."""
         self.rng.seed(seed)
+        warped = patch if self.warp is None else self.warp(patch)
+        return self._finish(warped)
+
+    def batch(self, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return a batch of patches, each augmented as a call with its seed augments it.
+
+        All are warped in one interpolation, and the host never waits for the device that holds
+        them.
+
+        Args:
+            images: shape `(b, c, x, y, z)`, as `make_sampler` cuts them.
+            labels: shape `(b, 1, x, y, z)`.
+            seeds: one for each patch.
+
+        Returns:
+            Images `(b, c, *patch)`, and labels `(b, 1, *patch)`, uint8.
+        """
+        lines = []
+        states = []  # of the random stream behind the warp of each patch
+        for seed in seeds:
+            self.rng.seed(seed)
+            if self.warp is not None:
+                lines.append(self.warp.draw(images.shape[2:]))
+            states.append(self.rng.get_state())
+        cuts = list(images), list(labels)
+        if self.warp is not None:
+            cuts = self.warp.warp(images, labels, lines)
+        patches = []
+        for image, label, state in zip(*cuts, states, strict=True):
+            self.rng.set_state(state)
+            patches.append(self._finish({"image": image, "label": label}))
+        changed_images = torch.stack([patch["image"] for patch in patches])
+        return changed_images, torch.stack([patch["label"] for patch in patches])
+
+    def _finish(self, patch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Apply all transforms behind the warp."""
         changed: Any = patch
         with _without_metadata():
-            for transform in self.transforms:
+            for transform in self.others:
                 changed = transform(changed)
         return {"image": changed["image"], "label": changed["label"].to(torch.uint8)}
 
@@ -170,13 +208,14 @@ def low_resolution(probability: float) -> MapTransform:
 @AUGMENTATIONS.register("gamma", help="a gamma curve")
 def gamma(probability: float) -> MapTransform:
     """Raise to a power drawn from 0.7 to 1.5; mean and deviation stay the same."""
-    return RandAdjustContrastd("image", prob=probability, gamma=(0.7, 1.5), retain_stats=True)
+    return RandGammad(probability, (0.7, 1.5))
 
 
 class RandNoised(RandomizableTransform, MapTransform):
-    """Adds Gaussian noise to `image`, drawn in float32 on its device.
+    """Adds Gaussian noise to `image`, drawn in float32 on the host.
 
-    MONAI's transform draws it in float64 on the CPU, which takes far longer.
+    MONAI's transform draws it in float64, which takes far longer. A GPU would draw other noise from
+    the same seed.
 
     Args:
         prob: probability of any noise.
@@ -194,10 +233,42 @@ class RandNoised(RandomizableTransform, MapTransform):
         self.randomize(None)
         if not self._do_transform:
             return dict(data)
-        rng = torch.Generator(image.device).manual_seed(int(self.R.randint(2**31)))
-        noise = torch.randn(image.shape, generator=rng, device=image.device)
+        rng = torch.Generator().manual_seed(int(self.R.randint(2**31)))
+        noise = torch.randn(image.shape, generator=rng)
         noise.mul_(self.R.uniform(0, self.largest))
-        return {**data, "image": noise.add_(image)}
+        return {**data, "image": to_device(noise, image.device).add_(image)}
+
+
+class RandGammad(RandomizableTransform, MapTransform):
+    """Raises `image` to a power; its range, mean and standard deviation stay the same.
+
+    The draws and the result are those of MONAI's `RandAdjustContrastd`, which fetches the range of
+    each image from the GPU.
+
+    Args:
+        prob: probability of any change.
+        powers: smallest and largest power.
+    """
+
+    def __init__(self, prob: float, powers: tuple[float, float]) -> None:
+        MapTransform.__init__(self, "image")
+        RandomizableTransform.__init__(self, prob)
+        self.powers = powers
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the patch, changed or as it is."""
+        image: Tensor = data["image"]
+        self.randomize(None)
+        if not self._do_transform:
+            return dict(data)
+        self.R.rand()  # MONAI draws here whether an image is changed, a second time
+        power = self.R.uniform(*self.powers)
+        lowest = image.min()
+        extent = image.max() - lowest
+        changed = ((image - lowest) / (extent + 1e-7)) ** power * extent + lowest
+        changed = changed - changed.mean()
+        changed = changed / (changed.std() + 1e-8)
+        return {**data, "image": image.std() * changed + image.mean()}
 
 
 class RandBlurd(RandomizableTransform, MapTransform):
@@ -222,7 +293,7 @@ class RandBlurd(RandomizableTransform, MapTransform):
         blurs = []
         for edge in image.shape[1:]:
             deviation = self.R.uniform(*self.deviation)
-            blurs.append(_blur_matrix(deviation, edge).to(image.device))
+            blurs.append(to_device(_blur_matrix(deviation, edge), image.device))
         x, y, z = blurs
         image = y @ (image @ z)
         image = (x @ image.flatten(2)).view_as(image)

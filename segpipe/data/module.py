@@ -1,6 +1,5 @@
 """The data loaders of a run: patches that train, and whole cases that validate."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from segpipe.config.train import Train
 from segpipe.data.augment import Augmentation, make_augmentation
 from segpipe.data.cases import Case
 from segpipe.data.patches import ContinuingSampler, Patches, augment_batch
+from segpipe.device import count_cores
 from segpipe.plan import Plan
 
 MOST_WORKERS = 8
@@ -44,6 +44,7 @@ class CaseData(pl.LightningDataModule):
         self.val_cases = val
         self.plan = plan
         self.options = options
+        self.device = device
         self.workers = count_workers(options.data.workers, device)
         self.patches: Patches | None = None
         self.augmentation: Augmentation | None = None
@@ -74,7 +75,7 @@ class CaseData(pl.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             prefetch_factor=PREFETCHED if self.workers else None,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.device.type == "cuda",
             worker_init_fn=_use_one_thread,
         )
 
@@ -88,10 +89,14 @@ class CaseData(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Move a batch of patches to the device; a case, which names files only, stays as it is."""
+        """Move a batch of patches to the device; a case, which names files only, stays as it is.
+
+        So do the seeds of the patches: the host would have to fetch them back.
+        """
         if isinstance(batch, Case):
             return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        moved = super().transfer_batch_to_device(batch | {"seed": None}, device, dataloader_idx)
+        return moved | {"seed": batch["seed"]}
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a batch of patches on the GPU."""
@@ -109,7 +114,7 @@ def count_workers(requested: int | None, device: torch.device) -> int:
         return requested
     if device.type != "cuda":
         return 0
-    return min((os.cpu_count() or 1) - 1, MOST_WORKERS)
+    return min(count_cores() - 1, MOST_WORKERS)
 
 
 def _use_one_thread(_worker: int) -> None:

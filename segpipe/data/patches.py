@@ -119,14 +119,15 @@ def fixed_patches(
 
 
 def augment_batch(augmentation: Augmentation, batch: dict[str, Any]) -> dict[str, Any]:
-    """Augment the patches of a batch, each by its own seed."""
-    images = []
-    labels = []
-    for image, label, seed in zip(batch["image"], batch["label"], batch["seed"], strict=True):
-        patch = augmentation({"image": image, "label": label}, int(seed))
-        images.append(patch["image"])
-        labels.append(patch["label"])
-    return batch | {"image": torch.stack(images), "label": torch.stack(labels)}
+    """Augment the patches of a batch on their device, each by its own seed.
+
+    Args:
+        augmentation: of the run.
+        batch: `image`, shape `(b, c, x, y, z)`, `label`, shape `(b, 1, x, y, z)`, and `seed`, shape
+            `(b)`, which lies on the host.
+    """
+    images, labels = augmentation.batch(batch["image"], batch["label"], batch["seed"].tolist())
+    return batch | {"image": images, "label": labels}
 
 
 def _size_mib(entries: Sequence[Path]) -> float:

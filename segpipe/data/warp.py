@@ -14,6 +14,8 @@ from monai.transforms.transform import MapTransform, Randomizable
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
+from segpipe.device import to_device
+
 CELLS = 5  # an axis is divided into so many parts, each stretched or squeezed
 BEND = 0.1  # by at most this share of its length
 BOTH = ("image", "label")
@@ -54,23 +56,55 @@ class RandWarpd(Randomizable, MapTransform):
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return the patch of a cut."""
-        image = data["image"]
-        label = data["label"]
+        image: Tensor = data["image"]
+        label: Tensor = data["label"]
+        lines = self.draw(image.shape[1:])
+        images, labels = self.warp(image[None], label[None], [lines])
+        return {**data, "image": images[0], "label": labels[0]}
+
+    def draw(self, cut: Sequence[int]) -> np.ndarray | None:
+        """Draw how a patch is taken out of a cut of this size in voxels.
+
+        Returns:
+            The terms of the patch's `_positions`, shape `(3, sum of its edges)`, float32; None for
+            the centre of the cut.
+        """
         is_affine, is_elastic = self.R.random(2) < (self.affine_prob, self.elastic_prob)
         if not (is_affine or is_elastic):
-            image = _crop_centre(image, self.patch)
-            return {**data, "image": image, "label": _crop_centre(label, self.patch)}
+            return None
         matrix = self._draw_matrix() if is_affine else np.eye(3)
         coordinates = []
         for axis, voxels in enumerate(self.patch):
             bends = is_elastic and axis in self.elastic_axes
             coordinates.append(self._draw_bent_axis(voxels) if bends else _straight_axis(voxels))
-        grid = _sampling_grid(matrix, coordinates, image)
-        return {
-            **data,
-            "image": _sample_linear(image, grid),
-            "label": _sample_nearest(label, grid),
-        }
+        return _position_terms(matrix, coordinates, cut)
+
+    def warp(
+        self, images: Tensor, labels: Tensor, lines: Sequence[np.ndarray | None]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Take the patches out of a batch of cuts, all in one interpolation.
+
+        Args:
+            images: shape `(b, c, x, y, z)`.
+            labels: shape `(b, 1, x, y, z)`.
+            lines: what `draw` has returned for each.
+
+        Returns:
+            Images `(c, *patch)` and labels `(1, *patch)`.
+        """
+        taken = [_crop_centre(image, self.patch) for image in images]
+        taken_labels = [_crop_centre(label, self.patch) for label in labels]
+        drawn = {number: line for number, line in enumerate(lines) if line is not None}
+        if not drawn:
+            return taken, taken_labels
+        terms = to_device(torch.from_numpy(np.stack(list(drawn.values()))), images.device)
+        grid = _positions(terms, self.patch)
+        sampled = _sample_linear(_chosen(images, list(drawn)), grid)
+        nearest = _sample_nearest(_chosen(labels, list(drawn)), grid)
+        for place, number in enumerate(drawn):
+            taken[number] = sampled[place]
+            taken_labels[number] = nearest[place]
+        return taken, taken_labels
 
     def _draw_matrix(self) -> np.ndarray:
         """Draw a change of size along each axis, then a rotation about each in turn: (3, 3)."""
@@ -115,55 +149,75 @@ def _crop_centre(voxels: Tensor, size: Sequence[int]) -> Tensor:
     return voxels
 
 
-def _sampling_grid(matrix: np.ndarray, coordinates: Sequence[np.ndarray], source: Tensor) -> Tensor:
-    """Return the position in `source` from which each voxel of the patch is taken.
+def _chosen(batch: Tensor, numbers: Sequence[int]) -> Tensor:
+    """Return these samples of a batch; an index of numbers would be copied to the device first."""
+    if len(numbers) == len(batch):
+        return batch
+    return torch.stack([batch[number] for number in numbers])
+
+
+def _position_terms(
+    matrix: np.ndarray, coordinates: Sequence[np.ndarray], cut: Sequence[int]
+) -> np.ndarray:
+    """Return what each axis of a patch adds to the position from which a voxel is taken.
 
     Args:
-        matrix: (3, 3), from the patch's coordinates to those of the source.
+        matrix: (3, 3), from the patch's coordinates to those of the cut.
         coordinates: of the patch's voxels along each axis, in voxels from its centre.
-        source: shape `(c, x, y, z)`.
+        cut: size in voxels.
 
     Returns:
-        Shape `(*patch, 3)`, float32, as `grid_sample` takes it: from -1 to 1, the last axis first.
+        Shape `(3, sum of edges)`, float32, the terms of one axis after those of the other.
     """
-    rows = (matrix * 2 / np.array(source.shape[1:])[:, None])[::-1]
-    terms = []
-    for axis, line in enumerate(coordinates):
-        product = rows[:, axis, None] * line
-        terms.append(torch.as_tensor(product, dtype=torch.float32, device=source.device))
-    x, y, z = terms
-    positions = x[:, :, None, None] + (y[:, :, None] + z[:, None])[:, None]
-    return positions.permute(1, 2, 3, 0)
+    rows = (matrix * 2 / np.array(cut)[:, None])[::-1]
+    terms = [rows[:, axis, None] * line for axis, line in enumerate(coordinates)]
+    return np.concatenate(terms, axis=1).astype(np.float32)
 
 
-def _sample_linear(voxels: Tensor, grid: Tensor) -> Tensor:
-    """Interpolate voxels `(c, x, y, z)` at the positions of a grid: `(c, *patch)`.
+def _positions(terms: Tensor, patch: Sequence[int]) -> Tensor:
+    """Return the position in its cut from which each voxel of a patch is taken.
 
-    `grid_sample` uses one core for each sample of a batch, so the patch is divided into as many
-    samples as there are cores.
+    Args:
+        terms: shape `(b, 3, sum of edges)`.
+        patch: size in voxels.
+
+    Returns:
+        Shape `(b, *patch, 3)`, as `grid_sample` takes it: from -1 to 1, the last axis first.
+    """
+    x, y, z = terms.split(list(patch), dim=2)
+    positions = x[:, :, :, None, None] + (y[:, :, :, None] + z[:, :, None])[:, :, None]
+    return positions.permute(0, 2, 3, 4, 1)
+
+
+def _sample_linear(images: Tensor, grid: Tensor) -> Tensor:
+    """Interpolate images `(b, c, x, y, z)` at the positions of a grid: `(b, c, *patch)`.
+
+    On a CPU `grid_sample` uses one core for each sample of a batch, so a single patch is divided
+    into as many samples as there are cores.
     """
     parts = 1
-    if grid.device.type == "cpu":
-        parts = math.gcd(grid.shape[0], torch.get_num_threads())
-    source = voxels.expand(parts, *voxels.shape)
-    slabs = grid.unflatten(0, (parts, -1))
-    sampled = grid_sample(source, slabs, padding_mode="zeros", align_corners=False)
-    return sampled.movedim(0, 1).flatten(1, 2)
+    if grid.device.type == "cpu" and len(grid) == 1:
+        parts = math.gcd(grid.shape[1], torch.get_num_threads())
+    if parts > 1:
+        images = images.expand(parts, *images.shape[1:])
+        grid = grid[0].unflatten(0, (parts, -1))
+    sampled = grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+    return sampled.movedim(0, 1).flatten(1, 2)[None] if parts > 1 else sampled
 
 
-def _sample_nearest(voxels: Tensor, grid: Tensor) -> Tensor:
-    """Return the voxels, of any type, in which the positions of a grid lie: `(c, *patch)`.
+def _sample_nearest(labels: Tensor, grid: Tensor) -> Tensor:
+    """Return the voxels, of any type, in which the positions of a grid lie: `(b, 1, *patch)`.
 
     `grid_sample` takes longer, and converts integers to floating point.
     """
-    padded = pad(voxels, (1,) * 6)
+    padded = pad(labels, (1,) * 6)
     indices = torch.zeros(grid.shape[:-1], dtype=torch.int32, device=grid.device)
     stride = 1
-    for positions, size in zip(grid.unbind(-1), voxels.shape[:0:-1], strict=True):
+    for positions, size in zip(grid.unbind(-1), labels.shape[:1:-1], strict=True):
         numbers = (positions * (size / 2)).add_(size / 2 + 1).clamp_(0, size + 1).int()
         indices.add_(numbers, alpha=stride)
         stride *= size + 2
-    channels = []
-    for channel in padded.flatten(1):
-        channels.append(channel.index_select(0, indices.flatten()).view(indices.shape))
-    return torch.stack(channels)
+    taken = []
+    for voxels, index in zip(padded, indices, strict=True):
+        taken.append(voxels.flatten().index_select(0, index.flatten()).view(1, *index.shape))
+    return torch.stack(taken)

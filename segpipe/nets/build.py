@@ -131,7 +131,7 @@ def init_weights(network: nn.Module, seed: int) -> None:
     for name, layer in network.named_modules():
         reset: Any = getattr(layer, "reset_parameters", None)
         if reset is not None:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(devices=[]):  # a network is initialised on the CPU
                 torch.manual_seed(zlib.crc32(f"{seed} {name}".encode()))
                 reset()
 
