@@ -21,6 +21,8 @@ from segpipe.text import clipped, count, visible
 
 log = logging.getLogger("segpipe")
 HAS_ERRORS = 3  # exit status
+# what to add to fix=, so that cases are not left out for a kind of finding
+FIX_REMEDIES = {"nan": "; add data.nan=fill to fill them with their channel's smallest value"}
 NAMED = 5  # cases that a message names at most
 
 
@@ -82,10 +84,11 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
         found = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
         log.error(
             "fix=%s: nothing can be mended, and nothing is written: all %d cases need a person "
-            "(%s)",
+            "(%s)%s",
             copy,
             len(cases),
             found,
+            "".join(FIX_REMEDIES.get(kind, "") for kind in kinds),
         )
         return HAS_ERRORS
     labels = label_ids(usable, dataset.labels)
@@ -95,7 +98,10 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
     for kind, names in repair.left.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         shown = ", ".join(clipped(visible(name)) for name in names[:NAMED])
-        log.warning("left out: %s for %s: %s%s", count(len(names), "case"), kind, shown, more)
+        remedy = FIX_REMEDIES.get(kind, "")
+        log.warning(
+            "left out: %s for %s: %s%s%s", count(len(names), "case"), kind, shown, more, remedy
+        )
     if len(repair.written) > 1:
         overrides = " ".join(_overrides(copy, labels, options))
         log.info("train on it: %s %s", invocation("train"), overrides)

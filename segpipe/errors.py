@@ -20,6 +20,10 @@ class DataError(SegpipeError):
     """A file that is unreadable, inconsistent, or not what its dataset declares."""
 
 
+class NotFiniteError(DataError):
+    """A scan with voxels that are NaN or infinite, which an option would fill."""
+
+
 class BatchInterruptedError(SegpipeError):
     """A batch that Ctrl-C has ended after the scan in hand."""
 

@@ -98,8 +98,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "truncated gzip": (cut, "unreadable", "cannot be read as NIfTI"),
     "not a scan": (no_gzip, "unreadable", "10 bytes"),
     "an axis of no length": (odd_affine, "unreadable", "zero or undefined axis"),
-    "NaN": (image(with_three(np.nan)), "unreadable", "3 of 960 voxels are NaN or infinite"),
-    "infinite": (image(with_three(np.inf)), "unreadable", "3 of 960 voxels are NaN or infinite"),
+    "NaN": (image(with_three(np.nan)), "nan", "3 of 960 voxels are NaN or infinite"),
+    "infinite": (image(with_three(np.inf)), "nan", "3 of 960 voxels are NaN or infinite"),
     "constant": (image(np.full(SHAPE, 7, np.int16)), "constant", "every voxel of the image is 7"),
     "empty image": (image(np.zeros(SHAPE, np.int16)), "constant", "every voxel of the image is 0"),
     "another shape": (
@@ -179,6 +179,7 @@ def test_there_are_twenty_and_every_kind_is_among_them(tmp_path: Path) -> None:
         "blank",
         "outlier",  # tests/test_nifti.py
         "survived",
+        "rounded",
         "mirrored",
         "name",  # below
         "label",  # tests/test_split_check.py

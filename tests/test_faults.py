@@ -193,12 +193,29 @@ def test_voxels_that_are_not_numbers_are_filled_in_the_copy(tmp_path: Path) -> N
         image[:2] = np.nan if number < 2 else 1
         save(tmp_path / f"images/case{number}.nii.gz", image)
         save(tmp_path / f"labels/case{number}.nii.gz", label_of())
-    words = ["train.py", "mode=doctor", f"data.root={tmp_path}", "fix=new", "hydra.run.dir=run"]
-    done = command(*words, "data.nan=fill", folder=tmp_path)
+    words = ["train.py", "mode=doctor", f"data.root={tmp_path}", "hydra.run.dir=run"]
+    done = command(*words, "fix=without", folder=tmp_path)
+    assert done.returncode == 3
+    assert "left out: 2 cases for nan: case0, case1; add data.nan=fill to fill them" in done.stdout
+    done = command(*words, "fix=new", "data.nan=fill", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "filled with their channel's smallest value (2 cases)" in done.stdout
     for file in (tmp_path / "new/images").iterdir():
         assert np.isfinite(nib.load(file).get_fdata()).all()
+
+
+def test_rounded_labels_of_a_dataset_are_one_line(tmp_path: Path) -> None:
+    for number in range(4):
+        save(tmp_path / f"images/case{number}.nii.gz", image_of(number))
+        label = label_of() + np.float32(1e-4 * number)
+        save(tmp_path / f"labels/case{number}.nii.gz", label)
+    done = command("train.py", "mode=doctor", f"data.root={tmp_path}", "fix=new", "hydra.run.dir=run",
+                   folder=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = [line for line in done.stdout.splitlines() if "whole numbers and were rounded" in line]
+    assert len(shown) == 1, shown
+    assert "likewise in 2 other cases (doctor.csv)" in shown[0]
+    assert "label ids written as whole numbers (3 cases)" in done.stdout
 
 
 def test_nothing_to_mend_is_said_and_nothing_is_advised(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from segpipe.data.cases import Case
 from segpipe.data.inspection import inspect_case
 from segpipe.errors import DataError
-from segpipe.io import images
+from segpipe.io import images, notes
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import load, load_label, mask_ending, read_grid, shown_unit, write_mask
 
@@ -79,14 +79,28 @@ def test_opacity_is_dropped_only_where_it_is_opaque(tmp_path: Path) -> None:
         assert np.array_equal(as_rows(tiff(tmp_path / "a.tif", data, **options))[3, 0], GREY)
     unspecified = tiff(tmp_path / "a.tif", opaque, photometric="rgb", extrasamples=["unspecified"])
     assert len(as_rows(unspecified)) == 4
-    with collecting() as notes:
+    with collecting() as said:
         assert np.array_equal(
             as_rows(png(tmp_path / "a.png", opaque))[:, 0], COLOUR.transpose(2, 0, 1)
         )
-        assert not notes
+        assert not said
         assert len(as_rows(png(tmp_path / "a.png", data))) == 3
-    assert len(notes) == 1
-    assert "a.png: its transparency varies from" in notes[0]
+    assert len(said) == 1
+    assert "a.png: its transparency varies from" in said[0]
+
+
+def test_an_opaque_alpha_channel_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notes, "_said", set())
+    opaque = np.dstack([COLOUR, np.full((5, 7), 255, np.uint8)])
+    caplog.set_level("INFO", "segpipe")
+    for name in ("a.png", "b.png"):
+        as_rows(png(tmp_path / name, opaque))
+    as_rows(tiff(tmp_path / "c.tif", opaque, photometric="rgb", extrasamples=["unassalpha"]))
+    (said,) = [record for record in caplog.records if "alpha" in record.getMessage()]
+    assert said.levelname == "INFO"
+    assert "a.png: its alpha channel has the same value everywhere" in said.getMessage()
 
 
 def test_pages_are_slices(tmp_path: Path) -> None:

@@ -90,13 +90,15 @@ def test_a_name_that_is_not_there_yet(tmp_path: Path) -> None:
         "#1 & more",
         "a, b",
         "glob(x)",
+        "masks ",
     ):
         options = composed(
             "predict", Predict, "checkpoint=a", "input=a", f"output={tmp_path / name}"
         )
         assert options.output == tmp_path / name
-    options = composed("predict", Predict, "checkpoint=a", "input=a", "output=2026")
-    assert options.output == Path("2026")
+    for name in ("2026", "masks ", " masks"):
+        options = composed("predict", Predict, "checkpoint=a", "input=a", f"output={name}")
+        assert options.output == Path(name)
 
 
 def test_lists_are_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,7 @@ def test_a_moved_run_keeps_its_best_score_and_finds_its_dataset_elsewhere(home: 
     assert best.read_bytes() == before, "no network of this run is better than the one pretended"
     assert checkpoint.load(last).step == 12
     assert "UserWarning" not in done.stderr
+    assert "is not empty" not in done.stderr
 
 
 def _pretend_best_score(file: Path, score: float) -> None:

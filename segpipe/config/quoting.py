@@ -99,7 +99,7 @@ def _quoted_value(value: str, text: Text, is_sweep: bool) -> str:
     """Return the value of a key as Hydra reads it rightly."""
     if not text.is_text:
         return value
-    if text.is_path and _exists(value):
+    if text.is_path and (_exists(value) or _has_outer_space(value)):
         return literal(value)
     try:
         override = parse(f"key={value}")
@@ -113,6 +113,12 @@ def _quoted_value(value: str, text: Text, is_sweep: bool) -> str:
         is_plain = all(isinstance(part, str) for part in read)
         return value if is_plain else _quoted_parts(value, text, is_sweep)
     return literal(value) if text.is_path and not isinstance(read, str) else value
+
+
+def _has_outer_space(value: str) -> bool:
+    """Return whether a name begins or ends with a blank, which Hydra would drop."""
+    is_list_or_quoted = value.strip()[:1] in ("[", "'", '"')
+    return value != value.strip() and bool(value.strip()) and not is_list_or_quoted
 
 
 def _quoted_parts(value: str, text: Text, is_sweep: bool) -> str:

@@ -21,10 +21,12 @@ from segpipe.data.inspection import inspect_case
 from segpipe.data.split_check import check_split
 from segpipe.errors import DataError
 from segpipe.files import write_table
+from segpipe.io.notes import mark_said
 from segpipe.terminal import progress_bar
-from segpipe.text import clipped, visible
+from segpipe.text import clipped, count, visible
 
 log = logging.getLogger("segpipe")
+IN_ONE_LINE = {"rounded"}  # kinds of findings that the cases of a dataset have for one reason
 MOST_MIRRORED = 0.1  # a larger share of cases with the other handedness is another scanner's
 
 
@@ -81,7 +83,10 @@ def _inspect_once(
         return inspect_case(case, labels, ignore, nan)  # finds out which file cannot be read
     arrays = cache.read_entry(entry)
     if arrays is not None:
-        return InspectedCase.unpack(case, arrays)
+        inspected = InspectedCase.unpack(case, arrays)
+        for finding in inspected.findings:
+            mark_said(finding.problem)  # as if the files had been read now
+        return inspected
     inspected = inspect_case(case, labels, ignore, nan)
     cache.write_entry(entry, inspected.pack())
     return inspected
@@ -198,11 +203,26 @@ def inspect_dataset(
     split = len(train)
     findings += check_split(cases[:split], cases[split : split + len(val)], dataset.labels)
     write_findings(findings, folder / "doctor.csv")
+    _log_findings(findings)
+    return cases, findings
+
+
+def _log_findings(findings: Sequence[Finding]) -> None:
+    """Log a line per finding; of a kind in `IN_ONE_LINE` the first, with the number of others."""
+    kinds = Counter(finding.kind for finding in findings)
+    said: set[str] = set()
     for finding in findings:
+        if finding.kind in said:
+            continue
+        problem = finding.problem
+        if finding.kind in IN_ONE_LINE:
+            said.add(finding.kind)
+            others = count(kinds[finding.kind] - 1, "other case")
+            if kinds[finding.kind] > 1:
+                problem += f"; likewise in {others} (doctor.csv)"
         remedy = finding.remedy[0].upper() + finding.remedy[1:]
         level = logging.ERROR if finding.severity == "error" else logging.WARNING
-        log.log(level, "%s: %s. %s.", finding.severity, finding.problem, remedy)
-    return cases, findings
+        log.log(level, "%s: %s. %s.", finding.severity, problem, remedy)
 
 
 def refuse_errors(cases: Sequence[InspectedCase]) -> None:

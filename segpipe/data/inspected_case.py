@@ -16,6 +16,7 @@ Severity = Literal["error", "warning"]
 # error: the case cannot be used; warning: it can
 SEVERITY: dict[str, Severity] = {
     "unreadable": "error",
+    "nan": "error",
     "constant": "error",
     "channels": "error",
     "grid": "error",
@@ -27,6 +28,7 @@ SEVERITY: dict[str, Severity] = {
     "affine": "warning",
     "blank": "warning",
     "survived": "warning",
+    "rounded": "warning",
     "spacing": "warning",
     "shear": "warning",
     "mirrored": "warning",

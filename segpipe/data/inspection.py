@@ -17,12 +17,12 @@ from segpipe.data.ceiling import FACTORS, ceilings
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.loading import load
 from segpipe.data.prepare import find_outlier, to_index
-from segpipe.errors import DataError
+from segpipe.errors import DataError, NotFiniteError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
 from segpipe.io.content import check_regular
 from segpipe.io.formats import is_image
 from segpipe.io.label_maps import load_label_of
-from segpipe.io.notes import collecting
+from segpipe.io.notes import collecting_notes
 from segpipe.io.volumes import read
 from segpipe.text import clipped, unwritable, visible
 
@@ -57,6 +57,9 @@ def inspect_case(
             check_regular(path)
         with noting(inspected):
             image = read(case.images, partial(load, nan=nan))
+    except NotFiniteError as error:
+        inspected.add("nan", str(error), "with fix=DIR, data.nan=fill writes a filled copy")
+        return inspected
     except DataError as error:
         inspected.add("unreadable", str(error), "replace or leave out the file")
         return inspected
@@ -77,12 +80,11 @@ def inspect_case(
 @contextmanager
 def noting(inspected: InspectedCase) -> Iterator[None]:
     """Add what is warned of in the block to the findings."""
-    with collecting() as notes:
+    with collecting_notes() as notes:
         yield
     for note in notes:
-        inspected.add(
-            "survived", note, "it is used as this says; correct the file if that is wrong"
-        )
+        remedy = "it is used as this says; correct the file if that is wrong"
+        inspected.add(note.kind, note.text, remedy)
 
 
 def _check_names(inspected: InspectedCase) -> bool:

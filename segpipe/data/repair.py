@@ -23,7 +23,8 @@ from segpipe.io.volumes import load, mask_ending, write_mask
 REPAIRED = {
     "affine": "affine copied from the image",
     "picture": "255 made the label's id",
-    "survived": "label ids written as whole numbers",
+    "survived": "label map written anew",
+    "rounded": "label ids written as whole numbers",
 }
 FILLED = "voxels that are NaN or infinite filled with their channel's smallest value"
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from segpipe.errors import DataError
-from segpipe.io.notes import warn
+from segpipe.io.notes import ALPHA_DROPPED, say_once, warn
 from segpipe.io.unpack import check_size, regular_size
 from segpipe.text import first_line
 
@@ -187,8 +187,10 @@ def _has_grey_palette(image: Image.Image) -> bool:
 
 
 def _say_what_alpha_was(path: Path, alpha: np.ndarray) -> None:
-    """Warn of transparency that varies, and so may have been data."""
-    if alpha.min() != alpha.max():
+    """Say that transparency is left out; warn where it varies, and so may have been data."""
+    if alpha.min() == alpha.max():
+        say_once(path, ALPHA_DROPPED)
+    else:
         warn(
             path,
             f"its transparency varies from {alpha.min()} to {alpha.max()} and is left out; "

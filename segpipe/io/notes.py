@@ -2,41 +2,87 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+SURVIVED = "survived"  # the kind of trouble that has none of its own
+ALPHA_DROPPED = "its alpha channel has the same value everywhere and is left out"
 log = logging.getLogger("segpipe")
 _said: set[str] = set()
 _here = threading.local()
 
 
-def warn(path: Path | str, trouble: str) -> None:
+@dataclass(frozen=True)
+class Note:
+    """A warning that was collected.
+
+    Attributes:
+        kind: of the trouble, by which warnings of many files become one line.
+        text: with the file's name.
+    """
+
+    kind: str
+    text: str
+
+
+def warn(path: Path | str, trouble: str, kind: str = SURVIVED) -> None:
     """Warn of a file: to the block of `collecting` around the call, else once to the log."""
     text = f"{path}: {trouble}"
     if text in _said and not getattr(_here, "collecting", 0):
         return
+    mark_said(text)
+    log.warning("%s", text, extra={"kind": kind})
+
+
+def mark_said(text: str) -> None:
+    """Say a warning no more, since it was said in another way."""
     _said.add(text)
-    log.warning("%s", text)
+
+
+def say_once(path: Path, remark: str) -> None:
+    """Log a remark that is true of many files, with the first of them as the example."""
+    if remark not in _said:
+        _said.add(remark)
+        log.info("%s: %s (said of the first such file)", path, remark)
 
 
 @contextmanager
 def collecting() -> Iterator[list[str]]:
     """Gather the warnings of this thread in a list instead of logging them; each once."""
-    notes: list[str] = []
+    texts: list[str] = []
+    with _collected(lambda note: texts.append(note.text)):
+        yield texts
+
+
+@contextmanager
+def collecting_notes() -> Iterator[list[Note]]:
+    """Gather warnings as `collecting` does, with their kinds."""
+    notes: list[Note] = []
+    with _collected(notes.append):
+        yield notes
+
+
+@contextmanager
+def _collected(add: Callable[[Note], None]) -> Iterator[None]:
+    """Give each warning of this thread to `add`, once, instead of logging it."""
     thread = threading.get_ident()
+    seen: set[str] = set()
 
     def keep(record: logging.LogRecord) -> bool:
         if record.thread != thread or record.levelno != logging.WARNING:
             return True
-        if record.getMessage() not in notes:
-            notes.append(record.getMessage())
+        text = record.getMessage()
+        if text not in seen:
+            seen.add(text)
+            add(Note(getattr(record, "kind", SURVIVED), text))
         return False
 
     log.addFilter(keep)
     _here.collecting = getattr(_here, "collecting", 0) + 1
     try:
-        yield notes
+        yield
     finally:
         _here.collecting -= 1
         log.removeFilter(keep)

@@ -47,7 +47,7 @@ def _read(path: Path, keep_indices: bool) -> tuple[np.ndarray, np.ndarray]:
         if not keep_indices and not tiff.is_imagej:  # ImageJ gives grey data a table of colours
             array, axes = with_palette(page, array, axes)
         array = in_colour(path, page, array, axes)
-        channels = without_opaque_alpha(page, _channels_first(path, array, axes))
+        channels = without_opaque_alpha(path, page, _channels_first(path, array, axes))
         return _upright(page, channels), _affine(tiff, channels.shape[3])
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from segpipe.errors import DataError
+from segpipe.io.notes import ALPHA_DROPPED, say_once
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, CMYK, YCBCR = range(7)  # tag 262
 COLOUR_FILTER, LINEAR_RAW = 32803, 34892
@@ -63,7 +64,7 @@ def in_colour(path: Path, page: Any, array: np.ndarray, axes: str) -> np.ndarray
     return np.moveaxis(converted.reshape(shape), -1, axes.index("S"))
 
 
-def without_opaque_alpha(page: Any, channels: np.ndarray) -> np.ndarray:
+def without_opaque_alpha(path: Path, page: Any, channels: np.ndarray) -> np.ndarray:
     """Drop channels `(C, x, y, z)` that are declared as opacity, and opaque everywhere.
 
     One that varies is kept: writers declare a fourth channel of data as opacity.
@@ -75,7 +76,10 @@ def without_opaque_alpha(page: Any, channels: np.ndarray) -> np.ndarray:
         is_alpha = number >= first and extra[number - first] in ALPHA
         if not (is_alpha and _is_opaque(page, channel)):
             kept.append(number)
-    return channels[kept] if kept and len(kept) < len(channels) else channels
+    if not kept or len(kept) == len(channels):
+        return channels
+    say_once(path, ALPHA_DROPPED)
+    return channels[kept]
 
 
 def _is_opaque(page: Any, channel: np.ndarray) -> bool:

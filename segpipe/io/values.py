@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config.data import NaNPolicy
-from segpipe.errors import DataError
+from segpipe.errors import DataError, NotFiniteError
 from segpipe.io.notes import warn
 
 ROUNDING = 1e-3  # ids this close to whole numbers were scaled or interpolated by nearest voxel
+ROUNDED = "rounded"  # the kind of warning of such ids
 NAMED = 5  # colours that a message names at most
 # integers and floats that torch lacks operations for, and types that hold their values
 WIDER = {
@@ -30,14 +31,15 @@ def without_nan(path: Path | str, array: np.ndarray, nan: NaNPolicy) -> np.ndarr
     """Return voxels `(C, x, y, z)` that are all finite.
 
     Raises:
-        DataError: if some are not, and shall not be filled.
+        NotFiniteError: if some are not, and shall not be filled.
+        DataError: if they shall be filled, but a channel has no finite voxel.
     """
     invalid = count_invalid(array)
     if not invalid:
         return array
     counted = f"{invalid} of {array.size} voxels are NaN or infinite"
     if nan == "refuse":
-        raise DataError(
+        raise NotFiniteError(
             f"{path}: {counted}; repair this file, leave it out, or have them filled with their "
             "channel's smallest value (data.nan=fill in training, nan=fill in prediction)"
         )
@@ -102,5 +104,5 @@ def whole_numbers(path: Path, array: np.ndarray) -> np.ndarray:
     if apart > ROUNDING or np.abs(rounded).max() > np.iinfo(np.int32).max:
         return array
     if apart > 0:
-        warn(path, f"its ids lie up to {apart:.2g} off whole numbers and were rounded")
+        warn(path, f"its ids lie up to {apart:.2g} off whole numbers and were rounded", ROUNDED)
     return rounded.astype(np.int32)

@@ -70,10 +70,15 @@ def make_trainer(
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's banner, and a warning of its own call into torch, and nothing else."""
+    """Hide Lightning's banner, two warnings that ask nothing of the user, and nothing else.
+
+    One is of its own call into torch. The other is of checkpoints in the run's folder, which are
+    those that a resumed run goes on from.
+    """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         yield
 
 
