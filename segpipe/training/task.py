@@ -82,8 +82,7 @@ class SegmentationTask(pl.LightningModule):
         rate = learning_rate(self.spent(), self.options.optim)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # on a GPU it is copied there
-            self.log("lr", rate, batch_size=1)
+        self.log("lr", torch.tensor(rate), batch_size=1)  # a number would be copied to a GPU
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """End the training when the budget is spent; Lightning then validates once more."""

@@ -13,6 +13,7 @@ from segpipe.files import write_rows, write_table
 from segpipe.training.task import SegmentationTask
 
 CASES = "dice.csv"
+PER_EPOCH = ("loss", "lr")  # logged metrics of every epoch
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class History(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the table with the epoch's row."""
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        if "loss" in trainer.callback_metrics:
-            row["loss"] = float(trainer.callback_metrics["loss"])
-        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]  # of the epoch's last step
+        for name in PER_EPOCH:
+            if name in trainer.callback_metrics:
+                row[name] = float(trainer.callback_metrics[name])
         self.rows.append(row | self.dice)
         self.dice = {}
         self._write()
