@@ -1,12 +1,15 @@
 """The way over a GPU, without one: nothing meets what lies elsewhere, and the host seldom waits.
 
-A step may wait twice; what else waits does so once an epoch, a validation or a slab.
+A step never waits; what waits does so once an epoch, a validation or a slab.
 """
 
+import itertools
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -16,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 from support.config import composed
 from support.pairwise import pairwise
-from support.plans import plan
+from support.plans import case, plan
 from support.pretended_gpu import PretendedGpu, pretended_gpu
 from torch import nn
 
@@ -27,7 +30,7 @@ from segpipe.config.probe import Landscape, Lesion, Robustness
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.data.augment import make_sampler
-from segpipe.data.module import CaseData
+from segpipe.data.module import CaseData, count_workers
 from segpipe.data.prepare import prepare_scan
 from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
@@ -43,8 +46,8 @@ from segpipe.training.schedule import Budget
 from segpipe.training.task import SegmentationTask
 
 CUDA = torch.device("cuda", 0)
-MOST_WAITS = 2  # of a step
-MOST_WAITS_OF_ALL = 3  # with what Lightning, progress bars and other callbacks add
+MOST_WAITS = 0  # of a step
+MOST_WAITS_OF_ALL = 0  # with what Lightning, progress bars and other callbacks add
 TINY = ["model.channels=[4,8]", "plan.batch=2", "data.workers=0", "trainer.precision=float32"]
 PATCHES = {"unet2d": "plan.patch=[16,12]", "unet3d": "plan.patch=[12,16,8]"}
 TRUTHS = {
@@ -104,20 +107,35 @@ class Steps:
         return loss.detach()
 
 
+LONG_SKIPS = ["none", "add", "concat", "gate"]
+SHORT_SKIPS = ["none", "residual", "dense"]
 ROWS = pairwise(
     list(PATCHES),
     list(TRUTHS),
-    ["none", "add", "concat", "gate"],
-    ["none", "residual", "dense"],
+    LONG_SKIPS,
+    SHORT_SKIPS,
     ["none", "light", "strong"],
     ["model.deep_supervision=true", "model.deep_supervision=false"],
     ["optim=adamw", "optim=sgd"],
 )
+REST = ("strong", "model.deep_supervision=true", "optim=adamw")
+ALL_ROWS = [(*row, *REST) for row in itertools.product(PATCHES, TRUTHS, LONG_SKIPS, SHORT_SKIPS)]
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 @pytest.mark.parametrize("row", ROWS, ids=" ".join)
 def test_a_step_stays_on_its_device_and_seldom_waits(gpu: PretendedGpu, row: Any) -> None:
+    _check_step(gpu, row)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+@pytest.mark.parametrize("row", ALL_ROWS, ids=" ".join)
+def test_a_step_of_any_network_stays_on_its_device(gpu: PretendedGpu, row: Any) -> None:
+    _check_step(gpu, row)
+
+
+def _check_step(gpu: PretendedGpu, row: tuple[str, ...]) -> None:
     network, truth, long_skip, short_skip, augment, supervision, optimiser = row
     steps = Steps(
         f"model={network}",
@@ -159,6 +177,29 @@ def test_every_augmentation_stays_on_its_device_and_never_waits(
     assert torch.equal(changed["label"].cpu(), on_host["label"])
 
 
+# --- what feeds it
+
+
+def test_patches_are_pinned_where_the_network_is_on_the_gpu_alone(
+    gpu: PretendedGpu, tmp_path: Path
+) -> None:
+    options = composed(*TINY, PATCHES["unet3d"], f"data.cache={tmp_path / 'cache'}")
+    planned = plan(*TINY, PATCHES["unet3d"])
+    for device in (CUDA, torch.device("cpu")):
+        data = CaseData([case(tmp_path)], [], planned, options, device)
+        data.trainer = SimpleNamespace(global_step=0)  # type: ignore[assignment]
+        data.setup("fit")
+        batch = next(iter(data.train_dataloader()))
+        assert batch["image"].is_pinned() == (device == CUDA)
+
+
+def test_workers_are_as_many_as_cores_that_the_process_may_use(
+    gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 5, 6}, raising=False)
+    assert count_workers(None, CUDA) == 2  # one core is left to the network
+
+
 # --- a whole training
 
 
@@ -166,13 +207,13 @@ def write_cases(folder: Path, number: int) -> None:
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)
-    for case in range(number):
+    for index in range(number):
         label = np.zeros((20, 16, 12), np.uint8)
         label[4:12, 4:12, 3:9] = 1
         label[6:9, 6:9, 4:7] = 2
         image = (label + rng.normal(size=label.shape)).astype(np.float32)
-        nib.save(nib.Nifti1Image(image, np.eye(4)), folder / f"images/case{case}.nii")
-        nib.save(nib.Nifti1Image(label, np.eye(4)), folder / f"labels/case{case}.nii")
+        nib.save(nib.Nifti1Image(image, np.eye(4)), folder / f"images/case{index}.nii")
+        nib.save(nib.Nifti1Image(label, np.eye(4)), folder / f"labels/case{index}.nii")
 
 
 def options_of(folder: Path, *words: str) -> Train:

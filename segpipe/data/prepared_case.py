@@ -1,7 +1,6 @@
 """Training cases in model space, prepared once and cached on disk."""
 
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from segpipe.data import cache
 from segpipe.data.cases import Case
 from segpipe.data.loading import load
 from segpipe.data.prepare import model_space, prepare_scan, read_labels
+from segpipe.device import count_cores
 from segpipe.errors import DataError
 from segpipe.io.volumes import read_grid
 from segpipe.plan import Plan
@@ -96,7 +96,7 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
         DataError: if a case cannot be used, or the disk has no room for what is to be prepared.
     """
     cache.remove_abandoned(folder)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(count_cores()) as threads:
         entries = list(threads.map(lambda case: _entry_path(case, plan, folder), cases))
         missing: dict[Path, Case] = {}
         for entry, case in zip(entries, cases, strict=True):
@@ -120,6 +120,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
     assert case.label is not None
     foreground = plan.foreground if "ct" in plan.normalise else None
     planes = () if plan.slices == "plan" else (plan.slice_axis, plan.slices, plan.frame)
+    averages = ("averages",) if plan.averages else ()
     return cache.entry_path(
         folder,
         case.files,
@@ -130,6 +131,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
         list(plan.labels.values()),
         plan.ignore,
         *planes,
+        *averages,
     )
 
 

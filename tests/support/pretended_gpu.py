@@ -35,6 +35,7 @@ SHAPED_BY_VALUES = {
     ATEN.repeat_interleave.Tensor,
     ATEN.bincount.default,
 }
+_parse_to: Any = torch._C._nn._parse_to  # type: ignore[attr-defined]
 INDEXED = {ATEN.index.Tensor, ATEN.index_put_.default, ATEN._index_put_impl_.default}
 FROM_HOST = {torch.tensor, torch.as_tensor}  # with `device`, they copy what the host holds
 
@@ -154,7 +155,7 @@ def _to(gpu: PretendedGpu, func: Any, args: Sequence[Any], kwargs: Any) -> Tenso
     parsable = {
         name: value for name, value in kwargs.items() if name not in ("copy", "memory_format")
     }
-    device, dtype, background, _ = torch._C._nn._parse_to(*others, **parsable)[:4]
+    device, dtype, background, _ = _parse_to(*others, **parsable)[:4]
     there = gpu.device_of(tensor)
     goal = there if device is None else _indexed(torch.device(device))
     if goal.type == "meta" or there.type == "meta":
@@ -341,7 +342,8 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
         def grouped(lists: Any, *more: Any) -> Any:
             found = {}
             for (_, dtype), (tensors, indices) in groups(lists, *more).items():
-                found[gpu.device_of(tensors[0][0]), dtype] = (tensors, indices)
+                first: Any = tensors[0][0]
+                found[gpu.device_of(first), dtype] = (tensors, indices)
             return found
 
         patch.setattr(torch._C, "_group_tensors_by_device_and_dtype", grouped)
