@@ -14,22 +14,32 @@ from segpipe.errors import ConfigError
 NumberFormat = Literal["float32", "bf16", "fp16"]
 M_TRIM_THRESHOLD = -1  # parameters of mallopt(3)
 M_MMAP_MAX = -4
+FIRST_BF16 = (8, 0)  # compute capability of the first GPUs that have it, as Ampere
+FIRST_TENSOR_CORES = (7, 0)  # and of the first that multiply fp16 in hardware, as Volta
 # share of the memory; the rest is for other processes and for fragmentation
 USABLE = {"cuda": 0.9, "cpu": 0.7}
 
 
-def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Return the device of this name; `auto` is the GPU if there is one.
+def choose_device(name: str) -> torch.device:
+    """Return the device of this name: `cpu`, `cuda` (the first GPU), `cuda:N`, or `auto`.
+
+    `auto` is the first GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: if a GPU is requested and there is none.
+        ConfigError: if the GPU that is requested is not there.
     """
-    if name == "cuda" and not torch.cuda.is_available():
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    if not count:
         raise ConfigError(
-            "device=cuda, but torch finds no CUDA device here: use device=cpu or auto"
+            f"device={name}, but torch finds no CUDA device here: use device=cpu or auto"
         )
-    use_gpu = name != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")
+    index = int(name.partition(":")[2] or 0)
+    if index >= count:
+        last = "" if count == 1 else f" to cuda:{count - 1}"
+        raise ConfigError(f"device={name}, but the CUDA devices here are cuda:0{last}")
+    return torch.device("cuda", index)
 
 
 def choose_format(
@@ -37,14 +47,17 @@ def choose_format(
 ) -> NumberFormat:
     """Return the number format of this name.
 
-    `auto` is bf16 where the device has instructions for it, else float32: a CPU without AVX512-BF16
-    or AMX only emulates bf16, which is slower than float32.
+    `auto` is bf16 where the device has instructions for it: a CPU without AVX512-BF16 or AMX only
+    emulates bf16, which is slower than float32. Else it is fp16 on a GPU with tensor cores, and
+    float32 on any other device.
 
     Raises:
         ConfigError: for fp16 on a CPU, where it is neither fast nor safe.
     """
     if name == "auto":
-        return "bf16" if _has_bf16(device) else "float32"
+        if _has_bf16(device):
+            return "bf16"
+        return "fp16" if _has_fast_fp16(device) else "float32"
     if name == "fp16" and device.type == "cpu":
         raise ConfigError("precision=fp16 needs a GPU: use bf16, float32 or auto")
     return name
@@ -53,11 +66,18 @@ def choose_format(
 def _has_bf16(device: torch.device) -> bool:
     """Return whether a device has instructions for bf16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.cuda.get_device_capability(device) >= FIRST_BF16
     if not hasattr(torch.cpu, "get_capabilities"):
         return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _has_fast_fp16(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices of fp16 in hardware, as GPUs since Volta do."""
+    if device.type != "cuda":
+        return False
+    return torch.cuda.get_device_capability(device) >= FIRST_TENSOR_CORES
 
 
 def computing_in(
@@ -96,8 +116,8 @@ def usable_mib(device: torch.device) -> float:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the host on a device; the host does not wait for a GPU's copy."""
-    if device.type != "cuda":
+    """Return a tensor on a device; the host does not wait where it is copied to a GPU."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 

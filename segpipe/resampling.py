@@ -71,6 +71,7 @@ class NativeLabels:
         self.ids = ids
         self.observer = observer
         self.lower, self.upper, self.weight = _neighbours(shape[axis], model_shape[axis])
+        self.there = (self.lower, self.upper, self.weight)  # on the device of the slabs
         self.labels = torch.empty(0)
         self.rows = torch.empty(0)  # of model space, as far as they are still needed
         self.first = 0  # number of the first of them
@@ -82,6 +83,8 @@ class NativeLabels:
         if not self.labels.numel():
             self.labels = torch.zeros(self.shape, dtype=torch.uint8, device=slab.device)
             self.rows = slab.narrow(along, 0, 0)
+            copies = [part.to(slab.device) for part in (self.lower, self.upper, self.weight)]
+            self.there = (copies[0], copies[1], copies[2])
         self.rows = torch.cat([self.rows, slab], along) if self.rows.shape[along] else slab
         available = self.first + self.rows.shape[along]
         ready = int(torch.searchsorted(self.upper, available))
@@ -106,10 +109,13 @@ class NativeLabels:
         """Yield the probabilities of these rows, interpolated class by class."""
         shape = list(self.shape)
         shape[self.axis] = block.stop - block.start
-        lower = self.lower[block] - self.first
-        upper = self.upper[block] - self.first
+        lower, upper, weight = (part[block] for part in self.there)
+        rows_between = bool(self.weight[block].any())  # else all lie on rows of model space
+        lower = lower - self.first
+        upper = upper - self.first
         for rows in self.rows:
-            yield _interpolate(rows, self.axis, lower, upper, self.weight[block], shape)
+            between = (upper, weight) if rows_between else None
+            yield _interpolate(rows, self.axis, lower, between, shape)
 
 
 def most_probable(
@@ -123,9 +129,9 @@ def most_probable(
             labels = torch.zeros_like(probability, dtype=torch.uint8)
             best = probability
         if ids is not None:
-            labels[probability > 0.5] = ids[number]
+            labels.masked_fill_(probability > 0.5, ids[number])
         elif number > 0:
-            labels[probability > best] = number
+            labels.masked_fill_(probability > best, number)
             best = torch.maximum(best, probability)
     return labels
 
@@ -145,16 +151,22 @@ def _interpolate(
     volume: Float[Tensor, "x y z"],
     axis: int,
     lower: Tensor,
-    upper: Tensor,
-    weight: Tensor,
+    between: tuple[Tensor, Tensor] | None,
     shape: Sequence[int],
 ) -> Float[Tensor, "x_ y_ z_"]:
-    """Return one class, trilinearly interpolated: first along `axis`, then in the plane."""
-    device = volume.device
-    rows = volume.index_select(axis, lower.to(device))
-    if weight.any():
+    """Return one class, trilinearly interpolated: first along `axis`, then in the plane.
+
+    Args:
+        volume: of model space.
+        axis: that is interpolated first.
+        lower: the row below each row of the result.
+        between: the row above each, and its weight; None where no row lies between two.
+        shape: of the result.
+    """
+    rows = volume.index_select(axis, lower)
+    if between is not None:
+        upper, weight = between
         broadcast = [1, 1, 1]
         broadcast[axis] = -1
-        weights = weight.to(device).reshape(broadcast)
-        rows = rows.lerp(volume.index_select(axis, upper.to(device)), weights)
+        rows = rows.lerp(volume.index_select(axis, upper), weight.reshape(broadcast))
     return resize(rows[None], (shape[0], shape[1], shape[2]), "trilinear")[0]

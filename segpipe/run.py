@@ -8,13 +8,14 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from segpipe import checkpoint
+from segpipe.accelerator import is_out_of_memory, place, tune_process
 from segpipe.checkpoint import TrainedOn
 from segpipe.config.train import Train
 from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.module import CaseData
-from segpipe.device import NumberFormat, choose_device, choose_format, hold_memory
+from segpipe.device import NumberFormat, choose_device, choose_format
 from segpipe.metrics import Score, write_scores
 from segpipe.nets.build import check as check_network
 from segpipe.plan import Plan
@@ -39,6 +40,7 @@ from segpipe.training.last import check_last
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
 from segpipe.training.network import make_network
+from segpipe.training.out_of_memory import out_of_memory
 from segpipe.training.provenance import write_record
 from segpipe.training.schedule import Budget
 from segpipe.training.scoring import ScoredCase, score_cases, worst_and_best
@@ -91,7 +93,7 @@ class Run:
         if options.resume is not None:
             check_last(folder)
         self.device = choose_device(options.trainer.device)
-        hold_memory(self.device)
+        tune_process(self.device)
         self.number_format: NumberFormat = choose_format(options.trainer.precision, self.device)
         check_network(options.model)
         check_logger(options.logger)
@@ -115,7 +117,7 @@ class Run:
             return
         content = content_of([*train, *val])
         self.trained_on = TrainedOn(self.dataset.name, content, len(train), len(val))
-        write_record(self.folder, self.options, self.plan, self.overrides)
+        write_record(self.folder, self.options, self.plan, self.overrides, self.device)
         write_facts(self.folder, facts(train, val, self.plan.labels, self.plan.channels))
 
     def train(self) -> None:
@@ -126,6 +128,7 @@ class Run:
         """
         log.info("training on %s in %s", self.device, self.number_format)
         budget = Budget.of(self.options.trainer)
+        place(self.network, self.device)
         task = SegmentationTask(
             self.network, self.plan, self.options, budget, self.number_format, self.trained_on
         )
@@ -144,6 +147,10 @@ class Run:
                 if interrupt.number is None:
                     raise
                 raise Stopped(interrupt.number) from None
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise out_of_memory(self.plan, self.device) from None
 
     def score(self) -> None:
         """Score the best checkpoint on whole scans: `validation.csv`, `overlays/` and a table.

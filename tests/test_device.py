@@ -1,6 +1,6 @@
 """The way over a GPU, without one: nothing meets what lies elsewhere, and the host seldom waits.
 
-A step may wait twice; what else waits does so once an epoch, a validation or a slab.
+A step never waits; what waits does so once an epoch, a validation or a slab.
 """
 
 import itertools
@@ -46,8 +46,8 @@ from segpipe.training.schedule import Budget
 from segpipe.training.task import SegmentationTask
 
 CUDA = torch.device("cuda", 0)
-MOST_WAITS = 2  # of a step
-MOST_WAITS_OF_ALL = 3  # with what Lightning, progress bars and other callbacks add
+MOST_WAITS = 0  # of a step
+MOST_WAITS_OF_ALL = 0  # with what Lightning, progress bars and other callbacks add
 TINY = ["model.channels=[4,8]", "plan.batch=2", "data.workers=0", "trainer.precision=float32"]
 PATCHES = {"unet2d": "plan.patch=[16,12]", "unet3d": "plan.patch=[12,16,8]"}
 TRUTHS = {

@@ -12,7 +12,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from segpipe.config.compose import CONF, chosen, defaults
-from segpipe.config.section import OneOf, Section, Unit
+from segpipe.config.section import OneOf, Section, Unit, Written
 from segpipe.config.usage import USAGE
 from segpipe.config.validation import keys
 from segpipe.errors import ConfigError
@@ -224,6 +224,9 @@ def _type(annotation: Any, rules: Sequence[Any] = ()) -> str:
     origin = get_origin(annotation)
     members = get_args(annotation)
     registries = [rule.registry for rule in rules if isinstance(rule, OneOf)]
+    for rule in rules:
+        if isinstance(rule, Written):
+            return rule.as_
     if origin is Annotated:
         return _type(members[0], [*members[1:], *rules])
     if origin is Literal:

@@ -9,7 +9,7 @@ from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
 from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
-from segpipe.config.train import Precision
+from segpipe.config.train import DEVICE_HELP, Device, Precision
 from segpipe.registry import BACKENDS
 
 
@@ -104,7 +104,7 @@ class Predict(Section):
         description="predict nothing: make tables and page from the records in output, and say "
         "what of input is missing, where that is given"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
+    device: Device = Field(description=DEVICE_HELP)
     precision: Precision = Field(
         description="auto = as in training: bf16 where the device computes it faster"
     )

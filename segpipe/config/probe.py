@@ -15,7 +15,13 @@ from pydantic import (
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.model import LongSkip, Model, ShortSkip, per_level
 from segpipe.config.section import Section
-from segpipe.config.train import ComparisonOptions, Duration, Precision
+from segpipe.config.train import (
+    DEVICE_HELP,
+    ComparisonOptions,
+    Device,
+    Duration,
+    Precision,
+)
 
 Factor = Annotated[float, Field(gt=1)]
 
@@ -40,7 +46,7 @@ class Probe(Section):
         description="folder to write to; null = a folder named after the command in that of the "
         "first run"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
+    device: Device = Field(description=DEVICE_HELP)
     precision: Precision = Field(
         description="auto = as in training: bf16 where the device computes it faster"
     )

@@ -24,6 +24,13 @@ class Unit(str):
 
 
 @dataclass(frozen=True)
+class Written:
+    """How the values of a key of text are written, as in `cpu|cuda:N`; the help shows it."""
+
+    as_: str
+
+
+@dataclass(frozen=True)
 class NamesFiles:
     """Marks a key whose text names files though its type is not `Path`, as a glob does."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -16,18 +17,35 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from segpipe.config.data import DataChoice
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
 from segpipe.config.page import RunPageOptions
-from segpipe.config.section import OneOf, RegisteredSection, Section, Unit, Was
+from segpipe.config.section import OneOf, RegisteredSection, Section, Unit, Was, Written
 from segpipe.registry import AUGMENTATIONS, LOSSES, OPTIMISERS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
+DEVICES = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 Normalise = Literal["zscore", "zscore_nonzero", "ct", "rescale", "rgb", "none"]
+
+
+def _device(name: str) -> str:
+    if name.split(":")[0] == "mps":
+        raise ValueError(f"{name} is refused: Apple's GPUs are not supported; use cpu or auto")
+    if DEVICES.fullmatch(name) is None:
+        expected = "'auto', 'cpu', 'cuda' or 'cuda:N'"
+        raise PydanticCustomError(
+            "literal_error", "Input should be {expected}", {"expected": expected}
+        )
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device), Written("auto|cpu|cuda|cuda:N")]
+DEVICE_HELP = "auto = the first GPU if there is one; cuda:1 = the second GPU"
 
 
 def _duration(value: object) -> object:
@@ -188,9 +206,10 @@ class TrainerOptions(Section):
         description="measure gradient and step of each layer, relative to its weights: "
         "gradient_flow.csv and .png"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
+    device: Device = Field(description=DEVICE_HELP)
     precision: Precision = Field(
-        description="auto = bf16 where the device computes it faster, else float32"
+        description="auto = bf16 where the device computes it faster, else fp16 on a GPU with "
+        "tensor cores, else float32"
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -56,17 +57,20 @@ class SkipEmptyWindows:
 
     def __call__(self, patches: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
         """Return the logits of windows whose last channel is 0 in air and 1 elsewhere."""
-        has_body = patches[:, -1].flatten(1).any(1)
-        self.windows += len(has_body)
-        self.skipped += int((~has_body).sum())
+        has_body: list[bool] = patches[:, -1].flatten(1).any(1).tolist()  # a GPU is asked but once
         image = patches[:, :-1]
-        if has_body.all():
+        computed = [number for number, has in enumerate(has_body) if has]
+        self.windows += len(has_body)
+        self.skipped += len(has_body) - len(computed)
+        if len(computed) == len(has_body):
             return self.network(image)
         logits = image.new_zeros(len(image), self.outputs, *image.shape[2:])
         if self.exclusive:
             logits[:, 0] = CERTAIN_LOGIT
         else:
             logits -= CERTAIN_LOGIT
-        if has_body.any():
-            logits[has_body] = self.network(image[has_body]).to(logits)
+        if computed:
+            with_body = torch.stack([image[number] for number in computed])
+            for number, window in zip(computed, self.network(with_body), strict=True):
+                logits[number] = window.to(logits)
         return logits

@@ -17,7 +17,6 @@ from segpipe.windows import BLOCK_VALUES, slab_axis
 
 MIB = 2**20
 FLOAT_BYTES = 4
-OUT_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
 # measured: bytes at the peak of a forward pass in this format, per byte that `forward_bytes` counts
 PEAK_SHARE: dict[NumberFormat, float] = {"float32": 1.4, "bf16": 0.65, "fp16": 0.65}
 
@@ -169,11 +168,3 @@ def first_that_fits(
         f"needs about {least.host:.0f} MiB of memory where {host_mib:.0f} MiB may be used{also}, "
         f"even with {plans[-1]}: cut the scan into smaller ones, or use a machine with more memory"
     )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error of torch, of a GPU library or of Python means too little memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    message = str(error)
-    return isinstance(error, RuntimeError) and any(sign in message for sign in OUT_OF_MEMORY)

@@ -3,8 +3,9 @@
 from typing import Any
 
 from segpipe import checkpoint
+from segpipe.accelerator import place, tune_process
 from segpipe.config.predict import Predict
-from segpipe.device import choose_device, choose_format, hold_memory
+from segpipe.device import choose_device, choose_format
 from segpipe.files import digest
 from segpipe.prediction.predictor import Predictor
 
@@ -18,11 +19,11 @@ def open_predictor(options: Predict) -> Predictor:
     assert options.checkpoint is not None
     on_cpu = options.backend == "openvino" and options.device == "auto"
     device = choose_device("cpu" if on_cpu else options.device)
-    hold_memory(device)
+    tune_process(device)
     number_format = choose_format(options.precision, device)
     trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
     return Predictor(
-        trained.network.to(device),
+        place(trained.network, device),
         trained.plan.model_copy(update={"nan": options.nan}),
         device,
         number_format,

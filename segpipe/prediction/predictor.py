@@ -14,9 +14,10 @@ from jaxtyping import Integer
 from torch import Tensor, nn
 
 from segpipe import checkpoint
+from segpipe.accelerator import is_out_of_memory, place
 from segpipe.checkpoint import Trained
 from segpipe.data.prepare import PreparedScan, model_space, prepare_volume, to_label
-from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
+from segpipe.device import NumberFormat, choose_device, choose_format, computing_in, to_device
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
 from segpipe.io.volumes import ScanLike, as_volume
@@ -32,10 +33,9 @@ from segpipe.prediction.inference_plan import (
     default_batch_size,
     fallbacks,
     first_that_fits,
-    is_out_of_memory,
 )
 from segpipe.prediction.maps import Maps
-from segpipe.prediction.timing import ProgressCallback, reporting, timed_slabs
+from segpipe.prediction.timing import ProgressCallback, Stopwatch, reporting, timed_slabs
 from segpipe.regions import painted_ids
 from segpipe.windows import count_windows, predict_slabs, slab_axis
 
@@ -125,7 +125,7 @@ class Predictor:
     @classmethod
     def of(cls, trained: Trained, device: torch.device, number_format: NumberFormat) -> "Predictor":
         """Return the predictor of an opened checkpoint on this device."""
-        return cls(trained.network.to(device), trained.plan, device, number_format)
+        return cls(place(trained.network, device), trained.plan, device, number_format)
 
     @classmethod
     def load(
@@ -145,7 +145,7 @@ class Predictor:
         """
         trained = checkpoint.load_ensemble([Path(path) for path in paths], mirror_axes)
         device = choose_device("auto")
-        network = trained.network.to(device)
+        network = place(trained.network, device)
         number_format = choose_format("auto", device)
         return cls(network, trained.plan, device, number_format, overlap, batch_size)
 
@@ -235,7 +235,7 @@ class Predictor:
         Each slab is brought to the scan's grid as soon as its windows are done.
         """
         start = time.perf_counter()
-        seconds = {"network": 0.0}
+        stopwatch = Stopwatch(self.device)
         plan = self.plan
         exclusive = plan.regions is None
         skipping = SkipEmptyWindows(self._compute, plan.outputs, exclusive)
@@ -258,10 +258,12 @@ class Predictor:
         turned = space.orientation(scan.grid)
         maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder, turned)
         labels = space.to_native(
-            timed_slabs(slabs, seconds), axis, scan.grid, _region_ids(plan), maps.observe
+            timed_slabs(slabs, stopwatch), axis, scan.grid, _region_ids(plan), maps.observe
         )
         array = labels[0].cpu().numpy()
-        seconds["resample"] = time.perf_counter() - start - seconds["network"]
+        network_seconds = stopwatch.read()
+        rest = time.perf_counter() - start - network_seconds
+        seconds = {"network": network_seconds, "resample": max(0.0, rest)}
         return Prediction(array, scan, maps, seconds, note, skipping.skipped)
 
     def _with_body(self, scan: PreparedScan) -> Tensor:
@@ -273,7 +275,7 @@ class Predictor:
     def _compute(self, patches: Tensor) -> Tensor:
         """Return the logits of patches."""
         with computing_in(self.number_format, self.device):
-            return self._computed_network(patches.to(self.device))
+            return self._computed_network(to_device(patches, self.device))
 
 
 def _region_ids(plan: Plan) -> list[int] | None:

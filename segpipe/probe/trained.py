@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from segpipe import checkpoint
+from segpipe.accelerator import tune_process
 from segpipe.checkpoint import Trained
 from segpipe.config.compose import defaults
 from segpipe.config.data import Data, data_options
@@ -20,7 +21,7 @@ from segpipe.data.cases import Case
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
 from segpipe.data.split import split_cases
-from segpipe.device import choose_device, choose_format, hold_memory
+from segpipe.device import choose_device, choose_format
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
@@ -65,7 +66,7 @@ def open_runs(options: Probe) -> list[TrainedRun]:
     """
     assert options.checkpoint is not None
     device = choose_device(options.device)
-    hold_memory(device)
+    tune_process(device)
     number_format = choose_format(options.precision, device)
     opened = list(map(checkpoint.load, options.checkpoint))
     configs = [trained.config for trained in opened]

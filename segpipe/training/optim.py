@@ -42,8 +42,13 @@ def make_optimizer(network: nn.Module, options: Optim) -> Optimizer:
             decayed.append(parameter)
         else:
             others.append(parameter)
-    groups = [
+    groups: Groups = [
         {"params": decayed, "weight_decay": options.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    if next(network.parameters()).device.type == "cuda":
+        # One kernel for all weights. It is said of each group, since Lightning refuses to clip the
+        # gradients of an optimiser that is made with `fused=True`.
+        for group in groups:
+            group["fused"] = True
     return OPTIMISERS[options.name](groups, options)

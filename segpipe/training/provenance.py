@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from segpipe.accelerator import gpu_facts
 from segpipe.config.train import Train
 from segpipe.files import write_text
 from segpipe.plan import Plan
@@ -23,7 +24,9 @@ log = logging.getLogger("segpipe")
 PACKAGES = ("segpipe", "torch", "monai", "pytorch-lightning", "hydra-core", "nibabel", "numpy")
 
 
-def write_record(folder: Path, options: Train, plan: Plan, overrides: Sequence[str]) -> None:
+def write_record(
+    folder: Path, options: Train, plan: Plan, overrides: Sequence[str], device: torch.device
+) -> None:
     """Write `config.yaml`, `plan.yaml` and `environment.json`; let `runs/latest` point here.
 
     Args:
@@ -31,18 +34,19 @@ def write_record(folder: Path, options: Train, plan: Plan, overrides: Sequence[s
         options: its options.
         plan: its plan.
         overrides: arguments of the command line.
+        device: that trains.
 
     Raises:
         DataError: if a file cannot be written.
     """
     _write_yaml(folder / "config.yaml", options.model_dump(mode="json"))
     _write_yaml(folder / "plan.yaml", plan.model_dump(mode="json"))
-    write_text(folder / "environment.json", environment(overrides))
+    write_text(folder / "environment.json", environment(overrides, device))
     _link_latest(folder.absolute())
 
 
-def environment(overrides: Sequence[str]) -> str:
-    """Return command, overrides, versions, git revision and machine as JSON."""
+def environment(overrides: Sequence[str], device: torch.device) -> str:
+    """Return command, overrides, versions, git revision, machine and GPU as JSON."""
     facts = {
         "command": shlex.join(sys.argv),
         "overrides": list(overrides),
@@ -50,7 +54,8 @@ def environment(overrides: Sequence[str]) -> str:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "device": _device_name(),
+        "device": _device_name(device),
+        **gpu_facts(device),
     }
     return json.dumps(facts, indent=2) + "\n"
 
@@ -71,9 +76,9 @@ def _revision() -> str | None:
     return described.stdout.strip() or None
 
 
-def _device_name() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
 
 

@@ -14,12 +14,13 @@ from segpipe.config.train import Train
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
 from segpipe.device import NumberFormat
-from segpipe.errors import DivergedError
 from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
+from segpipe.training.finite import FiniteLoss
 from segpipe.training.loss import SegmentationLoss
 from segpipe.training.optim import make_optimizer
+from segpipe.training.random_state import random_states, restore_random_states
 from segpipe.training.schedule import Budget, learning_rate
 from segpipe.windows import to_network
 
@@ -56,6 +57,9 @@ class SegmentationTask(pl.LightningModule):
         self.number_format: NumberFormat = number_format
         self.data = data
         self.loss = SegmentationLoss(plan, options.loss.weights)
+        self.finite = FiniteLoss()
+        self.step = 0  # optimiser steps done before the present one
+        self.predictor: Predictor | None = None  # of the validations
         self.dice: list[np.ndarray] = []  # a row per validated case, a column per target
         self.validated: list[str] = []  # names of those cases
 
@@ -74,10 +78,11 @@ class SegmentationTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate from the budget, so that the schedule fits wall time too."""
+        self.step = self.trainer.global_step
         rate = learning_rate(self.spent(), self.options.optim)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
-        self.log("lr", rate, batch_size=1)
+        self.log("lr", torch.tensor(rate), batch_size=1)  # a number would be copied to a GPU
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """End the training when the budget is spent; Lightning then validates once more."""
@@ -88,32 +93,30 @@ class SegmentationTask(pl.LightningModule):
         """Return the loss of a batch of patches.
 
         Raises:
-            DivergedError: if the loss is infinite or NaN.
+            DivergedError: if the loss is infinite or NaN; on a GPU, if that of the step before is.
         """
         logits = self.network(to_network(batch["image"], self.plan.slice_axis))
         terms = self.loss.terms(logits, to_network(batch["label"], self.plan.slice_axis))
         loss = torch.stack(list(terms.values())).sum()
-        if not loss.isfinite():
-            raise self._diverged(loss, terms, batch["case"])
+        self.finite.check(self.step, terms, batch["case"])
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["case"]))
         return loss
 
-    def _diverged(self, loss: Tensor, terms: dict[str, Tensor], cases: list[str]) -> DivergedError:
-        """Return the error that names step, terms and cases."""
-        parts = ", ".join(f"{name} {float(term):g}" for name, term in terms.items())
-        return DivergedError(
-            f"step {self.trainer.global_step}: the loss is {float(loss):g} ({parts}) on patches of "
-            f"{', '.join(cases)}; lower optim.lr, or look at these cases with mode=doctor"
-        )
-
     def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
+        """Forget the last validation.
+
+        Raises:
+            DivergedError: if the loss of the last step is infinite or NaN.
+        """
+        self.finite.check_last()
         self.dice = []
         self.validated = []
-        self.predictor = Predictor(self.network, self.plan, self.device, self.number_format)
+        if self.predictor is None:
+            self.predictor = Predictor(self.network, self.plan, self.device, self.number_format)
 
     def validation_step(self, case: Case, batch_idx: int) -> None:
         """Measure Dice per target of a whole scan on its own grid, segmented as by `predict.py`."""
+        assert self.predictor is not None
         prediction = self.predictor.predict(case.images)
         truth = read_labels(case, self.plan, prediction.grid).numpy()[0]
         self.validated.append(case.name)
@@ -127,20 +130,23 @@ class SegmentationTask(pl.LightningModule):
         self.log("dice/mean", float(np.nanmean(means)), prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store beside the weights what is needed to predict with them."""
+        """Store beside the weights what is needed to predict with them.
+
+        Raises:
+            DivergedError: if the loss of the last step is infinite or NaN.
+        """
+        self.finite.check_last()
         metrics = self.trainer.callback_metrics
         dice = {}
         for target in self.plan.targets:
             if f"dice/{target}" in metrics:
                 dice[target] = float(metrics[f"dice/{target}"])
         checkpoint[KEY] = metadata(self.options.model_dump(mode="json"), self.plan, self.data, dice)
-        checkpoint[RANDOM_STATES] = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        checkpoint[RANDOM_STATES] = random_states(self.trainer.strategy.root_device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up weights of any version, and the random state from which dropout draws."""
         for key in ("state_dict", "current_model_state"):  # the second is there with optim.ema
             if key in checkpoint:
                 checkpoint[key] = renamed_weights(checkpoint[key])
-        cpu, *gpus = checkpoint[RANDOM_STATES]
-        torch.set_rng_state(cpu.cpu())
-        torch.cuda.set_rng_state_all([state.cpu() for state in gpus])
+        restore_random_states(checkpoint[RANDOM_STATES], self.trainer.strategy.root_device)

@@ -52,7 +52,7 @@ def make_trainer(
     options = task.options
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=[device.index] if device.type == "cuda" else 1,
         precision=PRECISION[task.number_format],
         max_epochs=-1,
         val_check_interval=task.budget.validation_interval(options.trainer.validations),

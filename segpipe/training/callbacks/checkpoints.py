@@ -1,9 +1,13 @@
 """The checkpoints of a run: the best and the last, wherever its folder lies."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+WAIT = 19.0  # times what a writing takes, until the next
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -34,8 +38,33 @@ class RunCheckpoint(ModelCheckpoint):
         return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
 
 
+class LastCheckpoint(RunCheckpoint):
+    """The checkpoint from which a stopped run goes on.
+
+    It is written after an epoch, and at the end. An epoch is passed over where the last writing
+    took so long, as that of a large network on a fast GPU does, that another one would bring
+    writing above a twentieth of the time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+        )
+        self.writing = 0.0  # seconds that the last writing took
+        self.written = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the checkpoint where it is time to."""
+        start = time.perf_counter()
+        if not trainer.should_stop and start - self.written < WAIT * self.writing:
+            return
+        super().on_train_epoch_end(trainer, pl_module)
+        self.written = time.perf_counter()
+        self.writing = self.written - start
+
+
 def best_and_last(folder: Path) -> list[ModelCheckpoint]:
-    """Return what keeps `best.ckpt`, of the highest mean Dice, and `last.ckpt`, of each epoch."""
+    """Return what keeps `best.ckpt`, of the highest mean Dice, and `last.ckpt`, to go on from."""
     best = RunCheckpoint(
         folder,
         filename="best",
@@ -44,7 +73,4 @@ def best_and_last(folder: Path) -> list[ModelCheckpoint]:
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
-    last = RunCheckpoint(
-        folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-    )
-    return [best, last]
+    return [best, LastCheckpoint(folder)]

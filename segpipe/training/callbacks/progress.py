@@ -21,6 +21,7 @@ class RunProgress(pl.Callback):
         self.run: TaskID | None = None
         self.epoch: TaskID | None = None
         self.validation: TaskID | None = None
+        self.note = ""  # loss and Dice, which are new at the end of an epoch or a validation
         self.start = time.perf_counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -31,7 +32,8 @@ class RunProgress(pl.Callback):
         self.start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reset the epoch's bar."""
+        """Reset the epoch's bar, and show the loss of the last one."""
+        self.note = _note(trainer)
         if self.epoch is not None:
             self.bar.reset(self.epoch, description=f"epoch {trainer.current_epoch}")
 
@@ -52,7 +54,7 @@ class RunProgress(pl.Callback):
         self.bar.update(
             self.run,
             completed=pl_module.spent(),
-            note=f"step {trainer.global_step}  {_note(trainer)}",
+            note=f"step {trainer.global_step}  {self.note}",
         )
         self.bar.update(
             self.epoch,
@@ -84,13 +86,14 @@ class RunProgress(pl.Callback):
         if self.validation is not None:
             self.bar.remove_task(self.validation)
             self.validation = None
+        self.note = _note(trainer)
         metrics = trainer.callback_metrics
         dice = [f"{name} {metrics[f'dice/{name}']:.4f}" for name in pl_module.plan.targets]
         log.info(
             "%3.0f %%  step %d  %s  (%s)",
             100 * pl_module.spent(),
             trainer.global_step,
-            _note(trainer),
+            self.note,
             "  ".join(dice),
         )
         for case, dice_of_case in zip(pl_module.validated, pl_module.dice, strict=True):
