@@ -15,7 +15,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nibabel as nib
 import numpy as np
-from turns import ROOT
 
 WORKERS = 2
 
@@ -141,9 +139,10 @@ def _later(folder: Path, settled: int, rng: random.Random) -> int:
 
 def begin(folder: Path) -> int:
     """Return the process id of a new worker."""
-    call = [sys.executable, __file__, "--worker", str(folder)]
-    with (folder / "log").open("a") as log:
-        return subprocess.Popen(call, cwd=ROOT, stdout=log, stderr=log).pid
+    call = [sys.executable, str(Path(__file__).resolve()), "--worker", str(folder)]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    log = [(os.POSIX_SPAWN_OPEN, 1, str(folder / "log"), flags, 0o644), (os.POSIX_SPAWN_DUP2, 1, 2)]
+    return os.posix_spawn(sys.executable, call, os.environ, file_actions=log)
 
 
 def work(folder: Path) -> int:

@@ -44,12 +44,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
         os.chmod(temporary, 0o755)
         chosen = attacks(Path(temporary), asked.only)
-        found, kept = torture(Path(temporary), chosen, asked.minutes, random.Random(seed))
-        if kept:
-            left = Path(tempfile.mkdtemp(prefix="torture-wrong-"))
-            for folder in kept:
-                shutil.move(folder, left)
-            print(f"kept in {left}")
+        left = Path(tempfile.mkdtemp(prefix="torture-wrong-"))
+        found, kept = torture(Path(temporary), left, chosen, asked.minutes, random.Random(seed))
+    if kept:
+        print(f"kept in {left}")
+    else:
+        left.rmdir()
     print_table(chosen, found)
     sys.exit(bool(kept))
 
@@ -79,9 +79,20 @@ def attacks(folder: Path, only: Sequence[str] | None) -> dict[str, Attack]:
 
 
 def torture(
-    folder: Path, chosen: dict[str, Attack], minutes: float, rng: random.Random
+    folder: Path, left: Path, chosen: dict[str, Attack], minutes: float, rng: random.Random
 ) -> tuple[Counter[tuple[str, str]], list[Path]]:
-    """Attack in turn until the time is over; return how often each ended how, and what is wrong."""
+    """Attack in turn until the time is over.
+
+    Args:
+        folder: in which the attacks take place.
+        left: for the folders of what is wrong.
+        chosen: the attacks.
+        minutes: after which no other begins.
+        rng: of all that is random.
+
+    Returns:
+        How often each ended in which way, and the folders of what is wrong.
+    """
     found: Counter[tuple[str, str]] = Counter()
     kept: list[Path] = []
     deadline = time.monotonic() + 60 * minutes
@@ -96,7 +107,7 @@ def torture(
                 shutil.rmtree(arena.folder)
             except WrongError as error:
                 outcome = "wrong"
-                kept.append(arena.folder)
+                kept.append(arena.folder.rename(left / arena.folder.name))
                 print(f"WRONG: attack {number}, {name}: {error}", flush=True)
             found[name, outcome] += 1
             if time.monotonic() > deadline:

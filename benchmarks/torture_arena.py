@@ -106,7 +106,11 @@ class Arena:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDS.keys() - {signal.SIGKILL})
         pid = os.fork()
         if pid == 0:
-            os._exit(_run(self.folder, said, script, words, file_bytes, as_user) & 255)
+            status = 1
+            try:
+                status = _run(self.folder, said, script, words, file_bytes, as_user)
+            finally:  # whatever is raised, as by a terminal that cannot be written to
+                os._exit(status & 255)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         return Command(pid, said)
 

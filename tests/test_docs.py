@@ -62,7 +62,9 @@ class Block:
 
     def commands(self) -> list[list[str]]:
         """The words of each command; of `console`, of those behind a `$`."""
-        lines = self.text.replace("\\\n", " ").replace("$SLURM_ARRAY_TASK_ID", "0").splitlines()
+        text = self.text.replace("\\\n", " ")
+        text = text.replace("$SLURM_ARRAY_TASK_ID", "1").replace("$SLURM_ARRAY_TASK_COUNT", "8")
+        lines = text.splitlines()
         if self.language == "console":
             lines = [line[2:] for line in lines if line.startswith("$ ")]
         words = [word for line in lines for word in [*shlex.split(line, comments=True), "&&"]]
