@@ -116,13 +116,37 @@ class Augment(RegisteredSection):
 
 
 class Loss(RegisteredSection):
-    """The loss: a weight for each term."""
+    """The loss: a weight for each term, and the options of some terms."""
 
     registry = LOSSES
     title = "loss"
     entry_type = NonNegativeFloat
     entry_help = "weight of this term, 0 = off:"
     __pydantic_extra__: dict[str, NonNegativeFloat]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    class_weights: Annotated[dict[str, PositiveFloat] | None, Was(None)] = Field(
+        description="cross_entropy and focal: how much a voxel of a label counts, as {vessel: 5}; "
+        "1 for labels that are not named, null = 1 for all; of regions, how much a region counts"
+    )
+    focal_gamma: Annotated[NonNegativeFloat, Was(2.0)] = Field(
+        description="focal: the higher, the less easy voxels count; 0 = as cross_entropy"
+    )
+    tversky_alpha: Annotated[NonNegativeFloat, Was(0.3)] = Field(
+        description="tversky: weight of false alarms"
+    )
+    tversky_beta: Annotated[NonNegativeFloat, Was(0.7)] = Field(
+        description="tversky: weight of misses; with tversky_alpha 0.5 each, it is soft Dice"
+    )
+    top_k_share: Annotated[float, Was(0.1)] = Field(
+        gt=0, le=1, description="top_k: share of the voxels that count, those with the most loss"
+    )
+    cldice_steps: Annotated[PositiveInt, Unit("voxels"), Was(3)] = Field(
+        description="cldice: radius of the widest tube; each step needs time and memory"
+    )
+    cldice_labels: Annotated[list[str] | None, Was(None)] = Field(
+        min_length=1,
+        description="cldice: names of the labels or regions that are tubes; null = all",
+    )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -133,8 +157,8 @@ class Loss(RegisteredSection):
     @model_validator(mode="after")
     def _has_a_term(self) -> "Loss":
         if not self.weights:
-            names = ", ".join(f"loss.{name}" for name in self.registry)
-            raise ValueError(f"{names} are all 0, so there is no loss: raise one")
+            names = ", ".join(self.registry)
+            raise ValueError(f"the loss has no term: raise one of loss.{{{names}}} above 0")
         return self
 
 

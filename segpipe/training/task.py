@@ -55,7 +55,7 @@ class SegmentationTask(pl.LightningModule):
         self.budget = budget
         self.number_format: NumberFormat = number_format
         self.data = data
-        self.loss = SegmentationLoss(plan, options.loss.weights)
+        self.loss = SegmentationLoss(plan, options.loss.weights, options.loss)
         self.dice: list[np.ndarray] = []  # a row per validated case, a column per target
         self.validated: list[str] = []  # names of those cases
 
