@@ -25,6 +25,7 @@ from segpipe.nets.build import build
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plain import plain
 from segpipe.plan import Plan
+from segpipe.postprocess import PostProcess
 from segpipe.stored import SCHEMA, check_config, check_schema, read_config, read_plan, reason
 from segpipe.text import clipped
 
@@ -62,6 +63,7 @@ class About(BaseModel):
         data: what the network is trained on.
         dice: of whole validation scans, per label or region.
         extensions: that the run has loaded.
+        postprocess: chosen on the validation cases.
         global_step: optimiser steps so far.
     """
 
@@ -73,6 +75,7 @@ class About(BaseModel):
     data: TrainedOn | None = None
     dice: dict[str, float] = {}
     extensions: list[Extension] = []
+    postprocess: PostProcess = PostProcess()
     global_step: Annotated[int, Field(ge=0, lt=2**62)] = 0
 
 
@@ -89,6 +92,7 @@ class Trained:
         dice: of whole validation scans when it was saved, per label or region; empty before the
             first validation.
         step: optimiser steps that it was trained for.
+        postprocess: chosen on the validation cases; empty in files of older versions.
     """
 
     network: nn.Module
@@ -98,6 +102,7 @@ class Trained:
     data: TrainedOn | None = None
     dice: dict[str, float] = field(default_factory=dict)
     step: int = 0
+    postprocess: PostProcess = field(default_factory=PostProcess)
 
 
 def metadata(
@@ -170,7 +175,8 @@ def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Tra
     network = Ensemble(
         [member.network for member in members], exclusive=plan.regions is None, mirror_axes=axes
     )
-    return Trained(network.eval(), plan, members[0].config)
+    chosen = PostProcess.merge([member.postprocess for member in members])
+    return Trained(network.eval(), plan, members[0].config, postprocess=chosen)
 
 
 def _check_same_input(path: Path, plan: Plan, other_path: Path, other: Plan) -> None:
@@ -236,9 +242,8 @@ def load(path: Path) -> Trained:
         return build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
 
     network = build_bounded(file, make, _weights(file, stored))
-    return Trained(
-        network.eval(), plan, config, about.version, about.data, about.dice, about.global_step
-    )
+    known = (about.version, about.data, about.dice, about.global_step, about.postprocess)
+    return Trained(network.eval(), plan, config, *known)
 
 
 def _about(file: Path, stored: Mapping[str, Any]) -> About:

@@ -204,6 +204,10 @@ class TrainerOptions(Section):
     validations: PositiveInt = Field(
         description="how often whole scans are validated over the budget, the end included"
     )
+    postprocess: Annotated[bool, Was(False)] = Field(
+        description="at the end, choose thresholds, largest parts and smallest volumes per label "
+        "on the validation cases where they help, and store them in best.ckpt for predict.py"
+    )
     gradient_flow: bool = Field(
         description="measure gradient and step of each layer, relative to its weights: "
         "gradient_flow.csv and .png"

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from segpipe.data.prepare import model_space
 from segpipe.device import NumberFormat, usable_mib
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
+from segpipe.nets.ensemble import Ensemble
+from segpipe.nets.unet import UNet
 from segpipe.plan import BATCH_VOXELS, Plan
 from segpipe.resampling import BLOCK_VOXELS
 from segpipe.text import count
@@ -177,3 +180,15 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     message = str(error)
     return isinstance(error, RuntimeError) and any(sign in message for sign in OUT_OF_MEMORY)
+
+
+def size_multiples(network: nn.Module, plan: Plan) -> list[int] | None:
+    """Return of what each edge of a window must be a multiple.
+
+    None means that the network may only see windows of the plan's size.
+    """
+    members = network.networks if isinstance(network, Ensemble) else [network]
+    for member in members:
+        if not isinstance(member, UNet):
+            return None
+    return list(map(math.prod, zip(*plan.strides, strict=True)))

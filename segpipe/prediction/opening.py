@@ -1,13 +1,17 @@
 """The predictor that the options of `predict.py` ask for."""
 
+import logging
 from typing import Any
 
 from segpipe import checkpoint
 from segpipe.config.predict import Predict
 from segpipe.device import choose_device, choose_format, hold_memory
 from segpipe.files import digest
+from segpipe.postprocess import PostProcess
+from segpipe.prediction.postprocessing import requested
 from segpipe.prediction.predictor import Predictor
 
+log = logging.getLogger("segpipe")
 # options on which the written files depend, beside the weights and the number format
 NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
@@ -21,6 +25,9 @@ def open_predictor(options: Predict) -> Predictor:
     hold_memory(device)
     number_format = choose_format(options.precision, device)
     trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
+    chosen = trained.postprocess if options.postprocess == "auto" else PostProcess()
+    if chosen != PostProcess():
+        log.info("post-processing of the checkpoint: %s (postprocess=none: without)", chosen)
     return Predictor(
         trained.network.to(device),
         trained.plan.model_copy(update={"nan": options.nan}),
@@ -33,14 +40,20 @@ def open_predictor(options: Predict) -> Predictor:
         skip_air=options.skip_air,
         backend=options.backend,
         compiled=options.compile,
+        postprocess=requested(options, chosen, trained.plan.labels),
     )
 
 
 def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     """Return plain values on which a mask depends, beside its scan."""
     assert options.checkpoint is not None
+    labels = predictor.plan.labels
     weights = digest(list(map(checkpoint.find, options.checkpoint)))
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
     if options.nan != "refuse":  # so the masks of earlier versions stay as they are
         names.add("nan")
-    return [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
+    settings = [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
+    typed = requested(options.model_copy(update={"thresholds": None}), PostProcess(), labels)
+    if predictor.postprocess != typed:
+        settings.append(predictor.postprocess.model_dump(mode="json"))
+    return settings

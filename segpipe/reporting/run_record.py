@@ -87,6 +87,11 @@ class RunRecord:
         return self.json("network.json")
 
     @cached_property
+    def postprocess(self) -> dict[str, Any]:
+        """Return what was tried and chosen as post-processing; empty where nothing was."""
+        return self.json("postprocess.json") or {}
+
+    @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """Return a row per epoch of training, without what was not measured."""
         rows: list[dict[str, float]] = []
