@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segpipe.errors import DataError
 from segpipe.orientation import AS_IN_RAS, Orientation, Planes
-from segpipe.resampling import NativeLabels, ProbabilityObserver, resize
+from segpipe.resampling import NativeLabels, ProbabilityObserver, average, resize
 
 
 @runtime_checkable
@@ -142,10 +142,12 @@ class ModelSpace:
     Attributes:
         spacing_mm: voxel size along the axes of model space; None: as the scan's.
         planes: the axes, where they are not those of RAS+ for every scan.
+        averages: whether voxels are averaged along axes that become more than twice as coarse.
     """
 
     spacing_mm: tuple[float | None, float | None, float | None]
     planes: Planes = AS_IN_RAS
+    averages: bool = False
 
     def orientation(self, grid: Grid) -> Orientation:
         """Return the scan's axis for each axis of model space."""
@@ -165,6 +167,8 @@ class ModelSpace:
         """Return an image on the grid of model space, linearly interpolated, float32."""
         grid = Grid.of(volume)
         native = self.orientation(grid).turn(volume.as_tensor()).float()
+        if self.averages:
+            native = average(native, self.shape(grid))
         return resize(native, self.shape(grid), "trilinear").contiguous()
 
     def labels_to_model(self, labels: Located) -> Integer[Tensor, "1 x y z"]:

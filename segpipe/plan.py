@@ -34,6 +34,7 @@ class Plan(BaseModel):
         labels: name -> id on disk; the index of a label is its position in this order.
         spacing_mm: voxel size of model space along its axes, which are those of RAS+ unless
             `slices` or `frame` says otherwise; None keeps the scan's own.
+        averages: whether voxels are averaged along axes that become more than twice as coarse.
         regions: name -> label indices, outermost first; None where labels exclude one another.
         paint: region name -> the label index by which a mask shows it; None where labels exclude
             one another, and in plans of before there was a choice.
@@ -59,6 +60,7 @@ class Plan(BaseModel):
     channels: list[str]
     labels: dict[str, int]
     spacing_mm: list[float | None]
+    averages: Annotated[bool, Was(False)]
     regions: dict[str, list[int]] | None
     paint: Annotated[dict[str, int] | None, Was(None)] = None
     ignore: int | None

@@ -25,6 +25,21 @@ def resize(volume: Tensor, shape: tuple[int, int, int], mode: str) -> Tensor:
     return F.interpolate(volume[None].float(), shape, mode=mode, align_corners=corners)[0]
 
 
+def average(volume: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Return a volume `(c, x, y, z)` with each axis that is more than halved brought to its size.
+
+    Linear interpolation looks at two voxels along an axis, so it would pass over others there. They
+    are averaged by a triangle that is as wide as the reduction.
+    """
+    for axis, size in enumerate(shape, start=1):
+        if volume.shape[axis] > 2 * size:
+            last = volume.movedim(axis, -1).float()
+            flat = (last.shape[-2], size)
+            last = F.interpolate(last, flat, mode="bilinear", align_corners=False, antialias=True)
+            volume = last.movedim(-1, axis)
+    return volume
+
+
 class NativeLabels:
     """The labels of a scan's grid, decided as the probabilities of model space arrive in slabs.
 

@@ -85,6 +85,10 @@ class PlanOptions(Section):
         description="what a training step may need; null = 90 % of the GPU's memory, or 70 % of "
         "the machine's"
     )
+    ceiling: Annotated[Probability, Was(1.0)] = Field(
+        description="Dice that a perfect network must still have, mean of the labels, where model "
+        "space is made coarser so that a patch sees whole scans; 1 = never coarser"
+    )
     foreground: Probability = Field(
         description="share of patches that are centred on a labelled voxel"
     )

@@ -19,7 +19,7 @@ from segpipe.errors import DataError
 from segpipe.files import PART, digest
 from segpipe.io.content import content_files
 
-VERSION = 2  # raised whenever the same files and settings would give other arrays
+VERSION = 3  # raised whenever the same files and settings would give other arrays
 ABANDONED_SECONDS = 24 * 3600  # an unfinished entry older than this was left by a killed run
 MAPPED_BYTES = 2**16  # smaller files are read, since mapping them costs more
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from segpipe.data.cases import Case
+from segpipe.data.ceiling import FACTORS
 from segpipe.geometry import Grid
 from segpipe.text import clipped, visible
 
@@ -69,6 +70,8 @@ class InspectedCase:
         ids: the distinct values of its label map.
         foreground: shape `(channels, voxels)`, a sample of its labelled intensities.
         sizes: a row per label that it has: id, voxels, connected parts, voxels of the largest part.
+        ceilings: a row for each of `sizes`: what a perfect network would score on coarser grids, as
+            `segpipe.data.ceiling` measures it.
         box: size in voxels of the smallest box that holds all that is not 0, along the scan's own
             axes.
         zero_fraction: per channel the share of its voxels that are exactly 0.
@@ -82,6 +85,7 @@ class InspectedCase:
     ids: np.ndarray = field(default_factory=lambda: np.empty(0))
     foreground: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     sizes: np.ndarray = field(default_factory=lambda: np.empty((0, 4), np.int64))
+    ceilings: np.ndarray = field(default_factory=lambda: np.empty((0, len(FACTORS))))
     box: np.ndarray = field(default_factory=lambda: np.ones(3, np.int64))
     zero_fraction: np.ndarray = field(default_factory=lambda: np.empty(0))
     content: str = ""
@@ -107,6 +111,7 @@ class InspectedCase:
             "ids": self.ids,
             "foreground": self.foreground,
             "sizes": self.sizes,
+            "ceilings": self.ceilings,
             "box": self.box,
             "zero_fraction": self.zero_fraction,
         }
@@ -121,6 +126,7 @@ class InspectedCase:
             ids=np.array(arrays["ids"]),
             foreground=np.array(arrays["foreground"]),
             sizes=np.array(arrays["sizes"]),
+            ceilings=np.array(arrays["ceilings"]),
             box=np.array(arrays["box"]),
             zero_fraction=np.array(arrays["zero_fraction"]),
             content=content,

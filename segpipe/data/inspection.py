@@ -1,7 +1,7 @@
 """Read one case, check whether its files can be used, and measure what the plan needs."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from scipy.ndimage import label as connected_components
 
 from segpipe.config.data import NaNPolicy
 from segpipe.data.cases import MOST_LABELS, Case
+from segpipe.data.ceiling import FACTORS, ceilings
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.loading import load
 from segpipe.data.prepare import find_outlier, to_index
@@ -110,7 +111,8 @@ def _measure_label(inspected: InspectedCase, voxels: np.ndarray, label: np.ndarr
     inspected.label_content = _hash(label)
     with np.errstate(over="ignore"):  # an outlier, which is named already
         inspected.foreground = labelled[:, ::step].astype(np.float32)
-    inspected.sizes = _label_sizes(label)
+    assert inspected.grid is not None
+    _measure_labels(inspected, label, inspected.grid.spacing_mm.tolist())
 
 
 def _hash(voxels: np.ndarray) -> str:
@@ -125,16 +127,22 @@ def _box_size(mask: np.ndarray) -> np.ndarray:
     return np.array(mask.shape)
 
 
-def _label_sizes(label: np.ndarray) -> np.ndarray:
-    """Return the rows of `InspectedCase.sizes`."""
-    rows: list[list[int]] = []
+def _measure_labels(
+    inspected: InspectedCase, label: np.ndarray, spacing_mm: Sequence[float]
+) -> None:
+    """Measure the size and the fineness of each label that the case has."""
+    sizes: list[list[int]] = []
+    fineness: list[np.ndarray] = []
     for number, box in enumerate(find_objects(label.astype(np.int32)), start=1):
         if box is None:
             continue
-        parts: Any = connected_components(label[box] == number, TOUCHING)[0]  # type: ignore[index]
+        mask = label[box] == number
+        parts: Any = connected_components(mask, TOUCHING)[0]  # type: ignore[index]
         voxels = np.bincount(parts.ravel())[1:]
-        rows.append([number, voxels.sum(), len(voxels), voxels.max()])
-    return np.array(rows, np.int64).reshape(-1, 4)
+        sizes.append([number, voxels.sum(), len(voxels), voxels.max()])
+        fineness.append(ceilings(mask, spacing_mm))
+    inspected.sizes = np.array(sizes, np.int64).reshape(-1, 4)
+    inspected.ceilings = np.array(fineness).reshape(-1, len(FACTORS))
 
 
 def _check_blank(inspected: InspectedCase, voxels: np.ndarray) -> None:

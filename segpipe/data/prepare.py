@@ -56,7 +56,8 @@ class PreparedScan:
 def model_space(plan: Plan) -> ModelSpace:
     """Return the model space of the plan's spacing and planes."""
     x, y, z = plan.spacing_mm
-    return ModelSpace((x, y, z), Planes(plan.slice_axis, plan.slices, plan.frame))
+    planes = Planes(plan.slice_axis, plan.slices, plan.frame)
+    return ModelSpace((x, y, z), planes, plan.averages)
 
 
 def prepare_scan(

@@ -120,6 +120,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
     assert case.label is not None
     foreground = plan.foreground if "ct" in plan.normalise else None
     planes = () if plan.slices == "plan" else (plan.slice_axis, plan.slices, plan.frame)
+    averages = ("averages",) if plan.averages else ()
     return cache.entry_path(
         folder,
         case.files,
@@ -130,6 +131,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
         list(plan.labels.values()),
         plan.ignore,
         *planes,
+        *averages,
     )
 
 

@@ -47,6 +47,8 @@ class Fingerprint:
         foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
             labelled voxels.
         labels: id on disk -> size of the label; without the background.
+        ceilings: Dice that a perfect network would have at each of `ceiling.FACTORS` times the
+            finest spacing, mean of the labels; empty: not known.
         directions: `(cases, 3, 3)`, unit vectors in RAS+, one a column, of the scan's axes that are
             nearest to left-right, back-front and foot-head; None: exactly those.
         unit: in which lengths and volumes of these cases are shown.
@@ -58,6 +60,7 @@ class Fingerprint:
     zero_fraction: list[float]
     foreground: list[tuple[float, float, float, float]]
     labels: dict[int, LabelSize]
+    ceilings: Sequence[float] = ()
     directions: np.ndarray | None = None
     unit: UnitName = "mm"
 
@@ -129,6 +132,7 @@ def fingerprint(train: Sequence[InspectedCase]) -> Fingerprint:
         zero_fraction=zero_fraction.tolist(),
         foreground=list(map(_statistics, _foreground(train))),
         labels=_label_sizes(train),
+        ceilings=_ceilings(train),
         directions=np.array(directions),
         unit=_unit(train),
     )
@@ -241,6 +245,16 @@ def _label_sizes(cases: Sequence[InspectedCase]) -> dict[int, LabelSize]:
         _, parts, part_ml = np.median(measured, axis=0).tolist()
         sizes[number] = LabelSize(len(measured), fraction, parts, part_ml)
     return sizes
+
+
+def _ceilings(cases: Sequence[InspectedCase]) -> list[float]:
+    """Return for each coarser grid the mean over labels of the mean over cases."""
+    rows: dict[int, list[np.ndarray]] = {}
+    for case in cases:
+        for (number, *_), measured in zip(case.sizes, case.ceilings, strict=True):
+            rows.setdefault(int(number), []).append(measured)
+    means = [np.mean(measured, axis=0) for measured in rows.values()]
+    return np.mean(means, axis=0).tolist() if means else []
 
 
 def _statistics(voxels: Float[np.ndarray, " voxels"]) -> tuple[float, float, float, float]:

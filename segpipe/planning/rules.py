@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from jaxtyping import Float
 
 from segpipe.config.train import Normalise, Train
 from segpipe.errors import ConfigError
 from segpipe.orientation import Planes
 from segpipe.plan import BATCH_VOXELS, Plan, network_axes
+from segpipe.planning.context import View, median_shape, widen
 from segpipe.planning.decision import GIVEN, Decision, by_times
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.levels import Levels, decide_levels
@@ -88,6 +90,7 @@ def make_plan(
         paint=painted.paint if painted else None,
         ignore=data.ignore_label,
         spacing_mm=decisions.spacing.value,
+        averages=_averages(fingerprint, decisions),
         patch=decisions.patch.value,
         batch=decisions.batch.value,
         slice_axis=planes.slice_axis,
@@ -104,6 +107,14 @@ def make_plan(
     )
 
 
+def _averages(fingerprint: Fingerprint, decisions: Decisions) -> bool:
+    """Return whether model space is more than twice as coarse as a case along an axis."""
+    cases = along_planes(fingerprint, decisions.planes.value)
+    finest = cases.spacings_mm.min(axis=0)
+    coarse = [mm or 0.0 for mm in decisions.spacing.value]
+    return bool((np.array(coarse) > 2 * finest).any())
+
+
 def _decide(
     options: Train, fingerprint: Fingerprint, channels: list[str], device: str, scale: float
 ) -> Decisions:
@@ -111,27 +122,41 @@ def _decide(
     planes = decide_planes(options, fingerprint)
     slice_axis = planes.value.slice_axis
     fingerprint = along_planes(fingerprint, planes.value)
-    derived, why = derive_spacing(fingerprint)
-    spacing = decide_spacing(options, derived, why, slice_axis)
     axes = network_axes(slice_axis)
-    median = _median_shape(fingerprint, spacing.value)
+    derived, why = derive_spacing(fingerprint)
+    view = _decide_view(options, fingerprint, derived, axes, device)
+    if view is not None:
+        derived = view.spacing_mm
+        why = view.why
+    spacing = decide_spacing(options, derived, why, slice_axis)
+    median = median_shape(fingerprint, spacing.value)
     size = options.plan.patch
     if size is None:
-        voxels = scale * PATCH_VOXELS[device, options.model.dims]
-        size = _shrink([median[axis] for axis in axes], voxels)
+        voxels = (PATCH_VOXELS if view is None else BATCH_VOXELS)[device, len(axes)]
+        size = _shrink([median[axis] for axis in axes], scale * voxels)
     levels = decide_levels(options, size, [float(spacing.value[axis] or 0) for axis in axes])
     patch = _decide_patch(options, size, levels.value.strides, axes, median, device)
-    batch = _decide_batch(options, patch.value, device, scale)
+    smallest = SMALLEST_BATCH if view is None else 1  # a patch that sees all is large
+    batch = _decide_batch(options, patch.value, device, scale, smallest)
     normalise = _decide_normalise(options, channels, fingerprint.zero_fraction)
     return Decisions(spacing, planes, patch, batch, levels, normalise)
 
 
-def _median_shape(fingerprint: Fingerprint, spacing: Spacing) -> list[int]:
-    """Return the median size, in voxels of model space, of what is not 0 in the cases."""
-    target = np.array([np.nan if mm is None else mm for mm in spacing])
-    scale = np.where(np.isnan(target), 1.0, fingerprint.spacings_mm / target)
-    median = np.median(np.round(fingerprint.boxes * scale), axis=0)
-    return [max(1, int(voxels)) for voxels in median]
+def _decide_view(
+    options: Train,
+    fingerprint: Fingerprint,
+    spacing_mm: Float[np.ndarray, "3"],
+    axes: Sequence[int],
+    device: str,
+) -> View | None:
+    """Return a coarser model space in which a patch sees more; None where it is given or stays."""
+    if options.plan.spacing is not None:
+        return None
+    usual = float(PATCH_VOXELS[device, len(axes)])
+    largest = float(BATCH_VOXELS[device, len(axes)])
+    if options.plan.patch is not None:
+        usual = largest = float(np.prod(options.plan.patch))
+    return widen(spacing_mm, fingerprint, axes, (usual, largest), options.plan.ceiling)
 
 
 def _shrink(shape: list[int], voxels: float) -> list[int]:
@@ -180,13 +205,15 @@ def _decide_patch(
     return Decision(patch, f"patch {by_times(patch)}", why)
 
 
-def _decide_batch(options: Train, patch: list[int], device: str, scale: float) -> Decision[int]:
-    """Return the number of patches per step."""
+def _decide_batch(
+    options: Train, patch: list[int], device: str, scale: float, smallest: int
+) -> Decision[int]:
+    """Return the number of patches per step, `smallest` or more."""
     given = options.plan.batch
     if given is not None:
         return Decision(given, f"batch {given}", GIVEN)
     voxels = int(scale * BATCH_VOXELS[device, options.model.dims])
-    batch = int(np.clip(voxels // np.prod(patch), SMALLEST_BATCH, LARGEST_BATCH))
+    batch = int(np.clip(voxels // np.prod(patch), smallest, LARGEST_BATCH))
     return Decision(batch, f"batch {batch}", f"about {voxels} voxels a step, for {device}")
 
 
