@@ -14,11 +14,12 @@ import yaml
 from pydantic import Field
 from support.commands import REPOSITORY, command
 
-from segpipe import Predictor, checkpoint
+from segpipe import Predictor
 from segpipe.config.predict import Predict
 from segpipe.config.section import Section, Was
 from segpipe.config.train import Train
 from segpipe.config.validation import keys
+from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
 from segpipe.prediction.records import read_records
@@ -75,7 +76,7 @@ def test_card_and_ensemble_open_old_checkpoints(old: Path) -> None:
     done = command("segpipe.card", "checkpoint=sweep/1", folder=old)
     assert done.returncode == 0, done.stderr
     assert "segpipe 0.1.0, step 2" in done.stdout
-    pair = checkpoint.load_ensemble([OLD / "sweep/0", OLD / "sweep/1"])
+    pair = load_ensemble([OLD / "sweep/0", OLD / "sweep/1"])
     assert pair.plan.labels == {"background": 0, "label 1": 1, "label 4": 4}
 
 

@@ -241,8 +241,10 @@ class Train(Section):
         pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME"
     )
     seed: NonNegativeInt = Field(description="seed of weights, patches and augmentation")
-    mode: Literal["train", "doctor", "describe"] = Field(
-        description="doctor = only look through the dataset and say what is wrong with each case; "
+    mode: Literal["train", "crossval", "doctor", "describe"] = Field(
+        description="crossval = train all folds, then score and post-process all cases by the "
+        "network that has not seen them; "
+        "doctor = only look through the dataset and say what is wrong with each case; "
         "describe = print and draw the network, and stop before training"
     )
     extensions: Annotated[Extensions, Was([])] = Field(description=EXTENSIONS_HELP)
@@ -276,6 +278,16 @@ class Train(Section):
                 f"{folder} stopped before its first epoch ended: it holds no checkpoints/last.ckpt"
             )
         return folder
+
+    @model_validator(mode="after")
+    def _crossval_has_all_folds(self) -> "Train":
+        if self.mode == "crossval" and self.data.fold is not None:
+            raise ValueError("data.fold is one fold, but mode=crossval trains all data.folds")
+        if self.mode == "crossval" and self.resume is not None:
+            raise ValueError(
+                "resume is for one run; mode=crossval goes on in its folder: hydra.run.dir=FOLDER"
+            )
+        return self
 
     @model_validator(mode="after")
     def _doctor_fixes(self) -> "Train":

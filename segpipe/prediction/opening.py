@@ -3,9 +3,9 @@
 import logging
 from typing import Any
 
-from segpipe import checkpoint
 from segpipe.config.predict import Predict
 from segpipe.device import choose_device, choose_format, hold_memory
+from segpipe.ensembles import find_all, load_ensemble
 from segpipe.files import digest
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.postprocessing import requested
@@ -24,7 +24,7 @@ def open_predictor(options: Predict) -> Predictor:
     device = choose_device("cpu" if on_cpu else options.device)
     hold_memory(device)
     number_format = choose_format(options.precision, device)
-    trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
+    trained = load_ensemble(options.checkpoint, options.mirror_axes)
     chosen = trained.postprocess if options.postprocess == "auto" else PostProcess()
     if chosen != PostProcess():
         log.info("post-processing of the checkpoint: %s (postprocess=none: without)", chosen)
@@ -48,7 +48,7 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     """Return plain values on which a mask depends, beside its scan."""
     assert options.checkpoint is not None
     labels = predictor.plan.labels
-    weights = digest(list(map(checkpoint.find, options.checkpoint)))
+    weights = digest(find_all(options.checkpoint))
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
     if options.nan != "refuse":  # so the masks of earlier versions stay as they are
         names.add("nan")

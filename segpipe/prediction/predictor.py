@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor, nn
 
-from segpipe import checkpoint
 from segpipe.checkpoint import Trained
 from segpipe.data.prepare import PreparedScan, model_space, prepare_volume
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in
+from segpipe.ensembles import load_ensemble
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
 from segpipe.io.volumes import ScanLike, as_volume
@@ -123,7 +123,7 @@ class Predictor:
         Raises:
             ConfigError: if one is not a checkpoint, or they do not go together.
         """
-        trained = checkpoint.load_ensemble([Path(path) for path in paths], mirror_axes)
+        trained = load_ensemble([Path(path) for path in paths], mirror_axes)
         device = choose_device("auto")
         network = trained.network.to(device)
         number_format = choose_format("auto", device)

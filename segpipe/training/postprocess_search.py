@@ -33,17 +33,26 @@ class PostProcessSearch:
     """Gathers what scored cases say of post-processing, and chooses from all of them.
 
     Args:
-        predictor: by which the cases are scored; its copy `predictor` keeps probabilities too.
+        predictor: of the network, or of the first of several; its copy `predictor` keeps
+            probabilities too.
         cases: all validation cases; none where nothing is to be chosen.
         folder: of the run, where the probabilities of one case at a time lie.
+        parts: predictors and the cases that each is asked about; None: `predictor` and `cases`.
 
     Attributes:
         predictor: by which the cases are to be scored.
     """
 
-    def __init__(self, predictor: Predictor, cases: Sequence[Case], folder: Path) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        cases: Sequence[Case],
+        folder: Path,
+        parts: Sequence[tuple[Predictor, Sequence[Case]]] | None = None,
+    ) -> None:
         self.cases = cases
         self.folder = folder
+        self.parts = [(predictor, cases)] if parts is None else parts
         self.evidence: list[Evidence] = []
         self.seconds = 0.0
         self.note = ""
@@ -57,8 +66,7 @@ class PostProcessSearch:
         elif largest > MOST_BYTES:
             self.note = "no thresholds were tried: the probabilities of a case are too many"
         else:
-            self.predictor.save = ("mask", "probabilities")
-            self.predictor.folder = folder
+            self.predictor = self._keeping_probabilities(predictor)
 
     def add(self, scored: ScoredCase) -> None:
         """Gather what one case says."""
@@ -68,14 +76,37 @@ class PostProcessSearch:
         self.evidence.append(_evidence(scored, self.predictor))
         self.seconds += time.perf_counter() - start
 
+    def add_all(self) -> None:
+        """Segment all cases, each by the predictor of its part, and gather what they say."""
+        for predictor, cases in self.parts:
+            if self.predictor.save != predictor.save:
+                predictor = self._keeping_probabilities(predictor)
+            for scored in score_cases(predictor, cases):
+                self.add(scored)
+
+    def _keeping_probabilities(self, predictor: Predictor) -> Predictor:
+        other = copy.copy(predictor)
+        other.save = ("mask", "probabilities")
+        other.folder = self.folder
+        return other
+
     def finish(self) -> Choice:
         """Choose, store the choice in the best checkpoint, and write `postprocess.json`.
 
         Raises:
             SegpipeError: if a case cannot be read again, or a file not be written.
         """
-        choice = self._choose()
+        choice = self.choose()
         store(self.folder / "checkpoints" / "best.ckpt", choice.chosen)
+        return choice
+
+    def choose(self) -> Choice:
+        """Choose from what was gathered, and write `postprocess.json`.
+
+        Raises:
+            SegpipeError: if a case cannot be read again, or the file not be written.
+        """
+        choice = self._choose()
         write_json(self.folder / FILE, {**choice.to_values(), "line": str(choice)})
         level = logging.INFO if choice.trials else logging.DEBUG
         log.log(level, "post-processing: %s", choice)
@@ -108,11 +139,11 @@ class PostProcessSearch:
 
         The thresholds were chosen one label at a time, and the voxels of one are lost to another.
         """
-        predictor = self.predictor.with_postprocess(PostProcess(thresholds=thresholds))
-        predictor.save = ("mask",)
         found = []
-        for scored in score_cases(predictor, self.cases):
-            found.append(_evidence(scored, predictor))
+        for predictor, cases in self.parts:
+            changed = predictor.with_postprocess(PostProcess(thresholds=thresholds))
+            for scored in score_cases(changed, cases):
+                found.append(_evidence(scored, changed))
         return found
 
 
