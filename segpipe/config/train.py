@@ -1,16 +1,12 @@
 """The options of `train.py`; `conf/train.yaml` and its groups hold their values."""
 
-import re
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PlainSerializer,
     PositiveFloat,
     PositiveInt,
     field_validator,
@@ -18,6 +14,7 @@ from pydantic import (
 )
 
 from segpipe.config.data import DataChoice
+from segpipe.config.duration import Duration as Duration
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
@@ -28,29 +25,6 @@ from segpipe.registry import AUGMENTATIONS, LOSSES, OPTIMISERS
 Probability = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 Normalise = Literal["zscore", "zscore_nonzero", "ct", "rescale", "rgb", "none"]
-
-
-def _duration(value: object) -> object:
-    """Return `DD:HH:MM:SS` or `HH:MM:SS` as a time span, and any other type unchanged."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+):(\d+)", value)
-        if match is None:
-            raise ValueError(
-                f"must read DD:HH:MM:SS (days, hours, minutes, seconds), got {value!r}"
-            )
-        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-    return value
-
-
-def _written(value: timedelta | None) -> str | None:
-    if value is None:
-        return None
-    minutes, seconds = divmod(int(value.total_seconds()), 60)
-    return f"{minutes // 1440:02d}:{minutes // 60 % 24:02d}:{minutes % 60:02d}:{seconds:02d}"
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_written)]
 
 
 class PlanOptions(Section):
