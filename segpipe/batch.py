@@ -5,56 +5,45 @@ While the network computes one scan, the next is read and the last is written.
 
 import errno
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from threading import Event
 
 from segpipe.config.predict import Predict
-from segpipe.data.cases import Case
-from segpipe.data.prepare import prepare_scan, read_labels
+from segpipe.data.prepare import prepare_scan
 from segpipe.errors import BatchInterruptedError, DataError
 from segpipe.files import digest, make_folder, remove_abandoned_parts
 from segpipe.io.content import content_files
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import read_grid, shown_unit
-from segpipe.metrics import score_case, write_scores
+from segpipe.prediction.calls import Calls
 from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.opening import mask_settings, open_predictor
-from segpipe.prediction.outputs import (
-    check_output_paths,
-    measure_volumes,
-    write_outputs,
-    write_predictions,
-)
+from segpipe.prediction.outputs import check_output_paths, measure_volumes, write_outputs
 from segpipe.prediction.postprocessing import clean, cleaning_arguments
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.prefetch import interruption, one_core, prefetched
 from segpipe.prediction.progress import BatchProgress
-from segpipe.prediction.reasons import one_line, reason
-from segpipe.prediction.records import (
-    ReadScan,
-    ScanRecord,
-    is_up_to_date,
-    read_records,
-    write_records,
-)
-from segpipe.prediction.scans import find_scans, readable_files
+from segpipe.prediction.reasons import reason
+from segpipe.prediction.record_store import RecordStore
+from segpipe.prediction.records import ReadScan, ScanRecord, is_known_failure, is_up_to_date
+from segpipe.prediction.scans import find_scans, in_shard, readable_files
+from segpipe.prediction.scoring import add_scores
 from segpipe.prediction.timing import ProgressCallback, timed
 from segpipe.prediction.truths import find_truths
-from segpipe.reporting.prediction_page import warnings_for, write_index
-from segpipe.reporting.prediction_summary import show_batch
+from segpipe.reporting.prediction_page import warnings_for
+from segpipe.reporting.prediction_summary import Outcomes, show_batch
+from segpipe.reporting.prediction_views import Views
 from segpipe.reporting.rendering import draw_prediction
 from segpipe.text import count
 
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
-FREE_PAGES = 3.0  # seconds that the page may take while scans are done, beside its share
-PAGE_SHARE = 0.05  # of the time
+FULL = {errno.ENOSPC, errno.EDQUOT}  # a disk, or what a user may take of it
+POLL_S = 2.0  # between two looks at scans that other calls have claimed
 
 
 def predict_batch(options: Predict) -> int:
@@ -64,7 +53,8 @@ def predict_batch(options: Predict) -> int:
     as it is.
 
     Returns:
-        The exit status: 0 when all scans are done, 3 when some failed.
+        The exit status: 3 when a scan has failed in this call that did not fail before, or, where
+        `strict` is set, when any has no mask or score; else 0.
 
     Raises:
         ConfigError: if the checkpoint, the input or the output cannot be used.
@@ -77,17 +67,21 @@ def predict_batch(options: Predict) -> int:
     channels = len(predictor.plan.channels)
     scans = find_scans(options.input, options.output, channels, options.recursive, options.columns)
     check_output_paths(scans, options.save, options.overlays)
+    scans = in_shard(scans, options.shard)
     batch = Batch(options.output, scans, predictor, options)
     device = f"{predictor.device} in {predictor.number_format}"
     log.info("%s, %s", count(len(scans), "scan"), device)
-    try:
-        batch.run()
-    finally:
-        batch.summarise()
-    records = batch.records()
-    show_batch(records, predictor.plan.label_names, options.output, options.truth)
-    unscored = [record for record in records if record.name in batch.truths and not record.scores]
-    return SOME_FAILED if unscored or any(record.failed for record in records) else 0
+    with batch.calls.joined():
+        try:
+            batch.run()
+        finally:
+            batch.views.finish()
+    outcomes = batch.outcomes
+    show_batch(outcomes, predictor.plan.label_names, options.output, options.truth)
+    is_bad = bool(outcomes.failed or outcomes.unscored)
+    if options.strict:
+        is_bad |= bool(outcomes.known or outcomes.unscored_before)
+    return SOME_FAILED if is_bad else 0
 
 
 class Batch:
@@ -100,7 +94,7 @@ class Batch:
         options: of the call.
 
     Raises:
-        ConfigError: if a truth is missing, or the folder or its manifest cannot be used.
+        ConfigError: if a truth is missing, or the folder or its records cannot be used.
     """
 
     def __init__(
@@ -116,9 +110,11 @@ class Batch:
         self.truths = find_truths(scans, options.truth, folder)
         make_folder(folder)
         remove_abandoned_parts(folder)
-        self.all_records = read_records(folder)  # of earlier calls too, by name
-        self.started = time.perf_counter()
-        self.page_seconds = 0.0
+        self.store = RecordStore(folder)
+        shares = options.claim or options.shard is not None
+        self.calls = Calls(folder, digest([], *self.settings), shares)
+        self.views = Views(folder, self.store, self.calls, options, len(scans))
+        self.outcomes = Outcomes()
 
     def run(self) -> None:
         """Predict what is missing or changed.
@@ -127,41 +123,49 @@ class Batch:
             DataError: if the disk is full.
             BatchInterruptedError: if it was interrupted; what is done is kept.
         """
-        writing: deque[tuple[ScanRecord, Future[None] | None]] = deque()
-        with one_core() as reader, one_core() as writer, interruption() as interrupted:
-            with BatchProgress(len(self.scans)) as progress:
-                for read in prefetched(reader, self._read, self.scans):
-                    progress.start(read.scan.name)
-                    writing.append((read.record, self._segment(read, writer, progress.report)))
-                    if len(writing) > 1:
-                        self._finish(*writing.popleft())
-                    progress.finish()
-                    if interrupted.is_set():
-                        break
-            while writing:
-                self._finish(*writing.popleft())
+        scans = self.scans
+        with (
+            one_core() as reader,
+            one_core() as writer,
+            interruption() as interrupted,
+            BatchProgress(len(self.scans)) as progress,
+        ):
+            while scans and not interrupted.is_set():
+                claimed = self._run_round(scans, reader, writer, progress, interrupted)
+                if len(claimed) == len(scans):  # others are at work on all that is left
+                    interrupted.wait(POLL_S)
+                scans = claimed
         if interrupted.is_set():
             raise BatchInterruptedError(
-                f"interrupted: {len(self.records())} of {len(self.scans)} scans are settled; "
+                f"interrupted: {self.outcomes.settled} of {len(self.scans)} scans are settled; "
                 "run again to go on"
             )
 
-    def records(self) -> list[ScanRecord]:
-        """Return the records of this call's scans so far, in their order."""
-        return [self.all_records[scan.name] for scan in self.scans if scan.name in self.all_records]
-
-    def summarise(self) -> None:
-        """Write `scores.csv`, where the truth is given, and `index.html`."""
-        self._write_page(self.options)
-
-    def _write_page(self, options: Predict) -> None:
-        scores = []
-        for record in self.records():
-            if not record.failed:
-                scores += record.scores
-        if scores:
-            write_scores(scores, self.folder / "scores.csv")
-        write_index(self.folder, self.all_records, len(self.scans), options)
+    def _run_round(
+        self,
+        scans: Sequence[Scan],
+        reader: ThreadPoolExecutor,
+        writer: ThreadPoolExecutor,
+        progress: BatchProgress,
+        interrupted: Event,
+    ) -> list[Scan]:
+        """Predict scans, and return those that other calls have claimed."""
+        claimed: list[Scan] = []
+        writing: deque[tuple[ReadScan, Future[None] | None]] = deque()
+        for read in prefetched(reader, self._read, scans):
+            if read.state == "claimed":
+                claimed.append(read.scan)
+                continue
+            progress.start(read.scan.name)
+            writing.append((read, self._segment(read, writer, progress.report)))
+            if len(writing) > 1:
+                self._finish(*writing.popleft())
+            progress.finish()
+            if interrupted.is_set():
+                break
+        while writing:
+            self._finish(*writing.popleft())
+        return claimed
 
     def _read(self, scan: Scan) -> ReadScan:
         """Read a scan, unless its files are up to date or the memory cannot hold it."""
@@ -174,12 +178,14 @@ class Batch:
                 record.truth = str(self.truths[scan.name])
                 files += readable_files(self.truths[scan.name])
             record.made_from = digest(files, *self.settings)
-            earlier = self.all_records.get(scan.name)
-            if earlier is not None and is_up_to_date(
-                earlier, record.made_from, self.folder, self.options.retry_failed
-            ):
-                earlier.truth = record.truth
-                return ReadScan(scan, earlier)
+            if self._is_done(record):
+                return ReadScan(scan, self.store.records[scan.name], state="unchanged")
+            if self.options.claim:
+                if not self.calls.claim(scan.name):
+                    return ReadScan(scan, record, state="claimed")
+                if self._is_done(record):  # by the call that has just released it
+                    self.calls.release(scan.name)
+                    return ReadScan(scan, self.store.records[scan.name], state="unchanged")
             with timed(record.seconds, "read"), collecting() as record.warnings:
                 self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
                 record.unit = shown_unit(scan.images[0])
@@ -188,8 +194,18 @@ class Batch:
                 log.warning("%s", warning)
             return ReadScan(scan, record, prepared)
         except Exception as error:  # whatever is wrong with this scan, the others can be done
-            record.reason = reason(scan, error)
+            record.reason = self._failure(scan, record, error)
             return ReadScan(scan, record)
+
+    def _is_done(self, record: ScanRecord) -> bool:
+        """Return whether an earlier call, or another one, has left nothing to do for a scan."""
+        earlier = self.store.latest(record.name)
+        if earlier is None or not is_up_to_date(
+            earlier, record.made_from, self.folder, self.options.retry_failed
+        ):
+            return False
+        earlier.truth = record.truth
+        return True
 
     def _segment(
         self, read: ReadScan, writer: ThreadPoolExecutor, progress: ProgressCallback
@@ -200,7 +216,7 @@ class Batch:
         try:
             prediction = self.predictor.segment(read.prepared, progress)
         except Exception as error:
-            read.record.reason = self._failure(read.scan, error)
+            read.record.reason = self._failure(read.scan, read.record, error)
             return None
         if prediction.note:
             log.warning("%s: %s", read.scan.name, prediction.note)
@@ -214,66 +230,56 @@ class Batch:
             cleaned = clean(prediction.labels, prediction.grid.voxel_ml, **self.cleaning)
             prediction = replace(prediction, labels=cleaned)
             with timed(record.seconds, "write"):
-                files = write_outputs(prediction, scan, self.plan, self.options.save, self.folder)
-            for file in files:
-                record.files[file.relative_to(self.folder).as_posix()] = digest([file])
+                record.files = write_outputs(
+                    prediction, scan, self.plan, self.options.save, self.folder
+                )
             measure_volumes(record, prediction, self.plan)
             record.warnings += warnings_for(prediction, record, self.plan)
-            self._compare(scan, record, prediction)
+            truth = add_scores(record, scan, self.truths.get(scan.name), prediction, self.plan)
+            if self.options.overlays:
+                picture = self.folder / record.picture
+                names = self.plan.label_names
+                draw_prediction(prediction, truth, names, scan.name, picture, record.unit)
+                record.drawn = True
         except Exception as error:
-            record.reason = self._failure(scan, error)
+            record.reason = self._failure(scan, record, error)
 
-    def _compare(self, scan: Scan, record: ScanRecord, prediction: Prediction) -> None:
-        """Score a mask against the truth where it is given, and draw both."""
-        truth = None
-        if scan.name in self.truths:
-            truth = self._score(scan, record, prediction)
-        if self.options.overlays:
-            picture = self.folder / record.picture
-            names = self.plan.label_names
-            unit = record.unit
-            draw_prediction(prediction, truth, names, scan.name, picture, unit)
-            record.drawn = True
-
-    def _score(self, scan: Scan, record: ScanRecord, prediction: Prediction) -> np.ndarray | None:
-        """Score a mask; return the truth, or None where it cannot be used, which is a warning."""
-        case = Case(scan.name, scan.images, self.truths[scan.name])
-        grid = prediction.grid
-        try:
-            content_files([self.truths[scan.name]])  # raises where reading would never end
-            truth = read_labels(case, self.plan, grid).numpy()[0]
-            record.scores = score_case(
-                scan.name, prediction.labels, truth, grid.spacing_mm, self.plan.targets
-            )
-        except Exception as error:  # the mask is done, whatever is wrong with its truth
-            why = one_line(self.truths[scan.name], error)
-            record.warnings.append(f"not scored: {why}")
-            log.warning("%s: not scored: %s", scan.name, why)
-            return None
-        return truth
-
-    def _failure(self, scan: Scan, error: Exception) -> str:
-        """Return why a scan failed.
+    def _failure(self, scan: Scan, record: ScanRecord, error: Exception) -> str:
+        """Return why a scan failed; what the machine lacked is tried again by the next call.
 
         Raises:
             DataError: if the disk is full, since no other scan would fare better.
         """
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError | MemoryError):
+            record.made_from = ""
+        if isinstance(error, OSError) and error.errno in FULL:
             raise DataError(
                 f"{self.folder}: the disk is full; make room and run again to go on"
             ) from None
         return reason(scan, error)
 
-    def _finish(self, record: ScanRecord, written: Future[None] | None) -> None:
-        """Wait until a scan is written; store its record, and tables and page of all so far."""
+    def _finish(self, read: ReadScan, written: Future[None] | None) -> None:
+        """Wait until a scan is written; store its record, and now and then the tables and page."""
         if written is not None:
             written.result()
-        self.all_records[record.name] = record
-        write_records(self.folder, self.all_records)
-        table = self.folder / "predictions.csv"
-        write_predictions(table, self.records(), self.plan.label_names)
-        start = time.perf_counter()
-        if self.page_seconds <= FREE_PAGES + PAGE_SHARE * (start - self.started):
-            page = self.options.page.model_copy(update={"viewer": False})  # which is slow to make
-            self._write_page(self.options.model_copy(update={"page": page}))
-            self.page_seconds += time.perf_counter() - start
+        record = read.record
+        is_known = is_known_failure(record, self.store.records.get(record.name))
+        if read.state == "new":
+            self.store.write(record)
+            self.calls.release(record.name)
+        self._count(read, is_known)
+        self.views.update()
+
+    def _count(self, read: ReadScan, is_known: bool) -> None:
+        """Note what became of a scan."""
+        record = read.record
+        outcomes = self.outcomes
+        is_unscored = not record.failed and record.name in self.truths and not record.scores
+        if record.failed:
+            (outcomes.known if is_known else outcomes.failed).append(record)
+        elif read.state == "new":
+            outcomes.new.append(record)
+            outcomes.unscored += is_unscored
+        else:
+            outcomes.unchanged.append(record)
+            outcomes.unscored_before += is_unscored

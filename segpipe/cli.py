@@ -80,7 +80,10 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
 
 def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Predict, values)
-    from segpipe.batch import predict_batch
+    if options.collect:
+        from segpipe.reporting.collecting import collect as run
+    else:
+        from segpipe.batch import predict_batch as run
     from segpipe.terminal import logged_to, say_more
 
     if options.verbose:
@@ -88,7 +91,7 @@ def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -
 
     assert options.output is not None
     with logged_to(options.output / "predict.log"):
-        return predict_batch(options)
+        return run(options)
 
 
 def _typed(script: str) -> str:

@@ -7,7 +7,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -54,10 +55,22 @@ def remove_abandoned_parts(folder: Path) -> None:
 
     Those of running processes and of other machines stay, and so does every file of the user.
     """
-    for part in folder.rglob(f"{PART}{HOST}-*"):
-        process = part.name.removeprefix(f"{PART}{HOST}-").partition("-")[0]
-        if process.isdecimal() and not is_running(int(process)) and part.is_file():
-            part.unlink(missing_ok=True)
+    beginning = f"{PART}{HOST}-"
+    for parent, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            process = name.removeprefix(beginning).partition("-")[0]
+            if not name.startswith(beginning) or not process.isdecimal():
+                continue
+            if not is_running(int(process)):
+                _remove(Path(parent, name))
+
+
+def _remove(part: Path) -> None:
+    """Remove a file, or a folder, unless another process has just done so."""
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part, ignore_errors=True)
+    elif part.is_file():
+        part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -98,9 +111,21 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DataError: if it cannot be written, as on a full disk.
     """
+    write_lines(path, [text])
+
+
+def write_lines(path: Path, texts: Iterable[str]) -> None:
+    """Write texts one after the other into a file, atomically and without holding them all.
+
+    Raises:
+        DataError: if it cannot be written, as on a full disk.
+    """
     try:
-        with atomic(path) as part:
-            part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        with (
+            atomic(path) as part,
+            part.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            file.writelines(texts)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error.strerror}); make room, or choose another folder"

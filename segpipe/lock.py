@@ -1,4 +1,4 @@
-"""A folder that one process at a time may fill, on one machine or on several that share a disk."""
+"""Who works in a folder: files that a living process touches, on one machine or on several."""
 
 import json
 import os
@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segpipe.errors import ConfigError
 from segpipe.processes import is_running
@@ -15,6 +17,66 @@ from segpipe.processes import is_running
 FILE = ".segpipe-lock"
 TOUCHED_S = 30.0  # between two signs of life
 GONE_S = 300.0  # without one, after which a process is taken for gone
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that made a file to say that it is at work.
+
+    Attributes:
+        facts: what the file holds: host, process id, since when, and what its kind adds.
+        silent_s: seconds since its last sign of life.
+    """
+
+    facts: dict[str, Any]
+    silent_s: float
+
+    def __str__(self) -> str:
+        facts = self.facts
+        return f"process {facts.get('pid')} on {facts.get('host')}"
+
+    @property
+    def is_gone(self) -> bool:
+        """Return whether the process has ended, or has been silent for too long."""
+        is_here = self.facts.get("host") == socket.gethostname()
+        return self.silent_s > GONE_S or (is_here and not _is_alive(self.facts.get("pid")))
+
+
+def own_facts(**more: Any) -> dict[str, Any]:
+    """Return what a file says of this process: host, process id, the time, and what is given."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, **more}
+
+
+def read_holder(file: Path) -> Holder | None:
+    """Return the process that made a file; None where the file is gone.
+
+    Of a file that is damaged, or read while it is written, the age alone decides.
+    """
+    try:
+        silent_s = time.time() - file.stat().st_mtime
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        facts = {}
+    return Holder(facts if isinstance(facts, dict) else {}, silent_s)
+
+
+@contextmanager
+def showing_life(file: Path) -> Iterator[None]:
+    """Touch a file of this process while the block runs, and remove it at the end."""
+    done = threading.Event()
+    signs = threading.Thread(target=_show_life, args=(file, done), daemon=True)
+    signs.start()
+    try:
+        yield
+    finally:
+        done.set()
+        signs.join()
+        file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -27,15 +89,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / FILE
     _take(file)
-    done = threading.Event()
-    signs = threading.Thread(target=_show_life, args=(file, done), daemon=True)
-    signs.start()
-    try:
+    with showing_life(file):
         yield
-    finally:
-        done.set()
-        signs.join()
-        file.unlink(missing_ok=True)
 
 
 def _take(file: Path) -> None:
@@ -44,12 +99,10 @@ def _take(file: Path) -> None:
     Raises:
         ConfigError: if the process that made it is still there.
     """
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": since}
     for _ in range(2):
         try:
             with file.open("x", encoding="utf-8") as opened:
-                json.dump(holder, opened)
+                json.dump(own_facts(), opened)
             return
         except FileExistsError:
             _check_gone(file)
@@ -63,22 +116,13 @@ def _check_gone(file: Path) -> None:
     Raises:
         ConfigError: if it does.
     """
-    try:
-        holder = json.loads(file.read_text(encoding="utf-8"))
-        silent_s = time.time() - file.stat().st_mtime
-    except FileNotFoundError:
-        return
-    except ValueError:  # read while it is written, or damaged: its age decides
-        holder = {}
-        silent_s = time.time() - file.stat().st_mtime
-    pid = holder.get("pid")
-    is_here = holder.get("host") == socket.gethostname()
-    if silent_s > GONE_S or (is_here and not _is_alive(pid)):
+    holder = read_holder(file)
+    if holder is None or holder.is_gone:
         return
     raise ConfigError(
-        f"{file.parent}: process {pid} on {holder.get('host')} has worked in it since "
-        f"{holder.get('since')}; wait for it, or stop it (if it is gone, the folder is free "
-        f"{GONE_S:.0f} s after its last sign of life, {silent_s:.0f} s ago)"
+        f"{file.parent}: {holder} has worked in it since {holder.facts.get('since')}; wait for it, "
+        f"or stop it (if it is gone, the folder is free {GONE_S:.0f} s after its last sign of "
+        f"life, {holder.silent_s:.0f} s ago)"
     )
 
 
@@ -91,5 +135,5 @@ def _show_life(file: Path, done: threading.Event) -> None:
     while not done.wait(TOUCHED_S):
         try:
             os.utime(file)
-        except OSError:  # the folder was moved away: the lock went along
+        except OSError:  # the folder was moved away: the file went along
             return

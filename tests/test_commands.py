@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from segpipe.errors import ConfigError, DataError
 from segpipe.files import PART
 from segpipe.prediction.postprocessing import clean
 from segpipe.prediction.predictor import Predictor
+from segpipe.prediction.record_store import FOLDER, RecordStore
 from segpipe.processes import HOST
 
 
@@ -609,7 +611,7 @@ def test_a_batch_does_only_what_is_missing_or_changed(trained: Path) -> None:
     others = [".part-notes.txt", f"{PART}elsewhere-{gone}-0-scan0.nii.gz"]
     for name in others:
         (masks / name).write_bytes(b"of the user, or of another machine")
-    assert run() == (3, set())
+    assert run() == (0, set())
     assert sorted(path.name for path in masks.glob(".*part-*")) == sorted(others)
     for name in others:
         (masks / name).unlink()
@@ -618,11 +620,14 @@ def test_a_batch_does_only_what_is_missing_or_changed(trained: Path) -> None:
     (masks / "scan1.nii.gz").write_bytes(
         first["scan1.nii.gz"][:100]
     )  # half-written by somebody else
-    assert run() == (3, {"scan1.nii.gz"})
+    assert run() == (0, {"scan1.nii.gz"})
     assert {path.name: path.read_bytes() for path in masks.glob("*.nii.gz")} == first
     assert run("overlap=0.25") == (3, {"scan0.nii.gz", "scan1.nii.gz"})
     (scans / "broken.nii.gz").write_bytes((scans / "scan0.nii.gz").read_bytes())
     assert run("overlap=0.25") == (0, {"broken.nii.gz"})
+    (masks / "manifest.json").write_text("{}")
+    assert run("overlap=0.25") == (0, set()), "the manifest is made from the records"
+    shutil.rmtree(masks / FOLDER)
     (masks / "manifest.json").write_text("{}")
     done = command("predict.py", *call, folder=trained)
     assert done.returncode == 2
@@ -647,7 +652,8 @@ def test_what_failed_is_tried_again_only_when_asked(
     monkeypatch.setattr(Predictor, "segment", lambda *_: 1 / 0)
     assert predict_batch(predicting(trained, tmp_path)) == 3
     monkeypatch.undo()
-    assert predict_batch(predicting(trained, tmp_path)) == 3
+    assert predict_batch(predicting(trained, tmp_path)) == 0
+    assert predict_batch(predicting(trained, tmp_path, strict=True)) == 3
     assert predict_batch(predicting(trained, tmp_path, retry_failed=True)) == 0
 
 
@@ -695,7 +701,7 @@ def test_an_interrupted_batch_finishes_the_scan_in_hand_and_goes_on_later(traine
             )
         for path in masks.glob("scan*"):
             assert np.asarray(nib.load(path).dataobj).shape == nib.load(scans / path.name).shape
-        assert len(json.loads((masks / "manifest.json").read_text())["scans"]) < 40
+        assert len(RecordStore(masks).records) < 40
     assert command("predict.py", *call, folder=trained).returncode == 0
     assert len(list(masks.glob("scan*"))) == 40
     assert len({path.read_bytes() for path in masks.glob("scan*")}) == 2

@@ -81,6 +81,12 @@ def test_a_case_that_a_patch_sees_keeps_its_resolution() -> None:
     assert plan((1.0, 1.0, 1.0), (40, 50, 40), ORGANS).spacing_mm == [1, 1, 1]
 
 
+def test_a_gpu_keeps_the_median() -> None:
+    seen = replace(fingerprint((1.0, 1.0, 1.0), (1024, 1024, 1)), ceilings=ORGANS)
+    made = make_plan(composed("model=unet2d"), seen, ["MRI"], LABELS, "cuda")
+    assert made.spacing_mm == [1, 1, None]
+
+
 def test_a_given_patch_decides_what_is_seen() -> None:
     assert radiograph(ORGANS, "plan.patch=[256,256]").spacing_mm == [4, 4, None]
 

@@ -16,7 +16,7 @@ from support.commands import REPOSITORY
 
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import make_folder, read_table, write_table
-from segpipe.prediction.records import read_records
+from segpipe.prediction.record_store import RecordStore
 from segpipe.reporting.page import Column, Link, Table, write_page
 from segpipe.reporting.pictures import draw_overlay
 from segpipe.reporting.run_record import RunRecord
@@ -197,7 +197,7 @@ def test_other_names_are_fine(name: str) -> None:
 def test_a_damaged_manifest_is_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(ConfigError, match=r"manifest.json: .*") as caught:
-        read_records(tmp_path)
+        RecordStore(tmp_path)
     assert "\n" not in str(caught.value)
 
 

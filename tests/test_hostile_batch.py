@@ -30,6 +30,7 @@ from segpipe.config.predict import Predict
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.prediction.predictor import Predictor
+from segpipe.prediction.record_store import RecordStore
 
 VOXELS = np.random.default_rng(0).integers(0, 900, (20, 16, 8)).astype(np.int16)
 MOST_MEMORY_KIB = 2 * 2**20
@@ -222,12 +223,16 @@ def test_twenty_of_forty(tmp_path: Path) -> None:
     assert done.memory_kib < MOST_MEMORY_KIB
     before = masks(tmp_path / "out")
     again = predict(tmp_path, *call)
-    assert again.status == 3
+    assert again.status == 0, "nothing new has failed"
+    assert "0 new, 20 unchanged, 20 known failures" in again.stdout
+    assert "Traceback" not in again.stderr
+    assert predict(tmp_path, *call, "strict=true").status == 3
     assert masks(tmp_path / "out") == before
     assert {name: row["reason"] for name, row in table(tmp_path / "out").items()} == {
         name: row["reason"] for name, row in rows.items()
     }
-    assert not list((tmp_path / "out").glob(".*"))
+    assert not list((tmp_path / "out").rglob(".segpipe-part-*"))
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".segpipe"]
 
 
 def options(folder: Path) -> Predict:
@@ -244,7 +249,7 @@ def four(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_process_that_dies_leaves_table_manifest_and_page(four: Path) -> None:
+def test_a_process_that_dies_leaves_records_table_manifest_and_page(four: Path) -> None:
     usual = Predictor.segment
 
     def dies(self: Predictor, scan: object, progress: object) -> object:
@@ -258,12 +263,11 @@ def test_a_process_that_dies_leaves_table_manifest_and_page(four: Path) -> None:
         predict_batch(options(four))
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-    settled = table(four / "out")
+    settled = RecordStore(four / "out").records
     assert list(settled) == ["a"] or list(settled) == ["a", "b"]
     stored = json.loads((four / "out/manifest.json").read_text())["scans"]
-    assert [row["name"] for row in stored] == list(settled)
-    page = (four / "out/index.html").read_text()
-    assert f"{len(settled)} scan" in page
+    assert [row["name"] for row in stored] == list(table(four / "out")) == ["a"]
+    assert "1 scan done" in (four / "out/index.html").read_text()
     before = masks(four / "out")
     assert predict_batch(options(four)) == 0
     assert list(table(four / "out")) == list("abcd")
@@ -305,7 +309,8 @@ def test_a_truth_that_cannot_be_used_costs_no_mask(
     assert {row["status"] for row in table(four / "out").values()} == {"done"}
     with (four / "out/scores.csv").open() as file:
         assert {row["case"] for row in csv.DictReader(file)} == set("abc")
-    assert predict_batch(given) == 3  # nothing new, and still not scored
+    assert predict_batch(given) == 0, "nothing new"
+    assert predict_batch(given.model_copy(update={"strict": True})) == 3
 
 
 def test_an_output_that_cannot_be_written_to_is_one_line(four: Path) -> None:

@@ -13,7 +13,7 @@ from segpipe.reporting.prediction_page import write_index
 
 
 def written(folder: Path, *outcomes: ScanRecord) -> Reader:
-    write_index(folder, {one.name: one for one in outcomes}, len(outcomes), options(folder))
+    write_index(folder, outcomes, len(outcomes), options(folder))
     page = Reader(folder / "index.html")
     assert page.problems == []
     assert page.outside == []

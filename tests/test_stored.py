@@ -22,7 +22,7 @@ from segpipe.config.validation import keys
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
-from segpipe.prediction.records import read_records
+from segpipe.prediction.record_store import RecordStore
 from segpipe.reporting.run_record import RunRecord
 from segpipe.stored import SCHEMA, complete, read_config, read_plan, read_yaml
 from segpipe.training.task import RANDOM_STATES, SegmentationTask
@@ -68,7 +68,7 @@ def test_an_old_folder_of_predictions_goes_on(old: Path) -> None:
     done = command("predict.py", *words, folder=old)
     assert done.returncode == 0, done.stderr
     assert (old / "masks/case_5.nii.gz").stat().st_mtime_ns == before, "it was computed again"
-    record = read_records(old / "masks")["case_5"]
+    record = RecordStore(old / "masks").records["case_5"]
     assert {round(score.dice, 4) for score in record.scores} == {0.0, 0.0361}
 
 

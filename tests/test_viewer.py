@@ -90,14 +90,14 @@ def test_the_page_of_predictions_takes_what_is_there_as_files(tmp_path: Path) ->
     asked = asked.model_copy(
         update={"page": asked.page.model_copy(update={"viewer": True}), "truth": tmp_path / "truth"}
     )
-    write_index(tmp_path, {one.name: one for one in (here, gone, done("earlier"))}, 3, asked)
+    write_index(tmp_path, [here, gone, done("earlier")], 3, asked)
     page = Reader(tmp_path / "index.html")
     assert page.problems == []
     assert "1 case, " in page.text
     assert len(page.scripts) == 1 + 4
     assert '"truth": "' in (tmp_path / "index.html").read_text(encoding="utf-8")
     asked = asked.model_copy(update={"page": asked.page.model_copy(update={"viewer_mib": 0.001})})
-    write_index(tmp_path, {"a": here}, 1, asked)
+    write_index(tmp_path, [here], 1, asked)
     page = Reader(tmp_path / "index.html")
     assert (
         "0 cases, 0.0 MiB of at most 0.001 (page.viewer_mib), the worst first; without room: a."

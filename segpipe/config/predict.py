@@ -94,6 +94,24 @@ class Predict(Section):
     retry_failed: bool = Field(
         description="try again what failed in an earlier call, though nothing has changed"
     )
+    strict: Annotated[bool, Was(True)] = Field(
+        description="exit with status 3 wherever a scan of the input has no mask or score; false = "
+        "only where that is new in this call"
+    )
+    shard: Annotated[str | None, Was(None)] = Field(
+        pattern=r"^[0-9]+/[0-9]+$",
+        description="do one of N equal parts of the scans, as 1/4 to 4/4 on four machines that "
+        "write into one output; the part that a scan is in depends on its name alone",
+    )
+    claim: Annotated[bool, Was(False)] = Field(
+        description="share the scans with other calls into the same output, on any machine: each "
+        "scan is claimed while it is computed; a claim ends with its process, and 300 s after the "
+        "last sign of life of another machine"
+    )
+    collect: Annotated[bool, Was(False)] = Field(
+        description="predict nothing: make tables and page from the records in output, and say "
+        "what of input is missing, where that is given"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto = the GPU if there is one")
     precision: Precision = Field(
         description="auto = as in training: bf16 where the device computes it faster"
@@ -110,9 +128,19 @@ class Predict(Section):
     def _one_or_several(cls, given: object) -> object:
         return [given] if isinstance(given, str) else given
 
+    @field_validator("shard")
+    @classmethod
+    def _is_one_of(cls, given: str | None) -> str | None:
+        if given is not None:
+            number, total = map(int, given.split("/"))
+            if not 1 <= number <= total:
+                raise ValueError(f"the shards of {total} are 1/{total} to {total}/{total}")
+        return given
+
     @model_validator(mode="after")
     def _says_what(self) -> "Predict":
-        for key in ("checkpoint", "input", "output"):
+        needed = ("output",) if self.collect else ("checkpoint", "input", "output")
+        for key in needed:
             if getattr(self, key) is None:
                 raise ValueError(
                     f"{key} is missing: predict.py needs checkpoint=RUN input=SCANS output=FOLDER"

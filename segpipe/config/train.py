@@ -61,7 +61,7 @@ class PlanOptions(Section):
     )
     ceiling: Annotated[Probability, Was(1.0)] = Field(
         description="Dice that a perfect network must still have, mean of the labels, where model "
-        "space is made coarser so that a patch sees whole scans; 1 = never coarser"
+        "space is made coarser so that a patch sees whole scans (on a CPU); 1 = never"
     )
     foreground: Probability = Field(
         description="share of patches that are centred on a labelled voxel"

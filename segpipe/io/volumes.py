@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segpipe.config.data import NaNPolicy
 from segpipe.errors import DataError
-from segpipe.files import atomic
+from segpipe.files import atomic, digest
 from segpipe.geometry import Grid, Located, Volume, check_same_grid
 from segpipe.io import images, nifti, tiff
 from segpipe.io.formats import ENDINGS, NIFTI, TIFF, Format, format_of, is_image
@@ -191,8 +191,8 @@ def read_grid(path: Path) -> Grid:
     return Grid((x, y, z), np.asarray(affine, dtype=float))
 
 
-def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.integer[Any]]) -> None:
-    """Write a mask on the grid of its scan, keeping affines, codes and units.
+def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.integer[Any]]) -> str:
+    """Write a mask on the grid of its scan, keeping affines, codes and units; return its digest.
 
     The file is written under another name, read back, compared, and only then renamed.
 
@@ -221,12 +221,15 @@ def write_mask(mask: np.ndarray, source: Path, path: Path, dtype: type[np.intege
         same_grid = np.array_equal(affine, read_grid(source).affine)
         if not same_grid or not np.array_equal(written[0], mask):
             raise _differs(path)
+        return digest([part])  # another process may write the same file
 
 
 def write_shares(
     shares: UInt8[np.ndarray, "x y z *n"], source: Path, path: Path, names: Sequence[str] = ()
-) -> None:
+) -> str:
     """Write values between 0 and 1 in 255 steps as a scaled NIfTI file, whole or not at all.
+
+    Return the digest of the file.
 
     Args:
         shares: 0 to 255, shape `(x, y, z)` of the scan, or `(x, y, z, n)`; of the latter one entry
@@ -249,6 +252,7 @@ def write_shares(
                 raise _differs(path)
         if not np.array_equal(written.affine, read_grid(source).affine):
             raise _differs(path)
+        return digest([part])
 
 
 def _differs(path: Path) -> DataError:

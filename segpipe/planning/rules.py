@@ -149,8 +149,12 @@ def _decide_view(
     axes: Sequence[int],
     device: str,
 ) -> View | None:
-    """Return a coarser model space in which a patch sees more; None where it is given or stays."""
-    if options.plan.spacing is not None:
+    """Return a coarser model space in which a patch sees more; None where it is given or stays.
+
+    A GPU has nnU-Net's rule, the median: its patches are larger, and its budgets let a network
+    learn an organ from a part of it.
+    """
+    if options.plan.spacing is not None or device != "cpu":
         return None
     usual = float(PATCH_VOXELS[device, len(axes)])
     largest = float(BATCH_VOXELS[device, len(axes)])

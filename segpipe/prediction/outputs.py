@@ -12,7 +12,7 @@ from segpipe.files import write_table
 from segpipe.io.volumes import write_mask, write_shares
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Prediction
-from segpipe.prediction.records import STAGES, ScanRecord
+from segpipe.prediction.records import STAGES, ScanRecord, label_names
 from segpipe.prediction.scans import Scan
 
 
@@ -45,23 +45,31 @@ def check_output_paths(scans: Sequence[Scan], save: Sequence[str], overlays: boo
 
 def write_outputs(
     prediction: Prediction, scan: Scan, plan: Plan, save: Sequence[str], folder: Path
-) -> list[Path]:
-    """Write the files of a prediction that `save` names, each atomically, and return their paths.
+) -> dict[str, str]:
+    """Write the files of a prediction that `save` names, each atomically.
+
+    Returns:
+        The digest of each file, by its path below the folder.
 
     Raises:
         DataError: if a file does not read back as it was written.
     """
-    files = {kind: folder / path for kind, path in output_paths(scan, save).items()}
+    paths = output_paths(scan, save)
     source = scan.images[0]
     maps = prediction.maps
-    if "mask" in files:
-        write_mask(prediction.mask(plan), source, files["mask"], mask_dtype(plan.labels))
+    digests = {}
+    if "mask" in paths:
+        mask = prediction.mask(plan)
+        kind = mask_dtype(plan.labels)
+        digests[paths["mask"]] = write_mask(mask, source, folder / paths["mask"], kind)
     if maps.probabilities is not None:
         names = list(plan.regions or plan.labels)
-        write_shares(maps.probabilities, source, files["probabilities"], names)
+        path = paths["probabilities"]
+        digests[path] = write_shares(maps.probabilities, source, folder / path, names)
     if maps.entropy is not None:
-        write_shares(maps.entropy, source, files["entropy"])
-    return list(files.values())
+        path = paths["entropy"]
+        digests[path] = write_shares(maps.entropy, source, folder / path)
+    return digests
 
 
 def measure_volumes(record: ScanRecord, prediction: Prediction, plan: Plan) -> None:
@@ -74,27 +82,32 @@ def measure_volumes(record: ScanRecord, prediction: Prediction, plan: Plan) -> N
     record.volumes_ml = [voxels * prediction.grid.voxel_ml for voxels in record.voxels]
 
 
-def write_predictions(path: Path, records: Sequence[ScanRecord], names: Sequence[str]) -> None:
+def write_predictions(path: Path, records: Sequence[ScanRecord]) -> None:
     """Write `predictions.csv`: per scan its status, seconds per stage, voxels and mL per label.
 
     Raises:
         DataError: if it cannot be written, as on a full disk.
     """
+    names = label_names(records)
     header = ["case", "status", "reason", "note", "warnings"]
     header += [f"{stage}_seconds" for stage in STAGES]
     header += [f"{name} voxels" for name in names]
     header += [f"{name} mL" for name in names]
-    write_table(path, header, list(map(_row, records)))
+    rows = [_row(record, names) for record in records]
+    write_table(path, header, rows)
 
 
-def _row(record: ScanRecord) -> list[object]:
+def _row(record: ScanRecord, names: Sequence[str]) -> list[object]:
     """Return the line of a scan in `predictions.csv`."""
     row: list[object] = [record.name, "failed" if record.failed else "done"]
     row += [record.reason, record.note, "; ".join(record.warnings)]
     for stage in STAGES:
         seconds = record.seconds.get(stage)
         row.append("" if seconds is None else f"{seconds:.3f}")
-    row += record.voxels
+    voxels = dict(zip(record.labels, record.voxels, strict=True))
+    row += [voxels.get(name, "") for name in names]
+    volumes = {}
     if record.unit == "mm":  # of pixels, the numbers of voxels are the areas
-        row += map("{:.4f}".format, record.volumes_ml)
+        volumes = dict(zip(record.labels, record.volumes_ml, strict=True))
+    row += [f"{volumes[name]:.4f}" if name in volumes else "" for name in names]
     return row

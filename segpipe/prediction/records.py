@@ -1,34 +1,25 @@
-"""The records of a folder of predictions: one per scan, kept in `manifest.json`.
+"""The record of a scan in a folder of predictions: what became of it, and from what it was made."""
 
-The manifest, `predictions.csv` and `index.html` are made from them, and running again does only
-what is missing or changed.
-"""
-
-import logging
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from segpipe.data.prepare import PreparedScan
-from segpipe.errors import ConfigError
-from segpipe.files import digest, write_json
+from segpipe.files import digest
 from segpipe.metrics import Score, score_columns
-from segpipe.prediction.scans import Scan
-from segpipe.stored import SCHEMA, read_record, reason
+from segpipe.prediction.channel_sets import Scan
 from segpipe.text import clipped, name_fault, visible
 from segpipe.units import UNITS, UnitName, Units
 
-log = logging.getLogger("segpipe")
-FILE = "manifest.json"
-MEND = "; choose another output"
 MIXED = Units("mm or px", "mL, px² or px³")
 STAGES = ("read", "network", "resample", "write")  # of which the seconds are kept
 
 
-@dataclass
+@dataclass(slots=True)
 class ScanRecord:
     """What became of one scan. Stored in full; every field but `name` may be missing in a manifest.
 
@@ -74,6 +65,11 @@ class ScanRecord:
         return UNITS.get(self.unit, UNITS["mm"])
 
     @property
+    def scan(self) -> Scan:
+        """Return the scan that it is of."""
+        return Scan(self.name, tuple(map(Path, self.images)))
+
+    @property
     def failed(self) -> bool:
         """Return whether there is no mask."""
         return bool(self.reason)
@@ -91,51 +87,18 @@ class ReadScan:
     Attributes:
         scan: that was read.
         record: of it; with a reason where it could not be read.
-        prepared: as the network sees it; None where it could not be read, or is up to date.
+        prepared: as the network sees it; None where there is nothing to compute.
+        state: `new`, `unchanged` where its files are up to date, or `claimed` by another call.
     """
 
     scan: Scan
     record: ScanRecord
     prepared: PreparedScan | None = None
+    state: Literal["new", "unchanged", "claimed"] = "new"
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The content of `manifest.json`.
-
-    Attributes:
-        scans: a row for each scan, of any version.
-    """
-
-    scans: list[dict[str, Any]]
-
-
-def read_records(folder: Path) -> dict[str, ScanRecord]:
-    """Return the records of earlier calls into this folder, by name.
-
-    Missing fields get their defaults. Unknown fields are ignored, and named in a line of the log.
-
-    Raises:
-        ConfigError: if the file is not a manifest, or one of a later version.
-    """
-    file = folder / FILE
-    if not file.exists():
-        return {}
-    unknown: set[str] = set()
-    records: dict[str, ScanRecord] = {}
-    rows = read_record(file, Manifest, MEND).scans
-    try:
-        for row in rows:
-            record = _record(row, unknown)
-            if record.name in records:
-                raise ValueError(f"{clipped(record.name)} occurs twice")
-            records[record.name] = record
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        cause = reason(error) if isinstance(error, ValueError) else clipped(error)
-        raise ConfigError(f"{file}: is not what segpipe writes ({cause}){MEND}") from None
-    if unknown:
-        log.info("%s: ignored unknown fields: %s", file, ", ".join(sorted(unknown)))
-    return records
+RECORD = TypeAdapter(ScanRecord)
+FIELDS = [item.name for item in fields(ScanRecord)]
 
 
 def units_of(records: Iterable[ScanRecord]) -> Units:
@@ -144,17 +107,24 @@ def units_of(records: Iterable[ScanRecord]) -> Units:
     return UNITS[found.pop()] if len(found) == 1 else MIXED
 
 
-def write_records(folder: Path, records: Mapping[str, ScanRecord]) -> None:
-    """Write the manifest, sorted by name.
+def label_names(records: Iterable[ScanRecord]) -> list[str]:
+    """Return the names of the labels of all scans, in the order of their first appearance."""
+    names: dict[str, None] = {}
+    for record in records:
+        names |= dict.fromkeys(record.labels)
+    return list(names)
 
-    Raises:
-        DataError: if it cannot be written, as on a full disk.
-    """
-    rows: list[dict[str, Any]] = []
-    for name in sorted(records):
-        scores = [score.to_values() for score in records[name].scores]
-        rows.append({**asdict(records[name]), "scores": scores})
-    write_json(folder / FILE, {"schema": SCHEMA, "scans": rows})
+
+def key_of(name: str) -> str:
+    """Return the name of the file that belongs to a scan, which any file system takes."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def to_row(record: ScanRecord) -> dict[str, Any]:
+    """Return a record as plain values, by the names of its fields."""
+    row = {name: getattr(record, name) for name in FIELDS}
+    row["scores"] = [score.to_values() for score in record.scores]
+    return row
 
 
 def is_up_to_date(record: ScanRecord, made_from: str, folder: Path, retry_failed: bool) -> bool:
@@ -173,22 +143,27 @@ def is_up_to_date(record: ScanRecord, made_from: str, folder: Path, retry_failed
     return True
 
 
-def _record(row: Mapping[str, Any], unknown: set[str]) -> ScanRecord:
-    """Return the record of a row, and add the fields that it does not have to `unknown`."""
-    values = _fields_of(ScanRecord, row, unknown)
+def is_known_failure(record: ScanRecord, earlier: ScanRecord | None) -> bool:
+    """Return whether a scan has failed before, of the same content and for the same reason."""
+    if earlier is None or not record.failed:
+        return False
+    return (earlier.made_from, earlier.reason) == (record.made_from, record.reason)
+
+
+def from_row(row: Mapping[str, Any], unknown: set[str]) -> ScanRecord:
+    """Return the record of a row, and add the fields that it does not have to `unknown`.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: if it is not what `to_row` makes.
+    """
+    unknown |= row.keys() - {*FIELDS}
+    values = {name: value for name, value in row.items() if name in FIELDS}
     scores = []
     for score in values.get("scores", []):
         unknown |= score.keys() - {*score_columns()}
         scores.append(Score.from_values(score))
-    record = TypeAdapter(ScanRecord).validate_python({**values, "scores": scores})
+    record = RECORD.validate_python({**values, "scores": scores})
     for path in (record.name, *record.files):
         if name_fault(path):
             raise ValueError(f"{clipped(visible(path))} {name_fault(path)}")
     return record
-
-
-def _fields_of(kind: type[Any], row: Mapping[str, Any], unknown: set[str]) -> dict[str, Any]:
-    """Return the entries of a row that a dataclass has, and add the others to `unknown`."""
-    names = {item.name for item in fields(kind)}
-    unknown |= row.keys() - names
-    return {name: value for name, value in row.items() if name in names}

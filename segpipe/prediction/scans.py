@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 from segpipe.data.tables import TABLES, file_named, read_inputs, read_text
 from segpipe.errors import ConfigError, DataError
@@ -54,6 +55,18 @@ def find_scans(
     if all(len(same) > 1 for same in by_name.values()):
         raise ConfigError(f"input={given}: {scans[0].problem}")
     return scans
+
+
+def in_shard(scans: Sequence[Scan], shard: str | None) -> list[Scan]:
+    """Return the scans of a shard such as `2/5`; which one a scan is in depends on its name."""
+    if shard is None:
+        return list(scans)
+    number, total = map(int, shard.split("/"))
+    return [
+        scan
+        for scan in scans
+        if crc32(scan.name.encode("utf-8", "surrogatepass")) % total == number - 1
+    ]
 
 
 def _named(

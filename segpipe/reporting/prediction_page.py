@@ -1,9 +1,8 @@
 """`index.html` of a folder of masks: all scans segmented into it, the failed ones first."""
 
-import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,11 @@ import numpy as np
 from segpipe import __version__
 from segpipe.config.predict import Predict
 from segpipe.data.prepare import model_space
-from segpipe.errors import SegpipeError
-from segpipe.io.volumes import load, read
 from segpipe.plan import Plan
-from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.predictor import Prediction
-from segpipe.prediction.records import STAGES, ScanRecord, units_of
+from segpipe.prediction.records import STAGES, ScanRecord, label_names, units_of
 from segpipe.reporting.page import (
+    NOT_KNOWN,
     Cell,
     Column,
     Link,
@@ -28,12 +25,12 @@ from segpipe.reporting.page import (
     embed_all,
     write_page,
 )
-from segpipe.reporting.viewer import Viewer, ViewerBudget, ViewerCase, make_viewer, viewer_case
-from segpipe.terminal import progress_bar
+from segpipe.reporting.prediction_viewer import viewer_of
+from segpipe.reporting.viewer import Viewer
 from segpipe.text import count
 
-log = logging.getLogger("segpipe")
 WIDTH = 800  # pixels of a picture inside the page
+ROWS = 300  # of a page: one of more is slow to open and to sort
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a page of more is slow to open
 SPACING_RATIO = 3.0  # to the training's spacing, from which a scan is worth a look
 AXES = ("left-right", "back-front", "foot-head")
@@ -89,41 +86,84 @@ def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list
 
 
 def write_index(
-    folder: Path, records: Mapping[str, ScanRecord], requested: int, options: Predict
+    folder: Path,
+    records: Sequence[ScanRecord],
+    requested: int,
+    options: Predict,
+    is_final: bool = True,
 ) -> None:
     """Write `index.html`, with the results of earlier calls into this folder too.
 
+    Beyond `ROWS` scans the others are on pages of their own, `index_2.html` and so on.
+
     Args:
         folder: of the masks.
-        records: of all scans that were segmented into it, by name.
+        records: of all scans that were segmented into it.
         requested: number of scans of this call.
         options: of this call.
+        is_final: whether the pages after the first are written too.
 
     Raises:
         DataError: if it cannot be written, as on a full disk.
     """
-    failed = [record for record in records.values() if record.failed]
-    done = [record for record in records.values() if not record.failed]
+    failed = [record for record in records if record.failed]
+    done = [record for record in records if not record.failed]
+    failed.sort(key=lambda record: record.name)
     done.sort(key=lambda record: (_mean_dice(record), record.name))
-    pictures = _pictures(folder, done)
-    scored = any(record.scores for record in done)
+    ordered = failed + done
+    pages = max(1, math.ceil(len(ordered) / ROWS))
     lead = f"{count(len(done), 'scan')} done, {len(failed)} failed"
-    page = Index(
+    lead = f"{lead}; the last call asked for {requested}."
+    for number in range(pages if is_final else 1):
+        shown = ordered[number * ROWS : (number + 1) * ROWS]
+        page = _index(folder, shown, lead, options, _Position(number, pages))
+        write_page(folder / _page_name(number), "index.html", page)
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Which of the pages of a folder of masks one is, counted from 0."""
+
+    number: int
+    pages: int
+
+    @property
+    def links(self) -> list[Link]:
+        """Return links to the other pages."""
+        numbers = {0, self.number - 1, self.number + 1, self.pages - 1} - {self.number}
+        found = []
+        for number in sorted(numbers & {*range(self.pages)}):
+            found.append(Link(f"page {number + 1} of {self.pages}", _page_name(number)))
+        return found
+
+
+def _page_name(number: int) -> str:
+    return f"index_{number + 1}.html" if number else "index.html"
+
+
+def _index(
+    folder: Path, shown: Sequence[ScanRecord], lead: str, options: Predict, position: _Position
+) -> Index:
+    """Return the content of one page."""
+    failed = [record for record in shown if record.failed]
+    done = [record for record in shown if not record.failed]
+    pictures = _pictures(folder, done) if position.number == 0 else {}
+    scored = any(record.scores for record in done)
+    has_viewer = options.page.viewer and position.number == 0
+    return Index(
         title=f"Predictions in {folder.resolve().name}",
-        lead=f"{lead}; the last call asked for {requested}.",
+        lead=lead,
         facts=_facts(options),
         failed=_failed_table(failed) if failed else None,
         scans=_done_table(done, pictures, scored) if done else None,
         pictures=_pictures_note(pictures, done),
-        viewer=_viewer(folder, done, options) if options.page.viewer else None,
-        files=_files(folder, scored),
+        viewer=viewer_of(folder, done, options) if has_viewer else None,
+        files=[*position.links, *_files(folder, scored)],
     )
-    write_page(folder / "index.html", "index.html", page)
 
 
 def _facts(options: Predict) -> list[tuple[str, str]]:
     """Return the options that a reader of the page should know."""
-    assert options.checkpoint is not None
     cleaning = []
     if options.keep_largest:
         cleaning.append(f"keep_largest {', '.join(options.keep_largest)}")
@@ -132,8 +172,8 @@ def _facts(options: Predict) -> list[tuple[str, str]]:
     if options.labels:
         cleaning.append(f"labels {', '.join(options.labels)}")
     return [
-        ("checkpoint", ", ".join(map(str, options.checkpoint))),
-        ("input", str(options.input)),
+        ("checkpoint", ", ".join(map(str, options.checkpoint or [])) or NOT_KNOWN),
+        ("input", str(options.input or NOT_KNOWN)),
         ("truth", str(options.truth or "not given")),
         ("overlap of windows", f"{options.overlap:g}"),
         ("mirrored along axes", ", ".join(map(str, options.mirror_axes)) or "none"),
@@ -169,54 +209,6 @@ def _pictures_note(pictures: Mapping[str, Picture], done: Sequence[ScanRecord]) 
     )
 
 
-def _viewer(folder: Path, done: Sequence[ScanRecord], options: Predict) -> Viewer | None:
-    """Return a viewer of the scans and masks whose files are still there.
-
-    They are in the order of the table, as many as there is room for.
-    """
-    budget = ViewerBudget(options.page.viewer_mib)
-    shown = [record for record in done if record.ids]
-    labels = _labels(shown)
-    with progress_bar() as bar:
-        task = bar.add_task("volumes for the viewer", total=len(shown), note="")
-        for rank, record in enumerate(shown):
-            try:
-                case = _viewer_case(folder, record, labels)
-            except SegpipeError as error:
-                log.warning("%s: is not in the viewer: %s", record.name, error)
-                case = None
-            if case is not None:
-                budget.add(float(rank), case)
-            bar.advance(task)
-    return make_viewer(budget, labels)
-
-
-def _viewer_case(folder: Path, record: ScanRecord, labels: Sequence[str]) -> ViewerCase | None:
-    """Return a scan, its mask, and the truth it was scored against; ids are indices of `labels`.
-
-    Raises:
-        SegpipeError: if a file is gone, or cannot be read.
-    """
-    scan = _scan(record)
-    indices = np.zeros(max(record.ids, default=0) + 2, np.uint8)  # of labels, by id on disk
-    for number, name in zip(record.ids, record.labels, strict=True):
-        indices[number] = labels.index(name) + 1
-    image = read(scan.images, partial(load, nan="fill"))
-    mask = _read_mask(folder / scan.mask_name, indices)
-    truth = None
-    if record.truth and record.scores:
-        truth = _read_mask(Path(record.truth), indices)
-    affine = np.asarray(image.affine, dtype=float)
-    voxels = image.as_tensor().float().mean(0).numpy()
-    return viewer_case(record.name, voxels, mask, truth, affine)
-
-
-def _read_mask(path: Path, indices: np.ndarray) -> np.ndarray:
-    """Return a label map whose ids are replaced; larger ids count as background."""
-    ids = np.clip(read([path]).numpy()[0], 0, len(indices) - 1)
-    return indices[ids.astype(int)]
-
-
 def _failed_table(records: Sequence[ScanRecord]) -> Table:
     """Return the table of the scans that failed, by name."""
     rows = sorted([record.name, record.reason] for record in records)
@@ -226,7 +218,7 @@ def _failed_table(records: Sequence[ScanRecord]) -> Table:
 
 def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], scored: bool) -> Table:
     """Return the table of the scans that are done."""
-    labels = _labels(done)
+    labels = label_names(done)
     targets = _targets(done)
     columns = [Column("scan"), Column("picture", sortable=False)]
     if scored:
@@ -238,7 +230,7 @@ def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], sco
     columns.append(Column("warnings"))
     rows: list[list[Cell]] = []
     for record in done:
-        row: list[Cell] = [Link(record.name, _scan(record).mask_name)]
+        row: list[Cell] = [Link(record.name, record.scan.mask_name)]
         row.append(_picture_cell(record, pictures))
         if scored:
             row.append(_mean_dice(record))
@@ -267,25 +259,12 @@ def _numbers(record: ScanRecord, targets: Sequence[str], labels: Sequence[str]) 
     ]
 
 
-def _labels(records: Sequence[ScanRecord]) -> list[str]:
-    """Return the names of the labels of all scans, in the order of their first appearance."""
-    names: dict[str, None] = {}
-    for record in records:
-        names |= dict.fromkeys(record.labels)
-    return list(names)
-
-
 def _targets(records: Sequence[ScanRecord]) -> list[str]:
     """Return the names of the targets that were scored, in the order of their first appearance."""
     names: dict[str, None] = {}
     for record in records:
         names |= dict.fromkeys(score.label for score in record.scores)
     return list(names)
-
-
-def _scan(record: ScanRecord) -> Scan:
-    """Return the scan that a record is of."""
-    return Scan(record.name, tuple(map(Path, record.images)))
 
 
 def _mean_dice(record: ScanRecord) -> float:

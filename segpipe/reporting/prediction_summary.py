@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segpipe.prediction.records import ScanRecord, units_of
@@ -12,33 +13,66 @@ from segpipe.text import count
 log = logging.getLogger("segpipe")
 
 
-def show_batch(
-    records: Sequence[ScanRecord], names: Sequence[str], folder: Path, truth: Path | None
-) -> None:
-    """Print volumes, scores, where the files are, and what failed.
+@dataclass
+class Outcomes:
+    """What a call has done.
+
+    Attributes:
+        new: scans that it has segmented.
+        failed: scans that have failed in it, and did not fail so before.
+        unchanged: scans whose masks were up to date, as of an earlier call or of another one.
+        known: scans that fail as they did in an earlier call.
+        unscored: number of the new ones that have a truth and no score.
+        unscored_before: likewise of the unchanged ones.
+    """
+
+    new: list[ScanRecord] = field(default_factory=list)
+    failed: list[ScanRecord] = field(default_factory=list)
+    unchanged: list[ScanRecord] = field(default_factory=list)
+    known: list[ScanRecord] = field(default_factory=list)
+    unscored: int = 0
+    unscored_before: int = 0
+
+    @property
+    def settled(self) -> int:
+        """Return the number of scans that are done or have failed."""
+        return len(self.new) + len(self.failed) + len(self.unchanged) + len(self.known)
+
+    def __str__(self) -> str:
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        known = count(len(self.known), "known failure")
+        return f"{len(self.new)} new, {len(self.unchanged)} unchanged{failed}, {known}"
+
+
+def show_batch(outcomes: Outcomes, names: Sequence[str], folder: Path, truth: Path | None) -> None:
+    """Print volumes and scores of what this call has done, what failed, and where the files are.
 
     Args:
-        records: of the batch's scans.
+        outcomes: of the batch's scans.
         names: of the labels but the background.
         folder: of the masks.
         truth: folder of the labels that they were scored against; None: a table names them.
     """
-    done = [record for record in records if not record.failed]
     rows = []
     scores = []
-    for record in done:
+    for record in outcomes.new:
         units = record.units
         volumes = map(units.of_volume, record.volumes_ml)
         rows.append([record.name, *[f"{volume:.{units.digits}f}" for volume in volumes]])
         scores += record.scores
     if rows:
-        show_table(f"volumes, {units_of(done).volume}", ["scan", *names], rows)
+        show_table(f"volumes, {units_of(outcomes.new).volume}", ["scan", *names], rows)
     if scores:
-        title = f"{count(len(done), 'scan')} against {truth or 'the labels of the table'}"
-        show_scores(scores, title, units_of(done))
-    log.info("%d of %d masks written to %s", len(done), len(records), folder)
-    page = folder / "index.html"
-    show_next([("look at", page), ("table", folder / "predictions.csv")])
-    for record in records:
-        if record.failed:
-            log.error("failed: %s", record.reason)
+        title = f"{count(len(rows), 'scan')} against {truth or 'the labels of the table'}"
+        show_scores(scores, title, units_of(outcomes.new))
+    masks = len(outcomes.new) + len(outcomes.unchanged)
+    log.info("%s", outcomes)
+    log.info("%d of %d masks written to %s", masks, outcomes.settled, folder)
+    show_views(folder)
+    for record in outcomes.failed:
+        log.error("failed: %s", record.reason)
+
+
+def show_views(folder: Path) -> None:
+    """Print where the page and the table are."""
+    show_next([("look at", folder / "index.html"), ("table", folder / "predictions.csv")])
