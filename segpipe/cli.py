@@ -21,7 +21,7 @@ from segpipe.config.compose import (
 )
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
-from segpipe.config.quoting import quoted, typed
+from segpipe.config.quoting import invocation, quoted, typed
 from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
@@ -39,12 +39,12 @@ def train() -> None:
     """Run `segpipe-train`: train one network, or one for each combination of a sweep."""
     from segpipe.resume import command_line
 
-    launch("train", Train, _train_one, _typed("segpipe-train"), command_line)
+    launch("train", Train, _train_one, invocation("train"), command_line)
 
 
 def predict() -> None:
     """Run `segpipe-predict`: write a mask for each scan."""
-    launch("predict", Predict, _predict_all, _typed("segpipe-predict"))
+    launch("predict", Predict, _predict_all, invocation("predict"))
 
 
 def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
@@ -92,12 +92,6 @@ def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -
     assert options.output is not None
     with logged_to(options.output / "predict.log"):
         return run(options)
-
-
-def _typed(script: str) -> str:
-    """Return the words that call this script: its name, or `python` and its file."""
-    called = Path(sys.argv[0]).name
-    return f"python {called}" if called.endswith(".py") else script
 
 
 def launch(
@@ -220,7 +214,8 @@ def _saying_what_is_left(program: str, sweep: Path) -> Iterator[None]:
             total = len(sweep_jobs(sweep))
             done = sum(map(is_done, sweep.iterdir()))
             left = f"{total - done} of {total} runs are left"
-            log.warning("%s; go on with: python train.py %s", left, typed("resume", sweep))
+            again = f"{invocation('train')} {typed('resume', sweep)}"
+            log.warning("%s; go on with: %s", left, again)
         raise
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from segpipe.config.quoting import literal
+from segpipe.config.quoting import invocation, literal
 from segpipe.config.train import Train
 from segpipe.data.cases import Dataset
 from segpipe.data.datasets import open_for_training, select_cases, split_dataset
@@ -97,7 +97,8 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
         shown = ", ".join(clipped(visible(name)) for name in names[:NAMED])
         log.warning("left out: %s for %s: %s%s", count(len(names), "case"), kind, shown, more)
     if len(repair.written) > 1:
-        log.info("train on it: python train.py %s", " ".join(_overrides(copy, labels, options)))
+        overrides = " ".join(_overrides(copy, labels, options))
+        log.info("train on it: %s %s", invocation("train"), overrides)
     else:
         log.warning("%s: one case was written, too few to train and to validate", copy)
     return 0

@@ -9,7 +9,6 @@ import pytorch_lightning as pl
 
 from segpipe import checkpoint
 from segpipe.checkpoint import TrainedOn
-from segpipe.config.quoting import typed
 from segpipe.config.train import Train
 from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
@@ -29,10 +28,10 @@ from segpipe.reporting.network import show_network
 from segpipe.reporting.plots import draw_curves
 from segpipe.reporting.rendering import add_to_viewer, draw_prediction, show_scores
 from segpipe.reporting.run_page import write_facts, write_interrupted, write_report
+from segpipe.reporting.run_summary import show_run
 from segpipe.reporting.viewer import ViewerBudget
 from segpipe.signals import Stopped
 from segpipe.stored import read_plan, read_yaml
-from segpipe.terminal import relative_to_cwd, show_next
 from segpipe.text import count
 from segpipe.training.callbacks.interrupt import Interrupt
 from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
@@ -173,24 +172,14 @@ class Run:
                 search.finish()
 
     def report(self) -> None:
-        """Write the run's page, and print where to look and what to type next.
+        """Write the run's page; print where to look, what to type next, and the verdict.
 
         Raises:
             DataError: if the page cannot be written.
         """
         self.phases.save()
         write_report(self.folder, viewer=self.viewer)
-        folder = relative_to_cwd(self.folder)
-        show_next(
-            [
-                ("report", folder / "report.html"),
-                ("network", folder / "checkpoints" / "best.ckpt"),
-                (
-                    "predict",
-                    f"python predict.py {typed('checkpoint', folder)} input=SCANS output=MASKS",
-                ),
-            ]
-        )
+        show_run(self.folder)
 
     @contextmanager
     def reported_if_it_ends_early(self) -> Iterator[None]:

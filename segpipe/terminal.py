@@ -35,7 +35,8 @@ log = logging.getLogger("segpipe")
 class TerminalHandler(logging.Handler):
     """A handler that prints log lines above a running progress bar, and errors to standard error.
 
-    Where the output is not a terminal, lines are plain text.
+    Where the output is not a terminal, lines are plain text; else a record that is logged with
+    `extra={"style": "bold red"}` is shown in that style of rich.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -44,7 +45,8 @@ class TerminalHandler(logging.Handler):
             return
         console = Console(stderr=True) if record.levelno >= logging.ERROR else rich.get_console()
         text = visible_lines(self.format(record))
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        style = getattr(record, "style", None)
+        console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 
 
 class LogFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,6 +170,19 @@ def literal(text: str) -> str:
 def typed(key: str, path: object) -> str:
     """Return an override as a user types it in a shell, as `'resume=my runs/a'`."""
     return shlex.quote(f"{key}={path}")
+
+
+def invocation(name: str) -> str:
+    """Return what a user types to call a program, in the form in which this one was called.
+
+    Args:
+        name: of the program, such as `train`.
+
+    Returns:
+        `segpipe-train` where an installed script was called, else `python train.py`.
+    """
+    is_installed = Path(sys.argv[0]).name.startswith("segpipe-")
+    return f"segpipe-{name}" if is_installed else f"python {name}.py"
 
 
 def _in_quotes(text: str) -> str:

@@ -107,6 +107,15 @@ def units_of(records: Iterable[ScanRecord]) -> Units:
     return UNITS[found.pop()] if len(found) == 1 else MIXED
 
 
+def scores_of(records: Iterable[ScanRecord]) -> list[Score]:
+    """Return the scores of all scans that have a mask and were compared with a truth."""
+    scores: list[Score] = []
+    for record in records:
+        if not record.failed:
+            scores += record.scores
+    return scores
+
+
 def label_names(records: Iterable[ScanRecord]) -> list[str]:
     """Return the names of the labels of all scans, in the order of their first appearance."""
     names: dict[str, None] = {}

@@ -12,7 +12,7 @@ from segpipe.config.predict import Predict
 from segpipe.data.prepare import model_space
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Prediction
-from segpipe.prediction.records import STAGES, ScanRecord, label_names, units_of
+from segpipe.prediction.records import STAGES, ScanRecord, label_names, scores_of, units_of
 from segpipe.reporting.page import (
     NOT_KNOWN,
     Cell,
@@ -28,6 +28,7 @@ from segpipe.reporting.page import (
 from segpipe.reporting.prediction_viewer import viewer_of
 from segpipe.reporting.viewer import Viewer
 from segpipe.text import count
+from segpipe.verdict import Verdict, judge
 
 WIDTH = 800  # pixels of a picture inside the page
 ROWS = 300  # of a page: one of more is slow to open and to sort
@@ -41,6 +42,7 @@ class Index(Page):
     """The content of `index.html`.
 
     Attributes:
+        verdict: on the scores; None where there is no truth.
         facts: name and text.
         failed: scan and reason; None where none failed.
         scans: those that are done; None where none is.
@@ -49,6 +51,7 @@ class Index(Page):
         files: beside the page.
     """
 
+    verdict: Verdict | None
     facts: Sequence[tuple[str, str]]
     failed: Table | None
     scans: Table | None
@@ -114,9 +117,10 @@ def write_index(
     pages = max(1, math.ceil(len(ordered) / ROWS))
     lead = f"{count(len(done), 'scan')} done, {len(failed)} failed"
     lead = f"{lead}; the last call asked for {requested}."
+    verdict = judge(scores_of(done), "batch")
     for number in range(pages if is_final else 1):
         shown = ordered[number * ROWS : (number + 1) * ROWS]
-        page = _index(folder, shown, lead, options, _Position(number, pages))
+        page = _index(folder, shown, lead, verdict, options, _Position(number, pages))
         write_page(folder / _page_name(number), "index.html", page)
 
 
@@ -142,7 +146,12 @@ def _page_name(number: int) -> str:
 
 
 def _index(
-    folder: Path, shown: Sequence[ScanRecord], lead: str, options: Predict, position: _Position
+    folder: Path,
+    shown: Sequence[ScanRecord],
+    lead: str,
+    verdict: Verdict | None,
+    options: Predict,
+    position: _Position,
 ) -> Index:
     """Return the content of one page."""
     failed = [record for record in shown if record.failed]
@@ -153,6 +162,7 @@ def _index(
     return Index(
         title=f"Predictions in {folder.resolve().name}",
         lead=lead,
+        verdict=verdict,
         facts=_facts(options),
         failed=_failed_table(failed) if failed else None,
         scans=_done_table(done, pictures, scored) if done else None,

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from segpipe.prediction.records import ScanRecord, units_of
-from segpipe.reporting.rendering import show_scores
+from segpipe.prediction.records import ScanRecord, scores_of, units_of
+from segpipe.reporting.rendering import show_scores, show_verdict
 from segpipe.terminal import show_next, show_table
 from segpipe.text import count
+from segpipe.verdict import judge
 
 log = logging.getLogger("segpipe")
 
@@ -45,7 +46,7 @@ class Outcomes:
 
 
 def show_batch(outcomes: Outcomes, names: Sequence[str], folder: Path, truth: Path | None) -> None:
-    """Print volumes and scores of what this call has done, what failed, and where the files are.
+    """Print volumes, scores and a verdict of what this call has done, what failed, and the files.
 
     Args:
         outcomes: of the batch's scans.
@@ -54,14 +55,13 @@ def show_batch(outcomes: Outcomes, names: Sequence[str], folder: Path, truth: Pa
         truth: folder of the labels that they were scored against; None: a table names them.
     """
     rows = []
-    scores = []
     for record in outcomes.new:
         units = record.units
         volumes = map(units.of_volume, record.volumes_ml)
         rows.append([record.name, *[f"{volume:.{units.digits}f}" for volume in volumes]])
-        scores += record.scores
     if rows:
         show_table(f"volumes, {units_of(outcomes.new).volume}", ["scan", *names], rows)
+    scores = scores_of(outcomes.new)
     if scores:
         title = f"{count(len(rows), 'scan')} against {truth or 'the labels of the table'}"
         show_scores(scores, title, units_of(outcomes.new))
@@ -69,6 +69,9 @@ def show_batch(outcomes: Outcomes, names: Sequence[str], folder: Path, truth: Pa
     log.info("%s", outcomes)
     log.info("%d of %d masks written to %s", masks, outcomes.settled, folder)
     show_views(folder)
+    verdict = judge(scores, "batch")
+    if verdict is not None:
+        show_verdict(verdict)
     for record in outcomes.failed:
         log.error("failed: %s", record.reason)
 

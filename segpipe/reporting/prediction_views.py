@@ -8,10 +8,11 @@ from pathlib import Path
 
 from segpipe.config.predict import Predict
 from segpipe.files import write_lines
-from segpipe.metrics import Score, write_scores
+from segpipe.metrics import write_scores
 from segpipe.prediction.calls import Calls
 from segpipe.prediction.outputs import write_predictions
 from segpipe.prediction.record_store import MANIFEST, RecordStore, rows_of
+from segpipe.prediction.records import scores_of
 from segpipe.reporting.prediction_page import write_index
 
 CLAIM = "//views"  # no scan has this name
@@ -80,10 +81,7 @@ class Views:
         records = [known[name] for name in sorted(known)]
         write_lines(self.output / MANIFEST, rows_of(known))
         write_predictions(self.output / "predictions.csv", records)
-        scores: list[Score] = []
-        for record in records:
-            if not record.failed:
-                scores += record.scores
+        scores = scores_of(records)
         if scores:
             write_scores(scores, self.output / "scores.csv")
         write_index(self.output, records, self.requested, options, is_final)

@@ -1,5 +1,6 @@
-"""Predictions for people: a picture of each, the viewer of volumes, and a table of all scores."""
+"""Predictions for people: a picture of each, the viewer of volumes, scores and verdict."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from segpipe.prediction.predictor import Prediction
 from segpipe.reporting.viewer import ViewerBudget, viewer_case
 from segpipe.terminal import show_table
 from segpipe.units import UnitName, Units
+from segpipe.verdict import Level, Verdict
+
+log = logging.getLogger("segpipe")
+STYLES: dict[Level, str] = {"works": "bold green", "weak": "bold yellow", "nothing": "bold red"}
+NEVER_FOUND = "bold red"
 
 
 def draw_prediction(
@@ -83,3 +89,12 @@ def show_scores(scores: Sequence[Score], title: str, units: Units) -> None:
             row.append(f"{line.values[name]:.{metric.digits}f}")
         rows.append([*row, str(line.misses), str(line.false_alarms)])
     show_table(title, ["label", *headings, "misses", "false alarms"], rows)
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """Log a verdict in the colour of its level, and what to do where it is not good."""
+    style = NEVER_FOUND if verdict.never_found else STYLES[verdict.level]
+    level = logging.INFO if verdict.level == "works" else logging.WARNING
+    log.log(level, "%s", verdict.sentence, extra={"style": style})
+    for advice in verdict.advice:
+        log.info("- %s", advice)

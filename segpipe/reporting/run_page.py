@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segpipe.config.quoting import typed
+from segpipe.config.quoting import invocation, typed
 from segpipe.files import write_json, write_text
 from segpipe.metrics import metrics_of, summarise
 from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
@@ -21,6 +21,7 @@ from segpipe.terminal import relative_to_cwd
 from segpipe.text import first_line
 from segpipe.training.callbacks.history import CASES
 from segpipe.training.callbacks.phases import PhaseTimer
+from segpipe.verdict import Verdict, judge
 
 log = logging.getLogger("segpipe")
 FILE = "report.html"
@@ -46,6 +47,7 @@ class Report(Page):
 
     Attributes:
         stopped: why the run is not done; empty where it is done.
+        verdict: on the scores by the best checkpoint; None where there are none.
         facts: the run in a few numbers, name and text.
         summary: per label, the means over cases.
         scored: how the cases were scored.
@@ -67,6 +69,7 @@ class Report(Page):
     """
 
     stopped: str
+    verdict: Verdict | None
     facts: Sequence[tuple[str, str]]
     summary: Table | None
     scored: str
@@ -103,7 +106,8 @@ def write_interrupted(folder: Path, phases: PhaseTimer, error: BaseException) ->
     else:
         log.warning("%s; what there is so far: %s", _why(error), relative_to_cwd(folder / FILE))
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        log.warning("go on with: python train.py %s", typed("resume", relative_to_cwd(folder)))
+        again = typed("resume", relative_to_cwd(folder))
+        log.warning("go on with: %s %s", invocation("train"), again)
 
 
 def _why(error: BaseException) -> str:
@@ -137,6 +141,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         title=f"Run {run.config['name']}, {folder.resolve().name}",
         lead=tables.lead(run),
         stopped=stopped,
+        verdict=judge(run.scores, "training"),
         facts=tables.facts(run),
         summary=tables.summary(run),
         scored=tables.scored(run),
@@ -161,9 +166,11 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
 
 def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
     """Return the content of `report.json`."""
+    verdict = judge(run.scores, "training")
     return {
         "schema": SCHEMA,
         "stopped": stopped or None,
+        "verdict": None if verdict is None else verdict.to_values(),
         "summary": [line.to_values() for line in summarise(run.scores)] if run.scores else [],
         "scores": [score.to_values() for score in run.scores],
         "last_validation": [asdict(case) for case in run.last],

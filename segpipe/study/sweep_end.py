@@ -8,7 +8,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from segpipe.config.quoting import typed
+from segpipe.config.quoting import invocation, typed
 
 log = logging.getLogger("segpipe")
 NO_REPORT = 1
@@ -26,7 +26,8 @@ class StudyReport(Callback):
         _write_report(folder, config)
         if any(folder.glob("*/failure.txt")):
             log.error(
-                "some runs failed; go on with what is missing: python train.py %s",
+                "some runs failed; go on with what is missing: %s %s",
+                invocation("train"),
                 typed("resume", folder),
             )
             sys.exit(SOME_FAILED)
