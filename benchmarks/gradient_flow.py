@@ -50,7 +50,7 @@ def epoch(
     network = build(options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels).to(
         device
     )
-    loss = SegmentationLoss(plan, options.loss.weights)
+    loss = SegmentationLoss(plan, options.loss.weights, options.loss)
     optimizer = make_optimizer(network, options.optim)
     image, label = (
         to_network(batch_of(plan)[name].to(device), plan.slice_axis) for name in ("image", "label")

@@ -95,7 +95,7 @@ def stepper(
         for module in network.modules():
             if isinstance(module, nn.InstanceNorm2d | nn.InstanceNorm3d):
                 module.__class__ = type(module).__mro__[1]
-    loss = SegmentationLoss(plan, options.loss.weights)
+    loss = SegmentationLoss(plan, options.loss.weights, options.loss)
     optimizer = make_optimizer(network, options.optim)
 
     def step(batch: dict[str, torch.Tensor]) -> None:

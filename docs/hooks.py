@@ -1,15 +1,16 @@
-"""MkDocs calls this when it builds: the reference of the config, made from the schema."""
+"""MkDocs calls this when it builds: the reference of the config and of the losses."""
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from segpipe.config.checkpoint_tools import Card, Export
 from segpipe.config.compose import chosen
-from segpipe.config.help import page
+from segpipe.config.help import choices, page
 from segpipe.config.predict import Predict
 from segpipe.config.probe import Depth, Landscape, Lesion, Report, Robustness
 from segpipe.config.section import Section
-from segpipe.config.train import Train
+from segpipe.config.train import Loss, Train
+from segpipe.registry import LOSSES
 
 COMMANDS: dict[str, tuple[str, type[Section]]] = {
     "train": ("segpipe-train", Train),
@@ -25,8 +26,9 @@ COMMANDS: dict[str, tuple[str, type[Section]]] = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds `reference/config.md`."""
+    """Adds `reference/config.md` and `reference/losses.md`."""
     files.append(File.generated(config, "reference/config.md", content=_reference()))
+    files.append(File.generated(config, "reference/losses.md", content=_losses()))
     return files
 
 
@@ -56,6 +58,23 @@ def _reference() -> str:
             if name not in groups | dict.fromkeys(_names(schema))
         ]
         lines += ["", f"## {command}: the rest", "", *_block(page(program, command, schema, alone))]
+    return "\n".join(lines) + "\n"
+
+
+def _losses() -> str:
+    """Return the tables of presets, terms and options, made from `conf/loss` and the registry."""
+    lines = ["# Losses", ""]
+    lines += ["The loss is a weighted sum of terms; `loss=PRESET` sets the weights, and"]
+    lines += ["`loss.TERM=WEIGHT` one of them. Terms work in 2D and 3D, on labels and on regions."]
+    lines += ["", "| preset | for |", "|---|---|"]
+    for choice in choices("loss"):
+        lines.append(f"| `loss={choice.name}` | {choice.line} |")
+    lines += ["", "| term | what it is |", "|---|---|"]
+    for entry in LOSSES.entries().values():
+        lines.append(f"| `loss.{entry.name}` | {entry.help} |")
+    lines += ["", "| option | meaning |", "|---|---|"]
+    for name, field in Loss.model_fields.items():
+        lines.append(f"| `loss.{name}` | {field.description} |")
     return "\n".join(lines) + "\n"
 
 

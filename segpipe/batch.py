@@ -106,7 +106,7 @@ class Batch:
         self.options = options
         self.plan = predictor.plan
         self.settings = mask_settings(options, predictor)
-        self.cleaning = cleaning_arguments(options, self.plan.labels)
+        self.cleaning = cleaning_arguments(predictor.postprocess, self.plan.labels, options.labels)
         self.truths = find_truths(scans, options.truth, folder)
         make_folder(folder)
         remove_abandoned_parts(folder)

@@ -7,7 +7,7 @@ resumes from it; what prediction needs is stored in it under `segpipe`, as plain
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,9 +22,9 @@ from segpipe.errors import ConfigError
 from segpipe.extensions import Extension
 from segpipe.nets.bounded import build_bounded
 from segpipe.nets.build import build
-from segpipe.nets.ensemble import Ensemble
 from segpipe.plain import plain
 from segpipe.plan import Plan
+from segpipe.postprocess import PostProcess
 from segpipe.stored import SCHEMA, check_config, check_schema, read_config, read_plan, reason
 from segpipe.text import clipped
 
@@ -62,6 +62,7 @@ class About(BaseModel):
         data: what the network is trained on.
         dice: of whole validation scans, per label or region.
         extensions: that the run has loaded.
+        postprocess: chosen on the validation cases.
         global_step: optimiser steps so far.
     """
 
@@ -73,6 +74,7 @@ class About(BaseModel):
     data: TrainedOn | None = None
     dice: dict[str, float] = {}
     extensions: list[Extension] = []
+    postprocess: PostProcess = PostProcess()
     global_step: Annotated[int, Field(ge=0, lt=2**62)] = 0
 
 
@@ -89,6 +91,7 @@ class Trained:
         dice: of whole validation scans when it was saved, per label or region; empty before the
             first validation.
         step: optimiser steps that it was trained for.
+        postprocess: chosen on the validation cases; empty in files of older versions.
     """
 
     network: nn.Module
@@ -98,6 +101,7 @@ class Trained:
     data: TrainedOn | None = None
     dice: dict[str, float] = field(default_factory=dict)
     step: int = 0
+    postprocess: PostProcess = field(default_factory=PostProcess)
 
 
 def metadata(
@@ -144,59 +148,6 @@ def find(path: Path) -> Path:
     return path
 
 
-def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Trained:
-    """Open several checkpoints as one network, which gives the mean of their probabilities.
-
-    Args:
-        paths: checkpoints or folders of runs.
-        mirror_axes: axes of RAS+ along which a window is mirrored too; the mean is over the mirror
-            images as well.
-
-    Raises:
-        ConfigError: if one is not a checkpoint, or does not see scans as the first one does.
-    """
-    members = [load(path) for path in paths]
-    plan = members[0].plan
-    if plan.slice_axis in mirror_axes:
-        raise ConfigError(
-            f"mirror_axes: the network sees slices across axis {plan.slice_axis}: "
-            "leave that one out"
-        )
-    if len(members) == 1 and not mirror_axes:
-        return members[0]
-    for path, member in zip(paths, members, strict=True):
-        _check_same_input(paths[0], plan, path, member.plan)
-    axes = [plan.network_axes.index(axis) for axis in mirror_axes]
-    network = Ensemble(
-        [member.network for member in members], exclusive=plan.regions is None, mirror_axes=axes
-    )
-    return Trained(network.eval(), plan, members[0].config)
-
-
-def _check_same_input(path: Path, plan: Plan, other_path: Path, other: Plan) -> None:
-    """Refuse two networks that see scans in different ways.
-
-    Raises:
-        ConfigError: naming what differs.
-    """
-    expected = _input_of(plan)
-    for key, value in _input_of(other).items():
-        if value != expected[key]:
-            raise ConfigError(
-                f"checkpoint: {other_path} was trained with {key} {value}, but {path} with "
-                f"{expected[key]}; those that are averaged must share it: train them as folds of "
-                "one split (data.fold), or set plan.* alike"
-            )
-
-
-def _input_of(plan: Plan) -> dict[str, Any]:
-    """Return the entries of a plan that all members of an ensemble must share."""
-    left_out = {"batch", "strides", "kernels", "ignore", "reasons"}
-    if "ct" not in plan.normalise:
-        left_out.add("foreground")
-    return plan.model_dump(exclude=left_out)
-
-
 def renamed_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Return weights of any version under the names that a U-Net's parts have now."""
     found = {}
@@ -236,9 +187,8 @@ def load(path: Path) -> Trained:
         return build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
 
     network = build_bounded(file, make, _weights(file, stored))
-    return Trained(
-        network.eval(), plan, config, about.version, about.data, about.dice, about.global_step
-    )
+    known = (about.version, about.data, about.dice, about.global_step, about.postprocess)
+    return Trained(network.eval(), plan, config, *known)
 
 
 def _about(file: Path, stored: Mapping[str, Any]) -> About:

@@ -60,6 +60,11 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
         from segpipe.doctor import diagnose
 
         return diagnose(options, folder)
+    if options.mode == "crossval":
+        from segpipe.crossval import cross_validate
+
+        cross_validate(options, folder, overrides)
+        return 0
     if options.resume is None:
         options = options.model_copy(update={"resume": resumable(folder, overrides)})
         if is_done(folder):

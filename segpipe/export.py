@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segpipe.cli import launch
 from segpipe.config.checkpoint_tools import Export
 from segpipe.config.validation import validate
+from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.files import atomic
 from segpipe.text import first_line
@@ -49,9 +50,8 @@ def export(checkpoints: Sequence[Path], file: Path) -> float:
         raise ConfigError(
             f"ONNX: {error.name} is not installed: pip install 'segpipe[onnx]'"
         ) from None
-    from segpipe import checkpoint
 
-    trained = checkpoint.load_ensemble(checkpoints)
+    trained = load_ensemble(checkpoints)
     window = trained.plan.network_patch
     with atomic(file) as part:
         _write(trained, window, part)

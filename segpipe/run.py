@@ -41,6 +41,7 @@ from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
 from segpipe.training.network import make_network
 from segpipe.training.out_of_memory import out_of_memory
+from segpipe.training.postprocess_search import PostProcessSearch
 from segpipe.training.provenance import write_record
 from segpipe.training.schedule import Budget
 from segpipe.training.scoring import ScoredCase, score_cases, worst_and_best
@@ -161,7 +162,9 @@ class Run:
         with self.phases.phase("scoring and drawing"):
             trained = checkpoint.load(self.folder)
             predictor = Predictor.of(trained, self.device, self.number_format)
-            scores = self._score_cases(predictor)
+            searched = self.val_cases if self.options.trainer.postprocess else []
+            search = PostProcessSearch(predictor, searched, self.folder)
+            scores = self._score_cases(search)
             write_scores(scores, self.folder / "validation.csv")
             draw_curves(self.folder / "metrics.csv", self.folder / "curves.png")
             draw_gradient_flow(self.folder)
@@ -171,6 +174,9 @@ class Run:
                     self._draw(scored)
             title = count(len(self.val_cases), "validation case")
             show_scores(scores, title, UNITS[self.plan.unit])
+        if self.options.trainer.postprocess:
+            with self.phases.phase("choosing post-processing"):
+                search.finish()
 
     def report(self) -> None:
         """Write the run's page; print where to look, what to type next, and the verdict.
@@ -264,14 +270,15 @@ class Run:
         """Whether every validation case gets an overlay."""
         return len(self.val_cases) <= self.options.page.cases
 
-    def _score_cases(self, predictor: Predictor) -> list[Score]:
+    def _score_cases(self, search: PostProcessSearch) -> list[Score]:
         """Return the scores of all validation cases; draw them and fill the viewer on the way."""
         page = self.options.page
         if page.viewer:
             self.viewer = ViewerBudget(page.viewer_mib)
         scores: list[Score] = []
-        for scored in score_cases(predictor, self.val_cases):
+        for scored in score_cases(search.predictor, self.val_cases):
             scores += scored.scores
+            search.add(scored)
             if self._draws_all:
                 self._draw(scored)
             if self.viewer is not None:

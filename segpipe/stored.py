@@ -23,7 +23,7 @@ from segpipe.config.logger import MLflow, TensorBoard, Wandb
 from segpipe.config.model import Model, MonaiModel
 from segpipe.config.renamed import RENAMED
 from segpipe.config.section import RegisteredSection, Section, Was
-from segpipe.config.train import Train
+from segpipe.config.train import Loss, Train
 from segpipe.config.validation import sections, validate
 from segpipe.errors import ConfigError
 from segpipe.plain import plain, read_json, read_text
@@ -262,7 +262,7 @@ def check_extensions_known(source: object, config: Mapping[str, Any]) -> None:
                     "is called: an extension defines it: give extensions=[FILE]"
                 )
     for name, weight in (config.get("loss") or {}).items():
-        if weight and name not in LOSSES:
+        if weight and name not in LOSSES and name not in Loss.model_fields:
             raise ConfigError(
                 f"{source}: loss.{name} is defined by an extension: give extensions=[FILE]"
             )

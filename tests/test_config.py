@@ -65,7 +65,7 @@ def test_every_file_in_conf_composes(choice: str) -> None:
         ("~seed", "~seed: a key cannot be taken away; set it to null where its help allows that"),
         (
             "loss.dice=0 loss.cross_entropy=0",
-            "loss.dice, loss.cross_entropy, loss.focal are all 0, so there is no loss: raise one",
+            "the loss has no term: raise one of loss.{dice, cross_entropy, focal, ",
         ),
         ("optim.dice=1", "optim.dice has a new name: loss.dice"),
         ("trainer.workers=2", "trainer.workers has a new name: data.workers"),

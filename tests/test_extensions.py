@@ -14,7 +14,7 @@ from segpipe.errors import ConfigError
 
 SOURCE = REPOSITORY / "docs/howto/my_skips.py"
 NAMED = "extensions=[my_skips.py]"
-SCALED = [NAMED, "model.long_skips=scaled_add", "loss.tversky=1"]
+SCALED = [NAMED, "model.long_skips=scaled_add", "loss.jaccard=1"]
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,14 @@ def test_what_is_registered_is_trained(trained: Path) -> None:
     record = json.loads((trained / "runs/a/one/network.json").read_text())
     assert "scaled_add" in json.dumps(record)
     config = yaml.safe_load((trained / "runs/a/one/config.yaml").read_text())
-    assert (config["loss"]["tversky"], config["extensions"]) == (1, ["my_skips.py"])
+    assert (config["loss"]["jaccard"], config["extensions"]) == (1, ["my_skips.py"])
 
 
 def test_help_offers_what_is_registered(trained: Path) -> None:
-    done = command("train.py", "--help", NAMED, "model.long_skips", "loss.tversky", folder=trained)
+    done = command("train.py", "--help", NAMED, "model.long_skips", "loss.jaccard", folder=trained)
     assert done.returncode == 0, done.stderr
     assert "none|add|concat|gate|scaled_add" in done.stdout
-    assert "loss.tversky=0  [number >= 0]" in done.stdout
+    assert "loss.jaccard=0  [number >= 0]" in done.stdout
 
 
 def test_a_misspelt_name_is_near_the_registered_one(trained: Path) -> None:
@@ -51,10 +51,10 @@ def test_a_misspelt_name_is_near_the_registered_one(trained: Path) -> None:
 
 
 def test_without_the_extension_its_keys_are_unknown(trained: Path) -> None:
-    done = command("train.py", "loss.tversky=1", folder=trained)
+    done = command("train.py", "loss.jaccard=1", folder=trained)
     assert (done.returncode, done.stderr) == (
         2,
-        "segpipe-train: loss.tversky is not a key. (--help lists all)\n",
+        "segpipe-train: loss.jaccard is not a key. (--help lists all)\n",
     )
 
 

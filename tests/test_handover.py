@@ -10,7 +10,7 @@ from support.config import composed
 from support.plans import fingerprint
 
 from segpipe.card import card
-from segpipe.checkpoint import KEY, NETWORK, TrainedOn, load, load_ensemble, metadata
+from segpipe.checkpoint import KEY, NETWORK, TrainedOn, load, metadata
 from segpipe.config.checkpoint_tools import Card, Export
 from segpipe.config.compose import check, defaults
 from segpipe.config.train import Train
@@ -18,6 +18,7 @@ from segpipe.config.validation import validate
 from segpipe.data.cases import Case
 from segpipe.data.inspection import InspectedCase
 from segpipe.data.phantom import write_phantom
+from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.export import agreement, export
 from segpipe.geometry import Grid

@@ -36,7 +36,7 @@ def plan(*overrides: str) -> Plan:
 
 
 @pytest.mark.parametrize("more", [[], [f"data.regions={REGIONS}"]])
-@pytest.mark.parametrize("term", LOSSES.names())
+@pytest.mark.parametrize("term", [name for name in LOSSES if name != "cldice"])
 def test_what_is_ignored_is_in_no_term_of_the_loss(term: str, more: list[str]) -> None:
     made = plan("data.ignore_label=9", *more)
     weights = {term: 1.0}

@@ -14,11 +14,12 @@ import yaml
 from pydantic import Field
 from support.commands import REPOSITORY, command
 
-from segpipe import Predictor, checkpoint
+from segpipe import Predictor
 from segpipe.config.predict import Predict
 from segpipe.config.section import Section, Was
-from segpipe.config.train import Train
-from segpipe.config.validation import keys
+from segpipe.config.train import Loss, Train
+from segpipe.config.validation import keys, validate
+from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
 from segpipe.prediction.record_store import RecordStore
@@ -75,13 +76,14 @@ def test_card_and_ensemble_open_old_checkpoints(old: Path) -> None:
     done = command("segpipe.card", "checkpoint=sweep/1", folder=old)
     assert done.returncode == 0, done.stderr
     assert "segpipe 0.1.0, step 2" in done.stdout
-    pair = checkpoint.load_ensemble([OLD / "sweep/0", OLD / "sweep/1"])
+    pair = load_ensemble([OLD / "sweep/0", OLD / "sweep/1"])
     assert pair.plan.labels == {"background": 0, "label 1": 1, "label 4": 4}
 
 
 def test_an_old_config_means_what_it_meant() -> None:
     config = read_config("x", read_yaml(OLD / "run/config.yaml"))
-    assert config["loss"] == {"dice": 1.0, "cross_entropy": 1.0}
+    assert validate(Loss, config["loss"]).weights == {"dice": 1.0, "cross_entropy": 1.0}
+    assert RunRecord(OLD / "run").loss_name == "dice + cross entropy"
     assert config["data"]["workers"] == 0
     assert config["comparison"] == {"reference": None, "overlays": 3}
     assert config["extensions"] == []
@@ -158,8 +160,8 @@ def test_weights_and_their_running_mean_are_taken_up_under_their_present_names()
 
 def test_a_loss_term_that_only_an_extension_has_is_never_dropped() -> None:
     config = read_yaml(OLD / "run/config.yaml")
-    with pytest.raises(ConfigError, match=r"loss.boundary is defined by an extension: give ext"):
-        read_config("config.yaml", config | {"loss": {"dice": 1, "boundary": 0.5}})
+    with pytest.raises(ConfigError, match=r"loss.contour is defined by an extension: give ext"):
+        read_config("config.yaml", config | {"loss": {"dice": 1, "contour": 0.5}})
 
 
 def test_a_newer_split_is_refused(old: Path) -> None:

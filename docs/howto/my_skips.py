@@ -21,12 +21,11 @@ class ScaledAddSkip(AddSkip):
         return self.project(up) + self.scale * skip
 
 
-@LOSSES.register("tversky", help="Tversky loss: misses count 0.7, false alarms 0.3 (Salehi 2017)")
-def tversky(batch):
-    """Return one minus the mean Tversky index of a `segpipe.training.loss.LossInput`."""
+@LOSSES.register("jaccard", help="soft intersection over union, without background (Rahman 2016)")
+def jaccard(batch):
+    """Return one minus the mean overlap of a `segpipe.training.loss.LossInput`."""
     axes = [0, *range(2, batch.truth.ndim)]
-    hits = (batch.probabilities * batch.truth).sum(axes)
-    misses = batch.truth.sum(axes) - hits
-    alarms = batch.probabilities.sum(axes) - hits
-    index = (hits + 1e-5) / (hits + 0.7 * misses + 0.3 * alarms + 1e-5)
-    return 1 - index[int(batch.exclusive) :].mean()
+    common = (batch.probabilities * batch.truth).sum(axes)
+    union = batch.probabilities.sum(axes) + batch.truth.sum(axes) - common
+    overlap = (common + 1e-5) / (union + 1e-5)
+    return 1 - overlap[batch.first :].mean()

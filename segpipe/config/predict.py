@@ -57,6 +57,14 @@ class Predict(Section):
         description="least volume of a part that stays: one number for all labels, or {label: "
         "number}"
     )
+    thresholds: Annotated[dict[str, Annotated[float, Field(gt=0, lt=1)]] | None, Was(None)] = Field(
+        description="the probability from which a label or region is taken, as {vessel: 0.4}; null "
+        "= 0.5 for each, or as postprocess has it"
+    )
+    postprocess: Annotated[Literal["auto", "none"], Was("none")] = Field(
+        description="auto = what the training chose on its validation cases and stored in the "
+        "checkpoint (thresholds, keep_largest, min_volume_ml); none = only what is typed here"
+    )
     save: list[Literal["mask", "probabilities", "entropy"]] = Field(
         min_length=1,
         description="what is written of each scan: mask; probabilities, of each label or region; "

@@ -1,17 +1,13 @@
 """The options of `train.py`; `conf/train.yaml` and its groups hold their values."""
 
-import re
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PlainSerializer,
     PositiveFloat,
     PositiveInt,
     field_validator,
@@ -20,6 +16,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from segpipe.config.data import DataChoice
+from segpipe.config.duration import Duration as Duration
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
@@ -46,29 +43,6 @@ def _device(name: str) -> str:
 
 Device = Annotated[str, AfterValidator(_device), Written("auto|cpu|cuda|cuda:N")]
 DEVICE_HELP = "auto = the first GPU if there is one; cuda:1 = the second GPU"
-
-
-def _duration(value: object) -> object:
-    """Return `DD:HH:MM:SS` or `HH:MM:SS` as a time span, and any other type unchanged."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(?:(\d+):)?(\d+):(\d+):(\d+)", value)
-        if match is None:
-            raise ValueError(
-                f"must read DD:HH:MM:SS (days, hours, minutes, seconds), got {value!r}"
-            )
-        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-    return value
-
-
-def _written(value: timedelta | None) -> str | None:
-    if value is None:
-        return None
-    minutes, seconds = divmod(int(value.total_seconds()), 60)
-    return f"{minutes // 1440:02d}:{minutes // 60 % 24:02d}:{minutes % 60:02d}:{seconds:02d}"
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(_written)]
 
 
 class PlanOptions(Section):
@@ -138,13 +112,37 @@ class Augment(RegisteredSection):
 
 
 class Loss(RegisteredSection):
-    """The loss: a weight for each term."""
+    """The loss: a weight for each term, and the options of some terms."""
 
     registry = LOSSES
     title = "loss"
     entry_type = NonNegativeFloat
     entry_help = "weight of this term, 0 = off:"
     __pydantic_extra__: dict[str, NonNegativeFloat]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    class_weights: Annotated[dict[str, PositiveFloat] | None, Was(None)] = Field(
+        description="cross_entropy and focal: how much a voxel of a label counts, as {vessel: 5}; "
+        "1 for labels that are not named, null = 1 for all; of regions, how much a region counts"
+    )
+    focal_gamma: Annotated[NonNegativeFloat, Was(2.0)] = Field(
+        description="focal: the higher, the less easy voxels count; 0 = as cross_entropy"
+    )
+    tversky_alpha: Annotated[NonNegativeFloat, Was(0.3)] = Field(
+        description="tversky: weight of false alarms"
+    )
+    tversky_beta: Annotated[NonNegativeFloat, Was(0.7)] = Field(
+        description="tversky: weight of misses; with tversky_alpha 0.5 each, it is soft Dice"
+    )
+    top_k_share: Annotated[float, Was(0.1)] = Field(
+        gt=0, le=1, description="top_k: share of the voxels that count, those with the most loss"
+    )
+    cldice_steps: Annotated[PositiveInt, Unit("voxels"), Was(3)] = Field(
+        description="cldice: radius of the widest tube; each step needs time and memory"
+    )
+    cldice_labels: Annotated[list[str] | None, Was(None)] = Field(
+        min_length=1,
+        description="cldice: names of the labels or regions that are tubes; null = all",
+    )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -155,8 +153,8 @@ class Loss(RegisteredSection):
     @model_validator(mode="after")
     def _has_a_term(self) -> "Loss":
         if not self.weights:
-            names = ", ".join(f"loss.{name}" for name in self.registry)
-            raise ValueError(f"{names} are all 0, so there is no loss: raise one")
+            names = ", ".join(self.registry)
+            raise ValueError(f"the loss has no term: raise one of loss.{{{names}}} above 0")
         return self
 
 
@@ -202,6 +200,10 @@ class TrainerOptions(Section):
     validations: PositiveInt = Field(
         description="how often whole scans are validated over the budget, the end included"
     )
+    postprocess: Annotated[bool, Was(False)] = Field(
+        description="at the end, choose thresholds, largest parts and smallest volumes per label "
+        "on the validation cases where they help, and store them in best.ckpt for predict.py"
+    )
     gradient_flow: bool = Field(
         description="measure gradient and step of each layer, relative to its weights: "
         "gradient_flow.csv and .png"
@@ -232,8 +234,10 @@ class Train(Section):
         pattern=r"^[\w][\w.\-]*$", description="name of the run: its folder is runs/NAME/DATE_TIME"
     )
     seed: NonNegativeInt = Field(description="seed of weights, patches and augmentation")
-    mode: Literal["train", "doctor", "describe"] = Field(
-        description="doctor = only look through the dataset and say what is wrong with each case; "
+    mode: Literal["train", "crossval", "doctor", "describe"] = Field(
+        description="crossval = train all folds, then score and post-process all cases by the "
+        "network that has not seen them; "
+        "doctor = only look through the dataset and say what is wrong with each case; "
         "describe = print and draw the network, and stop before training"
     )
     extensions: Annotated[Extensions, Was([])] = Field(description=EXTENSIONS_HELP)
@@ -267,6 +271,16 @@ class Train(Section):
                 f"{folder} stopped before its first epoch ended: it holds no checkpoints/last.ckpt"
             )
         return folder
+
+    @model_validator(mode="after")
+    def _crossval_has_all_folds(self) -> "Train":
+        if self.mode == "crossval" and self.data.fold is not None:
+            raise ValueError("data.fold is one fold, but mode=crossval trains all data.folds")
+        if self.mode == "crossval" and self.resume is not None:
+            raise ValueError(
+                "resume is for one run; mode=crossval goes on in its folder: hydra.run.dir=FOLDER"
+            )
+        return self
 
     @model_validator(mode="after")
     def _doctor_fixes(self) -> "Train":

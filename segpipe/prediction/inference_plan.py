@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from segpipe.data.prepare import model_space
 from segpipe.device import NumberFormat, usable_mib
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
+from segpipe.nets.ensemble import Ensemble
+from segpipe.nets.unet import UNet
 from segpipe.plan import BATCH_VOXELS, Plan
 from segpipe.resampling import BLOCK_VOXELS
 from segpipe.text import count
@@ -168,3 +171,15 @@ def first_that_fits(
         f"needs about {least.host:.0f} MiB of memory where {host_mib:.0f} MiB may be used{also}, "
         f"even with {plans[-1]}: cut the scan into smaller ones, or use a machine with more memory"
     )
+
+
+def size_multiples(network: nn.Module, plan: Plan) -> list[int] | None:
+    """Return of what each edge of a window must be a multiple.
+
+    None means that the network may only see windows of the plan's size.
+    """
+    members = network.networks if isinstance(network, Ensemble) else [network]
+    for member in members:
+        if not isinstance(member, UNet):
+            return None
+    return list(map(math.prod, zip(*plan.strides, strict=True)))

@@ -1,14 +1,18 @@
 """The predictor that the options of `predict.py` ask for."""
 
+import logging
 from typing import Any
 
-from segpipe import checkpoint
 from segpipe.accelerator import place, tune_process
 from segpipe.config.predict import Predict
 from segpipe.device import choose_device, choose_format
+from segpipe.ensembles import find_all, load_ensemble
 from segpipe.files import digest
+from segpipe.postprocess import PostProcess
+from segpipe.prediction.postprocessing import requested
 from segpipe.prediction.predictor import Predictor
 
+log = logging.getLogger("segpipe")
 # options on which the written files depend, beside the weights and the number format
 NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "backend")
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
@@ -21,7 +25,10 @@ def open_predictor(options: Predict) -> Predictor:
     device = choose_device("cpu" if on_cpu else options.device)
     tune_process(device)
     number_format = choose_format(options.precision, device)
-    trained = checkpoint.load_ensemble(options.checkpoint, options.mirror_axes)
+    trained = load_ensemble(options.checkpoint, options.mirror_axes)
+    chosen = trained.postprocess if options.postprocess == "auto" else PostProcess()
+    if chosen != PostProcess():
+        log.info("post-processing of the checkpoint: %s (postprocess=none: without)", chosen)
     return Predictor(
         place(trained.network, device),
         trained.plan.model_copy(update={"nan": options.nan}),
@@ -34,14 +41,20 @@ def open_predictor(options: Predict) -> Predictor:
         skip_air=options.skip_air,
         backend=options.backend,
         compiled=options.compile,
+        postprocess=requested(options, chosen, trained.plan.labels),
     )
 
 
 def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     """Return plain values on which a mask depends, beside its scan."""
     assert options.checkpoint is not None
-    weights = digest(list(map(checkpoint.find, options.checkpoint)))
+    labels = predictor.plan.labels
+    weights = digest(find_all(options.checkpoint))
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
     if options.nan != "refuse":  # so the masks of earlier versions stay as they are
         names.add("nan")
-    return [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
+    settings = [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
+    typed = requested(options.model_copy(update={"thresholds": None}), PostProcess(), labels)
+    if predictor.postprocess != typed:
+        settings.append(predictor.postprocess.model_dump(mode="json"))
+    return settings

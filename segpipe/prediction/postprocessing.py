@@ -1,13 +1,18 @@
 """Remove from a mask what no organ looks like: small components, and all but the largest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
+from torch import Tensor
 
 from segpipe.config.predict import Predict
 from segpipe.errors import ConfigError
+from segpipe.plan import Plan
+from segpipe.postprocess import USUAL, PostProcess
+from segpipe.resampling import ProbabilityObserver
+from segpipe.text import nearest
 
 NEIGHBOURS = np.ones((3, 3, 3))  # voxels of a component touch by a face, an edge or a corner
 
@@ -65,24 +70,83 @@ def _remove_components(
     box[removed[components]] = 0
 
 
-def cleaning_arguments(options: Predict, labels: Mapping[str, int]) -> dict[str, Any]:
-    """Return the arguments of `clean` that the options name.
+def requested(options: Predict, chosen: PostProcess, labels: Mapping[str, int]) -> PostProcess:
+    """Return the post-processing of a checkpoint, with what the options name over it.
+
+    Args:
+        options: whose `keep_largest` is added, and whose `min_volume_ml` and `thresholds` take the
+            place of those of the same labels.
+        chosen: that of the checkpoint.
+        labels: of the plan.
+    """
+    volumes = options.min_volume_ml
+    if not isinstance(volumes, dict):
+        volumes = dict.fromkeys(list(labels)[1:], volumes) if volumes else {}
+    largest = dict.fromkeys([*chosen.keep_largest, *options.keep_largest])
+    return PostProcess(
+        thresholds=chosen.thresholds | (options.thresholds or {}),
+        keep_largest=list(largest),
+        min_volume_ml=chosen.min_volume_ml | volumes,
+    )
+
+
+def cleaning_arguments(
+    postprocess: PostProcess, labels: Mapping[str, int], keep: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return the arguments of `clean` that names of labels stand for.
+
+    Args:
+        postprocess: of the masks.
+        labels: of the plan.
+        keep: labels that masks show; None: all.
 
     Raises:
         ConfigError: for a name that is not a label.
     """
-    requested = options.min_volume_ml
-    if not isinstance(requested, dict):
-        requested = dict.fromkeys(list(labels)[1:], requested) if requested else {}
-    indices = label_indices(list(requested), labels, "min_volume_ml")
-    keep = None
-    if options.labels is not None:
-        keep = label_indices(options.labels, labels, "labels")
+    volumes = postprocess.min_volume_ml
+    indices = label_indices(list(volumes), labels, "min_volume_ml")
+    kept = None if keep is None else label_indices(keep, labels, "labels")
     return {
-        "keep_largest": label_indices(options.keep_largest, labels, "keep_largest"),
-        "min_volume_ml": dict(zip(indices, requested.values(), strict=True)),
-        "keep": keep,
+        "keep_largest": label_indices(postprocess.keep_largest, labels, "keep_largest"),
+        "min_volume_ml": dict(zip(indices, volumes.values(), strict=True)),
+        "keep": kept,
     }
+
+
+def with_thresholds(observe: ProbabilityObserver, factors: Sequence[float]) -> ProbabilityObserver:
+    """Return an observer after which the most probable label is the one that thresholds choose.
+
+    What is observed, and saved, are the probabilities themselves; what is handed on are these times
+    `threshold_factors`.
+    """
+
+    def scaled(rows: slice, classes: Iterable[Tensor]) -> Iterator[Tensor]:
+        for probability, factor in zip(observe(rows, classes), factors, strict=True):
+            yield probability if factor == 1 else probability * factor
+
+    return scaled
+
+
+def threshold_factors(plan: Plan, thresholds: Mapping[str, float]) -> list[float]:
+    """Return for each channel the factor of its probability before the label is decided.
+
+    Of two labels, the one with the threshold t then wins where its probability is above t; a region
+    is taken where it is above t.
+
+    Raises:
+        ConfigError: for a name that is neither a label nor a region.
+    """
+    names = list(plan.regions or plan.label_names)
+    for name in thresholds:
+        if name not in names:
+            raise ConfigError(
+                f"thresholds: {name} is none of {', '.join(names)}.{nearest(name, names)}"
+            )
+    factors = [] if plan.regions else [1.0]  # of the background
+    for name in names:
+        threshold = thresholds.get(name, USUAL)
+        factors.append(USUAL / threshold if plan.regions else (1 - threshold) / threshold)
+    return factors
 
 
 def label_indices(names: Sequence[str], labels: Mapping[str, int], key: str) -> list[int]:

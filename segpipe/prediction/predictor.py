@@ -1,10 +1,9 @@
 """A case in, a mask on the scanner's grid out; no Lightning needed."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,18 +12,17 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor, nn
 
-from segpipe import checkpoint
 from segpipe.accelerator import is_out_of_memory, place
 from segpipe.checkpoint import Trained
-from segpipe.data.prepare import PreparedScan, model_space, prepare_volume, to_label
+from segpipe.data.prepare import PreparedScan, model_space, prepare_volume
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in, to_device
+from segpipe.ensembles import load_ensemble
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
 from segpipe.io.volumes import ScanLike, as_volume
 from segpipe.nets.activation_memory import forward_bytes
-from segpipe.nets.ensemble import Ensemble
-from segpipe.nets.unet import UNet
 from segpipe.plan import Plan
+from segpipe.postprocess import PostProcess
 from segpipe.prediction.backends import BackendRequest, with_backend
 from segpipe.prediction.empty_windows import SkipEmptyWindows, should_skip_air
 from segpipe.prediction.inference_plan import (
@@ -33,41 +31,19 @@ from segpipe.prediction.inference_plan import (
     default_batch_size,
     fallbacks,
     first_that_fits,
+    size_multiples,
 )
 from segpipe.prediction.maps import Maps
+from segpipe.prediction.postprocessing import (
+    clean,
+    cleaning_arguments,
+    threshold_factors,
+    with_thresholds,
+)
+from segpipe.prediction.prediction import Prediction as Prediction
 from segpipe.prediction.timing import ProgressCallback, Stopwatch, reporting, timed_slabs
 from segpipe.regions import painted_ids
 from segpipe.windows import count_windows, predict_slabs, slab_axis
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction of one scan.
-
-    Attributes:
-        labels: indices of labels (0, 1, 2 ...) on the scan's own grid, shape `(x, y, z)`, uint8.
-        scan: as the network saw it.
-        maps: probabilities and entropy, where they were requested.
-        seconds: wall time of each stage.
-        note: what was unusual in how it was computed; empty otherwise.
-        skipped: number of windows of air that were not computed.
-    """
-
-    labels: Integer[np.ndarray, "x y z"]
-    scan: PreparedScan
-    maps: Maps
-    seconds: dict[str, float] = field(default_factory=dict)
-    note: str = ""
-    skipped: int = 0
-
-    @property
-    def grid(self) -> Grid:
-        """Return the scanner's grid."""
-        return self.scan.grid
-
-    def mask(self, plan: Plan) -> Integer[np.ndarray, "x y z"]:
-        """Return the labels as ids of the dataset, in the integer type of all the plan's masks."""
-        return to_label(self.labels, plan.labels)
 
 
 class Predictor:
@@ -88,9 +64,11 @@ class Predictor:
         skip_air: whether windows of air are skipped (`should_skip_air`).
         backend: name of a registered backend.
         compiled: whether `torch.compile` is to make the network faster.
+        postprocess: of the masks.
 
     Raises:
-        ConfigError: if `skip_air` or `backend` does not go with the network or the device.
+        ConfigError: if `skip_air` or `backend` does not go with the network or the device, or
+            `postprocess` names what the plan does not know.
     """
 
     def __init__(
@@ -106,6 +84,7 @@ class Predictor:
         skip_air: Literal["auto"] | bool = "auto",
         backend: str = "torch",
         compiled: bool = False,
+        postprocess: PostProcess | None = None,
     ) -> None:
         self.network = network
         self.plan = plan
@@ -113,11 +92,12 @@ class Predictor:
         self.number_format: NumberFormat = number_format
         self.overlap = overlap
         self.batch_size = batch_size or default_batch_size(plan, device)
+        self._set_postprocess(postprocess or PostProcess())
         self.save = save
         self.folder = folder
         self.skips_air = should_skip_air(skip_air, plan)
         self.window = (len(plan.channels), *plan.network_patch)
-        window_bytes = forward_bytes(network, self.window, _size_multiples(network, plan))
+        window_bytes = forward_bytes(network, self.window, size_multiples(network, plan))
         self.workload = Workload(plan, device, overlap, number_format, window_bytes)
         request = BackendRequest(self.window, device, number_format, compiled)
         self._computed_network = with_backend(backend, network, request)
@@ -143,11 +123,19 @@ class Predictor:
         Raises:
             ConfigError: if one is not a checkpoint, or they do not go together.
         """
-        trained = checkpoint.load_ensemble([Path(path) for path in paths], mirror_axes)
+        trained = load_ensemble([Path(path) for path in paths], mirror_axes)
         device = choose_device("auto")
         network = place(trained.network, device)
         number_format = choose_format("auto", device)
-        return cls(network, trained.plan, device, number_format, overlap, batch_size)
+        return cls(
+            network,
+            trained.plan,
+            device,
+            number_format,
+            overlap,
+            batch_size,
+            postprocess=trained.postprocess,
+        )
 
     def __call__(self, scan: ScanLike) -> Integer[np.ndarray, "x y z"]:
         """Return the mask of one scan: the dataset's own label ids on the scan's own grid.
@@ -164,7 +152,7 @@ class Predictor:
         return self.predict(scan).mask(self.plan)
 
     def predict(self, scan: ScanLike) -> Prediction:
-        """Return the prediction of one scan: its labels, grid, maps and times.
+        """Return the prediction of one scan: its labels, post-processed, grid, maps and times.
 
         Args:
             scan: as in a call.
@@ -173,7 +161,8 @@ class Predictor:
             DataError: if the scan cannot be used.
         """
         name = scan if isinstance(scan, str | Path) else "the scan"
-        return self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
+        found = self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
+        return replace(found, labels=clean(found.labels, found.grid.voxel_ml, **self.cleaning))
 
     def fallbacks_for(self, grid: Grid) -> list[InferencePlan]:
         """Return the ways to compute a scan of this grid that fit the memory, the fastest first.
@@ -192,8 +181,18 @@ class Predictor:
         other._computed_network = network
         return other
 
+    def with_postprocess(self, postprocess: PostProcess) -> "Predictor":
+        """Return a copy with another post-processing of the masks.
+
+        Raises:
+            ConfigError: if it names what the plan does not know.
+        """
+        other = copy.copy(self)
+        other._set_postprocess(postprocess)
+        return other
+
     def segment(self, scan: PreparedScan, progress: ProgressCallback | None = None) -> Prediction:
-        """Return the prediction of a scan that was prepared with this plan.
+        """Return the prediction of a scan that was prepared with this plan; no part is removed.
 
         Where memory turns out too scarce, the scan is computed again in a way that needs less.
 
@@ -257,14 +256,20 @@ class Predictor:
         space = model_space(plan)
         turned = space.orientation(scan.grid)
         maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder, turned)
+        observer = with_thresholds(maps.observe, self.factors)
         labels = space.to_native(
-            timed_slabs(slabs, stopwatch), axis, scan.grid, _region_ids(plan), maps.observe
+            timed_slabs(slabs, stopwatch), axis, scan.grid, _region_ids(plan), observer
         )
         array = labels[0].cpu().numpy()
         network_seconds = stopwatch.read()
         rest = time.perf_counter() - start - network_seconds
         seconds = {"network": network_seconds, "resample": max(0.0, rest)}
         return Prediction(array, scan, maps, seconds, note, skipping.skipped)
+
+    def _set_postprocess(self, postprocess: PostProcess) -> None:
+        self.postprocess = postprocess
+        self.cleaning = cleaning_arguments(postprocess, self.plan.labels)
+        self.factors = threshold_factors(self.plan, postprocess.thresholds)
 
     def _with_body(self, scan: PreparedScan) -> Tensor:
         """Return the image, and the channel that `SkipEmptyWindows` needs where air is skipped."""
@@ -283,15 +288,3 @@ def _region_ids(plan: Plan) -> list[int] | None:
     if plan.regions is None:
         return None
     return painted_ids(plan.regions, plan.paint)
-
-
-def _size_multiples(network: nn.Module, plan: Plan) -> list[int] | None:
-    """Return of what each edge of a window must be a multiple.
-
-    None means that the network may only see windows of the plan's size.
-    """
-    members = network.networks if isinstance(network, Ensemble) else [network]
-    for member in members:
-        if not isinstance(member, UNet):
-            return None
-    return list(map(math.prod, zip(*plan.strides, strict=True)))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from segpipe.config.probe import Landscape
 from segpipe.config.train import Augment
+from segpipe.config.train import Loss as LossOptions
 from segpipe.config.validation import validate
 from segpipe.data.patches import fixed_patches
 from segpipe.device import computing_in
@@ -70,7 +71,7 @@ def landscape(options: Landscape) -> int:
     _check_same_patches(runs)
     folder = output_folder(options, "landscape")
     image, label = _patches(options, runs[0])
-    losses = [loss_of(run, runs[0].loss_weights, image, label) for run in runs]
+    losses = [loss_of(run, runs[0].loss, image, label) for run in runs]
     steps = np.linspace(-options.reach, options.reach, resolution(losses, options))
     surfaces = _surfaces(runs, losses, steps, options)
     points = []
@@ -116,17 +117,17 @@ def _surfaces(
     return surfaces
 
 
-def loss_of(run: TrainedRun, weights: Mapping[str, float], image: Tensor, label: Tensor) -> Loss:
+def loss_of(run: TrainedRun, options: LossOptions, image: Tensor, label: Tensor) -> Loss:
     """Return a function that computes a network's loss on these patches with its present weights.
 
     Args:
         run: whose network.
-        weights: of the loss terms.
+        options: weights of the loss terms, and their own options.
         image: `(B, C, *patch)`, three axes.
         label: label indices `(B, 1, *patch)`.
     """
     device = run.predictor.device
-    criterion = SegmentationLoss(run.plan, weights)
+    criterion = SegmentationLoss(run.plan, options.weights, options)
     image = to_network(image.to(device), run.plan.slice_axis)
     label = to_network(label.to(device), run.plan.slice_axis)
 

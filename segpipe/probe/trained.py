@@ -53,9 +53,9 @@ class TrainedRun:
         return self.trained.plan
 
     @property
-    def loss_weights(self) -> dict[str, float]:
-        """The weight of each term of the loss that it was trained with."""
-        return validate(Loss, self.trained.config["loss"]).weights
+    def loss(self) -> Loss:
+        """The loss that it was trained with: weights and options of the terms."""
+        return validate(Loss, self.trained.config["loss"])
 
 
 def open_runs(options: Probe) -> list[TrainedRun]:

@@ -30,7 +30,14 @@ FACTS = "fingerprint.json"
 WIDTH = 1100  # pixels of a picture inside the page
 BESIDE = (
     *("validation.csv", CASES, "metrics.csv", "split.json", FACTS, "plan.yaml", "config.yaml"),
-    *("network.json", "stages.json", "doctor.csv", "environment.json", "train.log"),
+    *(
+        "network.json",
+        "stages.json",
+        "postprocess.json",
+        "doctor.csv",
+        "environment.json",
+        "train.log",
+    ),
 )
 
 
@@ -172,6 +179,7 @@ def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
         "split": run.split,
         "plan": run.plan,
         "fingerprint": run.json(FACTS),
+        "postprocess": run.postprocess or None,
         "findings": run.rows("doctor.csv"),
         "network": run.network,
         "config": run.config,

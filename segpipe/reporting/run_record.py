@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from segpipe.config.train import Loss
 from segpipe.errors import DataError, SegpipeError
 from segpipe.files import read_table
 from segpipe.metrics import Score
@@ -67,7 +68,10 @@ class RunRecord:
     def loss_name(self) -> str:
         """Return the names of the loss terms, such as `dice + cross entropy`; else `loss`."""
         weights = self.config.get("loss") or {}
-        terms = [name.replace("_", " ") for name, weight in weights.items() if weight]
+        terms = []
+        for name, weight in weights.items():
+            if weight and name not in Loss.model_fields:  # the others are options of the terms
+                terms.append(name.replace("_", " "))
         return " + ".join(terms) or "loss"
 
     @cached_property
@@ -85,6 +89,11 @@ class RunRecord:
     def network(self) -> dict[str, Any] | None:
         """Return the description of the network; None where there is none yet."""
         return self.json("network.json")
+
+    @cached_property
+    def postprocess(self) -> dict[str, Any]:
+        """Return what was tried and chosen as post-processing; empty where nothing was."""
+        return self.json("postprocess.json") or {}
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:

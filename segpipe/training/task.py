@@ -56,7 +56,7 @@ class SegmentationTask(pl.LightningModule):
         self.budget = budget
         self.number_format: NumberFormat = number_format
         self.data = data
-        self.loss = SegmentationLoss(plan, options.loss.weights)
+        self.loss = SegmentationLoss(plan, options.loss.weights, options.loss)
         self.finite = FiniteLoss()
         self.step = 0  # optimiser steps done before the present one
         self.predictor: Predictor | None = None  # of the validations

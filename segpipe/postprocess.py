@@ -1,0 +1,67 @@
+"""Post-processing of masks, as a training chooses it and a checkpoint stores it."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
+
+USUAL = 0.5  # probability from which a label or region is taken where no threshold is stored
+Threshold = Annotated[float, Field(gt=0, lt=1)]
+
+
+class PostProcess(BaseModel):
+    """What is done to the masks of a network; nothing where all is empty.
+
+    Attributes:
+        thresholds: label or region -> the probability from which it is taken, against the most
+            probable other label; 0.5 where it has none.
+        keep_largest: labels of which only the largest component stays.
+        min_volume_ml: label -> the smallest volume of a component that stays, mL.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    thresholds: dict[str, Threshold] = {}
+    keep_largest: list[str] = []
+    min_volume_ml: dict[str, NonNegativeFloat] = {}
+
+    @classmethod
+    def merge(cls, members: Sequence["PostProcess"]) -> "PostProcess":
+        """Return what suits the mean of several networks.
+
+        A label's threshold and smallest volume are the medians over the members, and its largest
+        component alone stays where most members keep it alone.
+        """
+        thresholds = _medians([member.thresholds for member in members], USUAL)
+        volumes = _medians([member.min_volume_ml for member in members], 0.0)
+        keeping: dict[str, int] = {}
+        for member in members:
+            for name in member.keep_largest:
+                keeping[name] = keeping.get(name, 0) + 1
+        largest = [name for name, number in keeping.items() if 2 * number > len(members)]
+        return cls(thresholds=thresholds, keep_largest=largest, min_volume_ml=volumes)
+
+    def __str__(self) -> str:
+        """Return it as `predict.py` takes it; `none` where nothing is done."""
+        parts = []
+        for name, threshold in self.thresholds.items():
+            parts.append(f"threshold {threshold:g} for {name}")
+        for name in self.keep_largest:
+            parts.append(f"largest part of {name}")
+        for name, volume in self.min_volume_ml.items():
+            parts.append(f"no part of {name} below {volume:.3g} mL")
+        return ", ".join(parts) or "none"
+
+
+def _medians(members: Sequence[Mapping[str, float]], usual: float) -> dict[str, float]:
+    """Return the median of each name's values, without those that are as usual."""
+    names: dict[str, None] = {}
+    for member in members:
+        names |= dict.fromkeys(member)
+    found = {}
+    for name in names:
+        value = median([member.get(name, usual) for member in members])
+        if value != usual:
+            found[name] = value
+    return found
