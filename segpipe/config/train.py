@@ -1,5 +1,6 @@
 """The options of `train.py`; `conf/train.yaml` and its groups hold their values."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
