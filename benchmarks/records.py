@@ -37,13 +37,11 @@ class Usage:
     Attributes:
         cpu_s: seconds of CPU of all of them.
         wall_s: from the first start to the last end.
-        peak_mib: largest resident memory of one.
         kills: how many were killed.
     """
 
     cpu_s: float = 0.0
     wall_s: float = 0.0
-    peak_mib: float = 0.0
     kills: int = 0
 
 
@@ -58,7 +56,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.worker:
         sys.exit(work(asked.worker))
-    print("  scans  kills  ms of CPU a scan  ... of a further scan  peak MiB  wall s  computed")
+    print("  scans  kills  ms of CPU a scan  ... of a further scan  wall s  computed")
     before: tuple[int, Usage] | None = None
     for scans in asked.scans:
         with tempfile.TemporaryDirectory(dir=asked.folder) as temporary:
@@ -73,7 +71,7 @@ def main() -> None:
         before = scans, usage
         print(
             f"{scans:7d}  {usage.kills:5d}  {usage.cpu_s / scans * 1000:16.1f}  {further:21.1f}  "
-            f"{usage.peak_mib:8.0f}  {usage.wall_s:6.0f}  {computed:8d}",
+            f"{usage.wall_s:6.0f}  {computed:8d}",
             flush=True,
         )
 
@@ -119,7 +117,6 @@ def run(folder: Path, kills: int, rng: random.Random) -> Usage:
                 continue
             running.remove(process)
             usage.cpu_s += used.ru_utime + used.ru_stime
-            usage.peak_mib = max(usage.peak_mib, used.ru_maxrss / 1024)
             if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
                 usage.kills += 1
                 running.append(begin(folder))

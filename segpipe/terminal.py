@@ -6,8 +6,9 @@ all of them, and the tables too.
 
 import io
 import logging
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import rich
@@ -60,20 +61,38 @@ class LogFormatter(logging.Formatter):
 class LogFile(logging.FileHandler):
     """A log file that is created once its folder exists.
 
-    A command that is rejected before it starts leaves neither the file nor the folder.
+    A command that is rejected before it starts leaves neither the file nor the folder. Where the
+    file cannot be written, as on a full disk, one line says so, and the command goes on.
     """
 
     def __init__(self, file: Path) -> None:
         super().__init__(file, encoding="utf-8", delay=True, errors="backslashreplace")
         self.folder = file.parent
+        self.is_broken = False
         self.waiting: list[logging.LogRecord] = []
         self.setFormatter(LogFormatter(LOG_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, after those that waited for the folder."""
+        if self.is_broken:
+            return
         self.waiting.append(record)
         while self.waiting and self.folder.is_dir():
             super().emit(self.waiting.pop(0))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say once that the file cannot be written, in place of a traceback for each record."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.is_broken:
+            self.is_broken = True
+            log.warning("%s: cannot be written (%s)", self.baseFilename, error.strerror)
+
+    def close(self) -> None:
+        """Close the file, though what is left may not fit on the disk."""
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from segpipe.data import cache
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.prepared_case import PreparedCase, prepare_all, prepare_case
 from segpipe.errors import DataError
-from segpipe.files import PART, write_text
+from segpipe.files import PART, write_lines, write_text
 
 
 def test_a_prepared_case_returns_as_it_was(tmp_path: Path) -> None:
@@ -158,17 +159,16 @@ def test_a_case_that_was_inspected_is_not_read_again(
 
 
 def test_a_text_that_cannot_be_written_is_one_line_and_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    def full(path: Path, *_: object, **__: object) -> None:
-        path.write_bytes(b"ha")
+    def until_full() -> Iterator[str]:
+        yield "ha"
         raise OSError(errno.ENOSPC, "No space left on device")
 
     write_text(tmp_path / "table.csv", "whole")
-    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(
         DataError, match=r"table.csv: cannot be written \(No space left on device\); make room"
     ):
-        write_text(tmp_path / "table.csv", "half")
+        write_lines(tmp_path / "table.csv", until_full())
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
     assert (tmp_path / "table.csv").read_bytes() == b"whole"

@@ -236,3 +236,16 @@ def test_an_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
     make_folder(tmp_path / "new/folder")
     assert list((tmp_path / "new/folder").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_log_that_cannot_be_written_is_one_line(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("segpipe")
+    with logged_to(Path("/dev/full")):
+        for number in range(3):
+            log.warning("scan %d", number)
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("/dev/full: cannot be written (No space left on device)") == 1
+    assert "Traceback" not in capsys.readouterr().err

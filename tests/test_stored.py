@@ -152,7 +152,8 @@ def test_weights_and_their_running_mean_are_taken_up_under_their_present_names()
         "current_model_state": {"network.fuses.0.weight": 2},
         RANDOM_STATES: [torch.get_rng_state()],
     }
-    task: Any = None
+    task: Any = SimpleNamespace(trainer=SimpleNamespace(strategy=SimpleNamespace()))
+    task.trainer.strategy.root_device = torch.device("cpu")
     SegmentationTask.on_load_checkpoint(task, stored)
     assert stored["state_dict"] == {"network.skips.0.project.weight": 1}
     assert stored["current_model_state"] == {"network.decoder_stages.0.weight": 2}

@@ -156,6 +156,9 @@ def store(file: Path, chosen: PostProcess) -> None:
         ConfigError: if the file is not a checkpoint.
     """
     content = archive.read(file)
+    before = PostProcess.model_validate(content[KEY].get("postprocess") or {})
+    if chosen == before:
+        return
     content[KEY]["postprocess"] = chosen.model_dump()
     with atomic(file) as part:
         torch.save(content, part)
