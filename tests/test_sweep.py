@@ -100,8 +100,11 @@ def test_runs_are_compared_as_a_sweep_is(copied: Path) -> None:
     for own, other in zip(evidence.mean_scores, expected.mean_scores, strict=True):
         assert own.metrics["dice"].mean == other.metrics["dice"].mean
     assert (odd / "study/study.html").is_file()
-    again = study(odd / "run 0", str(odd / "run 0"), "output=twice")
-    assert again.returncode == 0, again.stderr
+    (odd / "link").symlink_to(odd / "run 0")
+    twice = study(odd / "run 0", str(odd / "link"), "output=twice")
+    assert twice.returncode == 2
+    assert "is the run that" in twice.stderr
+    assert not (odd / "twice").exists()
     wrong = study(odd / "run 0", str(copied))
     assert wrong.returncode == 2
     assert wrong.stderr.strip().endswith("is not the folder of a run: it holds no config.yaml")

@@ -28,13 +28,17 @@ def read_runs(folders: Sequence[Path]) -> Sweep:
     apart by their folders.
 
     Raises:
-        ConfigError: if a folder is no run.
+        ConfigError: if a folder is no run, or a run is given twice.
     """
     problems: dict[str, str] = {}
+    given: dict[Path, Path] = {}
     runs: list[SweepRun] = []
     for folder in folders:
         if not (folder / "config.yaml").is_file():
             raise ConfigError(f"runs: {folder} is not the folder of a run: it holds no config.yaml")
+        first = given.setdefault(folder.resolve(), folder)
+        if first is not folder:
+            raise ConfigError(f"runs: {folder} is the run that {first} names already: give it once")
         problem = why_unfinished(folder)
         if problem:
             problems[folder.name] = problem
