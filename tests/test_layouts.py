@@ -546,6 +546,7 @@ def test_a_layout_of_an_extension_is_opened_and_recognised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LAYOUTS, "added", {})
+    assert LAYOUTS["folder"]  # so that all built-in ones are registered before they are copied
     monkeypatch.setattr(LAYOUTS, "values", dict(LAYOUTS.values))
 
     @LAYOUTS.register("flat", help="label_NAME beside each NAME")

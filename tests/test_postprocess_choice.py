@@ -177,10 +177,10 @@ def test_a_threshold_is_chosen_where_a_label_is_found_too_rarely() -> None:
     shares[1:5, 1:4, 1:3] = (50, 205)
     prediction = (shares[..., 1] > shares[..., 0]).astype(np.uint8)
     case = evidence(prediction, organ(), of, shares)
-    thresholds, trials = choose_thresholds([case] * 6)
+    thresholds, trials = choose_thresholds([case] * 8)
     assert thresholds == {"organ": 0.4} or thresholds["organ"] < 0.41
     assert [trial.gain for trial in trials if trial.taken] == [pytest.approx(1 / 3)]
-    assert choose_thresholds([case] * 4)[0] == {}
+    assert choose_thresholds([case] * 7)[0] == {}, "one of eight thresholds may win by chance"
 
 
 def test_it_is_stored_in_the_checkpoint_and_old_ones_have_none(tmp_path: Path) -> None:

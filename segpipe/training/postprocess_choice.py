@@ -3,8 +3,9 @@
 A choice is taken where it raises the mean Dice of its label by `LEAST_GAIN` or more; the largest
 component alone also where it leaves the Dice and lowers the mean HD95 by `LEAST_HD95_SHARE`. In
 either case the label must be in `FEWEST_CASES` cases, and so many more of them must be better than
-worse that a sign test doubts chance at 5 %. A case in which neither mask has the label has Dice 1
-here, so a false alarm that is removed counts as gained.
+worse that a sign test doubts chance at 5 %; of thresholds, of which many are tried, at 5 % for all
+together (Bonferroni). A case in which neither mask has the label has Dice 1 here, so a false alarm
+that is removed counts as gained.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -232,7 +233,8 @@ def _is_sure(trial: Trial) -> bool:
     changed = trial.better + trial.worse
     if changed < FEWEST_CASES:
         return False
-    return bool(binomtest(trial.better, changed, alternative="greater").pvalue < DOUBT)
+    tried = len(THRESHOLDS) if trial.what == "threshold" else 1
+    return bool(tried * binomtest(trial.better, changed, alternative="greater").pvalue < DOUBT)
 
 
 def _best(tried: Sequence[Trial]) -> Trial | None:
