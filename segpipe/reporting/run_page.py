@@ -8,13 +8,13 @@ from pathlib import Path
 
 from segpipe.config.quoting import invocation, typed
 from segpipe.files import write_json, write_text
-from segpipe.metrics import metrics_of, summarise
 from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
 from segpipe.reporting import run_tables as tables
 from segpipe.reporting.fingerprint import draw_fingerprint
 from segpipe.reporting.page import Link, Page, Picture, Table, embed, write_page
-from segpipe.reporting.plots import BoxPanel, draw_boxes, draw_curves
+from segpipe.reporting.plots import BoxPanel, draw_curves
 from segpipe.reporting.run_record import RunRecord, plain
+from segpipe.reporting.score_tables import embed_boxes, score_boxes, summary_values
 from segpipe.reporting.viewer import Viewer, ViewerBudget, make_viewer
 from segpipe.stored import SCHEMA
 from segpipe.terminal import relative_to_cwd
@@ -171,7 +171,7 @@ def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
         "schema": SCHEMA,
         "stopped": stopped or None,
         "verdict": None if verdict is None else verdict.to_values(),
-        "summary": [line.to_values() for line in summarise(run.scores)] if run.scores else [],
+        "summary": summary_values(run.scores) if run.scores else [],
         "scores": [score.to_values() for score in run.scores],
         "last_validation": [asdict(case) for case in run.last],
         "metrics": run.metrics,
@@ -213,17 +213,12 @@ def _curves(run: RunRecord) -> Picture | None:
 
 def _boxes(run: RunRecord) -> Picture | None:
     """Return a plot of the summary's metrics; of Dice alone where the run was only validated."""
-    scores = run.scores or run.last
-    if not scores:
-        return None
-    metrics = metrics_of("summary") if run.scores else {"dice": metrics_of("scores")["dice"]}
-    panels: list[BoxPanel] = []
-    for name, metric in metrics.items():
-        values: dict[str, list[float]] = {}
-        for score in scores:
-            values.setdefault(score.label, []).append(getattr(score, name))
-        panels.append(BoxPanel(run.units.in_text(metric.heading), values, metric.is_share))
     file = run.folder / "boxes.png"
-    draw_boxes(panels, file)
-    caption = "A point is a case; boxes hold the middle half of them, the line is the median."
-    return embed(file, "a box plot of the cases for each label", WIDTH, caption)
+    if run.scores:
+        return score_boxes(run.scores, run.units, file)
+    if not run.last:
+        return None
+    values: dict[str, list[float]] = {}
+    for case in run.last:
+        values.setdefault(case.label, []).append(case.dice)
+    return embed_boxes([BoxPanel("Dice", values, is_share=True)], file)

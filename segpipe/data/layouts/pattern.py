@@ -39,8 +39,8 @@ class Pattern(Layout):
         if not data.images or not data.label:
             missing = "data.label" if data.images else "data.images"
             raise ConfigError(f"data=pattern needs {missing}, as in {EXAMPLE}{_hint(root)}")
-        channels = [_find("data.images", root, pattern) for pattern in data.images]
-        labels = _find("data.label", root, data.label)
+        channels = [find_by_pattern("data.images", root, pattern) for pattern in data.images]
+        labels = find_by_pattern("data.label", root, data.label)
         names = sorted(set(labels).union(*channels))
         cases = []
         incomplete = {}
@@ -70,7 +70,7 @@ def _missing(
     return None if name in labels else data.label
 
 
-def _find(key: str, root: Path, pattern: str) -> dict[str, Path]:
+def find_by_pattern(key: str, root: Path, pattern: str) -> dict[str, Path]:
     """Return case name -> file below a folder, of those that match a pattern.
 
     Raises:
