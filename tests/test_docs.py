@@ -159,6 +159,8 @@ def inspect_cases(command: list[str]) -> None:
         ConfigError: as the command would.
     """
     from segpipe.card import Card
+    from segpipe.config.compare import Compare
+    from segpipe.config.evaluate import Evaluate
     from segpipe.config.probe import Report
     from segpipe.export import Export
     from segpipe.probe.__main__ import COMMANDS
@@ -173,6 +175,12 @@ def inspect_cases(command: list[str]) -> None:
         case ["python", "-m", "segpipe.probe", name, *given] if name in COMMANDS:
             if "--help" not in given:
                 check(name, COMMANDS[name][0], given)
+        case ["python", "-m", "segpipe.evaluate", *given]:
+            check("evaluate", Evaluate, quoted(given, Evaluate))
+        case ["python", "-m", "segpipe.study", "compare", *given]:
+            systems = [word for word in given if "=" not in word]
+            words = [f"systems=[{','.join(systems)}]", *given[len(systems) :]]
+            check("compare", Compare, quoted(words, Compare))
         case ["python", "-m", "segpipe.study", *given]:
             folders = [word for word in given if "=" not in word]
             which = f"runs=[{','.join(folders)}]" if len(folders) > 1 else f"sweep={folders[0]}"

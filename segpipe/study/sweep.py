@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,7 @@ REPEATS = ("seed", "data.fold")  # keys that repeat a variant, rather than makin
 Repeat = tuple[str, ...]  # the overrides of `REPEATS`
 
 
+@runtime_checkable
 class ScoredRun(Protocol):
     """What a comparison needs to know of a run, or of masks of any other origin."""
 

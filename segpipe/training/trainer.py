@@ -21,6 +21,7 @@ from segpipe.training.callbacks.interrupt import Interrupt
 from segpipe.training.callbacks.phases import PhaseTimer
 from segpipe.training.callbacks.progress import RunProgress
 from segpipe.training.callbacks.step_timer import StepTimer
+from segpipe.training.callbacks.validation_loss import ValidationLoss
 from segpipe.training.task import SegmentationTask
 
 LOG_INTERVAL = 10  # optimiser steps
@@ -91,5 +92,6 @@ def _callbacks(
         callbacks.append(EMAWeightAveraging(decay=options.optim.ema))
     if options.trainer.gradient_flow:
         callbacks.append(GradientFlow(folder, options.trainer.steps_per_epoch))
-    callbacks += [interrupt, RunProgress(), StepTimer(folder), phases, History(folder)]
+    callbacks += [interrupt, RunProgress(), StepTimer(folder), phases, ValidationLoss(options)]
+    callbacks.append(History(folder))
     return [*callbacks, *best_and_last(folder / "checkpoints")]
