@@ -90,7 +90,9 @@ def test_sentence_table_and_csv_have_one_sign(tmp_path: Path) -> None:
     (sentence,) = findings(compare(tmp_path, *paths))
     mean = float(rows(tmp_path / "out/compare.csv")[-1]["dice_difference"])
     assert mean < 0
-    assert sentence.startswith(f"Taking theirs in place of ours changes Dice by {100 * mean:.1f} [-")
+    assert sentence.startswith(
+        f"Taking theirs in place of ours changes Dice by {100 * mean:.1f} [-"
+    )
     page = Reader(tmp_path / "out/compare.html")
     assert page.problems == []
     assert page.outside == []
@@ -122,7 +124,9 @@ def test_masks_of_a_case_that_trained_the_other_network_are_a_leak(tmp_path: Pat
     evidence = compare(tmp_path, masks, run)
     assert evidence.comparisons[0].differences["dice"].cases == 12
     assert set(evidence.problems.values()) == {"trained run"}
-    assert "which cases trained masks is not known here" in (tmp_path / "out/compare.md").read_text()
+    assert (
+        "which cases trained masks is not known here" in (tmp_path / "out/compare.md").read_text()
+    )
 
 
 def test_cases_with_another_truth_are_left_out(tmp_path: Path) -> None:

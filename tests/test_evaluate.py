@@ -39,7 +39,9 @@ def masks(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return moved, truth
 
 
-def folders(root: Path, names: list[str], mask: str = "{}.nii.gz", truth: str = "{}.nii.gz") -> Path:
+def folders(
+    root: Path, names: list[str], mask: str = "{}.nii.gz", truth: str = "{}.nii.gz"
+) -> Path:
     """Masks and truths of these cases, in folders `masks` and `truths`."""
     for seed, name in enumerate(names):
         prediction, labels = masks(seed)
@@ -79,7 +81,11 @@ def test_every_figure_is_that_of_an_independent_computation(tmp_path: Path) -> N
         prediction, truth = masks(seed)
         for label, ids in LABELS.items():
             own, other = np.isin(prediction, ids), np.isin(truth, ids)
-            row = {name: float(text) for name, text in found[case, label].items() if name not in ("case", "label")}
+            row = {
+                name: float(text)
+                for name, text in found[case, label].items()
+                if name not in ("case", "label")
+            }
             both = (own & other).sum()
             assert row["dice"] == pytest.approx(2 * both / (own.sum() + other.sum()))
             assert row["iou"] == pytest.approx(both / (own | other).sum())

@@ -39,7 +39,12 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     done = command("train.py", *SWEEP, folder=folder)
     assert done.returncode == 0, done.stderr
-    for once in ("3 cases are too few for a test", "\nvariants\n", "for a paper", "Launching 4 jobs"):
+    for once in (
+        "3 cases are too few for a test",
+        "\nvariants\n",
+        "for a paper",
+        "Launching 4 jobs",
+    ):
         assert done.stdout.count(once) == 1, once
     return folder / "runs/a/sweep"
 

@@ -46,7 +46,8 @@ def draw_curves(metrics: Path, picture: Path, loss_name: str = "loss") -> None:
 
     Args:
         metrics: `metrics.csv` of a run, with the column `step`. The columns `loss`, `val_loss`,
-            `lr`, `dice/LABEL` and `dice/mean` may be missing; cells are empty where nothing was measured.
+            `lr`, `dice/LABEL` and `dice/mean` may be missing; cells are empty where nothing was
+            measured.
         picture: PNG to write.
         loss_name: label of the loss axis.
     """

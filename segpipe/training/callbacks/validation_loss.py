@@ -30,9 +30,7 @@ class ValidationLoss(pl.Callback):
         self.options = options
         self.patches: tuple[Tensor, Tensor] | None = None
 
-    def on_validation_epoch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the loss by the weights that are validated.
 
         Raises:
