@@ -63,7 +63,7 @@ class Evaluation:
     @property
     def unit(self) -> UnitName:
         """Return the unit of the cases: pixels where all of them are images without mm."""
-        units = {result.unit for result in self.results if not result.reason}
+        units: set[UnitName] = {result.unit for result in self.results if not result.reason}
         return units.pop() if len(units) == 1 else "mm"
 
     @property

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from segpipe.errors import ConfigError
-from segpipe.study.sources import Source, System
-from segpipe.study.sweep import Repeat, Variant
+from segpipe.study.sources import System
+from segpipe.study.sweep import Repeat, Source, Variant
 from segpipe.text import count
 
 SAME_VOLUME = 1e-4  # relative difference of two volumes of one truth, as of rounded spacings

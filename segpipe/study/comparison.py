@@ -143,8 +143,9 @@ def _write_tables(evidence: Evidence, common: Common, dice: Dice, folder: Path) 
     """Write `compare.csv`, `cases.csv` and `compare.md`."""
     write_table(folder / "compare.csv", *csv_table(evidence))
     names = [system.name for system in common.systems]
-    rows: list[list[object]] = [[case, *values, ""] for case, values in dice.items()]
-    rows += [[case, *("" for _ in names), why] for case, why in common.left_out.items()]
+    rows: list[Sequence[object]] = [[case, *values, ""] for case, values in dice.items()]
+    for case, why in common.left_out.items():
+        rows.append([case, *[""] * len(names), why])
     write_table(folder / "cases.csv", ["case", *names, "left out"], rows)
     lines = [f"# {count(len(names), 'system')}, compared with {evidence.reference.name}", ""]
     lines += [f"- {line}" for line in [*findings(evidence), *common.notes]]

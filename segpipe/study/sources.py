@@ -1,7 +1,6 @@
 """What can be compared: runs, sweeps, folders of predictions, evaluations and tables of scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from segpipe.ensembles import FILE as ENSEMBLE
@@ -13,7 +12,7 @@ from segpipe.plain import read_json
 from segpipe.prediction.record_store import MANIFEST, read_manifest
 from segpipe.prediction.records import units_of
 from segpipe.reporting.run_record import RunRecord, as_written
-from segpipe.study.sweep import Repeat, SweepRun, Variant, read_sweep, why_unfinished
+from segpipe.study.sweep import Repeat, Source, SweepRun, Variant, read_sweep, why_unfinished
 from segpipe.units import UNITS, Units
 
 SCORES = ("scores.csv", "validation.csv")
@@ -21,30 +20,6 @@ WANTED = (
     "give a run, a sweep, a folder of predictions or of an evaluation, or a table of scores "
     "(scores.csv, validation.csv)"
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """Scores of masks of one origin.
-
-    Attributes:
-        folder: in whose `overlays/` pictures of the cases may lie.
-        scores: of each case and target.
-        units: in which lengths and volumes are shown.
-        train: cases that trained the network; None where that is not known.
-        run: whose network can draw a case that has no picture; None where there is none.
-    """
-
-    folder: Path
-    scores: list[Score]
-    units: Units = field(default_factory=lambda: UNITS["mm"])
-    train: frozenset[str] | None = None
-    run: SweepRun | None = None
-
-    @property
-    def cases(self) -> frozenset[str]:
-        """Return the names of the cases that were scored."""
-        return frozenset(score.case for score in self.scores)
 
 
 System = Variant[Source]

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -17,28 +17,10 @@ from segpipe.metrics import Score
 from segpipe.reporting.run_record import RunRecord
 from segpipe.resume import is_done
 from segpipe.stored import read_config, read_yaml
-from segpipe.units import Units
+from segpipe.units import UNITS, Units
 
 REPEATS = ("seed", "data.fold")  # keys that repeat a variant, rather than making another one
 Repeat = tuple[str, ...]  # the overrides of `REPEATS`
-
-
-@runtime_checkable
-class ScoredRun(Protocol):
-    """What a comparison needs to know of a run, or of masks of any other origin."""
-
-    @property
-    def scores(self) -> list[Score]:
-        """Return the scores of each case and target."""
-        ...
-
-    @property
-    def units(self) -> Units:
-        """Return the units in which lengths and volumes are shown."""
-        ...
-
-
-R = TypeVar("R", bound=ScoredRun)
 
 
 @dataclass(frozen=True)
@@ -58,6 +40,34 @@ class SweepRun(RunRecord):
         """Return the options as plain values, as the present schema has them."""
         file = self.folder / "config.yaml"
         return read_config(file, read_yaml(file))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Scores of masks of one origin.
+
+    Attributes:
+        folder: in whose `overlays/` pictures of the cases may lie.
+        scores: of each case and target.
+        units: in which lengths and volumes are shown.
+        train: cases that trained the network; None where that is not known.
+        run: whose network can draw a case that has no picture; None where there is none.
+    """
+
+    folder: Path
+    scores: list[Score]
+    units: Units = field(default_factory=lambda: UNITS["mm"])
+    train: frozenset[str] | None = None
+    run: SweepRun | None = None
+
+    @property
+    def cases(self) -> frozenset[str]:
+        """Return the names of the cases that were scored."""
+        return frozenset(score.case for score in self.scores)
+
+
+ScoredRun = SweepRun | Source
+R = TypeVar("R", bound=ScoredRun)
 
 
 @dataclass(frozen=True)
