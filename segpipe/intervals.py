@@ -31,10 +31,13 @@ class Interval:
         return Interval(factor * self.mean, factor * self.low, factor * self.high)
 
     def ends(self, digits: int) -> str:
-        """Return the ends as text, `0.912 to 0.934`; an empty string where they are not known."""
+        """Return the ends as text, `0.912 to 0.934`; an empty string where they are not known.
+
+        Its blanks do not break: on a phone an interval stays in one line.
+        """
         if not np.isfinite(self.low):
             return ""
-        return f"{self.low:.{digits}f} to {self.high:.{digits}f}"
+        return f"{self.low:.{digits}f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{self.high:.{digits}f}"
 
 
 def cases_and_labels(scores: Iterable[Score]) -> tuple[list[str], list[str]]:

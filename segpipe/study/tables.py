@@ -82,7 +82,7 @@ def comparison_table(evidence: Evidence) -> Table:
         columns.append(Column("95 % interval", sortable=False))
         columns += [Column("p, Holm", 4), Column("effect", 2)]
     if evidence.margin is not None:
-        columns.append(Column(f"by {in_points(evidence.margin)}"))
+        columns.append(Column(f"by a margin of {in_points(evidence.margin)}"))
     rows: list[list[Cell]] = []
     for comparison in evidence.comparisons:
         main = comparison.differences[MAIN]
