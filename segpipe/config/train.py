@@ -110,6 +110,10 @@ class Augment(RegisteredSection):
     )
     scale: float = Field(ge=0, lt=1, description="largest relative change of size")
     elastic: Probability = Field(description="probability of a smooth grid distortion")
+    warmup: Annotated[NonNegativeInt, Was(0)] = Field(
+        description="rounds through the training cases in which the share of augmented patches "
+        "grows to 1; 0 = all from the first step"
+    )
 
 
 class Loss(RegisteredSection):
