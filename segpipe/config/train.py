@@ -205,6 +205,9 @@ class TrainerOptions(Section):
     validations: PositiveInt = Field(
         description="how often whole scans are validated over the budget, the end included"
     )
+    patience: Annotated[PositiveInt | None, Unit("validations"), Was(None)] = Field(
+        description="end after so many without a better mean Dice; null = at the end of the budget"
+    )
     postprocess: Annotated[bool, Was(False)] = Field(
         description="at the end, choose thresholds, largest parts and smallest volumes per label "
         "on the validation cases where they help, and store them in best.ckpt for predict.py"
