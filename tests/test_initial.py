@@ -1,5 +1,6 @@
 """A run may start from trained weights: what of them is used, and what is said of it."""
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -14,7 +15,7 @@ from support.plans import fingerprint
 from torch import Tensor, nn
 
 from segpipe import checkpoint
-from segpipe.checkpoint import KEY, NETWORK, metadata
+from segpipe.checkpoint import KEY, NETWORK, TrainedOn, metadata
 from segpipe.config.initial import pinned
 from segpipe.ensembles import write_ensemble
 from segpipe.errors import ConfigError
@@ -29,6 +30,7 @@ from segpipe.training.initial import find_member, match_outputs
 from segpipe.training.initial_model import check_plan_keys, with_own
 from segpipe.training.optim import make_optimizer, set_learning_rate
 
+ORGANS = {"background": 0, "kidneys": 4, "liver": 2}
 LABELS = {"background": 0, "liver": 1, "tumour": 2}
 NEW_LABELS = {"background": 0, "vessel": 3, "liver": 7}
 SIZES = ([[2, 2]], [[3, 3], [3, 3]])  # strides and kernels of a 2D network of two levels
@@ -257,7 +259,7 @@ def test_the_network_is_the_checkpoints(caplog: pytest.LogCaptureFixture) -> Non
     assert with_own(kept, preset, ["model=unet2d"], "runs/a") == kept
     assert "not of the preset: channels [4,8]" in caplog.text
     own = composed("model.dropout=0.2").model
-    assert with_own(kept, own, ["model.dropout=0.2"], "runs/a").dropout == 0.2
+    assert with_own(kept, own, ["model.dropout=0.2"], "runs/a").model_dump()["dropout"] == 0.2
 
 
 @pytest.mark.parametrize(
@@ -319,15 +321,17 @@ def test_a_link_is_replaced_by_what_it_points_to(
         pinned(["init.checkpoint=null,runs/b"])
 
 
-def stored(file: Path, dice: float) -> Path:
-    """A checkpoint of a network that was never trained, with a Dice."""
-    options = composed("model.channels=[4,8]")
-    plan = plan_of()
+def stored(file: Path, dice: float = 0.5) -> Path:
+    """A checkpoint of a 2D network that was never trained, with a Dice."""
+    options = composed(*SMALL, "plan.patch=[32,32]", "plan.batch=2")
+    plan = make_plan(options, fingerprint((1.0, 1.0, 1.0), (64, 64, 1)), ["MRI"], ORGANS, "cpu")
     network = build(options.model, 1, plan.outputs, plan.strides, plan.kernels)
+    init_weights(network, seed=5)
     weights = {NETWORK + name: weight for name, weight in network.state_dict().items()}
-    about = metadata(options.model_dump(mode="json"), plan, dice={"liver": dice})
+    config = options.model_dump(mode="json")
+    about = metadata(config, plan, TrainedOn("other scans", "", 4, 2), {"liver": dice})
     file.parent.mkdir(parents=True)
-    torch.save({"state_dict": weights, KEY: about}, file)
+    torch.save({"state_dict": weights, KEY: about, "global_step": 3}, file)
     return file
 
 
@@ -346,18 +350,16 @@ def test_a_sweep_is_not_one_network(tmp_path: Path) -> None:
 
 
 SOURCE = "source run"  # with a blank
-OWN = [word for word in TINY if not word.startswith(("model.", "plan."))]
-TUNED = [*OWN, f"init={SOURCE}", "init.freeze=encoder", "init.lr_scale=0.1"]
+ON_IMAGES = ["data=phantom2d", *(word for word in TINY if word.startswith(("data.", "trainer.")))]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run on the phantom, and a second run that starts from it."""
+    """A folder with a network, and a run that starts from it with its encoder frozen."""
     folder = tmp_path_factory.mktemp("home")
-    words = ["trainer.max_steps=3", "trainer.postprocess=false", f"hydra.run.dir={SOURCE}"]
-    done = command("train.py", *TINY, *words, folder=folder)
-    assert done.returncode == 0, done.stderr
-    done = command("train.py", *TUNED, "hydra.run.dir=tuned", folder=folder)
+    stored(folder / SOURCE / "checkpoints/best.ckpt")
+    words = [f"init={SOURCE}", "init.freeze=encoder", "init.lr_scale=0.1", "hydra.run.dir=tuned"]
+    done = command("train.py", *ON_IMAGES, *words, folder=folder)
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stdout + done.stderr)
     return folder
@@ -369,7 +371,8 @@ def _check_frozen(source: nn.Module, tuned: nn.Module) -> None:
     for name, weight in tuned.state_dict().items():
         if name.startswith(("stem.", "downs.")):
             assert torch.equal(weight, before[name]), name
-    assert not torch.equal(tuned.state_dict()["heads.0.weight"], before["heads.0.weight"])
+    name = "decoder_stages.0.0.convs.0.conv.weight"
+    assert not torch.equal(tuned.state_dict()[name], before[name])
 
 
 def test_a_run_starts_from_another_and_keeps_what_is_frozen(home: Path) -> None:
@@ -377,42 +380,61 @@ def test_a_run_starts_from_another_and_keeps_what_is_frozen(home: Path) -> None:
     last = checkpoint.load(home / "tuned/checkpoints/last.ckpt")
     _check_frozen(source.network, last.network)
     assert last.plan.spacing_mm == source.plan.spacing_mm
-    assert last.config["model"]["channels"] == [4, 8]
+    assert last.config["model"]["channels"] == [4, 6]
     file = home / SOURCE / "checkpoints/best.ckpt"
     assert last.initial is not None
     assert last.initial.content == digest([file])
-    assert last.initial.data == "Phantom"
+    assert last.initial.data == "other scans"
     said = (home / "said.txt").read_text()
-    assert "labels" in said
-    assert "liver kept" in said
     assert f"that of {SOURCE} (init)" in said
+    assert "liver kept" in said
+    assert "vessel new" in said
     page = (home / "tuned/report.html").read_text()
-    assert f"the weights of {SOURCE}/checkpoints/best.ckpt, 3 steps on Phantom" in page
+    assert f"the weights of {SOURCE}/checkpoints/best.ckpt, 3 steps on other scans" in page
     assert json.loads((home / "tuned/report.json").read_text())["initial"]["states"]
 
 
 def test_a_card_names_the_source(home: Path) -> None:
     done = command("segpipe.card", "checkpoint=tuned", folder=home)
-    assert f"started from  {SOURCE}/checkpoints/best.ckpt (step 3, Phantom, hash " in done.stdout
+    assert f"{SOURCE}/checkpoints/best.ckpt (step 3, other scans, hash " in done.stdout
 
 
 def test_a_run_that_goes_on_needs_its_source_no_more(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "tuned", tmp_path / "tuned")
-    words = ["resume=tuned", "trainer.max_steps=9", f"data.root={home}/data/phantom"]
+    words = ["resume=tuned", "trainer.max_steps=9", f"data.root={home}/data/phantom2d"]
     done = command("train.py", *words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     last = checkpoint.load(tmp_path / "tuned/checkpoints/last.ckpt")
     assert last.step == 9
     assert last.initial is not None
     _check_frozen(checkpoint.load(home / SOURCE).network, last.network)
-    optimizer = torch.load(tmp_path / "tuned/checkpoints/last.ckpt", weights_only=True)
-    groups = optimizer["optimizer_states"][0]["param_groups"]
+    saved = torch.load(tmp_path / "tuned/checkpoints/last.ckpt", weights_only=True)
+    groups = saved["optimizer_states"][0]["param_groups"]
     assert [group["lr_scale"] for group in groups] == [1, 1, 0.1, 0.1]
+
+
+def test_a_sweep_compares_with_random_weights(home: Path) -> None:
+    (home / "runs/latest").unlink()
+    (home / "runs/latest").symlink_to(home / SOURCE)
+    words = ["-m", "init=null,runs/latest", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep"]
+    done = command("train.py", *ON_IMAGES, *words, "trainer.max_steps=2", folder=home)
+    assert done.returncode == 0, done.stderr
+    with (home / "sweep/study.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] == "mean"]
+    assert [row["variant"] for row in rows] == [
+        "init.checkpoint=null",
+        f"init.checkpoint='{SOURCE}'",
+    ]
+    assert not rows[0]["dice_difference"]
+    assert rows[1]["dice_difference"]
+    for number in ("2", "3"):
+        record = json.loads((home / "sweep" / number / "initial.json").read_text())
+        assert record["source"]["path"] == f"{SOURCE}/checkpoints/best.ckpt"
 
 
 def test_other_labels_are_described_before_any_training(home: Path) -> None:
     words = ["mode=describe", "data.regions={organ:[1,2,3]}", "hydra.run.dir=described"]
-    done = command("train.py", *OWN, f"init={SOURCE}", *words, folder=home)
+    done = command("train.py", *ON_IMAGES, f"init={SOURCE}", *words, folder=home)
     assert done.returncode == 0, done.stderr
     assert "organ new" in done.stdout
     rows = json.loads((home / "described/initial.json").read_text())["rows"]
@@ -430,7 +452,7 @@ def test_other_labels_are_described_before_any_training(home: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_one_line(home: Path, words: list[str], said: str) -> None:
-    done = command("train.py", *OWN, *words, "hydra.run.dir=refused", folder=home)
+    done = command("train.py", *ON_IMAGES, *words, "hydra.run.dir=refused", folder=home)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr

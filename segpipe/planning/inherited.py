@@ -16,6 +16,11 @@ from segpipe.planning.rules import Decisions, assemble, decide_normalise
 from segpipe.text import nearest
 
 log = logging.getLogger("segpipe")
+# entries that follow from the data or may be given; all others are the checkpoint's
+OF_THE_DATA = (
+    *("channels", "labels", "regions", "paint", "ignore", "nan", "unit"),
+    *("spacing_mm", "patch", "batch", "slice_axis", "slices", "frame", "normalise"),
+)
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,11 @@ def inherit_plan(
     foreground = []
     for index, own in zip(sources, plan.foreground, strict=True):
         foreground.append(own if index is None else old.foreground[index])
-    changed: dict[str, Any] = {
-        "averages": plan.averages or old.averages,
-        "foreground": foreground,
-        "reasons": [f"{origin.network}: {origin.why}", *plan.reasons],
-    }
-    return plan.model_copy(update=changed)
+    changed: dict[str, Any] = {key: getattr(plan, key) for key in OF_THE_DATA}
+    changed["averages"] = plan.averages or old.averages
+    changed["foreground"] = foreground
+    changed["reasons"] = [f"{origin.network}: {origin.why}", *plan.reasons]
+    return old.model_copy(update=changed)
 
 
 def warn_of_changes(origin: Origin, options: Train, plan: Plan) -> None:
@@ -153,7 +157,7 @@ def _same_rules(value: object, before: object) -> bool:
 
 def _decide_spacing(origin: Origin, options: Train) -> Decision[list[float | None]]:
     given = options.plan.spacing
-    spacing = origin.plan.spacing_mm if given is None else [*given]
+    spacing: list[float | None] = [*(given or origin.plan.spacing_mm)]
     return Decision(spacing, f"spacing {by_times(spacing)} mm", _why(given, origin))
 
 
