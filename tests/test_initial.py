@@ -130,6 +130,20 @@ def test_other_channels_take_the_mean_of_all_filters() -> None:
     )
 
 
+def test_a_network_of_monai_goes_on_too() -> None:
+    arguments = "model.arguments={channels:[4,8],strides:[2],num_res_units:1}"
+    words = ("model=monai", "model.dims=2", "model.network=UNet", "model.levels=2", arguments)
+    model = composed(*words).model
+    before = build(model, 1, 2, *SIZES)
+    after = build(model, 2, 2, *SIZES)
+    match = Ends([0, None], [0, 1], 1, 2)
+    states = transfer(after, before.state_dict(), find_ends(model, (2, 2, *SIZES)), match)
+    adapted = [name for name, state in states.items() if state == "adapted"]
+    assert [name.split(".")[1] for name in adapted] == ["0"] * len(adapted)
+    assert len(adapted) == 2, "the first convolution, and the one around it"
+    assert {*states.values()} == {"loaded", "adapted"}
+
+
 def test_a_layer_that_sees_the_image_beside_other_features_starts_anew() -> None:
     ends: dict[str, dict[int, Any]] = {"weight": {1: "channels"}, "bias": {}}
     states = transfer(nn.Linear(6, 4), nn.Linear(5, 4).state_dict(), ends, Ends([0, None], [], 1, 0))
@@ -371,8 +385,8 @@ def _check_frozen(source: nn.Module, tuned: nn.Module) -> None:
     for name, weight in tuned.state_dict().items():
         if name.startswith(("stem.", "downs.")):
             assert torch.equal(weight, before[name]), name
-    name = "decoder_stages.0.0.convs.0.conv.weight"
-    assert not torch.equal(tuned.state_dict()[name], before[name])
+    decoder = [name for name in before if name.startswith("decoder_stages.")]
+    assert not any(torch.equal(tuned.state_dict()[name], before[name]) for name in decoder)
 
 
 def test_a_run_starts_from_another_and_keeps_what_is_frozen(home: Path) -> None:
@@ -414,12 +428,12 @@ def test_a_run_that_goes_on_needs_its_source_no_more(home: Path, tmp_path: Path)
 
 
 def test_a_sweep_compares_with_random_weights(home: Path) -> None:
-    (home / "runs/latest").unlink()
+    (home / "runs").mkdir()
     (home / "runs/latest").symlink_to(home / SOURCE)
-    words = ["-m", "init=null,runs/latest", "seed=0,1", *SMALL, "hydra.sweep.dir=sweep"]
+    words = ["-m", "init=null,runs/latest", "seed=0,1", *SMALL, "hydra.sweep.dir=runs/sweep"]
     done = command("train.py", *ON_IMAGES, *words, "trainer.max_steps=2", folder=home)
     assert done.returncode == 0, done.stderr
-    with (home / "sweep/study.csv").open() as file:
+    with (home / "runs/sweep/study.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["label"] == "mean"]
     assert [row["variant"] for row in rows] == [
         "init.checkpoint=null",
@@ -428,8 +442,21 @@ def test_a_sweep_compares_with_random_weights(home: Path) -> None:
     assert not rows[0]["dice_difference"]
     assert rows[1]["dice_difference"]
     for number in ("2", "3"):
-        record = json.loads((home / "sweep" / number / "initial.json").read_text())
+        record = json.loads((home / "runs/sweep" / number / "initial.json").read_text())
         assert record["source"]["path"] == f"{SOURCE}/checkpoints/best.ckpt"
+
+
+def test_cases_that_have_trained_the_weights_are_no_test_of_them(home: Path) -> None:
+    split = json.loads((home / "tuned/split.json").read_text())
+    trained = split["train"][0]
+    sides = {"train": split["val"], "val": split["train"]}
+    (home / "SPLIT.json").write_text(json.dumps(sides))
+    words = ["init=tuned", "mode=describe", "data.split=SPLIT.json", "hydra.run.dir=swapped"]
+    done = command("train.py", *ON_IMAGES, *words, folder=home)
+    assert done.returncode == 0, done.stderr
+    number = len(split["train"])
+    assert f"init: {number} of {number} cases that validate have trained the weights" in done.stdout
+    assert f", as {trained}: their scores are too good" in done.stdout
 
 
 def test_other_labels_are_described_before_any_training(home: Path) -> None:

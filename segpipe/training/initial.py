@@ -3,21 +3,22 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from torch import nn
 
 from segpipe import checkpoint
 from segpipe.checkpoint import StartedFrom, Trained
+from segpipe.config.initial import InitOptions
 from segpipe.config.model import AnyModel, Model
 from segpipe.config.train import Train
 from segpipe.ensembles import read_ensemble
 from segpipe.errors import ConfigError
 from segpipe.files import digest, write_json
 from segpipe.nets.transfer import Ends, Sources, find_ends, transfer
-from segpipe.nets.unet import UNet
 from segpipe.plan import Plan
+from segpipe.planning.case_record import FILE as SPLIT
 from segpipe.planning.inherited import Origin, match_channels
 from segpipe.stored import SCHEMA, read_config, read_record, read_yaml
 from segpipe.terminal import show_table
@@ -27,6 +28,21 @@ from segpipe.training.initial_record import FILE, Record, channel_note, output_n
 log = logging.getLogger("segpipe")
 COLUMNS = ("weights", "number", "of")
 ENCODER = ("stem.", "downs.")  # beginnings of the names of a U-Net's weights
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What is read of a `split.json`.
+
+    Attributes:
+        train: names of the cases that train.
+        val: likewise of those that validate.
+        contents: case name -> digest; empty in a run of version 0.1.0.
+    """
+
+    train: list[str]
+    val: list[str]
+    contents: dict[str, str] = field(default_factory=dict)
 
 
 def open_initial(
@@ -128,8 +144,8 @@ class Initial:
             write_json(self.folder / FILE, {"schema": SCHEMA, **asdict(self.record)})
             rows = [[what, f"{number:,}", which] for what, number, which in self.record.rows]
             show_table(f"from {self.source.path}", list(COLUMNS), rows)
-        if self.options.freeze == "encoder":
-            _freeze_encoder(network, self.record)
+            _warn_of_seen_cases(Path(self.source.path), self.folder)
+        freeze(network, self.record, self.options)
         self.trained = None
         return self.record
 
@@ -195,9 +211,41 @@ def match_outputs(plan: Plan, old: Plan) -> Sources:
     return sources
 
 
-def _freeze_encoder(network: nn.Module, record: Record) -> None:
-    """Take what was loaded of the encoder out of the training; norms still measure the data."""
-    assert isinstance(network, UNet)
+def _warn_of_seen_cases(file: Path, folder: Path) -> None:
+    """Log which cases that validate a run have trained the weights that it starts from.
+
+    Args:
+        file: the checkpoint; a copy outside its run's folder does not say what it has seen.
+        folder: of the run.
+
+    Raises:
+        ConfigError: if a `split.json` is damaged.
+    """
+    beside = file.parent.parent / SPLIT
+    if not beside.is_file():
+        return
+    before = read_record(beside, Cases)
+    now = read_record(folder / SPLIT, Cases)
+    trained = {before.contents.get(name, "") for name in before.train}
+    seen = [name for name in now.val if now.contents.get(name) in trained]
+    if seen:
+        log.warning(
+            "init: %d of %d cases that validate have trained the weights of %s, as %s: their "
+            "scores are too good",
+            len(seen),
+            len(now.val),
+            file,
+            seen[0],
+        )
+
+
+def freeze(network: nn.Module, record: Record, options: InitOptions) -> None:
+    """Take what was loaded of the encoder out of the training, where the options say so.
+
+    Batch norms still measure the data.
+    """
+    if options.freeze == "none":
+        return
     for name, weight in network.named_parameters():
         if name.startswith(ENCODER) and record.states.get(name) == "loaded":
             weight.requires_grad_(False)
