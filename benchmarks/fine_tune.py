@@ -63,9 +63,10 @@ PAIRS = [
         "labels",
         in_source=lambda _, name: name.startswith("a_"),
         held_out=lambda position, _: position % 5 in (2, 3),  # 20 of 50
-        source=[WBC],
-        target=[WBC, "plan.spacing=[2.5,2.5,1]"],  # its pictures are 300 px wide, the source's 120
-        model=["model=unet2d", "model.channels=[8,16,32,64]", "plan.patch=[96,96]", "plan.batch=4"],
+        source=[WBC, "plan.patch=[96,96]", "plan.batch=4"],
+        # its pictures are 300 px wide, those of the source 120
+        target=[WBC, "plan.spacing=[2.5,2.5,1]", "plan.patch=[64,64]", "plan.batch=2"],
+        model=["model=unet2d", "model.channels=[8,16,32,64]"],
     ),
     Pair(
         "hippocampus",
@@ -89,7 +90,7 @@ def main() -> None:
     names = [pair.name for pair in PAIRS]
     parser.add_argument("--data", type=Path, required=True, help="folder of all sets")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="these pairs")
-    parser.add_argument("--steps", type=int, default=100, help="of each run on the target")
+    parser.add_argument("--steps", type=int, default=80, help="of each run on the target")
     parser.add_argument("--source-steps", type=int, default=200, help="of a run on the source")
     parser.add_argument("--output", type=Path, default=Path("runs/fine_tune"), help="folder")
     parser.add_argument("overrides", nargs="*", help="of train.py, for the runs on the target")
@@ -106,7 +107,7 @@ def main() -> None:
             sweep = folder / f"cases_{number}"
             if (sweep / "study.csv").exists():
                 continue
-            words = ["-m", *pair.target, f"init=null,{source}", f"seed={seeds()}"]
+            words = ["-m", *pair.target, f"seed={seeds()}", f"init=null,{source}"]
             words += [f"trainer.max_steps={options.steps}", f"hydra.sweep.dir={sweep}"]
             train(pair, folder / f"cases_{number}.csv", [*words, *options.overrides])
     print("\n".join(["", *table(options.output, chosen)]))
@@ -150,7 +151,8 @@ def train(pair: Pair, cases: Path, words: Sequence[str]) -> None:
         SystemExit: if it fails.
     """
     common = ["data=table", f"data.root={cases.absolute()}", "trainer.validations=1"]
-    common += ["trainer.postprocess=false", "page.cases=2", f"name=fine_tune_{pair.name}"]
+    common += ["trainer.postprocess=false", "page.cases=0", "comparison.overlays=0"]
+    common += ["data.workers=0", f"name=fine_tune_{pair.name}"]
     call = [sys.executable, str(ROOT / "train.py"), *words, *common, *pair.model]
     print(" ".join(call[1:]), flush=True)
     if subprocess.run(call, check=False).returncode:
