@@ -146,7 +146,9 @@ def test_a_network_of_monai_goes_on_too() -> None:
 
 def test_a_layer_that_sees_the_image_beside_other_features_starts_anew() -> None:
     ends: dict[str, dict[int, Any]] = {"weight": {1: "channels"}, "bias": {}}
-    states = transfer(nn.Linear(6, 4), nn.Linear(5, 4).state_dict(), ends, Ends([0, None], [], 1, 0))
+    states = transfer(
+        nn.Linear(6, 4), nn.Linear(5, 4).state_dict(), ends, Ends([0, None], [], 1, 0)
+    )
     assert states == {"weight": "new", "bias": "loaded"}
 
 
@@ -430,7 +432,7 @@ def test_a_run_that_goes_on_needs_its_source_no_more(home: Path, tmp_path: Path)
 def test_a_sweep_compares_with_random_weights(home: Path) -> None:
     (home / "runs").mkdir()
     (home / "runs/latest").symlink_to(home / SOURCE)
-    words = ["-m", "init=null,runs/latest", "seed=0,1", *SMALL, "hydra.sweep.dir=runs/sweep"]
+    words = ["-m", "init=null,runs/latest", *SMALL, "hydra.sweep.dir=runs/sweep"]
     done = command("train.py", *ON_IMAGES, *words, "trainer.max_steps=2", folder=home)
     assert done.returncode == 0, done.stderr
     with (home / "runs/sweep/study.csv").open() as file:
@@ -441,9 +443,8 @@ def test_a_sweep_compares_with_random_weights(home: Path) -> None:
     ]
     assert not rows[0]["dice_difference"]
     assert rows[1]["dice_difference"]
-    for number in ("2", "3"):
-        record = json.loads((home / "runs/sweep" / number / "initial.json").read_text())
-        assert record["source"]["path"] == f"{SOURCE}/checkpoints/best.ckpt"
+    record = json.loads((home / "runs/sweep/1/initial.json").read_text())
+    assert record["source"]["path"] == f"{SOURCE}/checkpoints/best.ckpt"
 
 
 def test_cases_that_have_trained_the_weights_are_no_test_of_them(home: Path) -> None:
