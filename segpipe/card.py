@@ -63,6 +63,10 @@ def _data_rows(trained: "Trained") -> Iterator[tuple[str, Iterable[str]]]:
     else:
         yield "data", [f"{data.name}: {data.train} cases train, {data.validate} validate"]
         yield "data hash", [data.content]
+    if trained.initial is not None:
+        source = trained.initial
+        known = f"step {source.step:,}, {source.data or UNKNOWN}, hash {source.content}"
+        yield "started from", [f"{source.path} ({known})"]
     scores = [f"{value:.4f} {name}" for name, value in trained.dice.items()]
     yield "Dice", scores or [UNKNOWN]
     # labels that no validation case has are NaN

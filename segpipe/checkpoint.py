@@ -52,6 +52,23 @@ class TrainedOn:
     validate: NonNegativeInt
 
 
+@dataclass(frozen=True)
+class StartedFrom:
+    """The checkpoint that a run has started from.
+
+    Attributes:
+        path: of its file, as it was given.
+        content: digest of the file.
+        step: optimiser steps that it was trained for.
+        data: name of the dataset that it was trained on; None where that was not noted.
+    """
+
+    path: str
+    content: str
+    step: NonNegativeInt
+    data: str | None
+
+
 class About(BaseModel):
     """What a checkpoint says beside its weights, as the file has it.
 
@@ -64,6 +81,7 @@ class About(BaseModel):
         extensions: that the run has loaded.
         postprocess: chosen on the validation cases.
         global_step: optimiser steps so far.
+        initial: the checkpoint that the run has started from; None where there was none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -76,6 +94,7 @@ class About(BaseModel):
     extensions: list[Extension] = []
     postprocess: PostProcess = PostProcess()
     global_step: Annotated[int, Field(ge=0, lt=2**62)] = 0
+    initial: StartedFrom | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,7 @@ class Trained:
             first validation.
         step: optimiser steps that it was trained for.
         postprocess: chosen on the validation cases; empty in files of older versions.
+        initial: the checkpoint that its training started from; None where there was none.
     """
 
     network: nn.Module
@@ -102,6 +122,7 @@ class Trained:
     dice: dict[str, float] = field(default_factory=dict)
     step: int = 0
     postprocess: PostProcess = field(default_factory=PostProcess)
+    initial: StartedFrom | None = None
 
 
 def metadata(
@@ -109,6 +130,7 @@ def metadata(
     plan: Plan,
     data: TrainedOn | None = None,
     dice: Mapping[str, float] | None = None,
+    initial: StartedFrom | None = None,
 ) -> dict[str, Any]:
     """Return what a checkpoint says beside its weights, as plain values.
 
@@ -117,6 +139,7 @@ def metadata(
         plan: of the run.
         data: what the network is trained on.
         dice: of whole validation scans, per label or region.
+        initial: the checkpoint that the run has started from.
     """
     return {
         "schema": SCHEMA,
@@ -126,6 +149,7 @@ def metadata(
         "data": data and asdict(data),
         "dice": dict(dice or {}),
         "extensions": [asdict(extension) for extension in extensions.loaded()],
+        "initial": initial and asdict(initial),
     }
 
 
@@ -188,7 +212,7 @@ def load(path: Path) -> Trained:
 
     network = build_bounded(file, make, _weights(file, stored))
     known = (about.version, about.data, about.dice, about.global_step, about.postprocess)
-    return Trained(network.eval(), plan, config, *known)
+    return Trained(network.eval(), plan, config, *known, about.initial)
 
 
 def _about(file: Path, stored: Mapping[str, Any]) -> About:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.config.compose import sweep_overrides
+from segpipe.config.initial import pinned
 from segpipe.config.quoting import literal, text_of
 from segpipe.errors import ConfigError
 from segpipe.stored import read_config, read_record, read_yaml
@@ -99,11 +100,12 @@ def command_line(typed: list[str]) -> list[str]:
     """Return the words after `train.py`, with `resume=FOLDER` replaced by what started it.
 
     Raises:
-        ConfigError: if a sweep is to go on with other overrides than it began with.
+        ConfigError: if a sweep is to go on with other overrides than it began with, or there is
+            no checkpoint to start from.
     """
     named = [word for word in typed if word.startswith("resume=")]
     if not named or named[-1] == "resume=null":
-        return typed
+        return pinned(typed)
     folder = Path(text_of(named[-1]))
     if not (folder / "multirun.yaml").is_file():
         return [*typed, f"hydra.run.dir={literal(str(folder))}"]  # in its own, not in a new one

@@ -36,6 +36,7 @@ from segpipe.stored import read_plan, read_yaml
 from segpipe.text import count
 from segpipe.training.callbacks.interrupt import Interrupt
 from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
+from segpipe.training.initial import open_initial
 from segpipe.training.last import check_last
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.loggers import open_logger
@@ -83,8 +84,8 @@ class Run:
         overrides: arguments of the command line.
 
     Raises:
-        ConfigError: if the device, the network or the logger cannot be used here, or a resumed run
-            has no whole checkpoint.
+        ConfigError: if the device, the network or the logger cannot be used here, a resumed run
+            has no whole checkpoint, or the weights to start from cannot be used.
     """
 
     def __init__(self, options: Train, folder: Path, overrides: Sequence[str]) -> None:
@@ -96,7 +97,8 @@ class Run:
         self.device = choose_device(options.trainer.device)
         tune_process(self.device)
         self.number_format: NumberFormat = choose_format(options.trainer.precision, self.device)
-        check_network(options.model)
+        self.options, self.initial = open_initial(options, folder, overrides)
+        check_network(self.options.model)
         check_logger(options.logger)
         self.phases = PhaseTimer(folder)
         self.viewer: ViewerBudget | None = None
@@ -130,9 +132,9 @@ class Run:
         log.info("training on %s in %s", self.device, self.number_format)
         budget = Budget.of(self.options.trainer)
         place(self.network, self.device)
-        task = SegmentationTask(
-            self.network, self.plan, self.options, budget, self.number_format, self.trained_on
-        )
+        how = (self.options, budget, self.number_format)
+        started = self.initial and self.initial.record
+        task = SegmentationTask(self.network, self.plan, *how, self.trained_on, started)
         cases = CaseData(self.train_cases, self.val_cases, self.plan, self.options, self.device)
         last = self.folder / "checkpoints" / "last.ckpt" if self.options.resume else None
         with (
@@ -243,7 +245,9 @@ class Run:
         if self.options.resume is not None:
             file = self.folder / "plan.yaml"
             return read_plan(file, read_yaml(file))
-        return plan_dataset(self.dataset, train, val, self.options, self.device, self.number_format)
+        origin = self.initial and self.initial.origin
+        cases = (self.dataset, train, val)
+        return plan_dataset(*cases, self.options, self.device, self.number_format, origin)
 
     def _log_plan(self) -> None:
         """Log the number of cases, the labels, and every entry of the plan with its reason."""
@@ -259,6 +263,8 @@ class Run:
     def _make_network(self) -> None:
         """Build, match and draw the network; the options then hold the channels that it has."""
         network = make_network(self.options.model, self.plan, self.options.seed)
+        if self.initial is not None:
+            self.initial.load(network.module, network.model, self.plan)
         self.network = network.module
         self.options = self.options.model_copy(update={"model": network.model})
         network.write(self.folder / "network.json")

@@ -109,6 +109,7 @@ def _names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints/last.ckpt").touch()
     (run / "config.yaml").touch()
+    (tmp_path / "RUN").symlink_to(run)
     sweep.mkdir()
     (sweep / "multirun.yaml").write_text(
         "hydra: {overrides: {task: ['seed=0,1'], hydra: [hydra.mode=MULTIRUN]}}"
@@ -243,7 +244,7 @@ def shortened(given: list[str]) -> list[str]:
     ]
     single = [
         word
-        for word in words
+        for word in quoted(words, Train)
         if "=" in word and not word.startswith(("-", "hydra.")) and "," not in word
     ]
     with hydra_on_conf():

@@ -19,9 +19,10 @@ from pydantic_core import PydanticCustomError
 from segpipe.config.data import DataChoice
 from segpipe.config.duration import Duration as Duration
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
+from segpipe.config.initial import NOTHING, InitOptions
 from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
-from segpipe.config.page import RunPageOptions
+from segpipe.config.page import ComparisonOptions, RunPageOptions
 from segpipe.config.section import OneOf, RegisteredSection, Section, Unit, Was, Written
 from segpipe.registry import AUGMENTATIONS, LOSSES, OPTIMISERS
 
@@ -223,18 +224,6 @@ class TrainerOptions(Section):
     )
 
 
-class ComparisonOptions(Section):
-    """How the variants of a sweep are compared."""
-
-    reference: str | None = Field(
-        description="variant that all others are compared with, as its overrides in the sweep, as "
-        "'model.long_skips=concat'; null = the one with the config's own values, else the first"
-    )
-    overlays: NonNegativeInt = Field(
-        description="worst cases of which the masks of all variants are drawn side by side"
-    )
-
-
 class Train(Section):
     """All options of `train.py`."""
 
@@ -257,6 +246,7 @@ class Train(Section):
         description="with resume: go on though cases were added, changed or removed since the run "
         "began; the split stays, and new cases train"
     )
+    init: Annotated[InitOptions, Was(NOTHING)]
     data: DataChoice
     plan: PlanOptions
     model: ModelChoice
@@ -299,6 +289,8 @@ class Train(Section):
     @model_validator(mode="after")
     def _patch_fits_network(self) -> "Train":
         patch, dims = self.plan.patch, self.model.dims
+        if self.init.checkpoint is not None:  # the network is that of the checkpoint
+            return self
         if patch is not None and len(patch) != dims:
             raise ValueError(
                 f"plan.patch has {len(patch)} entries, but model.dims is {dims}: give {dims}"

@@ -11,6 +11,7 @@ from segpipe.data.inspected_case import InspectedCase
 from segpipe.device import NumberFormat
 from segpipe.plan import Plan
 from segpipe.planning.fingerprint import fingerprint, label_ids
+from segpipe.planning.inherited import Origin, inherit_plan, warn_of_changes
 from segpipe.planning.memory import fitting_plan
 from segpipe.planning.rules import make_plan
 from segpipe.regions import misshown
@@ -25,8 +26,18 @@ def plan_dataset(
     options: Train,
     device: torch.device,
     number_format: NumberFormat,
+    origin: Origin | None = None,
 ) -> Plan:
     """Return the plan for these cases on this device.
+
+    Args:
+        dataset: of the cases.
+        train: training cases.
+        val: validation cases.
+        options: the run's options.
+        device: that trains.
+        number_format: in which the network computes.
+        origin: the plan of the checkpoint that the run starts from; None where there is none.
 
     Raises:
         SegpipeError: if no case is labelled, given entries do not go together, or no step fits.
@@ -39,9 +50,13 @@ def plan_dataset(
     channels = _channel_names(dataset.channels, len(common.zero_fraction))
 
     def make(scale: float) -> Plan:
+        if origin is not None:
+            return inherit_plan(origin, options, common, channels, labels, scale)
         return make_plan(options, common, channels, labels, device.type, scale)
 
     plan = fitting_plan(make, options, number_format, device)
+    if origin is not None:
+        warn_of_changes(origin, options, plan)
     _warn_of_painting(plan)
     return plan
 

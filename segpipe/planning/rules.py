@@ -79,6 +79,21 @@ def make_plan(
         ConfigError: if the given entries do not go together.
     """
     decisions = _decide(options, fingerprint, channels, device, scale)
+    return assemble(options, fingerprint, channels, labels, decisions)
+
+
+def assemble(
+    options: Train,
+    fingerprint: Fingerprint,
+    channels: list[str],
+    labels: dict[str, int],
+    decisions: Decisions,
+) -> Plan:
+    """Return the plan that decisions make; the other arguments are those of `make_plan`.
+
+    Raises:
+        ConfigError: if the regions do not go with the labels.
+    """
     planes = decisions.planes.value
     data = options.data
     painted = index_regions(data.regions, labels, data.paint, data.ignore_label)
@@ -138,7 +153,7 @@ def _decide(
     patch = _decide_patch(options, size, levels.value.strides, axes, median, device)
     smallest = SMALLEST_BATCH if view is None else 1  # a patch that sees all is large
     batch = _decide_batch(options, patch.value, device, scale, smallest)
-    normalise = _decide_normalise(options, channels, fingerprint.zero_fraction)
+    normalise = decide_normalise(options, channels, fingerprint.zero_fraction)
     return Decisions(spacing, planes, patch, batch, levels, normalise)
 
 
@@ -221,7 +236,7 @@ def _decide_batch(
     return Decision(batch, f"batch {batch}", f"about {voxels} voxels a step, for {device}")
 
 
-def _decide_normalise(
+def decide_normalise(
     options: Train, channels: list[str], zero_fraction: Sequence[float]
 ) -> Decision[list[Normalise]]:
     """Return per channel how its intensities are brought to a common scale.

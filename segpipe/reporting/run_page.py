@@ -21,6 +21,7 @@ from segpipe.terminal import relative_to_cwd
 from segpipe.text import first_line
 from segpipe.training.callbacks.history import CASES
 from segpipe.training.callbacks.phases import PhaseTimer
+from segpipe.training.initial_record import FILE as INITIAL
 from segpipe.verdict import Verdict, judge
 
 log = logging.getLogger("segpipe")
@@ -33,6 +34,7 @@ BESIDE = (
     *(
         "network.json",
         "stages.json",
+        INITIAL,
         "postprocess.json",
         "doctor.csv",
         "environment.json",
@@ -60,6 +62,7 @@ class Report(Page):
         split: names of the cases, by part.
         findings: of the doctor.
         plan: entry and reason.
+        initial: what became of the weights that it started from.
         network: its drawing.
         stages: time and memory.
         command: that started the run.
@@ -82,6 +85,7 @@ class Report(Page):
     split: Mapping[str, Sequence[str]]
     findings: Table | None
     plan: Table
+    initial: Table | None
     network: Picture | None
     stages: Table
     command: str
@@ -154,6 +158,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         split=run.split,
         findings=tables.findings(run),
         plan=tables.plan(run),
+        initial=tables.initial(run),
         network=_network(run),
         stages=tables.stages(run),
         command=tables.command(run),
@@ -179,6 +184,7 @@ def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
         "split": run.split,
         "plan": run.plan,
         "fingerprint": run.json(FACTS),
+        "initial": run.json(INITIAL),
         "postprocess": run.postprocess or None,
         "findings": run.rows("doctor.csv"),
         "network": run.network,

@@ -126,6 +126,17 @@ def plan(run: RunRecord) -> Table:
     return Table("what was derived, and why", [Column("entry"), Column("reason")], rows)
 
 
+def initial(run: RunRecord) -> Table | None:
+    """Return what was loaded, new and left of the weights that the run started from, if it had."""
+    if run.initial is None:
+        return None
+    source = run.initial.source
+    trained = f"{source.step:,} steps on {source.data or 'data that were not noted'}"
+    caption = f"the weights of {source.path}, {trained}"
+    columns = [Column("what"), Column("number", 0), Column("of")]
+    return Table(caption, columns, list(map(list, run.initial.rows)))
+
+
 def stages(run: RunRecord) -> Table:
     """Return time and memory of each stage."""
     on_device = any(stage.device_mib is not None for stage in run.stages)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segpipe.config.train import ComparisonOptions
+from segpipe.config.page import ComparisonOptions
 from segpipe.files import write_table, write_text
 from segpipe.metrics import metrics_of
 from segpipe.reporting.page import (
