@@ -26,6 +26,7 @@ from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError, SegpipeError
+from segpipe.launchers import given_place
 from segpipe.signals import exit_status, handle_termination
 from segpipe.text import visible, visible_lines
 
@@ -60,10 +61,17 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
         from segpipe.doctor import diagnose
 
         return diagnose(options, folder)
+    place = given_place(options.trainer)
+    if place.rank > 0:
+        from segpipe.training.launched import follow_launched
+
+        return follow_launched(place, options.trainer.device)
     if options.mode == "crossval":
         from segpipe.crossval import cross_validate
+        from segpipe.training.launched import leading
 
-        cross_validate(options, folder, overrides)
+        with leading(place, options.trainer.device) as ranks:
+            cross_validate(options, folder, overrides, ranks)
         return 0
     if options.resume is None:
         options = options.model_copy(update={"resume": resumable(folder, overrides)})
@@ -72,9 +80,10 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
             return 0
     from segpipe.lock import alone_in
     from segpipe.run import fit
+    from segpipe.training.launched import leading
 
-    with alone_in(folder):
-        fit(options, folder, overrides)
+    with leading(place, options.trainer.device) as ranks, alone_in(folder):
+        fit(options, folder, overrides, ranks)
     return 0
 
 

@@ -1,0 +1,85 @@
+"""The place of a process among those that train one network, as torchrun or srun has given it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from segpipe.config.train import TrainerOptions
+from segpipe.errors import ConfigError
+
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # set by torchrun in every process that it starts
+TORCHRUN_GIVES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+SRUN = "SLURM_STEP_NUM_TASKS"  # set by srun alone; a script of sbatch has only SLURM_NTASKS
+HERE = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a process among those that train one network together.
+
+    Attributes:
+        rank: its number; 0 is the first, which plans, writes all files and scores.
+        size: number of the processes.
+        local_rank: its number among those of its machine.
+        address: of the first one's machine.
+        port: at which the first one listens; 0 = any that is free.
+        is_held: whether a launcher, such as torchrun, listens there already.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    address: str = HERE
+    port: int = 0
+    is_held: bool = False
+
+
+def given_place(options: TrainerOptions, environment: Mapping[str, str] = os.environ) -> Place:
+    """Return the place that torchrun or srun has given; the first of one where neither has.
+
+    Tasks of srun are taken for runs of their own where one device of one node is asked for.
+
+    Raises:
+        ConfigError: if they started another number of processes than there are devices, or if
+            several nodes are asked for and neither started this process.
+    """
+    place = _place_in(environment)
+    if place.size == 1:
+        if options.nodes > 1:
+            raise ConfigError(
+                f"trainer.nodes={options.nodes}: start it on every node, by srun or by torchrun "
+                f"--nnodes={options.nodes} --nproc-per-node=DEVICES train.py ..."
+            )
+        return place
+    devices = options.devices
+    wanted = place.size if devices == "all" else devices * options.nodes
+    if wanted == 1 and TORCHRUN not in environment:
+        return Place()
+    if wanted != place.size:
+        raise ConfigError(
+            f"trainer.devices={devices} trainer.nodes={options.nodes}: that is a process for each "
+            f"of {wanted} devices, but {place.size} were started; let both be the same number"
+        )
+    return place
+
+
+def _place_in(environment: Mapping[str, str]) -> Place:
+    """Return the place that a launcher's variables say; the first of one where there are none."""
+    if all(name in environment for name in TORCHRUN_GIVES):
+        return Place(
+            int(environment["RANK"]),
+            int(environment["WORLD_SIZE"]),
+            int(environment["LOCAL_RANK"]),
+            environment["MASTER_ADDR"],
+            int(environment["MASTER_PORT"]),
+            is_held=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+        )
+    if int(environment.get(SRUN, "1")) > 1:
+        from pytorch_lightning.plugins.environments import SLURMEnvironment  # takes seconds
+
+        slurm = SLURMEnvironment(auto_requeue=False)
+        size = int(environment[SRUN])
+        rank = int(environment["SLURM_PROCID"])
+        local_rank = int(environment["SLURM_LOCALID"])
+        return Place(rank, size, local_rank, slurm.main_address, slurm.main_port)
+    return Place()
