@@ -25,6 +25,7 @@ from segpipe.config.quoting import invocation, quoted, typed
 from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
+from segpipe.dealing import take_gpu
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.launchers import given_place
 from segpipe.signals import exit_status, handle_termination
@@ -189,6 +190,8 @@ def _run_jobs(program: str, run: Run) -> None:
         overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
         if info.mode == RunMode.MULTIRUN:
             sweep = Path(info.sweep.dir)
+            if program == "train" and "joblib" in str(info.launcher["_target_"]):
+                take_gpu(sweep, values["trainer"])
             with _saying_what_is_left(program, sweep):
                 _run_isolated(lambda: run(values, folder, overrides), folder)
         else:

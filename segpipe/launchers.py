@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from segpipe.config.train import TrainerOptions
 from segpipe.errors import ConfigError
 
-TORCHRUN = "TORCHELASTIC_RUN_ID"  # set by torchrun in every process that it starts
 TORCHRUN_GIVES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 SRUN = "SLURM_STEP_NUM_TASKS"  # set by srun alone; a script of sbatch has only SLURM_NTASKS
 HERE = "127.0.0.1"
+FIRST_PORT = 15000  # of those at which jobs of SLURM meet
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ def given_place(options: TrainerOptions, environment: Mapping[str, str] = os.env
         ConfigError: if they started another number of processes than there are devices, or if
             several nodes are asked for and neither started this process.
     """
-    place = _place_in(environment)
+    devices = options.devices
+    is_one = devices == 1 and options.nodes == 1
+    place = _place_in(environment, is_of_srun=not is_one)
     if place.size == 1:
         if options.nodes > 1:
             raise ConfigError(
@@ -51,10 +53,7 @@ def given_place(options: TrainerOptions, environment: Mapping[str, str] = os.env
                 f"--nnodes={options.nodes} --nproc-per-node=DEVICES train.py ..."
             )
         return place
-    devices = options.devices
     wanted = place.size if devices == "all" else devices * options.nodes
-    if wanted == 1 and TORCHRUN not in environment:
-        return Place()
     if wanted != place.size:
         raise ConfigError(
             f"trainer.devices={devices} trainer.nodes={options.nodes}: that is a process for each "
@@ -63,8 +62,13 @@ def given_place(options: TrainerOptions, environment: Mapping[str, str] = os.env
     return place
 
 
-def _place_in(environment: Mapping[str, str]) -> Place:
-    """Return the place that a launcher's variables say; the first of one where there are none."""
+def _place_in(environment: Mapping[str, str], is_of_srun: bool) -> Place:
+    """Return the place that a launcher's variables say; the first of one where there are none.
+
+    Args:
+        environment: variables of this process.
+        is_of_srun: whether tasks of srun belong together.
+    """
     if all(name in environment for name in TORCHRUN_GIVES):
         return Place(
             int(environment["RANK"]),
@@ -74,12 +78,15 @@ def _place_in(environment: Mapping[str, str]) -> Place:
             int(environment["MASTER_PORT"]),
             is_held=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         )
-    if int(environment.get(SRUN, "1")) > 1:
-        from pytorch_lightning.plugins.environments import SLURMEnvironment  # takes seconds
+    if is_of_srun and int(environment.get(SRUN, "1")) > 1:
+        from lightning_fabric.plugins.environments import SLURMEnvironment  # takes seconds
 
-        slurm = SLURMEnvironment(auto_requeue=False)
-        size = int(environment[SRUN])
-        rank = int(environment["SLURM_PROCID"])
-        local_rank = int(environment["SLURM_LOCALID"])
-        return Place(rank, size, local_rank, slurm.main_address, slurm.main_port)
+        nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_NODELIST"]
+        return Place(
+            int(environment["SLURM_PROCID"]),
+            int(environment[SRUN]),
+            int(environment["SLURM_LOCALID"]),
+            SLURMEnvironment.resolve_root_node_address(nodes),
+            FIRST_PORT + int(environment["SLURM_JOB_ID"][-4:]),  # one that all nodes know
+        )
     return Place()

@@ -1,20 +1,42 @@
 """Several devices train as one: two processes of the CPU, held against one."""
 
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from support.ranks import on_two
+from monai.losses.dice import DiceLoss
+from support.commands import ONE_THREAD, REPOSITORY, TINY, command
 from support.config import composed
+from support.pages import Reader
 from support.plans import fingerprint
+from support.ranks import CPU, on_two
 from torch import Tensor
 
-from segpipe.config.train import Loss
+from segpipe import checkpoint
+from segpipe.config.train import Train
+from segpipe.data.patches import ContinuingSampler
+from segpipe.errors import ConfigError
+from segpipe.launchers import given_place
 from segpipe.plan import Plan
+from segpipe.planning.devices import for_devices
 from segpipe.planning.rules import make_plan
-from segpipe.ranks import Ranks
+from segpipe.ranks import ALONE, Ranks, collected
 from segpipe.registry import LOSSES
+from segpipe.run import Run
+from segpipe.training.callbacks.interrupt import follow_the_first
+from segpipe.training.job import Job, dismiss, follow
 from segpipe.training.loss import SegmentationLoss
+from segpipe.training.task import SegmentationTask
 
 LABELS = {"background": 0, "organ": 1, "vessel": 2}
 REGIONS = "data.regions={both:[1,2],vessel:[2]}"
@@ -67,3 +89,340 @@ def test_every_term_over_two_devices_is_that_of_one(annotated: str) -> None:
         assert mean == pytest.approx(float(value), rel=1e-5), name
         both = torch.cat([torch.from_numpy(first[name][1]), torch.from_numpy(second[name][1])]) / 2
         torch.testing.assert_close(both, gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+def test_dice_of_one_device_is_monais_to_the_last_bit() -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 7, 6, 5, generator=rng)
+    label = torch.randint(0, 3, (2, 1, 7, 6, 5), generator=rng, dtype=torch.uint8)
+    monai = DiceLoss(include_background=False, softmax=True, to_onehot_y=True, batch=True)
+    theirs = logits.clone().requires_grad_()
+    own = logits.clone().requires_grad_()
+    expected = monai(theirs, label)
+    found = SegmentationLoss(plan(), {"dice": 1.0})(own, label)
+    expected.backward()
+    found.backward()
+    assert torch.equal(found, expected)
+    assert own.grad is not None
+    assert theirs.grad is not None
+    assert torch.equal(own.grad, theirs.grad)
+
+
+# --- what is dealt out
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 5])
+def test_what_is_dealt_out_is_collected_without_doubles(number: int) -> None:
+    items = list(range(number))
+    shares = [Ranks(rank, 3).dealt(items) for rank in range(3)]
+    assert collected(shares) == items
+    assert sum(map(len, shares)) == number
+
+
+def test_the_devices_share_each_batch_and_go_on_where_they_stopped() -> None:
+    samplers = [ContinuingSampler(12, 8, device, 2, batch=4) for device in range(2)]
+    for start in (12, 20):  # two epochs
+        numbers = [list(sampler) for sampler in samplers]
+        assert numbers[0] == [start, start + 1, start + 4, start + 5]
+        assert numbers[1] == [start + 2, start + 3, start + 6, start + 7]
+    assert len(samplers[0]) == 4
+
+
+def test_a_batch_that_the_devices_cannot_share_is_one_line() -> None:
+    planned = plan("plan.batch=3", "plan.patch=[16,16,16]")
+    with pytest.raises(ConfigError, match=r"plan\.batch is 3 .* give plan\.batch=4"):
+        Ranks(size=2).patches(planned)
+    assert Ranks(size=3).patches(planned) == 1
+    assert for_devices(planned, 2, given=3) is planned
+    raised = for_devices(planned, 2, given=None)
+    assert raised.batch == 4
+    assert Ranks(size=2).patches(raised) == 2
+
+
+# --- how it is started
+
+
+def test_torchrun_and_srun_give_each_process_its_place() -> None:
+    two = composed("trainer.device=cpu", "trainer.devices=2").trainer
+    torchrun = {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "9",
+    }
+    place = given_place(two, torchrun)
+    assert (place.rank, place.size, place.local_rank) == (1, 2, 1)
+    assert (place.address, place.port, place.is_held) == ("a", 9, False)
+    nodes = composed("trainer.device=cpu", "trainer.nodes=2").trainer
+    srun = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
+    assert given_place(composed().trainer, srun).size == 1, "tasks that are runs of their own"
+    assert given_place(two, {}).size == 1, "this process starts the other"
+    with pytest.raises(ConfigError, match="of 2 devices, but 3 were started"):
+        given_place(two, {**torchrun, "WORLD_SIZE": "3"})
+    with pytest.raises(ConfigError, match="by srun or by torchrun --nnodes=2"):
+        given_place(nodes, {})
+
+
+def test_srun_gives_the_first_host_and_one_port() -> None:
+    srun = {
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_PROCID": "3",
+        "SLURM_LOCALID": "1",
+        "SLURM_JOB_ID": "123456",
+        "SLURM_STEP_NODELIST": "gpu[07-08]",
+    }
+    options = composed("trainer.device=cuda", "trainer.devices=2", "trainer.nodes=2").trainer
+    place = given_place(options, srun)
+    assert (place.rank, place.size, place.local_rank) == (3, 4, 1)
+    assert (place.address, place.port) == ("gpu07", 18456)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("trainer.devices=0", "trainer.devices"),
+        ("trainer.devices=some", "trainer.devices"),
+        ("trainer.device=cuda:1 trainer.devices=2", "trainer.device=cuda:1 is one device"),
+    ],
+)
+def test_a_wrong_number_of_devices_is_one_line(words: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        composed(*words.split())
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# --- trainings
+
+WORDS = [*TINY, "plan.batch=2", "trainer.device=cpu", "trainer.postprocess=false", "trainer.max_steps=3", "trainer.precision=float32",
+         "optim=sgd", "optim.schedule=constant", "optim.warmup=0", "trainer.validations=1"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the dataset and its cache, and for runs."""
+    return tmp_path_factory.mktemp("home")
+
+
+def options_of(home: Path, *words: str) -> Train:
+    return composed(*WORDS, f"data.root={home}/phantom", f"data.cache={home}/cache", *words)
+
+
+def trained(folder: Path, devices: int, *words: str, hurry: bool = False) -> Tensor:
+    """Train in a folder, or go on there with `resume=`; return the weights, of all devices the same.
+
+    Args:
+        folder: of the run.
+        devices: that train: one or two.
+        words: more overrides.
+        hurry: let the second device's clock say that all time is spent.
+    """
+    options = options_of(folder.parent, f"trainer.devices={devices}", *words)
+
+    def part(ranks: Ranks) -> Any:
+        tasks: list[SegmentationTask] = []
+        make = Job.task
+
+        def remembered(job: Job, *arguments: Any) -> SegmentationTask:
+            tasks.append(make(job, *arguments))
+            return tasks[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Job, "task", remembered)
+            if ranks.is_first:
+                run = Run(options, folder, words, ranks)
+                run.prepare()
+                run.train()
+                dismiss(ranks)
+            else:
+                if hurry:
+                    patch.setattr(SegmentationTask, "spent", lambda task: 1.0)
+                follow_the_first()
+                follow(ranks, CPU)
+        return torch.cat([weight.flatten() for weight in tasks[0].parameters()]).detach().numpy()
+
+    found = [part(ALONE)] if devices == 1 else on_two(part)
+    for weights in found:
+        assert np.array_equal(weights, found[0]), "all devices hold the same weights"
+    return torch.from_numpy(found[0])
+
+
+def assert_as_one(weights: Tensor, expected: Tensor, begin: Tensor) -> None:
+    """Check that two trainings agree but for the rounding of their sums."""
+    moved = (expected - begin).norm()
+    assert moved > 0.01, "a training that moves the weights"
+    assert (weights - expected).norm() < 1e-3 * moved
+
+
+def initial(folder: Path) -> Tensor:
+    """Return the weights with which the runs begin."""
+    run = Run(options_of(folder.parent), folder, [])
+    run.prepare()
+    return torch.cat([weight.flatten() for weight in run.network.parameters()]).detach()
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_two_devices_train_as_one_and_go_on_as_one(home: Path) -> None:
+    """The loss with its Dice term, steps, epochs, patches, and a resume from 1 to 2 and from 2 to 1.
+
+    There is one validation case, so that the second device has none.
+    """
+    begin = initial(home / "begin")
+    one = trained(home / "one", 1)
+    two = trained(home / "two", 2)
+    assert_as_one(two, one, begin)
+    for name in ("one", "two"):
+        shutil.copytree(home / name, home / f"{name}_on")
+    alone, beside = rows(home / "one/metrics.csv"), rows(home / "two/metrics.csv")
+    assert [row["step"] for row in beside] == [row["step"] for row in alone] == ["3"]
+    assert float(beside[0]["loss"]) == pytest.approx(float(alone[0]["loss"]), rel=1e-5)
+
+    more = "trainer.max_steps=6"
+    whole = trained(home / "one", 1, more, f"resume={home}/one")
+    from_two = trained(home / "two_on", 1, more, f"resume={home}/two_on")
+    from_one = trained(home / "one_on", 2, more, f"resume={home}/one_on")
+    assert (whole - one).norm() > 0.01
+    assert_as_one(from_two, whole, begin)
+    assert_as_one(from_one, whole, begin)
+
+
+def test_cases_are_validated_once_each_and_by_one_clock(home: Path) -> None:
+    """Three cases on two devices, a budget of time, and a second device whose clock is wrong."""
+    words = [
+        "data.folds=2",
+        "data.fold=0",
+        "trainer.max_steps=null",
+        "trainer.max_time=3",
+        "optim.ema=0.9",
+    ]
+    words += ["trainer.validations=2", "trainer.steps_per_epoch=2"]
+    trained(home / "timed", 2, *words, hurry=True)
+    validated = rows(home / "timed/dice.csv")
+    cases = [row["case"] for row in validated if row["label"] == validated[0]["label"]]
+    assert cases == json.loads((home / "timed/split.json").read_text())["val"]
+    assert len(cases) == 3
+    epochs = rows(home / "timed/metrics.csv")
+    assert int(epochs[-1]["step"]) > 2, "the second device's clock ends nothing"
+    assert sum(bool(row["dice/mean"]) for row in epochs) >= 2
+    best = checkpoint.load(home / "timed")
+    last_mean = np.nanmean([float(row["dice"]) for row in validated])
+    assert np.isfinite(last_mean)
+    assert best.plan.batch == 2
+
+
+# --- commands
+
+
+def started(home: Path, *words: str) -> subprocess.Popen[str]:
+    call = [sys.executable, str(REPOSITORY / "train.py"), *WORDS, *words]
+    env = os.environ | ONE_THREAD
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        call, cwd=home, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+
+
+def is_gone(group: int) -> bool:
+    """Return whether all processes of a group end within a few seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),  # as a terminal sends it, to all processes
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),  # to the first one alone
+    ],
+)
+def test_a_signal_ends_all_processes_with_a_page(home: Path, number: int, status: int) -> None:
+    folder = home / f"stopped_{number}"
+    long = ["trainer.max_steps=5000", "trainer.validations=1000", "trainer.devices=2"]
+    with started(home, *long, f"hydra.run.dir={folder}") as process:
+        while not all((folder / file).is_file() for file in ("checkpoints/last.ckpt", "dice.csv")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        said, complained = process.communicate(timeout=60)
+    assert process.returncode == status, complained
+    assert complained.splitlines()[-1] == "segpipe-train: interrupted"
+    assert "Traceback" not in complained
+    assert "go on with: python train.py resume=" in said
+    assert "Not done: interrupted" in Reader(folder / "report.html").text
+    assert is_gone(process.pid)
+
+
+def test_each_run_of_a_sweep_has_its_processes_and_writes_once(home: Path) -> None:
+    words = ["-m", "seed=0,1", "trainer.devices=2", "hydra.sweep.dir=sweep", "model.channels=[4,6]"]
+    done = command("train.py", *WORDS, *words, folder=home)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (home / "sweep").iterdir() if path.is_dir()) == ["0", "1"]
+    for run in (home / "sweep/0", home / "sweep/1"):
+        log = (run / "train.log").read_text()
+        for line in (
+            "1 patches a step on each of 2 devices",
+            "2 devices (cpu, DDP over gloo)",
+            "network: ",
+        ):
+            assert log.count(line) == 1, log
+        environment = json.loads((run / "environment.json").read_text())
+        assert " -m " in environment["command"]
+        assert (run / "report.html").is_file()
+        assert len(list((run / "tensorboard").rglob("events*"))) == 1
+    assert not list(home.glob("runs/*")), "no process has begun a sweep of its own"
+
+
+@pytest.mark.slow
+def test_torchrun_has_one_folder_for_all(tmp_path: Path) -> None:
+    call = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--standalone",
+        str(REPOSITORY / "train.py"),
+    ]
+    done = subprocess.run(
+        [*call, *WORDS, "trainer.devices=2"],
+        cwd=tmp_path,
+        env=os.environ | ONE_THREAD,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    runs = [path for path in (tmp_path / "runs/segpipe").iterdir() if path.is_dir()]
+    assert len(runs) == 1
+    assert (runs[0] / "report.html").is_file()
+    assert done.stdout.count("2 devices (cpu, DDP over gloo)") == 1
+
+
+@pytest.mark.slow
+def test_a_process_that_the_system_ends_is_named(home: Path) -> None:
+    long = ["trainer.max_steps=5000", "trainer.devices=2", "hydra.run.dir=killed"]
+    with started(home, *long) as process:
+        while not (home / "killed/checkpoints/last.ckpt").is_file():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in map(int, listed):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(child, signal.SIGKILL)
+        _, complained = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "device 1 ended by signal 9, as where memory is scarce" in complained
+    assert "Traceback" not in complained
+    assert (home / "killed/report.html").is_file()

@@ -21,6 +21,7 @@ from segpipe.prediction.predictor import Predictor
 from segpipe.ranks import ALONE, Ranks, collected
 from segpipe.training.finite import FiniteLoss
 from segpipe.training.loss import SegmentationLoss
+from segpipe.training.loss.pooling import mean_over_devices
 from segpipe.training.optim import make_optimizer
 from segpipe.training.random_state import random_states, restore_random_states
 from segpipe.training.schedule import Budget, learning_rate
@@ -126,8 +127,8 @@ class SegmentationTask(pl.LightningModule):
         terms = self.loss.terms(logits, to_network(batch["label"], self.plan.slice_axis))
         loss = torch.stack(list(terms.values())).sum()
         self.finite.check(self.step, terms, batch["case"])
-        count = len(batch["case"])
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
+        mean = mean_over_devices(loss.detach())
+        self.log("loss", mean, on_step=False, on_epoch=True, batch_size=len(batch["case"]))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -159,8 +160,8 @@ class SegmentationTask(pl.LightningModule):
         self.dice = collected(rows)
         means = mean_dice(np.array(self.dice))
         for target, mean in zip(self.plan.targets, means, strict=True):
-            self.log(f"dice/{target}", float(mean), sync_dist=True)
-        self.log("dice/mean", float(np.nanmean(means)), prog_bar=True, sync_dist=True)
+            self.log(f"dice/{target}", float(mean))
+        self.log("dice/mean", float(np.nanmean(means)), prog_bar=True)
         self.last_validation = self.spent_of_all()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

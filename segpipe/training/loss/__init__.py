@@ -169,7 +169,9 @@ LossTerm = Callable[[LossInput], Tensor]
 def dice(batch: LossInput) -> Float[Tensor, ""]:
     """Return 1 minus the mean soft Dice of the labels or regions."""
     first = batch.first
-    hits, false_alarms, misses = hits_and_errors(batch.probabilities[:, first:], batch.truth[:, first:])
+    hits, false_alarms, misses = hits_and_errors(
+        batch.probabilities[:, first:], batch.truth[:, first:]
+    )
     voxels = 2 * (hits + 0.5 * false_alarms + 0.5 * misses)
     return (1 - (2 * hits + SMOOTH) / (voxels + SMOOTH)).mean()
 

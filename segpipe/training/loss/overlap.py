@@ -20,7 +20,9 @@ def tversky(batch: LossInput) -> Float[Tensor, ""]:
     """
     first = batch.first
     probabilities = batch.probabilities[:, first:]
-    hits, false_alarms, misses = hits_and_errors(probabilities, batch.truth[:, first:], decoupled=False)
+    hits, false_alarms, misses = hits_and_errors(
+        probabilities, batch.truth[:, first:], decoupled=False
+    )
     false_alarms = batch.options.tversky_alpha * false_alarms
     misses = batch.options.tversky_beta * misses
     return (1 - (hits + SMOOTH) / (hits + false_alarms + misses + SMOOTH)).mean()

@@ -22,6 +22,11 @@ def pooled(values: Tensor) -> Tensor:
     return result
 
 
+def mean_over_devices(value: Tensor) -> Tensor:
+    """Return the mean of a value over all devices."""
+    return pooled(value) / _devices() if _devices() > 1 else value
+
+
 def ratio_of_means(above: Tensor, below: Tensor, smallest: float) -> Tensor:
     """Return the ratio of two means over as many values on each device, over all devices.
 
@@ -30,8 +35,7 @@ def ratio_of_means(above: Tensor, below: Tensor, smallest: float) -> Tensor:
         below: the other.
         smallest: what the other counts as where it is less.
     """
-    if _devices() > 1:
-        above, below = pooled(torch.stack([above, below])) / _devices()
+    above, below = mean_over_devices(torch.stack([above, below]))
     return above / below.clamp(min=smallest)
 
 
