@@ -27,7 +27,7 @@ from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.dealing import take_gpu
 from segpipe.errors import ConfigError, SegpipeError
-from segpipe.launchers import given_place
+from segpipe.launchers import check_sweep, given_place
 from segpipe.signals import exit_status, handle_termination
 from segpipe.text import visible, visible_lines
 
@@ -193,9 +193,13 @@ def _run_jobs(program: str, run: Run) -> None:
             if program == "train" and "joblib" in str(info.launcher["_target_"]):
                 take_gpu(sweep, values["trainer"])
             with _saying_what_is_left(program, sweep):
-                _run_isolated(lambda: run(values, folder, overrides), folder)
+                _run_isolated(lambda: of_sweep(values, folder, overrides), folder)
         else:
             _run_single(lambda: run(values, folder, overrides), program)
+
+    def of_sweep(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
+        check_sweep()
+        return run(values, folder, overrides)
 
     register_defaults()
     # Hydra would print its own traceback and exit 1; errors must reach `launch`, which exits

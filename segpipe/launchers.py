@@ -62,6 +62,20 @@ def given_place(options: TrainerOptions, environment: Mapping[str, str] = os.env
     return place
 
 
+def check_sweep(environment: Mapping[str, str] = os.environ) -> None:
+    """Check that a run of a sweep may start the processes for its devices.
+
+    Raises:
+        ConfigError: if torchrun has started several already: each would begin the sweep.
+    """
+    started = all(name in environment for name in TORCHRUN_GIVES)
+    if started and int(environment["WORLD_SIZE"]) > 1:
+        raise ConfigError(
+            "a sweep starts the processes of each run itself: start it by python train.py -m, "
+            "without torchrun"
+        )
+
+
 def _place_in(environment: Mapping[str, str], is_of_srun: bool) -> Place:
     """Return the place that a launcher's variables say; the first of one where there are none.
 

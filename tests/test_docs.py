@@ -165,8 +165,8 @@ def inspect_cases(command: list[str]) -> None:
     from segpipe.probe.__main__ import COMMANDS
 
     match command:
-        case [("torchrun" | "srun"), *words, "train.py", *given]:
-            assert {word for word in words if not word.startswith("--")} <= {"python"}
+        case [("torchrun" | "srun"), *words] if "train.py" in words:
+            given = words[words.index("train.py") + 1 :]
             check("train", Train, command_line(quoted(given, Train)))
         case ["python", "train.py", *given] | ["segpipe-train", *given]:
             if "--help" not in given:

@@ -135,17 +135,19 @@ def _several(ranks: Ranks) -> DDPStrategy:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's banner, three warnings that ask nothing of the user, and nothing else.
+    """Hide Lightning's banner, four warnings that ask nothing of the user, and nothing else.
 
     One is of its own call into torch. One is of checkpoints in the run's folder, which are those
     that a resumed run goes on from. One is of metrics that could differ between devices; ours are
-    of all devices when they are logged.
+    of all devices when they are logged. One is of weights of a single channel, whose memory format
+    has two names.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", ".* use `self.log.*sync_dist=True")
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         yield
 
 
