@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segpipe import extensions
 from segpipe.config.compose import (
@@ -31,6 +31,9 @@ from segpipe.launchers import check_sweep, given_place
 from segpipe.signals import exit_status, handle_termination
 from segpipe.text import visible, visible_lines
 
+if TYPE_CHECKING:
+    from segpipe.ranks import Ranks
+
 Run = Callable[[dict[str, Any], Path, list[str]], int]
 log = logging.getLogger("segpipe")
 HELP = {"--help", "-h"}
@@ -50,7 +53,7 @@ def predict() -> None:
 
 
 def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
-    from segpipe.resume import is_done, resumable, resumed
+    from segpipe.resume import resumed
 
     options = validate(Train, resumed(values, overrides))
     if options.verbose:
@@ -67,25 +70,42 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
         from segpipe.training.launched import follow_launched
 
         return follow_launched(place, options.trainer.device)
-    if options.mode == "crossval":
-        from segpipe.crossval import cross_validate
+    if place.size > 1:
         from segpipe.training.launched import leading
 
         with leading(place, options.trainer.device) as ranks:
-            cross_validate(options, folder, overrides, ranks)
-        return 0
+            _train_first(options, folder, overrides, ranks)
+    else:
+        _train_first(options, folder, overrides)
+    return 0
+
+
+def _train_first(options: Train, folder: Path, overrides: list[str], *launched: "Ranks") -> None:
+    """Train as the first process, or the only one.
+
+    Args:
+        options: of the run.
+        folder: of the run.
+        overrides: arguments of the command line.
+        launched: the processes of a launcher, if there is one.
+    """
+    from segpipe.resume import is_done, resumable
+
+    if options.mode == "crossval":
+        from segpipe.crossval import cross_validate
+
+        cross_validate(options, folder, overrides, *launched)
+        return
     if options.resume is None:
         options = options.model_copy(update={"resume": resumable(folder, overrides)})
         if is_done(folder):
             log.info("%s is done already", folder)
-            return 0
+            return
     from segpipe.lock import alone_in
     from segpipe.run import fit
-    from segpipe.training.launched import leading
 
-    with leading(place, options.trainer.device) as ranks, alone_in(folder):
-        fit(options, folder, overrides, ranks)
-    return 0
+    with alone_in(folder):
+        fit(options, folder, overrides, *launched)
 
 
 def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:

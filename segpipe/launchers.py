@@ -21,6 +21,7 @@ class Place:
         rank: its number; 0 is the first, which plans, writes all files and scores.
         size: number of the processes.
         local_rank: its number among those of its machine.
+        sharing: number of the processes that share the cores which this one may use.
         address: of the first one's machine.
         port: at which the first one listens; 0 = any that is free.
         is_held: whether a launcher, such as torchrun, listens there already.
@@ -29,6 +30,7 @@ class Place:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    sharing: int = 1
     address: str = HERE
     port: int = 0
     is_held: bool = False
@@ -88,18 +90,21 @@ def _place_in(environment: Mapping[str, str], is_of_srun: bool) -> Place:
             int(environment["RANK"]),
             int(environment["WORLD_SIZE"]),
             int(environment["LOCAL_RANK"]),
+            int(environment.get("LOCAL_WORLD_SIZE", "1")),
             environment["MASTER_ADDR"],
             int(environment["MASTER_PORT"]),
             is_held=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         )
     if is_of_srun and int(environment.get(SRUN, "1")) > 1:
-        from lightning_fabric.plugins.environments import SLURMEnvironment  # takes seconds
+        # takes seconds
+        from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
         nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_NODELIST"]
         return Place(
             int(environment["SLURM_PROCID"]),
             int(environment[SRUN]),
             int(environment["SLURM_LOCALID"]),
+            1,  # each task has cores of its own
             SLURMEnvironment.resolve_root_node_address(nodes),
             FIRST_PORT + int(environment["SLURM_JOB_ID"][-4:]),  # one that all nodes know
         )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
-from torch.distributed import ProcessGroup, TCPStore
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from segpipe.errors import ConfigError
 from segpipe.launchers import Place
@@ -22,7 +22,9 @@ T = TypeVar("T")
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}  # by which gradients and sums of the loss travel
 MEETING = timedelta(minutes=10)  # for processes of a launcher to start and to find the first one
 WAITING = timedelta(days=7)  # for a message, as while the first process inspects a dataset
-_messages: ProcessGroup | None = None  # for Python objects, which never wait for a GPU
+# what errors of gloo and NCCL say where another process has ended
+LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
+_messages: Any = None  # the group for Python objects, which never wait for a GPU
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,12 @@ class Ranks:
     Attributes:
         rank: its number, 0 for the first.
         size: number of the processes.
+        sharing: number of those that share the cores which this process may use.
     """
 
     rank: int = 0
     size: int = 1
+    sharing: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -96,9 +100,26 @@ def named(device: torch.device, devices: int) -> str:
     return f"{devices} devices ({device.type}, DDP over {BACKENDS[device.type]})"
 
 
+def is_lost(error: BaseException) -> bool:
+    """Return whether an error says that another process has ended."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST)
+
+
 def listen() -> TCPStore:
     """Open a free port of this machine, at which processes beside this one can meet it."""
     return TCPStore(Place().address, 0, is_master=True, wait_for_workers=False)
+
+
+def call(place: Place) -> TCPStore:
+    """Reach the first process, or a launcher, at its port; open that port where this is the first.
+
+    Args:
+        place: of this process.
+    """
+    is_master = place.rank == 0 and not place.is_held
+    return TCPStore(
+        place.address, place.port, is_master=is_master, timeout=MEETING, wait_for_workers=False
+    )
 
 
 def join(place: Place, device: torch.device, store: TCPStore | None = None) -> Ranks:
@@ -110,19 +131,11 @@ def join(place: Place, device: torch.device, store: TCPStore | None = None) -> R
         store: of the first process, where it listens already.
     """
     global _messages
-    if store is None:
-        is_master = place.rank == 0 and not place.is_held
-        store = TCPStore(
-            place.address,
-            place.port,
-            is_master=is_master,
-            timeout=MEETING,
-            wait_for_workers=False,
-        )
+    store = store or call(place)
     backend = BACKENDS[device.type]
     distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.size)
     _messages = distributed.new_group(backend="gloo", timeout=WAITING)
-    return Ranks(place.rank, place.size)
+    return Ranks(place.rank, place.size, place.sharing)
 
 
 def leave() -> None:

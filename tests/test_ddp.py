@@ -151,9 +151,10 @@ def test_torchrun_and_srun_give_each_process_its_place() -> None:
         "LOCAL_RANK": "1",
         "MASTER_ADDR": "a",
         "MASTER_PORT": "9",
+        "LOCAL_WORLD_SIZE": "2",
     }
     place = given_place(two, torchrun)
-    assert (place.rank, place.size, place.local_rank) == (1, 2, 1)
+    assert (place.rank, place.size, place.local_rank, place.sharing) == (1, 2, 1, 2)
     assert (place.address, place.port, place.is_held) == ("a", 9, False)
     nodes = composed("trainer.device=cpu", "trainer.nodes=2").trainer
     srun = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
@@ -178,7 +179,7 @@ def test_srun_gives_the_first_host_and_one_port() -> None:
     }
     options = composed("trainer.device=cuda", "trainer.devices=2", "trainer.nodes=2").trainer
     place = given_place(options, srun)
-    assert (place.rank, place.size, place.local_rank) == (3, 4, 1)
+    assert (place.rank, place.size, place.local_rank, place.sharing) == (3, 4, 1, 1)
     assert (place.address, place.port) == ("gpu07", 18456)
 
 
@@ -406,7 +407,7 @@ def test_each_run_of_a_sweep_has_its_processes_and_writes_once(home: Path) -> No
     done = command("train.py", *WORDS, *words, folder=home)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert sorted(path.name for path in (home / "sweep").iterdir() if path.is_dir()) == ["0", "1"]
+    assert sorted(path.parent.name for path in home.glob("sweep/[0-9]*/config.yaml")) == ["0", "1"]
     for run in (home / "sweep/0", home / "sweep/1"):
         log = (run / "train.log").read_text()
         for line in (

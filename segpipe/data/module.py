@@ -59,7 +59,7 @@ class CaseData(pl.LightningDataModule):
         self.ranks = ranks
         self.entries = entries
         self.batch_size = ranks.patches(plan)
-        self.workers = count_workers(options.data.workers, device)
+        self.workers = count_workers(options.data.workers, device, ranks.sharing)
         self.patches: Patches | None = None
         self.augmentation: Augmentation | None = None
         if device.type == "cuda":
@@ -125,16 +125,21 @@ class CaseData(pl.LightningDataModule):
         return augment_batch(self.augmentation, batch)
 
 
-def count_workers(requested: int | None, device: torch.device) -> int:
+def count_workers(requested: int | None, device: torch.device, sharing: int = 1) -> int:
     """Return how many processes cut patches: as many as requested, else by the device.
 
     There are none where the network runs on the CPU, whose cores they would take from it.
+
+    Args:
+        requested: number of processes, for each device; None: by the cores.
+        device: where the network is.
+        sharing: number of devices for which the cores are there.
     """
     if requested is not None:
         return requested
     if device.type != "cuda":
         return 0
-    return min(count_cores() - 1, MOST_WORKERS)
+    return max(0, min(count_cores() // sharing - 1, MOST_WORKERS))
 
 
 def _use_one_thread(_worker: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
 import torch
 
@@ -15,12 +16,13 @@ from segpipe.accelerator import tune_process
 from segpipe.device import device_at
 from segpipe.errors import SegpipeError
 from segpipe.launchers import Place
-from segpipe.ranks import Ranks, join, leave, listen
+from segpipe.ranks import Ranks, call, is_lost, join, leave, listen
 from segpipe.training.callbacks.interrupt import follow_the_first
 from segpipe.training.job import dismiss, follow
 
 log = logging.getLogger("segpipe")
-GRACE_S = 10.0  # for a process to end by itself, or to say why it has ended
+GRACE_S = 30.0  # for a process to end by itself, or to say why it has ended
+LEFT_ALONE = 70  # exit status of a process that ends because another one has
 THREADS = "OMP_NUM_THREADS"
 
 
@@ -51,7 +53,7 @@ class Beside:
         except EOFError:  # it has ended without a word
             self.process.join(GRACE_S)
         status = self.process.exitcode
-        if not status:
+        if status is None or status in (0, LEFT_ALONE):
             return None
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         why = ", as where memory is scarce" if status == -9 else ""
@@ -83,10 +85,10 @@ def together(size: int, device: torch.device) -> Iterator[Ranks]:
     with _computing_on(threads):
         try:
             for rank in range(1, size):
-                place = Place(rank, size, rank, port=store.port)
+                place = Place(rank, size, rank, size, port=store.port)
                 others.append(Beside(place, device, threads))
             _wait_for(others, store)
-            ranks = join(Place(0, size), device, store)
+            ranks = join(Place(0, size, 0, size), device, store)
             yield ranks
             dismiss(ranks)
             for other in others:
@@ -102,15 +104,15 @@ def together(size: int, device: torch.device) -> Iterator[Ranks]:
 
 
 def _why(others: list[Beside], error: Exception) -> Exception:
-    """Return the error of the process that failed first, as far as that can be told."""
+    """Return the error of a process that has failed by itself; else the error here."""
     for other in others:
-        cause = other.error(GRACE_S / len(others))
+        cause = other.error(GRACE_S / len(others) if is_lost(error) else 0)
         if cause is not None:
             return cause
     return error
 
 
-def _wait_for(others: list[Beside], store: torch.distributed.TCPStore) -> None:
+def _wait_for(others: list[Beside], store: Any) -> None:
     """Wait until all have started.
 
     Raises:
@@ -135,13 +137,17 @@ def _begin(place: Place, device: torch.device, threads: int, errors: Connection)
     torch.set_num_threads(threads)
     own = device_at(device, place.local_rank)
     tune_process(own)
-    store = torch.distributed.TCPStore(place.address, place.port, is_master=False)
+    store = call(place)
     store.set(_name(place.rank), "")
     try:
         follow(join(place, own, store), own)
     except SegpipeError as error:
         errors.send(error)
         raise SystemExit(error.exit_status) from None
+    except RuntimeError as error:
+        if not is_lost(error):
+            raise
+        raise SystemExit(LEFT_ALONE) from None
     leave()
 
 

@@ -9,18 +9,17 @@ from segpipe.accelerator import tune_process
 from segpipe.device import choose_device, device_at
 from segpipe.errors import SegpipeError
 from segpipe.launchers import Place
-from segpipe.ranks import ALONE, Ranks, join, leave
+from segpipe.ranks import Ranks, is_lost, join, leave
 from segpipe.text import first_line
 from segpipe.training.callbacks.interrupt import follow_the_first
 from segpipe.training.job import dismiss, follow
 
 log = logging.getLogger("segpipe")
-LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
 
 
 @contextmanager
 def leading(place: Place, device_name: str) -> Iterator[Ranks]:
-    """Lead the processes of a launcher while the block runs; by itself where there are none.
+    """Lead the processes of a launcher while the block runs.
 
     Args:
         place: of this process, the first one.
@@ -29,9 +28,6 @@ def leading(place: Place, device_name: str) -> Iterator[Ranks]:
     Raises:
         ConfigError: if there is no such device.
     """
-    if place.size == 1:
-        yield ALONE
-        return
     device = device_at(choose_device(device_name), place.local_rank)
     tune_process(device)
     ranks = join(place, device)
@@ -63,7 +59,7 @@ def follow_launched(place: Place, device_name: str) -> int:
         print(f"device {place.rank}: {first_line(error)}", file=sys.stderr)
         return error.exit_status
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in LOST):
+        if not is_lost(error):
             raise
         log.debug("device %d: the first process has ended: %s", place.rank, first_line(error))
         return 1

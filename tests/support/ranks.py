@@ -23,7 +23,7 @@ def on_two(function: Callable[[Ranks], Any]) -> list[Any]:
     answers = []
     for rank in range(2):
         receiver, sender = context.Pipe(duplex=False)
-        place = Place(rank, 2, rank, port=store.port, is_held=True)
+        place = Place(rank, 2, rank, 2, port=store.port, is_held=True)
         process = context.Process(target=_call, args=(function, place, sender))
         process.start()
         sender.close()
