@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -423,29 +424,45 @@ def test_each_run_of_a_sweep_has_its_processes_and_writes_once(home: Path) -> No
     assert not list(home.glob("runs/*")), "no process has begun a sweep of its own"
 
 
+def by_torchrun(folder: Path, words: list[str]) -> list[subprocess.Popen[str]]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    return [launched([*launcher, str(REPOSITORY / "train.py"), *words], folder, {})]
+
+
+def by_srun(folder: Path, words: list[str]) -> list[subprocess.Popen[str]]:
+    """Start what srun would, the second task first."""
+    shared = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_JOB_ID": str(os.getpid()),
+    }
+    tasks = []
+    for rank in ("1", "0"):
+        own = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+        call = [sys.executable, str(REPOSITORY / "train.py"), *words]
+        tasks.append(launched(call, folder, shared | own))
+        time.sleep(1.5)  # so that they would name their folders by other seconds
+    return tasks
+
+
+def launched(call: list[str], folder: Path, more: dict[str, str]) -> subprocess.Popen[str]:
+    env = os.environ | ONE_THREAD | more
+    pipe = subprocess.PIPE
+    return subprocess.Popen(call, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
 @pytest.mark.slow
-def test_torchrun_has_one_folder_for_all(tmp_path: Path) -> None:
-    call = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--standalone",
-        str(REPOSITORY / "train.py"),
-    ]
-    done = subprocess.run(
-        [*call, *WORDS, "trainer.devices=2"],
-        cwd=tmp_path,
-        env=os.environ | ONE_THREAD,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    runs = [path for path in (tmp_path / "runs/segpipe").iterdir() if path.is_dir()]
+@pytest.mark.parametrize("start", [by_torchrun, by_srun])
+def test_processes_of_a_launcher_have_one_folder(tmp_path: Path, start: Callable) -> None:
+    said = ""
+    for process in start(tmp_path, [*WORDS, "trainer.devices=2"]):
+        printed, complained = process.communicate(timeout=600)
+        assert process.returncode == 0, complained
+        said += printed
+    runs = [path for path in tmp_path.glob("runs/segpipe/*") if not path.is_symlink()]
     assert len(runs) == 1
     assert (runs[0] / "report.html").is_file()
-    assert done.stdout.count("2 devices (cpu, DDP over gloo)") == 1
+    assert said.count("2 devices (cpu, DDP over gloo)") == 1
 
 
 @pytest.mark.slow
