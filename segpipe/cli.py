@@ -18,6 +18,7 @@ from segpipe.config.compose import (
     normalise,
     register_defaults,
     sweep_jobs,
+    values_of,
 )
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
@@ -27,7 +28,7 @@ from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.dealing import take_gpu
 from segpipe.errors import ConfigError, SegpipeError
-from segpipe.launchers import check_sweep, given_place
+from segpipe.launchers import check_sweep, given_place, is_launched
 from segpipe.signals import exit_status, handle_termination
 from segpipe.text import visible, visible_lines
 
@@ -78,6 +79,27 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
     else:
         _train_first(options, folder, overrides)
     return 0
+
+
+def _follow(words: list[str]) -> None:
+    """Follow the first process of a launcher, and exit, where this is another one.
+
+    Hydra is not asked: it would make a folder for the run of this process.
+    """
+    if not is_launched():
+        return
+    from segpipe.resume import resumed
+
+    overrides = [word for word in words if not word.startswith(("-", "hydra.", "hydra/"))]
+    options = validate(Train, resumed(values_of("train", words), overrides))
+    place = given_place(options.trainer)
+    if place.rank == 0:
+        return
+    if options.mode == "doctor":
+        sys.exit(0)
+    from segpipe.training.launched import follow_launched
+
+    sys.exit(follow_launched(place, options.trainer.device))
 
 
 def _train_first(options: Train, folder: Path, overrides: list[str], *launched: "Ranks") -> None:
@@ -148,6 +170,8 @@ def launch(
         sys.argv[1:] = normalise(_flags_first(completed(quoted(sys.argv[1:], schema))))
         check(program, schema, sys.argv[1:])
         _check_slurm(sys.argv[1:])
+        if schema is Train and not {"-m", "--multirun", "--cfg", "-c"} & set(sys.argv[1:]):
+            _follow(sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:
         print(f"segpipe-{program}: {visible(error)}", file=sys.stderr)

@@ -64,6 +64,12 @@ def given_place(options: TrainerOptions, environment: Mapping[str, str] = os.env
     return place
 
 
+def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether torchrun or srun has started this process beside others."""
+    by_torchrun = all(name in environment for name in TORCHRUN_GIVES)
+    return by_torchrun or int(environment.get(SRUN, "1")) > 1
+
+
 def check_sweep(environment: Mapping[str, str] = os.environ) -> None:
     """Check that a run of a sweep may start the processes for its devices.
 
