@@ -11,8 +11,8 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from segpipe import extensions
-from segpipe.config.hydra_flags import parse_flags, searchpath
-from segpipe.config.quoting import parse
+from segpipe.config.hydra_flags import parse_flags
+from segpipe.config.quoting import parse, searchpath
 from segpipe.config.renamed import RENAMED
 from segpipe.config.section import Section
 from segpipe.config.validation import another_choice, keys, validate

@@ -2,9 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
-
-from segpipe.config.quoting import literal
 
 
 def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
@@ -26,11 +23,3 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     found, unknown = parser.parse_known_intermixed_args(list(arguments))
     found.unknown = unknown
     return found
-
-
-def searchpath(config_dir: str | None) -> list[str]:
-    """Return the override by which Hydra looks for files in a folder of the user's, too."""
-    if not config_dir:
-        return []
-    folder = literal(f"file://{Path(config_dir).resolve()}")
-    return [f"hydra.searchpath=[{folder}]"]
