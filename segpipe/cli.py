@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segpipe import extensions
 from segpipe.config.compose import (
@@ -18,6 +18,7 @@ from segpipe.config.compose import (
     normalise,
     register_defaults,
     sweep_jobs,
+    values_of,
 )
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
@@ -25,9 +26,14 @@ from segpipe.config.quoting import invocation, quoted, typed
 from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
+from segpipe.dealing import take_gpu
 from segpipe.errors import ConfigError, SegpipeError
+from segpipe.launchers import check_sweep, given_place, is_launched
 from segpipe.signals import exit_status, handle_termination
 from segpipe.text import visible, visible_lines
+
+if TYPE_CHECKING:
+    from segpipe.ranks import Ranks
 
 Run = Callable[[dict[str, Any], Path, list[str]], int]
 log = logging.getLogger("segpipe")
@@ -48,7 +54,7 @@ def predict() -> None:
 
 
 def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
-    from segpipe.resume import is_done, resumable, resumed
+    from segpipe.resume import resumed
 
     options = validate(Train, resumed(values, overrides))
     if options.verbose:
@@ -60,22 +66,68 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
         from segpipe.doctor import diagnose
 
         return diagnose(options, folder)
+    place = given_place(options.trainer)
+    if place.rank > 0:
+        from segpipe.training.launched import follow_launched
+
+        return follow_launched(place, options.trainer.device)
+    if place.size > 1:
+        from segpipe.training.launched import leading
+
+        with leading(place, options.trainer.device) as ranks:
+            _train_first(options, folder, overrides, ranks)
+    else:
+        _train_first(options, folder, overrides)
+    return 0
+
+
+def _follow(words: list[str]) -> None:
+    """Follow the first process of a launcher, and exit, where this is another one.
+
+    Hydra is not asked: it would make a folder for the run of this process.
+    """
+    if not is_launched():
+        return
+    from segpipe.resume import resumed
+
+    overrides = [word for word in words if not word.startswith(("-", "hydra.", "hydra/"))]
+    options = validate(Train, resumed(values_of("train", words), overrides))
+    place = given_place(options.trainer)
+    if place.rank == 0:
+        return
+    if options.mode == "doctor":
+        sys.exit(0)
+    from segpipe.training.launched import follow_launched
+
+    sys.exit(follow_launched(place, options.trainer.device))
+
+
+def _train_first(options: Train, folder: Path, overrides: list[str], *launched: "Ranks") -> None:
+    """Train as the first process, or the only one.
+
+    Args:
+        options: of the run.
+        folder: of the run.
+        overrides: arguments of the command line.
+        launched: the processes of a launcher, if there is one.
+    """
+    from segpipe.resume import is_done, resumable
+
     if options.mode == "crossval":
         from segpipe.crossval import cross_validate
 
-        cross_validate(options, folder, overrides)
-        return 0
+        cross_validate(options, folder, overrides, *launched)
+        return
     if options.resume is None:
         options = options.model_copy(update={"resume": resumable(folder, overrides)})
         if is_done(folder):
             log.info("%s is done already", folder)
-            return 0
+            return
     from segpipe.lock import alone_in
     from segpipe.run import fit
 
     with alone_in(folder):
-        fit(options, folder, overrides)
-    return 0
+        fit(options, folder, overrides, *launched)
 
 
 def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
@@ -118,6 +170,8 @@ def launch(
         sys.argv[1:] = normalise(_flags_first(completed(quoted(sys.argv[1:], schema))))
         check(program, schema, sys.argv[1:])
         _check_slurm(sys.argv[1:])
+        if schema is Train and not {"-m", "--multirun", "--cfg", "-c"} & set(sys.argv[1:]):
+            _follow(sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:
         print(f"segpipe-{program}: {visible(error)}", file=sys.stderr)
@@ -180,10 +234,16 @@ def _run_jobs(program: str, run: Run) -> None:
         overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
         if info.mode == RunMode.MULTIRUN:
             sweep = Path(info.sweep.dir)
+            if program == "train" and "joblib" in str(info.launcher["_target_"]):
+                take_gpu(sweep, values["trainer"])
             with _saying_what_is_left(program, sweep):
-                _run_isolated(lambda: run(values, folder, overrides), folder)
+                _run_isolated(lambda: of_sweep(values, folder, overrides), folder)
         else:
             _run_single(lambda: run(values, folder, overrides), program)
+
+    def of_sweep(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
+        check_sweep()
+        return run(values, folder, overrides)
 
     register_defaults()
     # Hydra would print its own traceback and exit 1; errors must reach `launch`, which exits

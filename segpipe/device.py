@@ -42,6 +42,36 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def count_devices(name: str, devices: int | Literal["all"]) -> int:
+    """Return how many devices of this machine train a network.
+
+    Args:
+        name: of the device, as of `choose_device`.
+        devices: number of devices, or `all`; the CPU is one, that several processes may share.
+
+    Raises:
+        ConfigError: if there are fewer GPUs.
+    """
+    if choose_device(name).type == "cpu":
+        return 1 if devices == "all" else devices
+    present = torch.cuda.device_count()
+    if devices == "all":
+        return present
+    if devices > present:
+        raise ConfigError(f"trainer.devices={devices}, but torch finds {present} CUDA devices here")
+    return devices
+
+
+def device_at(first: torch.device, local_rank: int) -> torch.device:
+    """Return the device of a process among those of this machine, the first of which has `first`.
+
+    A launcher may show each process a GPU of its own, which is then the first for all of them.
+    """
+    if first.type != "cuda" or torch.cuda.device_count() == 1:
+        return first
+    return torch.device("cuda", local_rank)
+
+
 def choose_format(
     name: Literal["auto", "float32", "bf16", "fp16"], device: torch.device
 ) -> NumberFormat:

@@ -63,6 +63,7 @@ class Block:
     def commands(self) -> list[list[str]]:
         """The words of each command; of `console`, of those behind a `$`."""
         text = self.text.replace("\\\n", " ")
+        text = text.replace("$SLURM_JOB_ID", "1")
         text = text.replace("$SLURM_ARRAY_TASK_ID", "1").replace("$SLURM_ARRAY_TASK_COUNT", "8")
         lines = text.splitlines()
         if self.language == "console":
@@ -167,6 +168,9 @@ def inspect_cases(command: list[str]) -> None:
     from segpipe.probe.__main__ import COMMANDS
 
     match command:
+        case [("torchrun" | "srun"), *words] if "train.py" in words:
+            given = words[words.index("train.py") + 1 :]
+            check("train", Train, command_line(quoted(given, Train)))
         case ["python", "train.py", *given] | ["segpipe-train", *given]:
             if "--help" not in given:
                 check("train", Train, command_line(quoted(given, Train)))
@@ -239,6 +243,7 @@ def shortened(given: list[str]) -> list[str]:
         (word.removeprefix("data=") for word in given if word.startswith("data=")), "phantom"
     )
     words = [re.sub(r"^(data\.root)=\S*", rf"\1={layout}", word) for word in given]
+    words = [re.sub(r"^trainer\.devices=\d+", "trainer.devices=2", word) for word in words]
     words = [
         re.sub(r"^(hydra\.(run|sweep)\.dir)=", rf"\1={uuid.uuid4().hex}/", word) for word in words
     ]

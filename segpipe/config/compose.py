@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from segpipe import extensions
 from segpipe.config.hydra_flags import parse_flags
-from segpipe.config.quoting import literal, parse
+from segpipe.config.quoting import parse, searchpath
 from segpipe.config.renamed import RENAMED
 from segpipe.config.section import Section
 from segpipe.config.validation import another_choice, keys, validate
@@ -45,12 +45,8 @@ def check(program: str, schema: type[Section], arguments: Sequence[str]) -> None
     given = parse_flags(normalise(arguments))
     if given.unknown:
         raise ConfigError(f"{given.unknown[0]} is not an option (--help lists all keys)")
-    folders = [CONF]
-    extra = []
-    if given.config_dir:
-        folders.append(Path(given.config_dir))
-        folder = literal(f"file://{Path(given.config_dir).resolve()}")
-        extra.append(f"hydra.searchpath=[{folder}]")
+    folders = [CONF, *([Path(given.config_dir)] if given.config_dir else [])]
+    extra = searchpath(given.config_dir)
     name = given.config_name or program
     extensions.load(named_extensions(name, given.overrides))
     try:
@@ -60,6 +56,18 @@ def check(program: str, schema: type[Section], arguments: Sequence[str]) -> None
                 _check_job(name, schema, [*extra, *job])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(str(error), schema)) from None
+
+
+def values_of(program: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the values of one job of a command line that was checked."""
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    given = parse_flags(normalise(arguments))
+    with hydra_on_conf():
+        overrides = [*searchpath(given.config_dir), *given.overrides]
+        composed = compose(given.config_name or program, overrides=overrides)
+        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
 
 
 def named_extensions(program: str, overrides: Sequence[str]) -> list[str]:

@@ -238,3 +238,11 @@ def _unreadable(word: str, why: str) -> str:
     return (
         f"{word}: cannot be read ({why[:80]}); text with such characters needs quotes: {in_shell}"
     )
+
+
+def searchpath(config_dir: str | None) -> list[str]:
+    """Return the override by which Hydra looks for files in a folder of the user's, too."""
+    if not config_dir:
+        return []
+    folder = literal(f"file://{Path(config_dir).resolve()}")
+    return [f"hydra.searchpath=[{folder}]"]

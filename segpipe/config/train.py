@@ -60,7 +60,9 @@ class PlanOptions(Section):
         max_length=3,
         description="patch size in model space (2D networks: two entries)",
     )
-    batch: PositiveInt | None = Field(description="patches per step")
+    batch: PositiveInt | None = Field(
+        description="patches per step, over all devices; each has as many as any other"
+    )
     strides: list[list[Literal[1, 2]]] | None = Field(
         description="per downsampling, finest first, 2 for each axis that is halved and 1 for each "
         "other, as [[2,2,1],[2,2,2]]"
@@ -218,10 +220,26 @@ class TrainerOptions(Section):
         "gradient_flow.csv and .png"
     )
     device: Device = Field(description=DEVICE_HELP)
+    devices: Annotated[PositiveInt | Literal["all"], Was(1)] = Field(
+        description="devices of a machine that train one network together, each with its share of "
+        "plan.batch: so many GPUs, or processes of the CPU; all = all its GPUs"
+    )
+    nodes: Annotated[PositiveInt, Unit("machines"), Was(1)] = Field(
+        description="that train one network together; srun or torchrun starts it on each"
+    )
     precision: Precision = Field(
         description="auto = bf16 where the device computes it faster, else fp16 on a GPU with "
         "tensor cores, else float32"
     )
+
+    @model_validator(mode="after")
+    def _devices_are_the_first(self) -> "TrainerOptions":
+        if ":" in self.device and (self.devices != 1 or self.nodes > 1):
+            raise ValueError(
+                f"trainer.device={self.device} is one device, but trainer.devices={self.devices} "
+                f"trainer.nodes={self.nodes} asks for several: use trainer.device=cuda"
+            )
+        return self
 
 
 class Train(Section):

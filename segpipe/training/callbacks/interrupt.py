@@ -11,6 +11,23 @@ from segpipe.signals import Stopped, number_of
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class EndsWithTheFirst(pl.Callback):
+    """A callback of a process beside the first one, which a signal to the first one ends.
+
+    A Ctrl-C strikes all of them: the first takes it, writes the page, and ends the others.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the signals to the first process, but for the one that ends this process."""
+        follow_the_first()
+
+
+def follow_the_first() -> None:
+    """Let Ctrl-C pass by, and SIGTERM end this process at once, wherever it waits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class Interrupt(pl.Callback):
     """A callback that raises a signal again after a step in which Python ignored it.
 

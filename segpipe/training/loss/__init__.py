@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Integer
-from monai.losses.dice import DiceLoss
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, log_softmax
 
@@ -25,7 +24,9 @@ from segpipe.metrics import IGNORED
 from segpipe.plan import Plan
 from segpipe.registry import LOSSES
 from segpipe.text import nearest
+from segpipe.training.loss.pooling import hits_and_errors, pooled, ratio_of_means
 
+SMOOTH = 1e-5  # voxels, as MONAI has it
 WHOLE = "needs_whole_annotation"  # attribute of a term's function, set by `whole_annotation`
 
 
@@ -138,10 +139,10 @@ class LossInput:
 
     def mean(self, values: Float[Tensor, "b c *space"]) -> Float[Tensor, ""]:
         """Return the mean over annotated voxels and channels; 0 where no voxel is annotated."""
-        if self.known is None:
+        if self.known is None:  # as many values on every device, over which DDP takes the mean
             return values.mean()
-        number = self.known.sum() * values.shape[1]
-        return (values * self.known).sum() / number.clamp(min=1)
+        number = pooled(self.known.sum()) * values.shape[1]
+        return pooled((values * self.known).sum()) / number.clamp(min=1)
 
     def class_mean(self, values: Float[Tensor, "b c *space"]) -> Float[Tensor, ""]:
         """Return the mean in which a voxel counts as much as the class weight of its label.
@@ -157,7 +158,7 @@ class LossInput:
         else:
             per_value = weights.reshape(1, -1, *[1] * (values.ndim - 2)).expand_as(values)
         smallest = torch.finfo(values.dtype).tiny  # where no voxel is annotated
-        return self.mean(values * per_value) / self.mean(per_value).clamp(min=smallest)
+        return ratio_of_means(self.mean(values * per_value), self.mean(per_value), smallest)
 
 
 LossTerm = Callable[[LossInput], Tensor]
@@ -166,8 +167,9 @@ LossTerm = Callable[[LossInput], Tensor]
 @LOSSES.register("dice", help="soft Dice over the whole batch, without background (Milletari 2016)")
 def dice(batch: LossInput) -> Float[Tensor, ""]:
     """Return 1 minus the mean soft Dice of the labels or regions."""
-    compare = DiceLoss(batch=True, reduction="none")
-    losses = compare(batch.probabilities, batch.truth)
+    hits, false_alarms, misses = hits_and_errors(batch.probabilities, batch.truth)
+    voxels = 2 * (hits + 0.5 * false_alarms + 0.5 * misses)
+    losses = 1 - (2 * hits + SMOOTH) / (voxels + SMOOTH)
     return losses[batch.first :].mean()  # the gradient of a part of the channels would be copied
 
 
