@@ -16,7 +16,7 @@ from segpipe.data.doctor import inspect_dataset, refuse_errors
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.data.module import CaseData
 from segpipe.device import NumberFormat, choose_device, choose_format
-from segpipe.metrics import Score, write_scores
+from segpipe.metrics import Score, check_scoring, write_scores
 from segpipe.nets.build import check as check_network
 from segpipe.plan import Plan
 from segpipe.planning.case_record import CaseRecord
@@ -112,6 +112,7 @@ class Run:
         train, val = self._inspect_cases()
         with self.phases.phase("planning"):
             self.plan = self._make_plan(train, val)
+            check_scoring(self.options, self.plan.targets)
             self._log_plan()
             self._make_network()
         if self.options.mode == "describe":
@@ -276,7 +277,7 @@ class Run:
         if page.viewer:
             self.viewer = ViewerBudget(page.viewer_mib)
         scores: list[Score] = []
-        for scored in score_cases(search.predictor, self.val_cases):
+        for scored in score_cases(search.predictor, self.val_cases, self.options):
             scores += scored.scores
             search.add(scored)
             if self._draws_all:

@@ -8,12 +8,13 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, mode
 from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
-from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
+from segpipe.config.scoring import Scoring
+from segpipe.config.section import NamesFiles, OneOf, Unit, Was
 from segpipe.config.train import DEVICE_HELP, Device, Precision
 from segpipe.registry import BACKENDS
 
 
-class Predict(Section):
+class Predict(Scoring):
     """All options of `predict.py`."""
 
     checkpoint: list[Path] | None = Field(

@@ -22,6 +22,7 @@ from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
 from segpipe.config.page import RunPageOptions
+from segpipe.config.scoring import Scoring
 from segpipe.config.section import OneOf, RegisteredSection, Section, Unit, Was, Written
 from segpipe.registry import AUGMENTATIONS, LOSSES, OPTIMISERS
 
@@ -228,7 +229,7 @@ class ComparisonOptions(Section):
     )
 
 
-class Train(Section):
+class Train(Scoring):
     """All options of `train.py`."""
 
     name: str = Field(

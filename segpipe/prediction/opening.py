@@ -5,6 +5,7 @@ from typing import Any
 
 from segpipe.accelerator import place, tune_process
 from segpipe.config.predict import Predict
+from segpipe.config.scoring import USUAL, Scoring
 from segpipe.device import choose_device, choose_format
 from segpipe.ensembles import find_all, load_ensemble
 from segpipe.files import digest
@@ -58,3 +59,13 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     if predictor.postprocess != typed:
         settings.append(predictor.postprocess.model_dump(mode="json"))
     return settings
+
+
+def scoring_settings(scoring: Scoring) -> list[Any]:
+    """Return plain values on which the scores of a scan depend, beside its mask and its truth.
+
+    There are none where all is as usual, so that the scores of earlier versions stay.
+    """
+    names = set(Scoring.model_fields)
+    chosen = scoring.model_dump(mode="json", include=names)
+    return [] if chosen == USUAL.model_dump(mode="json") else [chosen]

@@ -19,6 +19,7 @@ from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan
 from segpipe.errors import ConfigError
 from segpipe.files import write_rows
+from segpipe.config.scoring import USUAL
 from segpipe.metrics import Score, score_case, summarise
 from segpipe.nets.skip_inputs import SkipInput, skip_inputs
 from segpipe.prediction.predictor import Predictor
@@ -197,7 +198,7 @@ class LesionProbe:
             truth,
             prediction.grid.spacing_mm,
             predictor.plan.targets,
-            self.options.nsd_tolerance_mm,
+            USUAL.model_copy(update={"nsd_tolerance_mm": self.options.nsd_tolerance_mm}),
         )
 
 

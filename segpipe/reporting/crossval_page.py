@@ -63,16 +63,16 @@ def write_crossval(file: Path, names: Sequence[str], postprocess: str) -> None:
     write_page(file, "crossval.html", page)
 
 
-def _metric_columns(units: Units) -> list[Column]:
+def _metric_columns(scores: Sequence[Score], units: Units) -> list[Column]:
     columns = []
-    for metric in metrics_of("summary").values():
+    for metric in metrics_of("summary", scores).values():
         columns.append(Column(units.in_text(metric.heading), metric.digits))
     return columns
 
 
 def _summary(scores: Sequence[Score], units: Units) -> Table:
     """Return a row per label with the means over all cases, and the mean of the labels."""
-    columns = [Column("label"), *_metric_columns(units)]
+    columns = [Column("label"), *_metric_columns(scores, units)]
     columns += [Column("misses", 0), Column("false alarms", 0)]
     rows: list[list[Cell]] = []
     for line in summarise(scores):
@@ -82,21 +82,25 @@ def _summary(scores: Sequence[Score], units: Units) -> Table:
 
 def _folds(runs: dict[str, RunRecord], units: Units) -> Table:
     """Return a row per fold with the means over its cases and labels."""
-    columns = [Column("fold"), Column("cases", 0), *_metric_columns(units)]
+    scores: list[Score] = []
+    for run in runs.values():
+        scores += run.scores
+    columns = [Column("fold"), Column("cases", 0), *_metric_columns(scores, units)]
     rows: list[list[Cell]] = []
     for name, run in runs.items():
         mean = summarise(run.scores)[-1]
-        values = [mean.values[metric] for metric in metrics_of("summary")]
+        values = [getattr(mean, metric) for metric in metrics_of("summary", scores)]
         rows.append([name, len({score.case for score in run.scores}), *values])
     return Table("means of each fold", columns, rows)
 
 
 def _scores(scores: Sequence[Score], units: Units) -> Table:
     """Return a row per case and label, the lowest Dice first."""
-    columns = [Column("case"), Column("label"), *_metric_columns(units)]
+    columns = [Column("case"), Column("label"), *_metric_columns(scores, units)]
+    metrics = metrics_of("summary", scores)
     rows: list[list[Cell]] = []
     for score in sorted(scores, key=_rank):
-        values = [score.values[metric] for metric in metrics_of("summary")]
+        values = [getattr(score, metric) for metric in metrics]
         rows.append([score.case, score.label, *values])
     return Table("every case and label, the worst first", columns, rows)
 

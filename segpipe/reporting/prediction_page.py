@@ -10,6 +10,7 @@ import numpy as np
 from segpipe import __version__
 from segpipe.config.predict import Predict
 from segpipe.data.prepare import model_space
+from segpipe.metrics import tolerance_text
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Prediction
 from segpipe.prediction.records import STAGES, ScanRecord, label_names, scores_of, units_of
@@ -185,6 +186,7 @@ def _facts(options: Predict) -> list[tuple[str, str]]:
         ("checkpoint", ", ".join(map(str, options.checkpoint or [])) or NOT_KNOWN),
         ("input", str(options.input or NOT_KNOWN)),
         ("truth", str(options.truth or "not given")),
+        ("tolerance of NSD", tolerance_text(options)),
         ("overlap of windows", f"{options.overlap:g}"),
         ("mirrored along axes", ", ".join(map(str, options.mirror_axes)) or "none"),
         ("masks cleaned", "; ".join(cleaning) or "no"),

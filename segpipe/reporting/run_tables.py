@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from segpipe.metrics import Score, mean_dice_of, metrics_of, summarise
+from segpipe.config.scoring import Scoring
+from segpipe.metrics import Score, mean_dice_of, metrics_of, summarise, tolerance_text
 from segpipe.reporting.page import Cell, Column, Link, Picture, Sorted, Table, embed_all
 from segpipe.reporting.run_record import RunRecord
 from segpipe.text import count
@@ -63,7 +64,9 @@ def _best_dice(run: RunRecord) -> str:
 def scored(run: RunRecord) -> str:
     """Return how the cases were scored; an empty string where they were not."""
     if run.scores:
-        return POLICY
+        scoring = Scoring(**{name: run.config[name] for name in Scoring.model_fields})
+        tolerance = run.units.in_text(tolerance_text(scoring))
+        return f"{POLICY} NSD counts surfaces within {tolerance} as equal."
     if run.last:
         return f"By the last validation during training, after step {run.last[0].step}."
     return ""
@@ -74,7 +77,7 @@ def summary(run: RunRecord) -> Table | None:
     if not run.scores:
         return None
     columns = [Column("label")]
-    for metric in metrics_of("summary").values():
+    for metric in metrics_of("summary", run.scores).values():
         columns.append(Column(run.units.in_text(metric.heading), metric.digits))
     columns += [Column("misses", 0), Column("false alarms", 0)]
     cases = {score.case for score in run.scores}
@@ -87,13 +90,15 @@ def scores(run: RunRecord) -> Table | None:
     columns = [Column("case"), Column("label")]
     rows: list[list[Cell]] = []
     if run.scores:
-        for metric in metrics_of("scores").values():
+        metrics = metrics_of("scores", run.scores)
+        for metric in metrics.values():
             columns.append(Column(run.units.in_text(metric.heading), metric.digits))
         for name in ("volume", "truth"):
             columns.append(Column(f"{name}, {run.units.volume}", run.units.digits))
         for score in run.scores:
-            cells: list[Cell] = [*score.to_values().values()]
-            cells[-2:] = map(run.units.of_volume, (score.volume_ml, score.truth_ml))
+            cells: list[Cell] = [score.case, score.label]
+            cells += [getattr(score, name) for name in metrics]
+            cells += map(run.units.of_volume, (score.volume_ml, score.truth_ml))
             rows.append(cells)
     elif run.last:
         columns.append(Column("Dice", metrics_of("scores")["dice"].digits))

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
+from segpipe.config.scoring import USUAL
 from segpipe.mask_pairs import IGNORED, confusion_table, mask_pairs
-from segpipe.metrics import Score
+from segpipe.metrics import Score, tolerances_mm
 from segpipe.plan import Plan
 from segpipe.prediction.postprocessing import NEIGHBOURS, clean
 from segpipe.prediction.predictor import Prediction
@@ -78,7 +79,7 @@ def gather(
         if len(found.volumes_ml):
             components[label] = found
     largest = {}
-    if plan.regions is None:
+    if plan.regions is None and all("hd95_mm" in score.values for score in scores):
         largest = _hd95_of_largest(prediction, truth, components, plan)
     histograms, true_voxels = _histograms(prediction, truth, plan)
     return Evidence(
@@ -130,8 +131,10 @@ def _hd95_of_largest(
     targets = {names[label]: [label] for label in several}
     top = {names[-1]: [len(names) - 1]}  # so that every label is one of the targets'
     values = {}
-    pairs = mask_pairs(cleaned, truth, spacing_mm, targets | top, 1.0)
-    for name, pair in zip(targets | top, pairs, strict=True):
+    both = targets | top
+    tolerances = tolerances_mm(USUAL, both)
+    pairs = mask_pairs(cleaned, truth, spacing_mm, both, tolerances, USUAL.object_iou)
+    for name, pair in zip(both, pairs, strict=True):
         if name in targets:
             values[targets[name][0]] = METRICS["hd95_mm"](pair)
     return values
