@@ -23,7 +23,12 @@ from segpipe.metrics import check_scoring
 from segpipe.prediction.calls import Calls
 from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.opening import mask_settings, open_predictor, scoring_settings
-from segpipe.prediction.outputs import check_output_paths, measure_volumes, write_outputs
+from segpipe.prediction.outputs import (
+    add_quality,
+    check_output_paths,
+    measure_volumes,
+    write_outputs,
+)
 from segpipe.prediction.postprocessing import clean, cleaning_arguments
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.prefetch import interruption, one_core, prefetched
@@ -238,6 +243,7 @@ class Batch:
                     prediction, scan, self.plan, self.options.save, self.folder
                 )
             measure_volumes(record, prediction, self.plan)
+            add_quality(record, prediction, self.predictor)
             record.warnings += warnings_for(prediction, record, self.plan)
             file = self.truths.get(scan.name)
             truth = add_scores(record, scan, file, prediction, self.plan, self.options)

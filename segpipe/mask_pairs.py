@@ -166,9 +166,7 @@ def mask_pairs(
         box = _box_of(ids, boxes, truth.ndim)
         predicted_mask = np.isin(prediction[box], ids)
         true_mask = np.isin(truth[box], ids)
-        yield MaskPair(
-            predicted_mask, true_mask, spacing, tolerance_mm, diagonal_mm, object_iou
-        )
+        yield MaskPair(predicted_mask, true_mask, spacing, tolerance_mm, diagonal_mm, object_iou)
 
 
 def _box_of(ids: Sequence[int], arrays: Sequence[Sequence[Box | None]], axes: int) -> Box:

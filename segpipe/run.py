@@ -43,6 +43,7 @@ from segpipe.training.network import make_network
 from segpipe.training.out_of_memory import out_of_memory
 from segpipe.training.postprocess_search import PostProcessSearch
 from segpipe.training.provenance import write_record
+from segpipe.training.quality_learning import store_quality
 from segpipe.training.schedule import Budget
 from segpipe.training.scoring import ScoredCase, score_cases, worst_and_best
 from segpipe.training.task import SegmentationTask
@@ -178,6 +179,11 @@ class Run:
         if self.options.trainer.postprocess:
             with self.phases.phase("choosing post-processing"):
                 search.finish()
+        if self.options.trainer.quality:
+            with self.phases.phase("learning to judge masks"):
+                postprocess = checkpoint.load(self.folder).postprocess
+                judged = predictor.with_postprocess(postprocess)
+                store_quality(self.folder, judged, self.val_cases, self.options.seed)
 
     def report(self) -> None:
         """Write the run's page; print where to look, what to type next, and the verdict.

@@ -66,6 +66,10 @@ class Predict(Scoring):
         description="auto = what the training chose on its validation cases and stored in the "
         "checkpoint (thresholds, keep_largest, min_volume_ml); none = only what is typed here"
     )
+    quality: Annotated[bool, Was(False)] = Field(
+        description="predict the Dice of each mask, by what the training learnt on its validation "
+        "cases and stored in the checkpoint; predictions.csv and the page begin with the lowest"
+    )
     save: list[Literal["mask", "probabilities", "entropy"]] = Field(
         min_length=1,
         description="what is written of each scan: mask; probabilities, of each label or region; "

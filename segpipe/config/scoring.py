@@ -15,19 +15,19 @@ def _metric_name(name: str) -> str:
     return name if name == USUAL_METRICS else _check_name(name)
 
 
+MetricName = Annotated[str, AfterValidator(_metric_name)]
+Tolerance = PositiveFloat | dict[str, PositiveFloat]
+
+
 class Scoring(Section):
     """Which metrics are measured, and how."""
 
-    metrics: Annotated[
-        list[Annotated[str, AfterValidator(_metric_name)]] | None, Was(None)
-    ] = Field(
+    metrics: Annotated[list[MetricName] | None, Was(None)] = Field(
         min_length=1,
-        description="metrics to measure, by name, as [usual,object_f1,cldice]; usual = those of "
-        "null: dice, iou, hd95_mm, assd_mm, nsd and those of extensions; dice is always measured",
+        description="metrics to measure, as [usual,object_f1,cldice]; usual = those of null: "
+        "dice, iou, hd95_mm, assd_mm, nsd and those of extensions; dice is always measured",
     )
-    nsd_tolerance_mm: Annotated[
-        PositiveFloat | dict[str, PositiveFloat], Unit("mm"), Was(1.0)
-    ] = Field(
+    nsd_tolerance_mm: Annotated[Tolerance, Unit("mm"), Was(1.0)] = Field(
         description="nsd: distance up to which two surfaces count as equal: one number for all "
         "labels or regions, or {label: number}, 1 for those that are not named",
     )

@@ -206,6 +206,10 @@ class TrainerOptions(Section):
         description="at the end, choose thresholds, largest parts and smallest volumes per label "
         "on the validation cases where they help, and store them in best.ckpt for predict.py"
     )
+    quality: Annotated[bool, Was(False)] = Field(
+        description="at the end, learn on the validation cases, and on copies of them that are "
+        "made worse, to predict the Dice of a mask, and store that in best.ckpt for predict.py"
+    )
     gradient_flow: bool = Field(
         description="measure gradient and step of each layer, relative to its weights: "
         "gradient_flow.csv and .png"

@@ -27,9 +27,7 @@ def all_metrics() -> dict[str, Metric]:
     return found
 
 
-def metrics_of(
-    table: TableName, rows: Iterable[MetricValues] | None = None
-) -> dict[str, Metric]:
+def metrics_of(table: TableName, rows: Iterable[MetricValues] | None = None) -> dict[str, Metric]:
     """Return the metrics that a table shows, by name, in the order of their registration.
 
     Args:

@@ -43,6 +43,7 @@ def open_predictor(options: Predict) -> Predictor:
         backend=options.backend,
         compiled=options.compile,
         postprocess=requested(options, chosen, trained.plan.labels),
+        quality=trained.quality if options.quality else (),
     )
 
 

@@ -40,6 +40,8 @@ class ScanRecord:
         warnings: what is worth a look, though the mask is done.
         drawn: whether there is a picture of it.
         unit: in which its lengths and volumes are shown.
+        quality: predicted Dice of its mask, mean over the targets; None where it is not predicted.
+        quality_reason: why it is not higher, in words.
     """
 
     name: str
@@ -58,6 +60,8 @@ class ScanRecord:
     warnings: list[str] = field(default_factory=list)
     drawn: bool = False
     unit: UnitName = "mm"
+    quality: float | None = None
+    quality_reason: str = ""
 
     @property
     def units(self) -> Units:

@@ -15,11 +15,11 @@ from monai.transforms.croppad.array import ResizeWithPadOrCrop
 from torch import Tensor
 
 from segpipe.config.probe import Lesion
+from segpipe.config.scoring import USUAL
 from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan
 from segpipe.errors import ConfigError
 from segpipe.files import write_rows
-from segpipe.config.scoring import USUAL
 from segpipe.metrics import Score, score_case, summarise
 from segpipe.nets.skip_inputs import SkipInput, skip_inputs
 from segpipe.prediction.predictor import Predictor

@@ -12,6 +12,7 @@ from segpipe.config.predict import Predict
 from segpipe.data.prepare import model_space
 from segpipe.metrics import tolerance_text
 from segpipe.plan import Plan
+from segpipe.prediction.outputs import quality_rank
 from segpipe.prediction.predictor import Prediction
 from segpipe.prediction.records import STAGES, ScanRecord, label_names, scores_of, units_of
 from segpipe.reporting.page import (
@@ -113,7 +114,7 @@ def write_index(
     failed = [record for record in records if record.failed]
     done = [record for record in records if not record.failed]
     failed.sort(key=lambda record: record.name)
-    done.sort(key=lambda record: (_mean_dice(record), record.name))
+    done.sort(key=lambda record: (_rank(record), record.name))
     ordered = failed + done
     pages = max(1, math.ceil(len(ordered) / ROWS))
     lead = f"{count(len(done), 'scan')} done, {len(failed)} failed"
@@ -236,6 +237,9 @@ def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], sco
     if scored:
         columns.append(Column("Dice, mean", 3))
     columns += [Column(f"Dice {name}", 3) for name in targets]
+    judged = any(record.quality is not None for record in done)
+    if judged:
+        columns += [Column("Dice, predicted", 2), Column("why")]
     units = units_of(done)
     columns += [Column(f"{name}, {units.volume}", units.digits) for name in labels]
     columns += [Column(f"{stage}, s", 2) for stage in STAGES]
@@ -246,11 +250,14 @@ def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], sco
         row.append(_picture_cell(record, pictures))
         if scored:
             row.append(_mean_dice(record))
-        row += _numbers(record, targets, labels)
+        row += _dice(record, targets)
+        if judged:
+            row += [record.quality, record.quality_reason]
+        row += _volumes_and_seconds(record, labels)
         row.append("; ".join(record.warnings))
         rows.append(row)
     caption = f"{count(len(done), 'scan')}; the name is a link to the mask"
-    return Table(caption, columns, rows, Sorted(2 if scored else 0))
+    return Table(caption, columns, rows, Sorted(2 if scored or judged else 0))
 
 
 def _picture_cell(record: ScanRecord, pictures: Mapping[str, Picture]) -> Cell:
@@ -260,15 +267,16 @@ def _picture_cell(record: ScanRecord, pictures: Mapping[str, Picture]) -> Cell:
     return Link("picture", record.picture) if record.drawn else None
 
 
-def _numbers(record: ScanRecord, targets: Sequence[str], labels: Sequence[str]) -> list[Cell]:
-    """Return Dice per target, volume per label and seconds per stage; None where there is none."""
+def _dice(record: ScanRecord, targets: Sequence[str]) -> list[Cell]:
+    """Return Dice per target; None where there is none."""
     dice = {score.label: score.dice for score in record.scores}
+    return list(map(dice.get, targets))
+
+
+def _volumes_and_seconds(record: ScanRecord, labels: Sequence[str]) -> list[Cell]:
+    """Return volume per label and seconds per stage; None where there is none."""
     volumes = dict(zip(record.labels, map(record.units.of_volume, record.volumes_ml), strict=True))
-    return [
-        *map(dice.get, targets),
-        *map(volumes.get, labels),
-        *map(record.seconds.get, STAGES),
-    ]
+    return [*map(volumes.get, labels), *map(record.seconds.get, STAGES)]
 
 
 def _targets(records: Sequence[ScanRecord]) -> list[str]:
@@ -277,6 +285,12 @@ def _targets(records: Sequence[ScanRecord]) -> list[str]:
     for record in records:
         names |= dict.fromkeys(score.label for score in record.scores)
     return list(names)
+
+
+def _rank(record: ScanRecord) -> float:
+    """Return by what scans are sorted, the worst first: the Dice, or else the predicted one."""
+    dice = _mean_dice(record)
+    return quality_rank(record) if math.isnan(dice) else dice
 
 
 def _mean_dice(record: ScanRecord) -> float:

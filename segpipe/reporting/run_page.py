@@ -216,7 +216,9 @@ def _boxes(run: RunRecord) -> Picture | None:
     scores = run.scores or run.last
     if not scores:
         return None
-    metrics = metrics_of("summary", run.scores) if run.scores else {"dice": metrics_of("scores")["dice"]}
+    metrics = (
+        metrics_of("summary", run.scores) if run.scores else {"dice": metrics_of("scores")["dice"]}
+    )
     panels: list[BoxPanel] = []
     for name, metric in metrics.items():
         values: dict[str, list[float]] = {}

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
 from segpipe import archive
-from segpipe.checkpoint import KEY
-from segpipe.files import atomic
+from segpipe.checkpoint import KEY, amend
 from segpipe.metrics import mean_dice
 from segpipe.plan import Plan
 from segpipe.postprocess import USUAL, PostProcess
@@ -156,13 +154,9 @@ def store(file: Path, chosen: PostProcess) -> None:
     Raises:
         ConfigError: if the file is not a checkpoint.
     """
-    content = archive.read(file)
-    before = PostProcess.model_validate(content[KEY].get("postprocess") or {})
-    if chosen == before:
-        return
-    content[KEY]["postprocess"] = chosen.model_dump()
-    with atomic(file) as part:
-        torch.save(content, part)
+    before = PostProcess.model_validate(archive.read(file)[KEY].get("postprocess") or {})
+    if chosen != before:
+        amend(file, postprocess=chosen.model_dump())
 
 
 def is_largest(parts: Components) -> Bool[np.ndarray, " parts"]:
