@@ -22,6 +22,7 @@ from segpipe.io.volumes import read_grid, shown_unit
 from segpipe.metrics import check_scoring
 from segpipe.prediction.calls import Calls
 from segpipe.prediction.channel_sets import Scan
+from segpipe.prediction.mask_warnings import warnings_for
 from segpipe.prediction.opening import mask_settings, open_predictor, scoring_settings
 from segpipe.prediction.outputs import (
     add_quality,
@@ -40,7 +41,6 @@ from segpipe.prediction.scans import find_scans, in_shard, readable_files
 from segpipe.prediction.scoring import add_scores
 from segpipe.prediction.timing import ProgressCallback, timed
 from segpipe.prediction.truths import find_truths
-from segpipe.reporting.prediction_page import warnings_for
 from segpipe.reporting.prediction_summary import Outcomes, show_batch
 from segpipe.reporting.prediction_views import Views
 from segpipe.reporting.rendering import draw_prediction

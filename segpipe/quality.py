@@ -165,7 +165,7 @@ class QualityModel(BaseModel):
                 said[self._words(features[name].name, measured, units)] = None
         reason = "; ".join(list(said)[:REASONS]) or OTHERWISE
         sums, dice = zip(*self.knots, strict=True)
-        return Quality(float(np.interp(total, sums, dice)), reason)
+        return _capped(Quality(float(np.interp(total, sums, dice)), reason), measured)
 
     def _words(self, name: str, measured: Measures, units: Units) -> str:
         """Return in words what is unusual of a measurement."""
@@ -207,6 +207,21 @@ class Quality:
 
     dice: float
     reason: str
+
+
+def _capped(quality: Quality, measured: Measures) -> Quality:
+    """Return a quality that is no higher than the agreement of averaged predictions.
+
+    A model is learnt of one network without mirrored windows, so it knows nothing of these.
+    """
+    apart = {name: value for name, value in measured.items() if name.startswith("disagree/")}
+    if not apart:
+        return quality
+    agreement = 1 - float(np.mean(list(apart.values())))
+    if agreement >= quality.dice:
+        return quality
+    worst = max(apart, key=lambda name: apart[name]).partition("/")[2]
+    return Quality(agreement, f"averaged predictions disagree on {worst}; {quality.reason}")
 
 
 def predict_quality(

@@ -181,9 +181,7 @@ class Run:
                 search.finish()
         if self.options.trainer.quality:
             with self.phases.phase("learning to judge masks"):
-                postprocess = checkpoint.load(self.folder).postprocess
-                judged = predictor.with_postprocess(postprocess)
-                store_quality(self.folder, judged, self.val_cases, self.options.seed)
+                store_quality(self.folder, predictor, self.val_cases, self.options.seed)
 
     def report(self) -> None:
         """Write the run's page; print where to look, what to type next, and the verdict.

@@ -62,9 +62,16 @@ class Predict(Scoring):
         description="the probability from which a label or region is taken, as {vessel: 0.4}; null "
         "= 0.5 for each, or as postprocess has it"
     )
+    temperature: Annotated[float | None, Was(None)] = Field(
+        ge=0.05,
+        le=20,
+        description="logits are divided by it before probabilities and entropy are saved, so that "
+        "they say how often they are right; masks stay; null = as postprocess has it, else 1",
+    )
     postprocess: Annotated[Literal["auto", "none"], Was("none")] = Field(
         description="auto = what the training chose on its validation cases and stored in the "
-        "checkpoint (thresholds, keep_largest, min_volume_ml); none = only what is typed here"
+        "checkpoint (thresholds, keep_largest, min_volume_ml, temperature); none = only what is "
+        "typed here"
     )
     quality: Annotated[bool, Was(False)] = Field(
         description="predict the Dice of each mask, by what the training learnt on its validation "

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from segpipe.nets.ensemble import Agreement, Ensemble
 
 TAKEN = 0.5  # probability from which a voxel belongs to a region
 
@@ -17,15 +19,24 @@ class Confidence:
         image: `(c, x, y, z)` in model space, as the network sees it.
         axis: of model space along which the slabs follow one another.
         exclusive: whether a voxel has one label; the first class is then the background.
+        network: that is asked about the scan; of an ensemble, the agreement is measured.
 
     Attributes:
-        voxels: that each target takes.
-        probability: sum of its probabilities over the whole scan, shape `(targets,)`.
-        probability_inside: likewise over the voxels that it takes.
-        intensity_inside: sum of the image over these, shape `(targets, channels)`.
+        sums: a row for each target: voxels that it takes, its probability over the scan, its
+            probability over these voxels, and the image over these, a column for each channel.
+        agreement: of the members of an ensemble, and of mirrored windows; None of one network.
     """
 
-    def __init__(self, image: Float[Tensor, "c x y z"], axis: int, exclusive: bool) -> None:
+    def __init__(
+        self,
+        image: Float[Tensor, "c x y z"],
+        axis: int,
+        exclusive: bool,
+        network: nn.Module | None = None,
+    ) -> None:
+        self.agreement = Agreement() if isinstance(network, Ensemble) else None
+        if isinstance(network, Ensemble):
+            network.agreement = self.agreement
         self.image = image
         self.axis = axis
         self.exclusive = exclusive
@@ -55,6 +66,11 @@ class Confidence:
             row += image[:, inside].sum(1, dtype=torch.float64).tolist()
             rows.append(row)
         return np.array(rows)
+
+    @property
+    def disagreement(self) -> list[float]:
+        """Return for each target 1 minus the Dice of single predictions with their mean."""
+        return [] if self.agreement is None else [1 - dice for dice in self.agreement.dice]
 
     @property
     def unsureness(self) -> list[float]:

@@ -56,9 +56,13 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     if options.nan != "refuse":  # so the masks of earlier versions stay as they are
         names.add("nan")
     settings = [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
-    typed = requested(options.model_copy(update={"thresholds": None}), PostProcess(), labels)
+    unset = options.model_copy(update={"thresholds": None, "temperature": None})
+    typed = requested(unset, PostProcess(), labels)
     if predictor.postprocess != typed:
-        settings.append(predictor.postprocess.model_dump(mode="json"))
+        stored = predictor.postprocess.model_dump(mode="json")
+        if predictor.postprocess.temperature == 1:  # so the masks of earlier versions stay
+            del stored["temperature"]
+        settings.append(stored)
     return settings
 
 

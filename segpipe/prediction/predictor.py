@@ -263,14 +263,20 @@ class Predictor:
         )
         confidence = None
         if self.measures_confidence:
-            confidence = Confidence(image[: len(plan.channels)], axis, exclusive)
+            channels = image[: len(plan.channels)]
+            confidence = Confidence(channels, axis, exclusive, self._computed_network)
             slabs = confidence.watch(slabs)
         ids = None if plan.regions is None else painted_ids(plan.regions, plan.paint)
         space = model_space(plan)
         turned = space.orientation(scan.grid)
-        maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder, turned)
+        temperature = self.postprocess.temperature
+        maps = Maps(
+            scan.grid, axis, plan.outputs, exclusive, self.save, self.folder, turned, temperature
+        )
         observer = with_thresholds(maps.observe, self.factors)
-        labels = space.to_native(timed_slabs(slabs, stopwatch), axis, scan.grid, ids, observer)
+        labels = space.to_native(
+            timed_slabs(slabs, stopwatch), axis, scan.grid, ids, observer, maps.block_voxels
+        )
         array = labels[0].cpu().numpy()
         network_seconds = stopwatch.read()
         rest = time.perf_counter() - start - network_seconds

@@ -18,8 +18,10 @@ SAMPLED = 100_000  # voxels of a channel of which quantiles are taken
 def measure_quality(prediction: Prediction, plan: Plan) -> dict[str, float]:
     """Return measurements by name, `kind/target` or `kind/channel`; what is not there is left out.
 
-    `unsure` is 1 minus the expected Dice of the target. `volume`, `shape` (surface to volume) and
-    `parts` are logarithms. `edge` is the share of the mask's surface on the border of the scan.
+    `unsure` is 1 minus the expected Dice of the target, and `disagree` 1 minus that of the
+    members of an ensemble, or of mirrored windows, with their mean. `volume`, `shape` (surface to
+    volume) and `parts` are logarithms. `edge` is the share of the mask's surface on the border of
+    the scan.
     `inside` is the mean normalised intensity in the mask, `intensity` a quantile of the scan's, and
     `detail` the logarithm of the mean difference of neighbouring voxels.
 
@@ -35,6 +37,8 @@ def measure_quality(prediction: Prediction, plan: Plan) -> dict[str, float]:
             measured[f"unsure/{name}"] = value
             for number, mean in enumerate(channels):
                 measured[f"inside/{name}/{number}"] = mean
+        for name, value in zip(plan.targets, prediction.confidence.disagreement, strict=False):
+            measured[f"disagree/{name}"] = value
     for name, ids in plan.targets.items():
         mask = np.isin(prediction.labels, ids)
         measured |= _mask_measures(mask, name, prediction.grid.voxel_ml)

@@ -9,12 +9,10 @@ import numpy as np
 
 from segpipe import __version__
 from segpipe.config.predict import Predict
-from segpipe.data.prepare import model_space
 from segpipe.metrics import tolerance_text
-from segpipe.plan import Plan
 from segpipe.prediction.outputs import quality_rank
-from segpipe.prediction.predictor import Prediction
 from segpipe.prediction.records import STAGES, ScanRecord, label_names, scores_of, units_of
+from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_volumes
 from segpipe.reporting.page import (
     NOT_KNOWN,
     Cell,
@@ -35,8 +33,6 @@ from segpipe.verdict import Verdict, judge
 WIDTH = 800  # pixels of a picture inside the page
 ROWS = 300  # of a page: one of more is slow to open and to sort
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a page of more is slow to open
-SPACING_RATIO = 3.0  # to the training's spacing, from which a scan is worth a look
-AXES = ("left-right", "back-front", "foot-head")
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,7 @@ class Index(Page):
         failed: scan and reason; None where none failed.
         scans: those that are done; None where none is.
         pictures: how many pictures are inside the page, and where the others are.
+        volumes: predicted against true volumes; None where there is no truth.
         viewer: of volumes, where it is requested.
         files: beside the page.
     """
@@ -58,36 +55,9 @@ class Index(Page):
     failed: Table | None
     scans: Table | None
     pictures: str
+    volumes: Picture | None
     viewer: Viewer | None
     files: Sequence[Link]
-
-
-def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list[str]:
-    """Return what a person should know of a mask that is done.
-
-    It names how it was computed, where that was unusual, labels that were not found, a spacing far
-    from that of training, and channels of one value.
-    """
-    warnings = [record.note] if record.note else []
-    volumes = zip(record.labels, record.voxels, strict=True)
-    missing = [name for name, voxels in volumes if not voxels]
-    if missing:
-        warnings.append(f"finds no {', no '.join(missing)}")
-    grid = prediction.grid
-    turned = model_space(plan).orientation(grid)
-    spacings = zip(
-        turned.order, turned.along(grid.spacing_mm.tolist()), plan.spacing_mm, strict=True
-    )
-    for scan_axis, mm, model_mm in spacings:
-        if model_mm is None or 1 / SPACING_RATIO <= mm / model_mm <= SPACING_RATIO:
-            continue
-        axis = AXES[grid.ras.order.index(scan_axis)]
-        edges = f"voxels of {mm:.3g} mm {axis}, but the network sees {model_mm:.3g} mm"
-        warnings.append(record.units.in_text(edges))
-    for number, channel in enumerate(prediction.scan.native.as_tensor()):
-        if channel.min() == channel.max():
-            warnings.append(f"every voxel of channel {number} is {float(channel.flatten()[0]):g}")
-    return warnings
 
 
 def write_index(
@@ -120,9 +90,11 @@ def write_index(
     lead = f"{count(len(done), 'scan')} done, {len(failed)} failed"
     lead = f"{lead}; the last call asked for {requested}."
     verdict = judge(scores_of(done), "batch")
+    volumes = _volumes(folder, done) if is_final else None
     for number in range(pages if is_final else 1):
         shown = ordered[number * ROWS : (number + 1) * ROWS]
-        page = _index(folder, shown, lead, verdict, options, _Position(number, pages))
+        position = _Position(number, pages)
+        page = _index(folder, shown, lead, verdict, volumes, options, position)
         write_page(folder / _page_name(number), "index.html", page)
 
 
@@ -152,6 +124,7 @@ def _index(
     shown: Sequence[ScanRecord],
     lead: str,
     verdict: Verdict | None,
+    volumes: Picture | None,
     options: Predict,
     position: _Position,
 ) -> Index:
@@ -169,6 +142,7 @@ def _index(
         failed=_failed_table(failed) if failed else None,
         scans=_done_table(done, pictures, scored) if done else None,
         pictures=_pictures_note(pictures, done),
+        volumes=volumes if position.number == 0 else None,
         viewer=viewer_of(folder, done, options) if has_viewer else None,
         files=[*position.links, *_files(folder, scored)],
     )
@@ -220,6 +194,13 @@ def _pictures_note(pictures: Mapping[str, Picture], done: Sequence[ScanRecord]) 
         f"Pictures inside this page: {len(pictures)} of {drawn}, {mean_kib:.0f} KiB a scan; beyond "
         f"{PICTURES_MIB:g} MiB they are linked from overlays/. In full size: overlays/."
     )
+
+
+def _volumes(folder: Path, done: Sequence[ScanRecord]) -> Picture | None:
+    file = folder / ".segpipe" / "volumes.png"  # beside masks, a scan might have its name
+    if not draw_volumes(scores_of(done), file, units_of(done)):
+        return None
+    return embed(file, "predicted against true volumes of each label", WIDTH, VOLUMES_CAPTION)
 
 
 def _failed_table(records: Sequence[ScanRecord]) -> Table:

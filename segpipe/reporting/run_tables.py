@@ -46,6 +46,8 @@ def facts(run: RunRecord) -> list[tuple[str, str]]:
         facts["seconds a step, median"] = f"{run.seconds_per_step:.3f}"
     if run.postprocess:
         facts["post-processing"] = str(run.postprocess.get("line", ""))
+    if run.quality:
+        facts["predicted quality"] = str(run.quality.get("line", ""))
     facts["seed"] = str(run.config["seed"])
     facts["device"] = run.environment["device"]
     return [(name, text) for name, text in facts.items() if text]

@@ -18,6 +18,7 @@ from segpipe.plan import Plan
 from segpipe.prediction.postprocessing import NEIGHBOURS, clean
 from segpipe.prediction.predictor import Prediction
 from segpipe.registry import METRICS
+from segpipe.training.calibration import Voxels, voxels_of
 
 BINS = 100  # of a probability: thresholds are told apart in steps of 0.01
 LOWEST = 0.2  # no threshold below it is tried
@@ -51,6 +52,7 @@ class Evidence:
         histograms: channel -> voxels by probability, outside and inside the truth; empty where no
             probabilities were kept.
         true_voxels: channel -> voxels of the truth.
+        voxels: some that are in question, with their probabilities; None where none were kept.
     """
 
     case: str
@@ -61,6 +63,7 @@ class Evidence:
     hd95_largest_mm: dict[int, float]
     histograms: dict[str, Integer[np.ndarray, "2 bins"]]
     true_voxels: dict[str, int]
+    voxels: Voxels | None
 
 
 def gather(
@@ -82,6 +85,7 @@ def gather(
     if plan.regions is None and all("hd95_mm" in score.values for score in scores):
         largest = _hd95_of_largest(prediction, truth, components, plan)
     histograms, true_voxels = _histograms(prediction, truth, plan)
+    sample = prediction.maps.sample
     return Evidence(
         case,
         confusion_table(labels, truth, plan.targets),
@@ -91,6 +95,7 @@ def gather(
         largest,
         histograms,
         true_voxels,
+        None if sample is None else voxels_of(sample, truth, plan),
     )
 
 

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from segpipe.checkpoint import amend
+from segpipe import checkpoint
 from segpipe.data.cases import Case
 from segpipe.data.degradation import degrade
 from segpipe.data.prepare import prepare_volume, read_labels
 from segpipe.errors import DataError
+from segpipe.files import write_json
 from segpipe.geometry import Grid
 from segpipe.io.volumes import load, read
 from segpipe.metrics import dice_per_target
@@ -30,8 +31,10 @@ from segpipe.prediction.postprocessing import clean
 from segpipe.prediction.predictor import Predictor
 from segpipe.prediction.quality_measures import measure_quality
 from segpipe.quality import FEATURES, QualityModel, Usual, features_of, usual_of
+from segpipe.text import count
 
 log = logging.getLogger("segpipe")
+FILE = "quality.json"
 FEWEST_CASES = 5
 MOST_CASES = 60  # beyond these, a model learns little more
 COPIES = (10, 60)  # the least and the largest number of copies
@@ -97,11 +100,11 @@ def judge_scan(predictor: Predictor, case: Case, change: Change) -> JudgedScan:
 
 
 def store_quality(folder: Path, predictor: Predictor, cases: Sequence[Case], seed: int) -> None:
-    """Learn on validation cases, and store the model in the best checkpoint of a run.
+    """Learn on validation cases, store the model in a run's best checkpoint and `quality.json`.
 
     Args:
         folder: of the run.
-        predictor: of its best network, with the post-processing that its masks get.
+        predictor: of its best network; masks get the post-processing that is stored with it.
         cases: that did not train it.
         seed: of what is done to the copies.
 
@@ -109,11 +112,18 @@ def store_quality(folder: Path, predictor: Predictor, cases: Sequence[Case], see
         SegpipeError: if a case cannot be read, or the checkpoint not be written.
     """
     if len(cases) < FEWEST_CASES:
-        log.info("quality of masks: %s are fewer than %d", len(cases), FEWEST_CASES)
+        log.info(
+            "quality of masks: not learnt of %s, %d are needed",
+            count(len(cases), "validation case"),
+            FEWEST_CASES,
+        )
         return
+    predictor = predictor.with_postprocess(checkpoint.load(folder).postprocess)
     model = learn_quality(list(judge_scans(predictor, cases, seed)))
     assert model is not None
-    amend(folder / "checkpoints" / "best.ckpt", quality=model.model_dump(mode="json"))
+    stored = model.model_dump(mode="json")
+    checkpoint.amend(folder / "checkpoints" / "best.ckpt", quality=stored)
+    write_json(folder / FILE, {**stored, "line": str(model)})
     log.info("quality of masks: %s", model)
 
 

@@ -1,0 +1,151 @@
+"""Does the predicted quality find the bad masks? Rank correlation with the true Dice, and what a reader saves.
+
+    python benchmarks/quality.py RUN [RUN ...]            # runs with validation cases, such as runs/demo/DATE_TIME
+    python benchmarks/quality.py RUN --copies 2 --cases 40
+
+Of each run, all validation cases are segmented, and copies of each that were made worse in one way. A model learns from
+one half of the cases and predicts the other half, and the reverse, so that every figure is of cases that neither the
+network nor the model has seen. A copy is predicted by a model that knows no copy of its kind: the wrong contrast, for
+example, by one that has never seen a wrong contrast.
+"""
+
+import argparse
+import copy
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from segpipe import checkpoint
+from segpipe.config.compose import defaults
+from segpipe.config.probe import Robustness
+from segpipe.config.validation import validate
+from segpipe.data.cases import Case
+from segpipe.device import choose_format
+from segpipe.prediction.outputs import measure_quality
+from segpipe.prediction.predictor import Predictor
+from segpipe.probe.trained import find_cases
+from segpipe.quality import predict_quality
+from segpipe.training.quality_learning import (
+    STRENGTHS,
+    Change,
+    JudgedScan,
+    judge_scan,
+    learn_quality,
+)
+
+TURNS = 5  # scans of which the cost is measured
+
+
+def main() -> None:
+    """Print a line for each run and kind of scan."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--copies", type=int, default=3, help="of each case")
+    parser.add_argument("--cases", type=int, default=60, help="at most, of each run")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    print("run | scans | number | mean Dice | Spearman | mean error | worst 10 % in the first 20 %")
+    for run in asked.runs:
+        measure(run, asked.copies, asked.cases)
+
+
+def measure(run: Path, copies: int, most: int) -> None:
+    """Print the figures of one run."""
+    device = torch.device("cpu")
+    trained = checkpoint.load(run)
+    predictor = Predictor.of(trained, device, choose_format("auto", device))
+    predictor = predictor.with_postprocess(trained.postprocess)
+    options = validate(Robustness, defaults("robustness") | {"checkpoint": [str(run)]})
+    cases = find_cases(options, trained)
+    cases = [cases[index] for index in np.random.default_rng(0).permutation(len(cases))[:most]]
+    scans = judge_all(predictor, cases, copies)
+    predicted = predict_all(scans, [case.name for case in cases])
+    true = np.array([scan.dice for scan in scans])
+    kinds = np.array([scan.change.kind for scan in scans])
+    show(run, "as they are", true[kinds == ""], predicted[kinds == ""])
+    for kind in STRENGTHS:
+        if kind in kinds:
+            show(run, kind, true[kinds == kind], predicted[kinds == kind])
+    show(run, "made worse", true[kinds != ""], predicted[kinds != ""])
+    show(run, "all", true, predicted)
+    print_cost(predictor, cases, scans)
+
+
+def judge_all(predictor: Predictor, cases: Sequence[Case], copies: int) -> list[JudgedScan]:
+    """Return all cases with copies of them, the kinds of change in turn."""
+    rng = np.random.default_rng(0)
+    kinds = list(STRENGTHS)
+    scans: list[JudgedScan] = []
+    for number, case in enumerate(cases):
+        scans.append(judge_scan(predictor, case, Change()))
+        for index in range(number * copies, (number + 1) * copies):
+            kind = kinds[index % len(kinds)]
+            change = Change(kind, rng.uniform(*STRENGTHS[kind]), index)
+            scans.append(judge_scan(predictor, case, change))
+    return scans
+
+
+def predict_all(scans: Sequence[JudgedScan], names: Sequence[str]) -> np.ndarray:
+    """Return the predicted Dice of each scan, by a model of other cases and other changes."""
+    predicted = np.zeros(len(scans))
+    halves = [set(names[0::2]), set(names[1::2])]
+    for half, other in (halves, halves[::-1]):
+        for kind in ("", *STRENGTHS):
+            taught = [scan for scan in scans if scan.case in other]
+            if kind:
+                taught = [scan for scan in taught if scan.change.kind != kind]
+            model = learn_quality(taught)
+            assert model is not None, "too few cases"
+            for index, scan in enumerate(scans):
+                if scan.case in half and scan.change.kind == kind:
+                    predicted[index] = model.predict(scan.measured).dice
+    return predicted
+
+
+def show(run: Path, kind: str, true: np.ndarray, predicted: np.ndarray) -> None:
+    """Print one line of the table."""
+    rank = spearmanr(true, predicted).statistic if len(set(predicted)) > 1 else float("nan")
+    worst = np.argsort(true, kind="stable")[: max(1, round(len(true) / 10))]
+    read = np.argsort(predicted, kind="stable")[: round(len(true) / 5)]
+    found = len(set(worst) & set(read))
+    error = np.abs(true - predicted).mean()
+    print(
+        f"{run.name} | {kind} | {len(true)} | {true.mean():.3f} | {rank:.2f} | {error:.3f} | "
+        f"{found} of {len(worst)}",
+        flush=True,
+    )
+
+
+def print_cost(predictor: Predictor, cases: Sequence[Case], scans: Sequence[JudgedScan]) -> None:
+    """Print the seconds of a prediction with and without its quality, medians of turns."""
+    model = learn_quality(scans)
+    assert model is not None
+    measuring = copy.copy(predictor)
+    measuring.measures_confidence = True
+    without: list[float] = []
+    with_it: list[float] = []
+    for case in [*cases[:1], *cases[:TURNS]]:
+        start = time.process_time()
+        predictor.predict(case.images)
+        middle = time.process_time()
+        prediction = measuring.predict(case.images)
+        predict_quality([model], measure_quality(prediction, predictor.plan))
+        without.append(middle - start)
+        with_it.append(time.process_time() - middle)
+    ratio = np.median(np.array(with_it[1:]) / np.array(without[1:]))
+    print(
+        f"  CPU a scan: {np.median(without[1:]):.3f} s, with the quality {np.median(with_it[1:]):.3f}"
+        f" s, ratio {ratio:.3f}; {model}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
