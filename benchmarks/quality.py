@@ -11,6 +11,7 @@ example, by one that has never seen a wrong contrast.
 
 import argparse
 import copy
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -49,14 +50,17 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--copies", type=int, default=3, help="of each case")
     parser.add_argument("--cases", type=int, default=60, help="at most, of each run")
+    parser.add_argument(
+        "--keep", type=Path, help="folder where what was measured stays, to be read again"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print("run | scans | number | mean Dice | Spearman | mean error | worst 10 % in the first 20 %")
     for run in asked.runs:
-        measure(run, asked.copies, asked.cases)
+        measure(run, asked.copies, asked.cases, asked.keep)
 
 
-def measure(run: Path, copies: int, most: int) -> None:
+def measure(run: Path, copies: int, most: int, keep: Path | None) -> None:
     """Print the figures of one run."""
     device = torch.device("cpu")
     trained = checkpoint.load(run)
@@ -65,7 +69,15 @@ def measure(run: Path, copies: int, most: int) -> None:
     options = validate(Robustness, defaults("robustness") | {"checkpoint": [str(run)]})
     cases = find_cases(options, trained)
     cases = [cases[index] for index in np.random.default_rng(0).permutation(len(cases))[:most]]
-    scans = judge_all(predictor, cases, copies)
+    kept = None if keep is None else keep / f"{run.parent.name}_{run.name}.json"
+    if kept is not None and kept.is_file():
+        rows = json.loads(kept.read_text())
+        scans = [JudgedScan(name, Change(*change), *others) for name, change, *others in rows]
+    else:
+        scans = judge_all(predictor, cases, copies)
+    if kept is not None:
+        rows = [[scan.case, scan.change, scan.measured, scan.dice] for scan in scans]
+        kept.write_text(json.dumps(rows))
     predicted = predict_all(scans, [case.name for case in cases])
     true = np.array([scan.dice for scan in scans])
     kinds = np.array([scan.change.kind for scan in scans])

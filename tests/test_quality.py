@@ -23,9 +23,11 @@ from segpipe.config.validation import validate
 from segpipe.data.cases import Case
 from segpipe.data.degradation import FAULTS, degrade
 from segpipe.data.prepare import PreparedScan
+from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError
 from segpipe.geometry import Grid, Volume
 from segpipe.metrics import dice_per_target
+from segpipe.nets.ensemble import Agreement, Ensemble
 from segpipe.prediction.confidence import Confidence
 from segpipe.prediction.maps import Maps
 from segpipe.prediction.prediction import Prediction
@@ -293,3 +295,57 @@ def test_dice_of_a_judged_scan_is_that_of_its_mask(tmp_path: Path) -> None:
     assert case.label is not None
     truth = np.asarray(nib.load(case.label).dataobj)
     assert judged.dice == pytest.approx(float(dice_per_target(labels, truth, {"organ": [1]})[0]))
+
+
+class Above(nn.Module):
+    """Gives the class 1 to what is brighter than a threshold."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.threshold - x, x - self.threshold], 1)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_the_agreement_of_an_ensemble_is_that_of_its_masks(exclusive: bool) -> None:
+    """Over two batches; the mean of both thresholds lies between them."""
+    networks = [Above(-0.5), Above(0.7)]
+    ensemble = Ensemble(networks, exclusive)
+    ensemble.agreement = Agreement()
+    x = torch.randn(4, 1, 6, 5, 4, generator=torch.Generator().manual_seed(0))
+    logits = torch.cat([ensemble(x[:1]), ensemble(x[1:])])
+    mean = logits[:, 1] > (logits[:, 0] if exclusive else 0)
+    common = 0
+    either = 0
+    for network in networks:
+        own = network(x)[:, 1] > 0
+        common += int((own & mean).sum())
+        either += int(own.sum() + mean.sum())
+    assert ensemble.agreement.dice[-1] == pytest.approx(2 * common / either)
+    assert 0.5 < ensemble.agreement.dice[-1] < 0.95
+
+
+def test_quality_is_no_higher_than_the_agreement() -> None:
+    measured = {"volume/organ": np.log(2.0), "disagree/organ": 0.4}
+    found = made().predict(measured)
+    assert found.dice == pytest.approx(0.6)
+    assert found.reason == f"averaged predictions disagree on organ; {OTHERWISE}"
+    assert made().predict(measured | {"disagree/organ": 0.01}).dice == 0.95
+
+
+def test_mirrored_windows_are_measured(tmp_path: Path) -> None:
+    """A network that looks at no neighbour sees the same in a mirror."""
+    file = write_checkpoint(tmp_path / "best.ckpt")
+    checkpoint.amend(file, quality=made().model_dump(mode="json"))
+    trained = load_ensemble([file], mirror_axes=[0])
+    predictor = Predictor(
+        trained.network, trained.plan, torch.device("cpu"), quality=trained.quality
+    )
+    scan = np.random.default_rng(0).normal(size=(20, 16, 8)).astype(np.float32)
+    found = predictor.predict(nib.Nifti1Image(scan, np.diag([1, 1, 2, 1])))
+    assert found.confidence is not None
+    (apart,) = found.confidence.disagreement
+    assert 0 < apart < 1
+    assert measure_quality(found, trained.plan)["disagree/organ"] == apart

@@ -12,7 +12,7 @@ from segpipe.prediction.postprocessing import NEIGHBOURS
 from segpipe.prediction.prediction import Prediction
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-SAMPLED = 100_000  # voxels of a channel of which quantiles are taken
+SAMPLED = 20_000  # voxels of a channel of which quantiles are taken
 
 
 def measure_quality(prediction: Prediction, plan: Plan) -> dict[str, float]:

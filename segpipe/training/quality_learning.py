@@ -39,7 +39,8 @@ FEWEST_CASES = 5
 MOST_CASES = 60  # beyond these, a model learns little more
 COPIES = (10, 60)  # the least and the largest number of copies
 SECONDS = 300.0  # that copies may take, beyond the least number of them
-PENALTY = 1.0  # of the squared weights of standardised features: so few scans would overfit
+PRIOR = 0.05  # Dice that each step of a feature costs where the scans do not say otherwise
+PENALTY = 3.0  # of squared differences from the prior, of standardised features
 STRENGTHS = {  # from, to; of a blur in voxels of the finest spacing
     "noise": (0.3, 2.0),
     "blur_mm": (1.0, 4.0),
@@ -202,14 +203,18 @@ def _table(
 def _weights(
     table: Float[np.ndarray, "scans features"], dice: Float[np.ndarray, " scans"]
 ) -> Float[np.ndarray, " features"]:
-    """Return the Dice that each feature costs, none below 0, by ridge regression."""
+    """Return the Dice that each feature costs, none below 0, by ridge regression.
+
+    Weights are drawn to a small cost rather than to 0: what is unusual in a way that no scan has
+    shown is suspect.
+    """
     from scipy.optimize import nnls
 
     deviation = table.std(axis=0)
-    scale = np.where(deviation > 1e-9, deviation, np.inf)
+    scale = np.maximum(deviation, 1e-3)
     standard = (table - table.mean(axis=0)) / scale
     penalty = np.sqrt(PENALTY) * np.eye(table.shape[1])
-    lost = np.concatenate([dice.mean() - dice, np.zeros(table.shape[1])])
+    lost = np.concatenate([dice.mean() - dice, penalty @ (PRIOR * scale)])
     weights, _ = nnls(np.concatenate([standard, penalty]), lost)
     return weights / scale
 
