@@ -163,13 +163,13 @@ def mask_pairs(
     diagonal_mm = float(np.linalg.norm(truth.shape * spacing))
     boxes = [find_objects(prediction), find_objects(truth)]
     for ids, tolerance_mm in zip(targets.values(), tolerances_mm, strict=True):
-        box = _box_of(ids, boxes, truth.ndim)
+        box = box_of(ids, boxes, truth.ndim)
         predicted_mask = np.isin(prediction[box], ids)
         true_mask = np.isin(truth[box], ids)
         yield MaskPair(predicted_mask, true_mask, spacing, tolerance_mm, diagonal_mm, object_iou)
 
 
-def _box_of(ids: Sequence[int], arrays: Sequence[Sequence[Box | None]], axes: int) -> Box:
+def box_of(ids: Sequence[int], arrays: Sequence[Sequence[Box | None]], axes: int) -> Box:
     """Return the smallest box that holds these ids in all arrays; an empty one if none has them.
 
     Args:

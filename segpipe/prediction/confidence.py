@@ -52,20 +52,17 @@ class Confidence:
             sums = self._sums_of(slab, image)
             self.sums = sums if self.sums is None else self.sums + sums
             yield slab
-        self.image = self.image[:, :0]  # no longer needed
+        self.image = self.image.new_zeros(0)  # no longer needed
 
     def _sums_of(self, slab: Tensor, image: Tensor) -> np.ndarray:
         """Return a row for each target: voxels, both sums of probability, sums of intensity."""
-        winner = slab.argmax(0) if self.exclusive else None
-        rows: list[list[float]] = []
-        for number in range(1 if self.exclusive else 0, len(slab)):
-            probability = slab[number]
-            inside = probability > TAKEN if winner is None else winner == number
-            row = [float(inside.sum()), float(probability.sum(dtype=torch.float64))]
-            row.append(float(probability[inside].sum(dtype=torch.float64)))
-            row += image[:, inside].sum(1, dtype=torch.float64).tolist()
-            rows.append(row)
-        return np.array(rows)
+        probability = slab[1:] if self.exclusive else slab
+        taken = probability == slab.amax(0) if self.exclusive else probability > TAKEN
+        inside = taken.to(slab.dtype).flatten(1)
+        flat = probability.flatten(1)
+        columns = [inside.sum(1), flat.sum(1), (inside * flat).sum(1)]
+        columns += (inside @ image.to(slab.dtype).flatten(1).T).unbind(1)
+        return torch.stack(columns, 1).double().cpu().numpy()
 
     @property
     def disagreement(self) -> list[float]:

@@ -1,12 +1,14 @@
 """What is measured of a scan and its mask, from which the quality of the mask is predicted."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from segpipe.mask_pairs import Targets, box_of
 from segpipe.plan import Plan
 from segpipe.prediction.postprocessing import NEIGHBOURS
 from segpipe.prediction.prediction import Prediction
@@ -39,9 +41,7 @@ def measure_quality(prediction: Prediction, plan: Plan) -> dict[str, float]:
                 measured[f"inside/{name}/{number}"] = mean
         for name, value in zip(plan.targets, prediction.confidence.disagreement, strict=False):
             measured[f"disagree/{name}"] = value
-    for name, ids in plan.targets.items():
-        mask = np.isin(prediction.labels, ids)
-        measured |= _mask_measures(mask, name, prediction.grid.voxel_ml)
+    measured |= _all_mask_measures(prediction.labels, plan.targets, prediction.grid.voxel_ml)
     return {name: value for name, value in measured.items() if np.isfinite(value)}
 
 
@@ -63,35 +63,58 @@ def _long_axes(channel: Float[Tensor, "x y z"]) -> list[int]:
     return [axis for axis, size in enumerate(channel.shape) if size > 1]
 
 
-def _mask_measures(mask: Bool[np.ndarray, "x y z"], name: str, voxel_ml: float) -> dict[str, float]:
-    """Return volume, shape, parts and edge of a mask; nothing of one that is empty."""
-    from scipy.ndimage import find_objects, label
+def _all_mask_measures(
+    labels: Integer[np.ndarray, "x y z"], targets: Targets, voxel_ml: float
+) -> dict[str, float]:
+    """Return volume, shape, parts and edge of each target; nothing of one that is empty."""
+    from scipy.ndimage import find_objects
 
-    boxes = find_objects(mask.view(np.uint8))
-    if not boxes:
-        return {}
-    flat = tuple(axis for axis, size in enumerate(mask.shape) if size == 1)
-    inside = mask[boxes[0]]
-    voxels = np.count_nonzero(inside)
-    found: Any = label(inside, NEIGHBOURS)
-    surface, border = _surface(mask, flat)
-    axes = mask.ndim - len(flat)
-    return {
-        f"volume/{name}": float(np.log(voxels * voxel_ml)),
-        f"shape/{name}": float(np.log(surface / voxels ** ((axes - 1) / max(axes, 1)))),
-        f"parts/{name}": float(np.log(found[1])),
-        f"edge/{name}": border / surface,
-    }
+    boxes = [find_objects(labels)]
+    flat = tuple(axis for axis, size in enumerate(labels.shape) if size == 1)
+    measured: dict[str, float] = {}
+    for name, ids in targets.items():
+        box = box_of(ids, boxes, labels.ndim)
+        mask = np.isin(labels[box], ids)
+        if mask.any():
+            ends = []
+            for side, size in zip(box, labels.shape, strict=True):
+                ends.append((side.start == 0, side.stop == size))
+            for kind, value in _mask_measures(mask, ends, flat, voxel_ml).items():
+                measured[f"{kind}/{name}"] = value
+    return measured
 
 
-def _surface(mask: Bool[np.ndarray, "x y z"], flat: tuple[int, ...]) -> tuple[int, int]:
-    """Return the faces of voxels between mask and background or border, and those at the border."""
+def _mask_measures(
+    mask: Bool[np.ndarray, "x y z"],
+    ends: Sequence[tuple[bool, bool]],
+    flat: tuple[int, ...],
+    voxel_ml: float,
+) -> dict[str, float]:
+    """Return the measurements of a mask by kind.
+
+    Args:
+        mask: in the smallest box that holds it.
+        ends: for each axis, whether the box begins and ends where the scan does.
+        flat: axes of one voxel, as of an image.
+        voxel_ml: volume of a voxel, mL.
+    """
+    from scipy.ndimage import label
+
+    voxels = np.count_nonzero(mask)
+    found: Any = label(mask, NEIGHBOURS)
     surface = 0
     border = 0
     for axis in range(mask.ndim):
         if axis in flat:
             continue
-        surface += int(np.count_nonzero(np.diff(mask, axis=axis)))
-        for end in (0, -1):
-            border += int(np.count_nonzero(mask.take(end, axis=axis)))
-    return surface + border, border
+        margin = [(1, 1) if other == axis else (0, 0) for other in range(mask.ndim)]
+        surface += np.count_nonzero(np.diff(np.pad(mask, margin), axis=axis))
+        for end, is_at_border in zip((0, -1), ends[axis], strict=True):
+            border += is_at_border * np.count_nonzero(mask.take(end, axis=axis))
+    power = 1 - 1 / max(1, mask.ndim - len(flat))
+    return {
+        "volume": float(np.log(voxels * voxel_ml)),
+        "shape": float(np.log(surface / voxels**power)) if surface else 0.0,
+        "parts": float(np.log(found[1])),
+        "edge": border / max(1, surface),
+    }
