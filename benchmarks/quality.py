@@ -5,8 +5,8 @@
 
 Of each run, all validation cases are segmented, and copies of each that were made worse in one way. A model learns from
 one half of the cases and predicts the other half, and the reverse, so that every figure is of cases that neither the
-network nor the model has seen. A copy is predicted by a model that knows no copy of its kind: the wrong contrast, for
-example, by one that has never seen a wrong contrast.
+network nor the model has seen. The second figure of a pair is of models that know no copy of the kind that they
+predict: the wrong contrast, for example, by one that has never seen a wrong contrast.
 """
 
 import argparse
@@ -55,7 +55,9 @@ def main() -> None:
     )
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    print("run | scans | number | mean Dice | Spearman | mean error | worst 10 % in the first 20 %")
+    print(
+        "| run | scans | number | mean Dice | Spearman | mean error | worst 10 % in the first 20 % |"
+    )
     for run in asked.runs:
         measure(run, asked.copies, asked.cases, asked.keep)
 
@@ -78,15 +80,17 @@ def measure(run: Path, copies: int, most: int, keep: Path | None) -> None:
     if kept is not None:
         rows = [[scan.case, scan.change, scan.measured, scan.dice] for scan in scans]
         kept.write_text(json.dumps(rows))
-    predicted = predict_all(scans, [case.name for case in cases])
+    names = [case.name for case in cases]
+    predicted = [predict_all(scans, names, knows) for knows in (True, False)]
     true = np.array([scan.dice for scan in scans])
     kinds = np.array([scan.change.kind for scan in scans])
-    show(run, "as they are", true[kinds == ""], predicted[kinds == ""])
-    for kind in STRENGTHS:
-        if kind in kinds:
-            show(run, kind, true[kinds == kind], predicted[kinds == kind])
-    show(run, "made worse", true[kinds != ""], predicted[kinds != ""])
-    show(run, "all", true, predicted)
+    name = run.parent.name if run.name == "run" else run.name
+    chosen = {"as they are": kinds == ""}
+    chosen |= {kind: kinds == kind for kind in STRENGTHS}
+    chosen |= {"made worse": kinds != "", "all": kinds == kinds}
+    for title, rows in chosen.items():
+        if rows.any():
+            show(f"| {name} | {title}", true[rows], [of[rows] for of in predicted])
     print_cost(predictor, cases, scans)
 
 
@@ -104,14 +108,20 @@ def judge_all(predictor: Predictor, cases: Sequence[Case], copies: int) -> list[
     return scans
 
 
-def predict_all(scans: Sequence[JudgedScan], names: Sequence[str]) -> np.ndarray:
-    """Return the predicted Dice of each scan, by a model of other cases and other changes."""
+def predict_all(scans: Sequence[JudgedScan], names: Sequence[str], knows: bool) -> np.ndarray:
+    """Return the predicted Dice of each scan, by a model of other cases.
+
+    Args:
+        scans: of all cases.
+        names: of the cases.
+        knows: whether the model has seen the kind of change that it predicts.
+    """
     predicted = np.zeros(len(scans))
     halves = [set(names[0::2]), set(names[1::2])]
     for half, other in (halves, halves[::-1]):
         for kind in ("", *STRENGTHS):
             taught = [scan for scan in scans if scan.case in other]
-            if kind:
+            if kind and not knows:
                 taught = [scan for scan in taught if scan.change.kind != kind]
             model = learn_quality(taught)
             assert model is not None, "too few cases"
@@ -121,18 +131,20 @@ def predict_all(scans: Sequence[JudgedScan], names: Sequence[str]) -> np.ndarray
     return predicted
 
 
-def show(run: Path, kind: str, true: np.ndarray, predicted: np.ndarray) -> None:
-    """Print one line of the table."""
-    rank = spearmanr(true, predicted).statistic if len(set(predicted)) > 1 else float("nan")
+def show(start: str, true: np.ndarray, predicted: Sequence[np.ndarray]) -> None:
+    """Print one line of the table, with a pair of figures for each of two predictions."""
     worst = np.argsort(true, kind="stable")[: max(1, round(len(true) / 10))]
-    read = np.argsort(predicted, kind="stable")[: round(len(true) / 5)]
-    found = len(set(worst) & set(read))
-    error = np.abs(true - predicted).mean()
-    print(
-        f"{run.name} | {kind} | {len(true)} | {true.mean():.3f} | {rank:.2f} | {error:.3f} | "
-        f"{found} of {len(worst)}",
-        flush=True,
-    )
+    ranks: list[str] = []
+    errors: list[str] = []
+    found: list[str] = []
+    for values in predicted:
+        ranks.append(f"{spearmanr(true, values).statistic:.2f}")
+        errors.append(f"{np.abs(true - values).mean():.3f}")
+        read = np.argsort(values, kind="stable")[: round(len(true) / 5)]
+        found.append(str(len(set(worst) & set(read))))
+    cells = [start, len(true), f"{true.mean():.3f}", " / ".join(ranks), " / ".join(errors)]
+    cells.append(f"{' / '.join(found)} of {len(worst)}")
+    print(" | ".join(map(str, cells)), "|", flush=True)
 
 
 def print_cost(predictor: Predictor, cases: Sequence[Case], scans: Sequence[JudgedScan]) -> None:
