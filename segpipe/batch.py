@@ -19,10 +19,17 @@ from segpipe.files import digest, make_folder, remove_abandoned_parts
 from segpipe.io.content import content_files
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import read_grid, shown_unit
+from segpipe.metrics import check_scoring
 from segpipe.prediction.calls import Calls
 from segpipe.prediction.channel_sets import Scan
-from segpipe.prediction.opening import mask_settings, open_predictor
-from segpipe.prediction.outputs import check_output_paths, measure_volumes, write_outputs
+from segpipe.prediction.mask_warnings import warnings_for
+from segpipe.prediction.opening import mask_settings, open_predictor, scoring_settings
+from segpipe.prediction.outputs import (
+    add_quality,
+    check_output_paths,
+    measure_volumes,
+    write_outputs,
+)
 from segpipe.prediction.postprocessing import clean, cleaning_arguments
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.prefetch import interruption, one_core, prefetched
@@ -34,7 +41,6 @@ from segpipe.prediction.scans import find_scans, in_shard, readable_files
 from segpipe.prediction.scoring import add_scores
 from segpipe.prediction.timing import ProgressCallback, timed
 from segpipe.prediction.truths import find_truths
-from segpipe.reporting.prediction_page import warnings_for
 from segpipe.reporting.prediction_summary import Outcomes, show_batch
 from segpipe.reporting.prediction_views import Views
 from segpipe.reporting.rendering import draw_prediction
@@ -107,6 +113,7 @@ class Batch:
         self.plan = predictor.plan
         self.settings = mask_settings(options, predictor)
         self.cleaning = cleaning_arguments(predictor.postprocess, self.plan.labels, options.labels)
+        check_scoring(options, self.plan.targets)
         self.truths = find_truths(scans, options.truth, folder)
         make_folder(folder)
         remove_abandoned_parts(folder)
@@ -174,10 +181,12 @@ class Batch:
             return ReadScan(scan, record)
         try:
             files = content_files(scan.images)
+            settings = [*self.settings]
             if scan.name in self.truths:
                 record.truth = str(self.truths[scan.name])
                 files += readable_files(self.truths[scan.name])
-            record.made_from = digest(files, *self.settings)
+                settings += scoring_settings(self.options)
+            record.made_from = digest(files, *settings)
             if self._is_done(record):
                 return ReadScan(scan, self.store.records[scan.name], state="unchanged")
             if self.options.claim:
@@ -234,8 +243,10 @@ class Batch:
                     prediction, scan, self.plan, self.options.save, self.folder
                 )
             measure_volumes(record, prediction, self.plan)
+            add_quality(record, prediction, self.predictor)
             record.warnings += warnings_for(prediction, record, self.plan)
-            truth = add_scores(record, scan, self.truths.get(scan.name), prediction, self.plan)
+            file = self.truths.get(scan.name)
+            truth = add_scores(record, scan, file, prediction, self.plan, self.options)
             if self.options.overlays:
                 picture = self.folder / record.picture
                 names = self.plan.label_names

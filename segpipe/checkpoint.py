@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
@@ -20,11 +21,13 @@ from segpipe import archive, extensions
 from segpipe.config.model import AnyModel, Model, ModelChoice
 from segpipe.errors import ConfigError
 from segpipe.extensions import Extension
+from segpipe.files import atomic
 from segpipe.nets.bounded import build_bounded
 from segpipe.nets.build import build
 from segpipe.plain import plain
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
+from segpipe.quality import QualityModel
 from segpipe.stored import SCHEMA, check_config, check_schema, read_config, read_plan, reason
 from segpipe.text import clipped
 
@@ -80,6 +83,7 @@ class About(BaseModel):
         dice: of whole validation scans, per label or region.
         extensions: that the run has loaded.
         postprocess: chosen on the validation cases.
+        quality: learnt on the validation cases.
         global_step: optimiser steps so far.
         initial: the checkpoint that the run has started from; None where there was none.
     """
@@ -93,6 +97,7 @@ class About(BaseModel):
     dice: dict[str, float] = {}
     extensions: list[Extension] = []
     postprocess: PostProcess = PostProcess()
+    quality: QualityModel | None = None
     global_step: Annotated[int, Field(ge=0, lt=2**62)] = 0
     initial: StartedFrom | None = None
 
@@ -112,6 +117,7 @@ class Trained:
         step: optimiser steps that it was trained for.
         postprocess: chosen on the validation cases; empty in files of older versions.
         initial: the checkpoint that its training started from; None where there was none.
+        quality: models that predict the quality of masks, one per network that has one.
     """
 
     network: nn.Module
@@ -123,6 +129,7 @@ class Trained:
     step: int = 0
     postprocess: PostProcess = field(default_factory=PostProcess)
     initial: StartedFrom | None = None
+    quality: tuple[QualityModel, ...] = ()
 
 
 def metadata(
@@ -151,6 +158,18 @@ def metadata(
         "extensions": [asdict(extension) for extension in extensions.loaded()],
         "initial": initial and asdict(initial),
     }
+
+
+def amend(file: Path, **entries: object) -> None:
+    """Store plain values beside the weights of a checkpoint, which is replaced at once or not.
+
+    Raises:
+        ConfigError: if the file is not a checkpoint.
+    """
+    content = archive.read(file)
+    content[KEY] |= entries
+    with atomic(file) as part:
+        torch.save(content, part)
 
 
 def find(path: Path) -> Path:
@@ -212,7 +231,8 @@ def load(path: Path) -> Trained:
 
     network = build_bounded(file, make, _weights(file, stored))
     known = (about.version, about.data, about.dice, about.global_step, about.postprocess)
-    return Trained(network.eval(), plan, config, *known, about.initial)
+    quality = () if about.quality is None else (about.quality,)
+    return Trained(network.eval(), plan, config, *known, about.initial, quality)
 
 
 def _about(file: Path, stored: Mapping[str, Any]) -> About:

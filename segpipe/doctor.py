@@ -16,6 +16,7 @@ from segpipe.data.inspected_case import Finding, InspectedCase
 from segpipe.data.repair import can_be_repaired, write_repaired
 from segpipe.data.split import write_split
 from segpipe.planning.fingerprint import label_ids
+from segpipe.planning.metric_advice import advise
 from segpipe.terminal import relative_to_cwd, show_next, show_table
 from segpipe.text import clipped, count, visible
 
@@ -46,6 +47,7 @@ def diagnose(options: Train, folder: Path) -> int:
     cases, findings = inspect_dataset(dataset, train, val, options.data, folder, dataset.test)
     errors = [finding for finding in findings if finding.severity == "error"]
     _show(dataset, len(cases), findings, len(errors))
+    _show_metrics(cases, dataset)
     show_next(
         [
             ("every finding", relative_to_cwd(folder / "doctor.csv")),
@@ -70,6 +72,19 @@ def _show(dataset: Dataset, cases: int, findings: Sequence[Finding], errors: int
     for (severity, kind), number in sorted(kinds.items()):
         rows.append([kind, severity, str(number)])
     show_table("findings", ["kind", "severity", "cases"], rows)
+
+
+def _show_metrics(cases: Sequence[InspectedCase], dataset: Dataset) -> None:
+    """Log which metrics suit each label, and how to ask for them."""
+    usable = [case for case in cases if case.usable]
+    if not any(len(case.sizes) for case in usable):
+        return
+    more: dict[str, None] = {}
+    for advice in advise(usable, label_ids(usable, dataset.labels)):
+        log.info("metrics for %s", advice)
+        more |= dict.fromkeys(advice.metrics)
+    if more:
+        log.info("to measure them: metrics=[usual,%s]", ",".join(more))
 
 
 def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, copy: Path) -> int:

@@ -184,6 +184,7 @@ class ModelSpace:
         grid: Grid,
         ids: Sequence[int] | None = None,
         observer: ProbabilityObserver | None = None,
+        block_voxels: int | None = None,
     ) -> Integer[Tensor, "1 i j k_"]:
         """Return the most probable label of each voxel of a scan, or all regions above 0.5.
 
@@ -198,10 +199,11 @@ class ModelSpace:
                 labels exclude one another.
             observer: sees the probabilities on the scan's grid as they pass, along the axes of
                 model space.
+            block_voxels: of the scan's grid that are decided at once; None: the usual number.
         """
         orientation = self.orientation(grid)
         shape = orientation.along(grid.shape)
-        native = NativeLabels(shape, self.shape(grid), axis, ids, observer)
+        native = NativeLabels(shape, self.shape(grid), axis, ids, observer, block_voxels)
         for slab in slabs:
             native.add(slab)
         return orientation.turn_back(native.labels[None])

@@ -53,6 +53,7 @@ class NativeLabels:
         ids: of overlapping regions, the label that each paints over those before it; None where
             labels exclude one another.
         observer: sees the probabilities on the scan's grid.
+        block_voxels: of the scan's grid that are decided at once; None: `BLOCK_VOXELS`.
 
     Attributes:
         labels: shape `(x, y, z)` along the same axes, uint8; complete after the last slab.
@@ -65,7 +66,9 @@ class NativeLabels:
         axis: int,
         ids: Sequence[int] | None,
         observer: ProbabilityObserver | None,
+        block_voxels: int | None = None,
     ) -> None:
+        self.block_voxels = block_voxels or BLOCK_VOXELS
         self.shape = shape
         self.axis = axis
         self.ids = ids
@@ -88,7 +91,7 @@ class NativeLabels:
         self.rows = torch.cat([self.rows, slab], along) if self.rows.shape[along] else slab
         available = self.first + self.rows.shape[along]
         ready = int(torch.searchsorted(self.upper, available))
-        step = max(1, BLOCK_VOXELS * self.shape[self.axis] // math.prod(self.shape))
+        step = max(1, self.block_voxels * self.shape[self.axis] // math.prod(self.shape))
         for begin in range(self.decided, ready, step):
             self._decide(slice(begin, min(begin + step, ready)))
         self.decided = ready

@@ -15,7 +15,7 @@ from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.device import NumberFormat, choose_device, choose_format, count_devices
-from segpipe.metrics import Score, write_scores
+from segpipe.metrics import Score, check_scoring, write_scores
 from segpipe.nets.build import check as check_network
 from segpipe.plan import Plan
 from segpipe.planning.case_record import CaseRecord
@@ -43,6 +43,7 @@ from segpipe.training.loggers import check as check_logger
 from segpipe.training.network import make_network
 from segpipe.training.postprocess_search import PostProcessSearch
 from segpipe.training.provenance import write_record
+from segpipe.training.quality_learning import store_quality
 from segpipe.training.scoring import ScoredCase, score_cases, worst_and_best
 from segpipe.units import UNITS
 
@@ -119,6 +120,7 @@ class Run:
         train, val = self._inspect_cases()
         with self.phases.phase("planning"):
             self.plan = self._make_plan(train, val)
+            check_scoring(self.options, self.plan.targets)
             per_device = Ranks(size=self.devices).patches(self.plan)
             self._log_plan()
             if self.devices > 1:
@@ -176,6 +178,9 @@ class Run:
         if self.options.trainer.postprocess:
             with self.phases.phase("choosing post-processing"):
                 search.finish()
+        if self.options.trainer.quality:
+            with self.phases.phase("learning to judge masks"):
+                store_quality(self.folder, predictor, self.val_cases, self.options.seed)
 
     def report(self) -> None:
         """Write the run's page; print where to look, what to type next, and the verdict.
@@ -286,7 +291,7 @@ class Run:
         if page.viewer:
             self.viewer = ViewerBudget(page.viewer_mib)
         scores: list[Score] = []
-        for scored in score_cases(search.predictor, self.val_cases):
+        for scored in score_cases(search.predictor, self.val_cases, self.options):
             scores += scored.scores
             search.add(scored)
             if self._draws_all:

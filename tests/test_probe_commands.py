@@ -17,8 +17,8 @@ from segpipe import checkpoint
 from segpipe.config.compose import defaults
 from segpipe.config.probe import Landscape, Lesion, Robustness
 from segpipe.config.validation import validate
+from segpipe.data.degradation import CHANGES, degrade
 from segpipe.errors import ConfigError
-from segpipe.probe.degradation import CHANGES, degrade
 from segpipe.probe.landscape import landscape
 from segpipe.probe.lesion import lesion
 from segpipe.probe.robustness import robustness

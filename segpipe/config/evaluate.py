@@ -6,20 +6,20 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Field,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
 )
 
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
-from segpipe.config.section import NamesFiles, Section, Unit
+from segpipe.config.scoring import Scoring
+from segpipe.config.section import NamesFiles
 
 CALL = "python -m segpipe.evaluate prediction=MASKS truth=LABELS output=FOLDER"
 Files = Annotated[str | None, NamesFiles()]
 
 
-class Evaluate(Section):
+class Evaluate(Scoring):
     """All options of `python -m segpipe.evaluate`."""
 
     prediction: Files = Field(
@@ -46,9 +46,6 @@ class Evaluate(Section):
     missing: Literal["name", "empty"] = Field(
         description="a truth without a mask: name it, and leave it out; or score an empty mask, as "
         "challenges do"
-    )
-    nsd_tolerance_mm: Annotated[PositiveFloat, Unit("mm")] = Field(
-        description="surfaces this close count as one"
     )
     output: Path | None = Field(
         description="folder for report.html, report.json, scores.csv, cases.csv and overlays/, "

@@ -8,12 +8,13 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, mode
 from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
-from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
+from segpipe.config.scoring import Scoring
+from segpipe.config.section import NamesFiles, OneOf, Unit, Was
 from segpipe.config.train import DEVICE_HELP, Device, Precision
 from segpipe.registry import BACKENDS
 
 
-class Predict(Section):
+class Predict(Scoring):
     """All options of `predict.py`."""
 
     checkpoint: list[Path] | None = Field(
@@ -61,9 +62,20 @@ class Predict(Section):
         description="the probability from which a label or region is taken, as {vessel: 0.4}; null "
         "= 0.5 for each, or as postprocess has it"
     )
+    temperature: Annotated[float | None, Was(None)] = Field(
+        ge=0.05,
+        le=20,
+        description="logits are divided by it before probabilities and entropy are saved, so that "
+        "they say how often they are right; masks stay; null = as postprocess has it, else 1",
+    )
     postprocess: Annotated[Literal["auto", "none"], Was("none")] = Field(
         description="auto = what the training chose on its validation cases and stored in the "
-        "checkpoint (thresholds, keep_largest, min_volume_ml); none = only what is typed here"
+        "checkpoint (thresholds, keep_largest, min_volume_ml, temperature); none = only what is "
+        "typed here"
+    )
+    quality: Annotated[bool, Was(False)] = Field(
+        description="predict the Dice of each mask, by what the training learnt on its validation "
+        "cases and stored in the checkpoint; predictions.csv and the page begin with the lowest"
     )
     save: list[Literal["mask", "probabilities", "entropy"]] = Field(
         min_length=1,

@@ -11,7 +11,7 @@ from segpipe.config.evaluate import Evaluate
 from segpipe.evaluate.pairing import Pairing
 from segpipe.evaluate.scoring import CaseResult
 from segpipe.files import write_table, write_text
-from segpipe.metrics import Score, write_scores
+from segpipe.metrics import Score, tolerance_text, write_scores
 from segpipe.reporting.page import Cell, Column, Link, Page, Picture, Sorted, Table, embed_all
 from segpipe.reporting.page import write_page as write_html
 from segpipe.reporting.run_record import plain
@@ -254,7 +254,7 @@ def _facts(found: Evaluation) -> list[tuple[str, str]]:
         "scans": options.images or "",
         "labels": _labels_text(found),
         "id that is not scored": "" if options.ignore is None else str(options.ignore),
-        "surfaces count as one within": f"{options.nsd_tolerance_mm:g} {found.units.length}",
+        "surfaces count as one within": tolerance_text(options, found.units.length),
         "segpipe": __version__,
     }
     return [(name, str(text)) for name, text in facts.items() if text]

@@ -18,6 +18,7 @@ from segpipe.evaluate.report import (
 )
 from segpipe.evaluate.scoring import CaseResult, Settings, score_pairs
 from segpipe.files import make_folder, remove_abandoned_parts
+from segpipe.metrics import check_scoring
 from segpipe.reporting.rendering import show_scores, show_verdict
 from segpipe.terminal import progress_bar, show_next
 from segpipe.text import count
@@ -40,11 +41,13 @@ def evaluate(options: Evaluate) -> int:
     assert options.output is not None
     pairing = find_pairs(options)
     scheme = find_scheme(options)
+    if scheme.labels is not None:
+        check_scoring(options, scheme.labels)
     _check_output(options.output, pairing)
     make_folder(options.output)
     remove_abandoned_parts(options.output)
     overlays = options.output / "overlays" if options.overlays else None
-    settings = Settings(scheme, options.nsd_tolerance_mm, overlays)
+    settings = Settings(scheme, options, overlays)
     results = _score_all(pairing, settings, options)
     found = Evaluation(options, scheme.labels, pairing, results, complete(results))
     write_evaluation(found, options.output)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from segpipe import extensions
+from segpipe.config.scoring import Scoring
 from segpipe.device import count_cores
 from segpipe.evaluate.labels import Indexed, Scheme, to_indices
 from segpipe.evaluate.pairing import Pair
@@ -36,12 +37,12 @@ class Settings:
 
     Attributes:
         scheme: what is scored.
-        tolerance_mm: distance up to which the NSD counts two surfaces as equal, mm.
+        scoring: which metrics are measured, and how.
         overlays: folder for the pictures; None where none are drawn.
     """
 
     scheme: Scheme
-    tolerance_mm: float
+    scoring: Scoring
     overlays: Path | None
 
 
@@ -153,7 +154,7 @@ def _score(result: CaseResult, settings: Settings) -> None:
             masks.truth,
             grid.spacing_mm,
             masks.targets,
-            settings.tolerance_mm,
+            settings.scoring,
         )
     if settings.overlays is not None:
         image = _image(result, grid)

@@ -5,6 +5,7 @@ from typing import Any
 
 from segpipe.accelerator import place, tune_process
 from segpipe.config.predict import Predict
+from segpipe.config.scoring import USUAL, Scoring
 from segpipe.device import choose_device, choose_format
 from segpipe.ensembles import find_all, load_ensemble
 from segpipe.files import digest
@@ -42,6 +43,7 @@ def open_predictor(options: Predict) -> Predictor:
         backend=options.backend,
         compiled=options.compile,
         postprocess=requested(options, chosen, trained.plan.labels),
+        quality=trained.quality if options.quality else (),
     )
 
 
@@ -54,7 +56,21 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     if options.nan != "refuse":  # so the masks of earlier versions stay as they are
         names.add("nan")
     settings = [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
-    typed = requested(options.model_copy(update={"thresholds": None}), PostProcess(), labels)
+    unset = options.model_copy(update={"thresholds": None, "temperature": None})
+    typed = requested(unset, PostProcess(), labels)
     if predictor.postprocess != typed:
-        settings.append(predictor.postprocess.model_dump(mode="json"))
+        stored = predictor.postprocess.model_dump(mode="json")
+        if predictor.postprocess.temperature == 1:  # so the masks of earlier versions stay
+            del stored["temperature"]
+        settings.append(stored)
     return settings
+
+
+def scoring_settings(scoring: Scoring) -> list[Any]:
+    """Return plain values on which the scores of a scan depend, beside its mask and its truth.
+
+    There are none where all is as usual, so that the scores of earlier versions stay.
+    """
+    names = set(Scoring.model_fields)
+    chosen = scoring.model_dump(mode="json", include=names)
+    return [] if chosen == USUAL.model_dump(mode="json") else [chosen]

@@ -11,9 +11,12 @@ from segpipe.errors import ConfigError
 from segpipe.files import write_table
 from segpipe.io.volumes import write_mask, write_shares
 from segpipe.plan import Plan
-from segpipe.prediction.predictor import Prediction
+from segpipe.prediction.predictor import Prediction, Predictor
+from segpipe.prediction.quality_measures import measure_quality
 from segpipe.prediction.records import STAGES, ScanRecord, label_names
 from segpipe.prediction.scans import Scan
+from segpipe.prediction.timing import timed
+from segpipe.quality import predict_quality
 
 
 def output_paths(scan: Scan, save: Sequence[str]) -> dict[str, str]:
@@ -82,18 +85,38 @@ def measure_volumes(record: ScanRecord, prediction: Prediction, plan: Plan) -> N
     record.volumes_ml = [voxels * prediction.grid.voxel_ml for voxels in record.voxels]
 
 
+def add_quality(record: ScanRecord, prediction: Prediction, predictor: Predictor) -> None:
+    """Add the predicted quality of a mask to its record, where the network can tell."""
+    if not predictor.quality:
+        return
+    with timed(record.seconds, "quality"):
+        measured = measure_quality(prediction, predictor.plan)
+        found = predict_quality(predictor.quality, measured, record.units)
+    if found is not None:
+        record.quality = found.dice
+        record.quality_reason = found.reason
+
+
+def quality_rank(record: ScanRecord) -> float:
+    """Return by what scans are sorted: the predicted quality, above 1 where there is none."""
+    return 2.0 if record.quality is None else record.quality
+
+
 def write_predictions(path: Path, records: Sequence[ScanRecord]) -> None:
     """Write `predictions.csv`: per scan its status, seconds per stage, voxels and mL per label.
+
+    Scans that failed are first, then those whose masks have the lowest predicted quality.
 
     Raises:
         DataError: if it cannot be written, as on a full disk.
     """
     names = label_names(records)
-    header = ["case", "status", "reason", "note", "warnings"]
+    header = ["case", "status", "reason", "note", "warnings", "quality", "quality_reason"]
     header += [f"{stage}_seconds" for stage in STAGES]
     header += [f"{name} voxels" for name in names]
     header += [f"{name} mL" for name in names]
-    rows = [_row(record, names) for record in records]
+    ordered = sorted(records, key=lambda record: (not record.failed, quality_rank(record)))
+    rows = [_row(record, names) for record in ordered]
     write_table(path, header, rows)
 
 
@@ -101,6 +124,8 @@ def _row(record: ScanRecord, names: Sequence[str]) -> list[object]:
     """Return the line of a scan in `predictions.csv`."""
     row: list[object] = [record.name, "failed" if record.failed else "done"]
     row += [record.reason, record.note, "; ".join(record.warnings)]
+    row.append("" if record.quality is None else f"{record.quality:.4f}")
+    row.append(record.quality_reason)
     for stage in STAGES:
         seconds = record.seconds.get(stage)
         row.append("" if seconds is None else f"{seconds:.3f}")

@@ -8,6 +8,7 @@ from jaxtyping import Integer
 from segpipe.data.prepare import PreparedScan, to_label
 from segpipe.geometry import Grid
 from segpipe.plan import Plan
+from segpipe.prediction.confidence import Confidence
 from segpipe.prediction.maps import Maps
 
 
@@ -22,6 +23,7 @@ class Prediction:
         seconds: wall time of each stage.
         note: what was unusual in how it was computed; empty otherwise.
         skipped: number of windows of air that were not computed.
+        confidence: how sure the network is of each target, where it was measured.
     """
 
     labels: Integer[np.ndarray, "x y z"]
@@ -30,6 +32,7 @@ class Prediction:
     seconds: dict[str, float] = field(default_factory=dict)
     note: str = ""
     skipped: int = 0
+    confidence: Confidence | None = None
 
     @property
     def grid(self) -> Grid:

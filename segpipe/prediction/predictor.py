@@ -24,6 +24,7 @@ from segpipe.nets.activation_memory import forward_bytes
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.backends import BackendRequest, with_backend
+from segpipe.prediction.confidence import Confidence
 from segpipe.prediction.empty_windows import SkipEmptyWindows, should_skip_air
 from segpipe.prediction.inference_plan import (
     InferencePlan,
@@ -42,6 +43,7 @@ from segpipe.prediction.postprocessing import (
 )
 from segpipe.prediction.prediction import Prediction as Prediction
 from segpipe.prediction.timing import ProgressCallback, Stopwatch, reporting, timed_slabs
+from segpipe.quality import QualityModel
 from segpipe.regions import painted_ids
 from segpipe.windows import count_windows, predict_slabs, slab_axis
 
@@ -65,6 +67,7 @@ class Predictor:
         backend: name of a registered backend.
         compiled: whether `torch.compile` is to make the network faster.
         postprocess: of the masks.
+        quality: models by which the quality of masks is predicted, one per network.
 
     Raises:
         ConfigError: if `skip_air` or `backend` does not go with the network or the device, or
@@ -85,7 +88,10 @@ class Predictor:
         backend: str = "torch",
         compiled: bool = False,
         postprocess: PostProcess | None = None,
+        quality: Sequence[QualityModel] = (),
     ) -> None:
+        self.quality = quality
+        self.measures_confidence = bool(quality)
         self.network = network
         self.plan = plan
         self.device = device
@@ -135,6 +141,7 @@ class Predictor:
             overlap,
             batch_size,
             postprocess=trained.postprocess,
+            quality=trained.quality,
         )
 
     def __call__(self, scan: ScanLike) -> Integer[np.ndarray, "x y z"]:
@@ -244,27 +251,37 @@ class Predictor:
             total = count_windows(image.shape[1:], plan.patch, self.overlap)
             network = reporting(network, total, progress)
         axis = slab_axis(image.shape[1:], plan.slice_axis)
+        image = image.to(inference_plan.blending)
         slabs = predict_slabs(
             network,
-            image.to(inference_plan.blending),
+            image,
             plan.patch,
             plan.slice_axis,
             self.overlap,
             inference_plan.batch_size,
             exclusive,
         )
+        confidence = None
+        if self.measures_confidence:
+            channels = image[: len(plan.channels)]
+            confidence = Confidence(channels, axis, exclusive, self._computed_network)
+            slabs = confidence.watch(slabs)
+        ids = None if plan.regions is None else painted_ids(plan.regions, plan.paint)
         space = model_space(plan)
         turned = space.orientation(scan.grid)
-        maps = Maps(scan.grid, axis, plan.outputs, exclusive, self.save, self.folder, turned)
+        temperature = self.postprocess.temperature
+        maps = Maps(
+            scan.grid, axis, plan.outputs, exclusive, self.save, self.folder, turned, temperature
+        )
         observer = with_thresholds(maps.observe, self.factors)
         labels = space.to_native(
-            timed_slabs(slabs, stopwatch), axis, scan.grid, _region_ids(plan), observer
+            timed_slabs(slabs, stopwatch), axis, scan.grid, ids, observer, maps.block_voxels
         )
         array = labels[0].cpu().numpy()
         network_seconds = stopwatch.read()
         rest = time.perf_counter() - start - network_seconds
         seconds = {"network": network_seconds, "resample": max(0.0, rest)}
-        return Prediction(array, scan, maps, seconds, note, skipping.skipped)
+        return Prediction(array, scan, maps, seconds, note, skipping.skipped, confidence)
 
     def _set_postprocess(self, postprocess: PostProcess) -> None:
         self.postprocess = postprocess
@@ -281,10 +298,3 @@ class Predictor:
         """Return the logits of patches."""
         with computing_in(self.number_format, self.device):
             return self._computed_network(to_device(patches, self.device))
-
-
-def _region_ids(plan: Plan) -> list[int] | None:
-    """Return the label that each region paints; None where labels exclude one another."""
-    if plan.regions is None:
-        return None
-    return painted_ids(plan.regions, plan.paint)

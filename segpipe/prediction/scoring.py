@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segpipe.config.scoring import Scoring
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
 from segpipe.io.content import content_files
@@ -19,7 +20,12 @@ log = logging.getLogger("segpipe")
 
 
 def add_scores(
-    record: ScanRecord, scan: Scan, truth: Path | None, prediction: Prediction, plan: Plan
+    record: ScanRecord,
+    scan: Scan,
+    truth: Path | None,
+    prediction: Prediction,
+    plan: Plan,
+    scoring: Scoring,
 ) -> np.ndarray | None:
     """Add the scores of a mask to its record; return the truth on the scan's grid, `(x, y, z)`.
 
@@ -32,7 +38,7 @@ def add_scores(
         content_files([truth])  # raises where reading would never end
         labels = read_labels(Case(scan.name, scan.images, truth), plan, grid).numpy()[0]
         record.scores = score_case(
-            scan.name, prediction.labels, labels, grid.spacing_mm, plan.targets
+            scan.name, prediction.labels, labels, grid.spacing_mm, plan.targets, scoring
         )
     except Exception as error:  # the mask is done, whatever is wrong with its truth
         why = one_line(truth, error)

@@ -15,6 +15,7 @@ from monai.transforms.croppad.array import ResizeWithPadOrCrop
 from torch import Tensor
 
 from segpipe.config.probe import Lesion
+from segpipe.config.scoring import USUAL
 from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan
 from segpipe.errors import ConfigError
@@ -197,7 +198,7 @@ class LesionProbe:
             truth,
             prediction.grid.spacing_mm,
             predictor.plan.targets,
-            self.options.nsd_tolerance_mm,
+            USUAL.model_copy(update={"nsd_tolerance_mm": self.options.nsd_tolerance_mm}),
         )
 
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from segpipe.config.probe import Robustness
 from segpipe.data.cases import Case
+from segpipe.data.degradation import CHANGES, CLEAN, degrade
 from segpipe.data.prepare import prepare_volume, read_labels
 from segpipe.errors import ConfigError
 from segpipe.files import write_rows
 from segpipe.geometry import Grid, Located
 from segpipe.io.volumes import load, read
 from segpipe.metrics import dice_per_target, mean_dice
-from segpipe.probe.degradation import CHANGES, CLEAN, degrade
 from segpipe.probe.robustness_picture import Curves, draw_changes, draw_robustness
 from segpipe.probe.trained import TrainedRun, find_cases, open_runs, output_folder, same_targets
 from segpipe.terminal import progress_bar, show_next, show_table

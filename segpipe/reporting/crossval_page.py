@@ -64,19 +64,22 @@ def write_crossval(file: Path, names: Sequence[str], postprocess: str) -> None:
     write_page(file, "crossval.html", page)
 
 
-def _metric_columns(units: Units) -> list[Column]:
+def _metric_columns(scores: Sequence[Score], units: Units) -> list[Column]:
     columns = []
-    for metric in metrics_of("summary").values():
+    for metric in metrics_of("summary", scores).values():
         columns.append(Column(units.in_text(metric.heading), metric.digits))
     return columns
 
 
 def _folds(runs: dict[str, RunRecord], units: Units) -> Table:
     """Return a row per fold with the means over its cases and labels."""
-    columns = [Column("fold"), Column("cases", 0), *_metric_columns(units)]
+    scores: list[Score] = []
+    for run in runs.values():
+        scores += run.scores
+    columns = [Column("fold"), Column("cases", 0), *_metric_columns(scores, units)]
     rows: list[list[Cell]] = []
     for name, run in runs.items():
         mean = summarise(run.scores)[-1]
-        values = [mean.values[metric] for metric in metrics_of("summary")]
+        values = [getattr(mean, metric) for metric in metrics_of("summary", scores)]
         rows.append([name, len({score.case for score in run.scores}), *values])
     return Table("means of each fold", columns, rows)

@@ -10,6 +10,7 @@ from segpipe.config.quoting import invocation, typed
 from segpipe.files import write_json, write_text
 from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
 from segpipe.reporting import run_tables as tables
+from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_reliability, draw_volumes
 from segpipe.reporting.fingerprint import draw_fingerprint
 from segpipe.reporting.page import Link, Page, Picture, Table, embed, write_page
 from segpipe.reporting.plots import BoxPanel, draw_curves
@@ -36,6 +37,7 @@ BESIDE = (
         "stages.json",
         INITIAL,
         "postprocess.json",
+        "quality.json",
         "doctor.csv",
         "environment.json",
         "train.log",
@@ -55,6 +57,8 @@ class Report(Page):
         scored: how the cases were scored.
         boxes: each metric over the cases of each label.
         curves: loss and Dice over the steps.
+        volumes: predicted against true volumes.
+        reliability: how often predictions are right, by their probability.
         cases: a picture of each case, the worst first.
         scores: a row per case and label, the worst first.
         viewer: of volumes, where it is requested.
@@ -78,6 +82,8 @@ class Report(Page):
     scored: str
     boxes: Picture | None
     curves: Picture | None
+    volumes: Picture | None
+    reliability: Picture | None
     cases: Table | None
     scores: Table | None
     viewer: Viewer | None
@@ -151,6 +157,8 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         scored=tables.scored(run),
         boxes=_boxes(run),
         curves=_curves(run),
+        volumes=_volumes(run),
+        reliability=_reliability(run),
         cases=tables.cases(run, pictures),
         scores=tables.scores(run),
         viewer=None if viewer is None else make_viewer(viewer, run.labels),
@@ -186,6 +194,7 @@ def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
         "fingerprint": run.json(FACTS),
         "initial": run.json(INITIAL),
         "postprocess": run.postprocess or None,
+        "quality": run.quality or None,
         "findings": run.rows("doctor.csv"),
         "network": run.network,
         "config": run.config,
@@ -215,6 +224,27 @@ def _curves(run: RunRecord) -> Picture | None:
         return None
     draw_curves(run.folder / "metrics.csv", file, run.loss_name)
     return embed(file, "loss, learning rate and Dice per label over the steps", WIDTH)
+
+
+def _volumes(run: RunRecord) -> Picture | None:
+    file = run.folder / "volumes.png"
+    if not draw_volumes(run.scores, file, run.units):
+        return None
+    return embed(file, "predicted against true volumes of each label", WIDTH, VOLUMES_CAPTION)
+
+
+def _reliability(run: RunRecord) -> Picture | None:
+    calibration = run.postprocess.get("calibration")
+    if not calibration:
+        return None
+    file = run.folder / "reliability.png"
+    draw_reliability(calibration, file)
+    caption = (
+        "Reliability of voxels in question, those with 1 % of foreground or more. The temperature "
+        f"{calibration['temperature']:.3g} is stored for saved probabilities; the curve with a "
+        "temperature is of cases on which that was not learnt."
+    )
+    return embed(file, "share of right voxels against their probability", WIDTH, caption)
 
 
 def _boxes(run: RunRecord) -> Picture | None:

@@ -103,6 +103,11 @@ class RunRecord:
         return self.json(INITIAL, Record)
 
     @cached_property
+    def quality(self) -> dict[str, Any]:
+        """Return the model of the quality of masks; empty where nothing was learnt."""
+        return self.json("quality.json") or {}
+
+    @cached_property
     def metrics(self) -> list[dict[str, float]]:
         """Return a row per epoch of training, without what was not measured."""
         rows: list[dict[str, float]] = []

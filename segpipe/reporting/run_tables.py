@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from segpipe.metrics import metrics_of, summarise
+from segpipe.config.scoring import Scoring
+from segpipe.metrics import metrics_of, summarise, tolerance_text
 from segpipe.reporting.page import Cell, Column, Picture, Sorted, Table, embed_all
 from segpipe.reporting.run_record import RunRecord
 from segpipe.reporting.score_tables import (
@@ -48,6 +49,8 @@ def facts(run: RunRecord) -> list[tuple[str, str]]:
         facts["seconds a step, median"] = f"{run.seconds_per_step:.3f}"
     if run.postprocess:
         facts["post-processing"] = str(run.postprocess.get("line", ""))
+    if run.quality:
+        facts["predicted quality"] = str(run.quality.get("line", ""))
     facts["seed"] = str(run.config["seed"])
     facts["device"] = run.environment["device"]
     return [(name, text) for name, text in facts.items() if text]
@@ -66,7 +69,9 @@ def _best_dice(run: RunRecord) -> str:
 def scored(run: RunRecord) -> str:
     """Return how the cases were scored; an empty string where they were not."""
     if run.scores:
-        return f"{SCORED} {POLICY}"
+        scoring = Scoring(**{name: run.config[name] for name in Scoring.model_fields})
+        tolerance = run.units.in_text(tolerance_text(scoring))
+        return f"{SCORED} {POLICY} NSD counts surfaces within {tolerance} as equal."
     if run.last:
         return f"By the last validation during training, after step {run.last[0].step}."
     return ""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.intervals import Interval, cases_and_labels, interval, metric_table
+from segpipe.metric_record import Metric
 from segpipe.metrics import Score, Summary, mean_dice_of, metrics_of, summarise
 from segpipe.reporting.page import NOT_KNOWN, Cell, Column, Link, Picture, Sorted, Table, embed
 from segpipe.reporting.plots import BoxPanel, draw_boxes
@@ -26,7 +27,7 @@ def mean_intervals(scores: Sequence[Score]) -> dict[str, dict[str, Interval]]:
     """Return for each label, and `mean` for all, the interval of each metric of the summary."""
     cases, labels = cases_and_labels(scores)
     found: dict[str, dict[str, Interval]] = {label: {} for label in [*labels, "mean"]}
-    for name in metrics_of("summary"):
+    for name in metrics_of("summary", scores):
         table = metric_table(scores, name, cases, labels)
         for column, label in enumerate(labels):
             found[label][name] = interval(table[:, [column]])
@@ -56,17 +57,20 @@ def summary_table(scores: Sequence[Score], units: Units, caption: str) -> Table:
     """
     intervals = mean_intervals(scores)
     columns = [Column("label")]
-    for metric in metrics_of("summary").values():
+    metrics = metrics_of("summary", scores)
+    for metric in metrics.values():
         columns.append(Column(units.in_text(metric.heading), metric.digits))
         columns.append(Column("95 % interval", sortable=False))
     columns += [Column("misses", 0), Column("false alarms", 0)]
-    rows = [_summary_row(line, intervals[line.label]) for line in summarise(scores)]
+    rows = [_summary_row(line, intervals[line.label], metrics) for line in summarise(scores)]
     return Table(caption, columns, rows)
 
 
-def _summary_row(line: Summary, intervals: Mapping[str, Interval]) -> list[Cell]:
+def _summary_row(
+    line: Summary, intervals: Mapping[str, Interval], metrics: Mapping[str, Metric]
+) -> list[Cell]:
     row: list[Cell] = [line.label]
-    for name, metric in metrics_of("summary").items():
+    for name, metric in metrics.items():
         row += [line.values[name], intervals[name].ends(metric.digits) or NOT_KNOWN]
     return [*row, line.misses, line.false_alarms]
 
@@ -74,14 +78,16 @@ def _summary_row(line: Summary, intervals: Mapping[str, Interval]) -> list[Cell]
 def scores_table(scores: Sequence[Score], units: Units) -> Table:
     """Return a row per case and label, the lowest Dice first; targets in neither mask are last."""
     columns = [Column("case"), Column("label")]
-    for metric in metrics_of("scores").values():
+    metrics = metrics_of("scores", scores)
+    for metric in metrics.values():
         columns.append(Column(units.in_text(metric.heading), metric.digits))
     for name in ("volume", "truth"):
         columns.append(Column(f"{name}, {units.volume}", units.digits))
     rows: list[list[Cell]] = []
     for score in sorted(scores, key=lambda score: _rank(score.dice)):
-        cells: list[Cell] = [*score.to_values().values()]
-        cells[-2:] = map(units.of_volume, (score.volume_ml, score.truth_ml))
+        cells: list[Cell] = [score.case, score.label]
+        cells += [getattr(score, name) for name in metrics]
+        cells += map(units.of_volume, (score.volume_ml, score.truth_ml))
         rows.append(cells)
     by_dice = Sorted([column.name for column in columns].index("Dice"))
     return Table("every case and label, the worst first", columns, rows, by_dice)
@@ -130,7 +136,7 @@ def _linked(name: str, folder: Path) -> Link | None:
 def score_boxes(scores: Sequence[Score], units: Units, file: Path) -> Picture:
     """Draw each metric of the summary over the cases of each label into a file, for a page."""
     panels: list[BoxPanel] = []
-    for name, metric in metrics_of("summary").items():
+    for name, metric in metrics_of("summary", scores).items():
         values: dict[str, list[float]] = {}
         for score in scores:
             values.setdefault(score.label, []).append(getattr(score, name))
