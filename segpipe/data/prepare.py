@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from segpipe import nnunet_rules
 from segpipe.config.train import Normalise
 from segpipe.data.cases import Case
 from segpipe.errors import DataError
@@ -22,7 +23,7 @@ from segpipe.io.label_maps import load_label_of
 from segpipe.io.volumes import load, read
 from segpipe.metrics import IGNORED
 from segpipe.orientation import Planes
-from segpipe.plan import Plan
+from segpipe.plan import Plan, Rules
 
 # below it is air, noise included: air is at -1000; lungs are around -850, their vessels above -100
 AIR_HU = -800
@@ -41,23 +42,30 @@ class PreparedScan:
         native: the scan as it was read.
         body: in model space, where a CT is not air, that is where a channel is above `AIR_HU`; None
             unless all channels are CT.
+        box: the part of the scan, along its own axes, that model space covers; None: all of it.
     """
 
     image: Float[Tensor, "c x y z"]
     native: Located
     body: Bool[Tensor, "x y z"] | None = None
+    box: nnunet_rules.Box | None = None
 
     @property
     def grid(self) -> Grid:
         """Return the scanner's grid."""
         return Grid.of(self.native)
 
+    @property
+    def seen_grid(self) -> Grid:
+        """Return the part of the scanner's grid that model space covers."""
+        return self.grid if self.box is None else self.grid.part(self.box)
+
 
 def model_space(plan: Plan) -> ModelSpace:
     """Return the model space of the plan's spacing and planes."""
     x, y, z = plan.spacing_mm
-    planes = Planes(plan.slice_axis, plan.slices, plan.frame)
-    return ModelSpace((x, y, z), planes, plan.averages)
+    planes = Planes(plan.slice_axis, plan.slices, plan.frame, plan.axes)
+    return ModelSpace((x, y, z), planes, plan.averages, as_nnunet=plan.rules == "nnunet")
 
 
 def prepare_scan(
@@ -92,19 +100,47 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
             f"{name}: has {volume.shape[0]} channels, but the network was planned for "
             f"{len(plan.channels)}"
         )
-    image = model_space(plan).to_model(volume)
     _check_intensities(volume, plan, name)
-    body = None
-    if set(plan.normalise) == {"ct"}:
-        body = (image > AIR_HU).any(0)
-    prepared = normalise(image, plan)
-    if not math.isfinite(float(prepared.sum(dtype=torch.float64))):
+    prepared = PREPARE[plan.rules](volume, plan)
+    if not math.isfinite(float(prepared.image.sum(dtype=torch.float64))):
         largest = float(np.abs(volume.numpy()).max())
         raise DataError(
             f"{name}: its intensities, up to {largest:.3g}, overflow when they are normalised "
             f"({', '.join(plan.normalise)}): scale them down, or correct the voxels that are wrong"
         )
-    return PreparedScan(prepared, volume, body)
+    return prepared
+
+
+def _resample_then_normalise(volume: Located, plan: Plan) -> PreparedScan:
+    image = model_space(plan).to_model(volume)
+    body = None
+    if set(plan.normalise) == {"ct"}:
+        body = (image > AIR_HU).any(0)
+    return PreparedScan(normalise(image, plan), volume, body)
+
+
+def _crop_normalise_resample(volume: Located, plan: Plan) -> PreparedScan:
+    """Prepare a volume by nnU-Net's rules."""
+    box = nnunet_rules.nonzero_box(volume.numpy())
+    part = crop(volume, box)
+    inside = None
+    if "zscore_nonzero" in plan.normalise:
+        inside = torch.from_numpy(nnunet_rules.filled_mask(part.numpy()))
+    image = normalise(part.voxels.float(), plan, inside)
+    prepared = model_space(plan).to_model(Volume(image, part.affine))
+    return PreparedScan(prepared, volume, box=box)
+
+
+PREPARE: dict[Rules, Callable[[Located, Plan], PreparedScan]] = {
+    "segpipe": _resample_then_normalise,
+    "nnunet": _crop_normalise_resample,
+}
+
+
+def crop(volume: Located, box: nnunet_rules.Box) -> Volume:
+    """Return the part of a volume `(c, x, y, z)` in a box, where it is."""
+    grid = Grid.of(volume).part(box)
+    return Volume(volume.as_tensor()[(slice(None), *box)], grid.affine)
 
 
 def _check_intensities(volume: Located, plan: Plan, name: object) -> None:
@@ -146,7 +182,9 @@ def find_outlier(channel: np.ndarray) -> str | None:
     return None
 
 
-def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x y z"]:
+def normalise(
+    image: Float[Tensor, "c x y z"], plan: Plan, inside: Bool[Tensor, "x y z"] | None = None
+) -> Float[Tensor, "c x y z"]:
     """Return the intensities on a common scale, channel by channel.
 
     `zscore`: mean 0 and standard deviation 1 over the scan. `zscore_nonzero`: the same over its
@@ -154,15 +192,24 @@ def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x
     clipped to the 0.5 and 99.5 percentiles of the training cases' labelled voxels, then their mean
     and standard deviation (Isensee 2021), since Hounsfield units mean the same in every scan.
     `rescale`: from 0 at the scan's minimum to 1 at its maximum. `rgb`: divided by 255.
+
+    Args:
+        image: the voxels.
+        plan: of the network.
+        inside: the voxels over which `zscore_nonzero` is; None: those of the channel that are not
+            0.
     """
     channels = []
     for channel, method, foreground in zip(image, plan.normalise, plan.foreground, strict=True):
-        channels.append(_normalise_channel(channel, method, foreground))
+        channels.append(_normalise_channel(channel, method, foreground, inside))
     return torch.stack(channels)
 
 
 def _normalise_channel(
-    channel: Tensor, method: Normalise, foreground: tuple[float, float, float, float]
+    channel: Tensor,
+    method: Normalise,
+    foreground: tuple[float, float, float, float],
+    inside: Tensor | None,
 ) -> Tensor:
     if method == "none":
         return channel
@@ -174,7 +221,7 @@ def _normalise_channel(
     if method == "rgb":
         return channel / 255
     if method == "zscore_nonzero":
-        inside = channel != 0
+        inside = channel != 0 if inside is None else inside
         return channel.masked_scatter(inside, _zscore(channel[inside])) if inside.any() else channel
     low, high, mean, deviation = foreground
     return channel.clamp(low, high).sub_(mean).div_(max(deviation, 1e-6))

@@ -37,6 +37,7 @@ class Maps:
         save: names of what is kept, of `probabilities` and `entropy`.
         folder: where the files lie; None: where the system has its temporary files.
         orientation: of model space on the scan's grid; None: RAS+.
+        box: of the scan, that alone becomes known; the rest is certain background. None: all.
 
     Attributes:
         probabilities: shape `(x, y, z, classes)` in the scan's order, uint8; None if not kept.
@@ -57,6 +58,7 @@ class Maps:
         save: Iterable[str],
         folder: Path | None = None,
         orientation: Orientation | None = None,
+        box: tuple[slice, slice, slice] | None = None,
     ) -> None:
         orientation = orientation or grid.ras
         self.axis = axis
@@ -69,10 +71,13 @@ class Maps:
         names = set(save)
         if "probabilities" in names:
             self.probabilities = _mapped_zeros((*grid.shape, classes), folder)
-            self._model_probabilities = orientation.view(np.moveaxis(self.probabilities, 3, 0))
+            if box is not None and exclusive:
+                self.probabilities[..., 0] = STEPS
+            inside = self.probabilities[box or ...]
+            self._model_probabilities = orientation.view(np.moveaxis(inside, 3, 0))
         if "entropy" in names:
             self.entropy = _mapped_zeros(grid.shape, folder)
-            self._model_entropy = orientation.view(self.entropy[None])[0]
+            self._model_entropy = orientation.view(self.entropy[box or ...][None])[0]
 
     def observe(
         self, rows: slice, classes: Iterable[Float[Tensor, "x y z"]]
