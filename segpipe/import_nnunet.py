@@ -62,7 +62,8 @@ def _write_fold(results: "Results", fold: str, which: Literal["final", "best"], 
     import torch
 
     from segpipe.checkpoint import KEY, NETWORK, metadata
-    from segpipe.import_nnunet_plan import Turn, layers_of, model_of, plan_of
+    from segpipe.import_nnunet_axes import Turn
+    from segpipe.import_nnunet_plan import layers_of, model_of, plan_of
     from segpipe.import_nnunet_results import read_checkpoint, read_configuration
     from segpipe.import_nnunet_weights import renamed
     from segpipe.nets.bounded import build_bounded

@@ -1,7 +1,6 @@
 """The plan and the network of segpipe that a configuration of nnU-Net v2 is."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from segpipe.axes import Axes
@@ -10,6 +9,7 @@ from segpipe.config.model import Model
 from segpipe.config.train import Normalise
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
+from segpipe.import_nnunet_axes import Turn
 from segpipe.import_nnunet_results import (
     RESAMPLING,
     Checkpoint,
@@ -55,54 +55,6 @@ GIVEN = {
     "dropout_op_kwargs": [None],
     "deep_supervision": {True, False},
 }
-
-
-@dataclass(frozen=True)
-class Turn:
-    """The axes of model space, x, y, z of a scan, in nnU-Net's order.
-
-    nnU-Net reads a scan as z, y, x and brings it to the order of `transpose_forward`; a 2D network
-    of its sees slices across the first of those axes.
-
-    Attributes:
-        axes: nnU-Net's axis for x, y and z, the slice axis included.
-        dims: axes that the network sees.
-    """
-
-    axes: tuple[int, ...]
-    dims: int
-
-    @classmethod
-    def of(cls, transpose_forward: Sequence[int], dims: int) -> "Turn":
-        """Return the turn for a configuration of this many axes."""
-        return cls(tuple(transpose_forward.index(2 - axis) for axis in range(3)), dims)
-
-    @property
-    def slice_axis(self) -> int | None:
-        """Return the axis of model space that a 2D network does not see."""
-        return self.axes.index(0) if self.dims == 2 else None
-
-    @property
-    def order(self) -> list[int]:
-        """Return the axis of nnU-Net's network for each axis of the network here."""
-        first = 3 - self.dims
-        return [axis - first for axis in self.axes if axis >= first]
-
-    def sizes(self, values: Sequence[int]) -> list[int]:
-        """Return a value for each axis that nnU-Net's network sees in the order of those here."""
-        return [values[axis] for axis in self.order]
-
-    def spatial(self, values: Sequence[Any], across: Any) -> list[Any]:
-        """Return likewise three values, with this one for the slice axis."""
-        found = list(map(values.__getitem__, self.order))
-        if self.slice_axis is not None:
-            found.insert(self.slice_axis, across)
-        return found
-
-    def mirrored(self, axes: Sequence[int]) -> list[int]:
-        """Return the axes of model space for axes of nnU-Net's network."""
-        first = 3 - self.dims
-        return sorted(self.axes.index(axis + first) for axis in axes if axis < self.dims)
 
 
 def layers_of(results: Results, configuration: Configuration) -> Layers:
@@ -168,40 +120,50 @@ def plan_of(
     Raises:
         ConfigError: naming what nnU-Net does to scans and segpipe cannot.
     """
-    source = results.folder / "plans.json"
     _check_rules(results, configuration)
-    turn = Turn.of(results.plans.transpose_forward, len(configuration.patch_size))
-    reader = results.plans.image_reader_writer
-    spacing: Sequence[float] = configuration.spacing[-turn.dims :]
     try:
         plan = Plan(
             channels=results.channels,
             **_targets(results),
-            spacing_mm=turn.spatial(spacing, None),
-            averages=False,
-            patch=turn.spatial(configuration.patch_size, 1),
-            batch=configuration.batch_size,
-            slice_axis=turn.slice_axis,  # type: ignore[arg-type]
-            slices="plan",
-            frame=None,
-            axes=READERS[reader],
+            **_space(results, configuration, layers),
+            axes=READERS[results.plans.image_reader_writer],
             rules="nnunet",
-            mirror_axes=turn.mirrored(checkpoint.inference_allowed_mirroring_axes or []),  # type: ignore[arg-type]
-            strides=list(map(turn.sizes, layers.strides[1:])),
-            kernels=list(map(turn.sizes, layers.kernel_sizes)),
+            mirror_axes=_turn(results, configuration).mirrored(
+                checkpoint.inference_allowed_mirroring_axes or []
+            ),
+            batch=configuration.batch_size,
+            averages=False,
             normalise=_normalise(results, configuration),
             foreground=_foreground(results),
             nan="refuse",
-            unit="px2" if reader == PIXELS else "mm",
             reasons=_reasons(results, checkpoint),
         )
         check_plan(plan)
-    except (ValueError, IndexError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        what = reason(error) if isinstance(error, ValueError) else "lists of unequal lengths"
-        raise ConfigError(f"{source}: makes no plan ({what})") from None
+    except ConfigError:
+        raise
+    except (ValueError, IndexError) as error:  # lists of unequal lengths, or values out of range
+        what = reason(error) if isinstance(error, ValueError) else "lists are too short"
+        raise ConfigError(f"{results.folder / 'plans.json'}: makes no plan ({what})") from None
     return plan
+
+
+def _turn(results: Results, configuration: Configuration) -> Turn:
+    return Turn.of(results.plans.transpose_forward, len(configuration.patch_size))
+
+
+def _space(results: Results, configuration: Configuration, layers: Layers) -> dict[str, Any]:
+    """Return the entries of the plan that have a value for each axis, and their unit."""
+    turn = _turn(results, configuration)
+    return {
+        "spacing_mm": turn.spatial(configuration.spacing[-turn.dims :], None),
+        "patch": turn.spatial(configuration.patch_size, 1),
+        "slice_axis": turn.slice_axis,
+        "slices": "plan",
+        "frame": None,
+        "strides": list(map(turn.sizes, layers.strides[1:])),
+        "kernels": list(map(turn.sizes, layers.kernel_sizes)),
+        "unit": "px2" if results.plans.image_reader_writer == PIXELS else "mm",
+    }
 
 
 def _check_rules(results: Results, configuration: Configuration) -> None:
@@ -222,15 +184,12 @@ def _check_rules(results: Results, configuration: Configuration) -> None:
     if configuration.preprocessor_name != "DefaultPreprocessor":
         name = clipped(configuration.preprocessor_name)
         raise ConfigError(f"{source}: {name} prepares its scans; DefaultPreprocessor can be read")
-    resampling = {
-        configuration.resampling_fn_data: configuration.resampling_fn_data_kwargs,
-        configuration.resampling_fn_probabilities: configuration.resampling_fn_probabilities_kwargs,
-    }
+    functions = {configuration.resampling_fn_data, configuration.resampling_fn_probabilities}
     orders = (
         configuration.resampling_fn_data_kwargs,
         configuration.resampling_fn_probabilities_kwargs,
     )
-    if set(resampling) != {RESAMPLING} or orders != (Resampling(), Resampling(order=1)):
+    if functions != {RESAMPLING} or orders != (Resampling(), Resampling(order=1)):
         raise ConfigError(
             f"{source}: resamples in another way than nnU-Net by default ({RESAMPLING} of the "
             "orders 3 and 1, a coarse axis apart)"

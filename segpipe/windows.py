@@ -92,8 +92,8 @@ def predict_slabs(
         for sums, row in open_rows.finished(end):
             cropped = _cropped(sums, volume.shape[1:], before, axis, row)
             if cropped.numel():
-                blended = cropped[:-1] / cropped[-1:]
-                yield blended if as_nnunet else _probabilities(blended, exclusive)
+                logits = cropped[:-1] / cropped[-1:]
+                yield logits if as_nnunet else _probabilities(logits, exclusive)
         if next_batch:
             open_rows.close(end)
 

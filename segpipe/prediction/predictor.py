@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,6 @@ from segpipe.errors import DataError
 from segpipe.geometry import Grid
 from segpipe.io.volumes import ScanLike, as_volume
 from segpipe.nets.activation_memory import forward_bytes
-from segpipe.nnunet_rules import Box
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.backends import BackendRequest, with_backend
@@ -238,39 +237,44 @@ class Predictor:
         stopwatch = Stopwatch(self.device)
         plan = self.plan
         exclusive = plan.regions is None
-        as_nnunet = plan.rules == "nnunet"
         skipping = SkipEmptyWindows(self._compute, plan.outputs, exclusive)
         network: Callable[[Tensor], Tensor] = skipping if self.skips_air else self._compute
-        image = self._with_body(scan)
-        if progress is not None:
-            total = count_windows(image.shape[1:], plan.patch, self.overlap, as_nnunet)
-            network = reporting(network, total, progress)
-        axis = slab_axis(image.shape[1:], plan.slice_axis)
-        slabs = predict_slabs(
-            network,
-            image.to(inference_plan.blending),
-            plan.patch,
-            plan.slice_axis,
-            self.overlap,
-            inference_plan.batch_size,
-            exclusive,
-            as_nnunet,
-        )
+        axis = slab_axis(scan.image.shape[1:], plan.slice_axis)
+        slabs = timed_slabs(self._slabs(network, scan, inference_plan, progress), stopwatch)
         space = model_space(plan)
-        turned = space.orientation(scan.grid)
-        kept = (self.save, self.folder, turned, scan.box)
+        kept = (self.save, self.folder, space.orientation(scan.grid), scan.box)
         maps = Maps(scan.grid, axis, plan.outputs, exclusive, *kept)
         observer = with_thresholds(maps.observe, self.factors)
-        labels = space.to_native(
-            timed_slabs(slabs, stopwatch), axis, scan.seen_grid, _region_ids(plan), observer
-        )
-        array = labels[0].cpu().numpy()
-        if scan.box is not None:
-            array = _inside(scan.box, scan.grid.shape, array)
+        labels = space.to_native(slabs, axis, scan.seen_grid, _region_ids(plan), observer)
+        found = scan.whole(labels[0].cpu().numpy())
         network_seconds = stopwatch.read()
         rest = time.perf_counter() - start - network_seconds
         seconds = {"network": network_seconds, "resample": max(0.0, rest)}
-        return Prediction(array, scan, maps, seconds, note, skipping.skipped)
+        return Prediction(found, scan, maps, seconds, note, skipping.skipped)
+
+    def _slabs(
+        self,
+        network: Callable[[Tensor], Tensor],
+        scan: PreparedScan,
+        inference_plan: InferencePlan,
+        progress: ProgressCallback | None,
+    ) -> Iterator[Tensor]:
+        """Return the slabs of a scan, whose windows are computed as they are asked for."""
+        image = self._with_body(scan)
+        as_nnunet = self.plan.rules == "nnunet"
+        if progress is not None:
+            total = count_windows(image.shape[1:], self.plan.patch, self.overlap, as_nnunet)
+            network = reporting(network, total, progress)
+        return predict_slabs(
+            network,
+            image.to(inference_plan.blending),
+            self.plan.patch,
+            self.plan.slice_axis,
+            self.overlap,
+            inference_plan.batch_size,
+            self.plan.regions is None,
+            as_nnunet,
+        )
 
     def _set_postprocess(self, postprocess: PostProcess) -> None:
         self.postprocess = postprocess
@@ -287,15 +291,6 @@ class Predictor:
         """Return the logits of patches."""
         with computing_in(self.number_format, self.device):
             return self._computed_network(to_device(patches, self.device))
-
-
-def _inside(box: Box, shape: tuple[int, int, int], labels: np.ndarray) -> np.ndarray:
-    """Return the labels of a whole scan from those of the part that the network saw."""
-    if labels.shape == shape:
-        return labels
-    whole = np.zeros(shape, dtype=labels.dtype)
-    whole[box] = labels
-    return whole
 
 
 def _region_ids(plan: Plan) -> list[int] | None:
