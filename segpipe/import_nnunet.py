@@ -1,6 +1,7 @@
 """`python -m segpipe.import_nnunet results=FOLDER output=x.ckpt`: nnU-Net v2's networks as ours."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ log = logging.getLogger("segpipe")
 def import_nnunet(
     folder: Path,
     output: Path,
-    folds: list[int | str] | None = None,
+    folds: Sequence[int | str] | None = None,
     which: Literal["final", "best"] = "final",
 ) -> list[str]:
     """Write networks that nnU-Net v2 has trained as a checkpoint, or as an ensemble of several.

@@ -8,6 +8,7 @@ once from SciPy's own interpolation and multiplied with the whole volume.
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 ANISOTROPIC = 3.0  # the coarsest spacing is apart if it is more than this times the finest
 CUBIC = 3  # order of the splines
+LONGEST = 2048  # voxels of an axis whose matrix is made: 16 MiB
 PEAK = 10.0  # of the Gaussian weights, which are kept in half precision
 Box = tuple[slice, slice, slice]
 
@@ -32,7 +34,8 @@ def nonzero_box(voxels: Num[np.ndarray, "c x y z"]) -> Box:
 
 def filled_mask(voxels: Num[np.ndarray, "c x y z"]) -> Bool[np.ndarray, "x y z"]:
     """Return where some channel is not 0, holes filled."""
-    return binary_fill_holes((voxels != 0).any(0))
+    filled: Any = binary_fill_holes((voxels != 0).any(0))
+    return filled
 
 
 def scaled(size: int, spacing_mm: float, target_mm: float) -> int:
@@ -71,28 +74,37 @@ def resample(
     within = [axis + 1 for axis in range(3) if axis != coarse]
     low = image.amin(within, keepdim=True)
     high = image.amax(within, keepdim=True)
-    sizes = sorted(range(3), key=lambda axis: shape[axis] / image.shape[axis + 1])
-    for axis in sizes:  # those that shrink the volume most come first
+    growth = [new / old for new, old in zip(shape, image.shape[1:], strict=True)]
+    for axis in sorted(range(3), key=growth.__getitem__):  # what shrinks comes first
         if axis != coarse:
-            image = _along(image, axis, spline_matrix(image.shape[axis + 1], shape[axis]))
+            image = _along(image, axis, shape[axis])
     image = image.clamp(low, high)
     if coarse is not None:
         image = image.index_select(coarse + 1, nearest_rows(image.shape[coarse + 1], shape[coarse]))
     return image
 
 
-def _along(image: Tensor, axis: int, matrix: Tensor) -> Tensor:
-    """Return an image `(c, x, y, z)` with one spatial axis multiplied by a matrix."""
-    if matrix.shape[0] == matrix.shape[1]:
+def _along(image: Tensor, axis: int, target: int) -> Tensor:
+    """Return an image `(c, x, y, z)` with one spatial axis resampled by cubic splines."""
+    size = image.shape[axis + 1]
+    if size == target:
         return image
-    return (image.movedim(axis + 1, -1) @ matrix.T).movedim(-1, axis + 1)
+    if max(size, target) > LONGEST:
+        factors = [1.0] * 4
+        factors[axis + 1] = target / size
+        return torch.from_numpy(_zoom(image.numpy(), factors))
+    return (image.movedim(axis + 1, -1) @ spline_matrix(size, target).T).movedim(-1, axis + 1)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def spline_matrix(size: int, target: int) -> Float[Tensor, "target size"]:
     """Return the weight of each of `size` voxels in each of `target` resampled ones."""
-    weights = zoom(np.eye(size), (target / size, 1), order=CUBIC, mode="nearest", grid_mode=True)
-    return torch.from_numpy(weights).float()
+    return torch.from_numpy(_zoom(np.eye(size), [target / size, 1.0])).float()
+
+
+def _zoom(array: np.ndarray, factors: Sequence[float]) -> np.ndarray:
+    resampled: Any = zoom(array, factors, order=CUBIC, mode="nearest", grid_mode=True)
+    return resampled
 
 
 def nearest_rows(size: int, target: int) -> Tensor:

@@ -12,6 +12,7 @@ from support import nnunet
 from support.commands import command
 from support.nnunet import predicted, write_results
 
+from segpipe import nnunet_rules
 from segpipe.card import card
 from segpipe.checkpoint import load
 from segpipe.data.prepare import prepare_volume
@@ -213,6 +214,13 @@ def test_images_are_resampled_as_scipy_does_it(
     image = torch.randn(2, 8, 9, 12, generator=torch.Generator().manual_seed(1))
     expected = np.stack([nnunet.resized(one, shape, 3, coarse) for one in image.numpy()])
     assert np.allclose(resample(image, shape, coarse).numpy(), expected, atol=1e-5)
+
+
+def test_long_axes_are_resampled_without_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.randn(2, 8, 9, 12, generator=torch.Generator().manual_seed(1))
+    expected = resample(image, (13, 7, 12), None)
+    monkeypatch.setattr(nnunet_rules, "LONGEST", 4)
+    assert torch.allclose(resample(image, (13, 7, 12), None), expected, atol=1e-5)
 
 
 def test_windows_are_spread_evenly() -> None:

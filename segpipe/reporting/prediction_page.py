@@ -182,7 +182,7 @@ def _facts(options: Predict) -> list[tuple[str, str]]:
     if options.labels:
         cleaning.append(f"labels {', '.join(options.labels)}")
     mirrored = options.mirror_axes
-    if mirrored != "checkpoint":
+    if not isinstance(mirrored, str):
         mirrored = ", ".join(map(str, mirrored)) or "none"
     return [
         ("checkpoint", ", ".join(map(str, options.checkpoint or [])) or NOT_KNOWN),
