@@ -1,5 +1,7 @@
 """Networks of nnU-Net v2 as checkpoints: the same logits, the same masks, and one line for what cannot be read."""
 
+import json
+import os
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from support.nnunet import predicted, write_results
 from segpipe import nnunet_rules
 from segpipe.card import card
 from segpipe.checkpoint import load
+from segpipe.config.compose import defaults
+from segpipe.config.probe import Landscape, Lesion, Robustness
+from segpipe.config.validation import validate
 from segpipe.data.prepare import prepare_volume
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError
@@ -24,6 +29,9 @@ from segpipe.import_nnunet_axes import Turn
 from segpipe.io.volumes import as_volume
 from segpipe.nnunet_rules import resample, window_starts, window_weights
 from segpipe.prediction.predictor import Predictor
+from segpipe.probe.landscape import landscape
+from segpipe.probe.lesion import lesion
+from segpipe.probe.robustness import robustness
 
 KINDS = [(3, False), (3, True), (2, False), (2, True)]
 
@@ -273,14 +281,14 @@ def test_the_plain_network_of_older_files(tmp_path: Path) -> None:
     }
     write_results(tmp_path / "results", layers=new)
     text = (tmp_path / "results/plans.json").read_text()
-    plans = __import__("json").loads(text)
+    plans = json.loads(text)
     del plans["configurations"]["tiny"]["architecture"]
     plans["configurations"]["tiny"] |= old
     plans["configurations"] = {
         "tiny": {"inherits_from": "base"},
         "base": plans["configurations"]["tiny"],
     }
-    (tmp_path / "results/plans.json").write_text(__import__("json").dumps(plans))
+    (tmp_path / "results/plans.json").write_text(json.dumps(plans))
     import_nnunet(tmp_path / "results", tmp_path / "x.ckpt")
     assert load(tmp_path / "x.ckpt").plan.strides == [[2, 2, 2]] * 3
 
@@ -318,7 +326,7 @@ class Runs:
     """A pickle that would run a command when it is read."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return __import__("os").system, ("touch ran",)
+        return os.system, ("touch ran",)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(
@@ -383,3 +391,50 @@ def test_real_results_predict_the_masks_of_nnunets_own_predictor(
         expected = np.asarray(nib.load(file).dataobj)
         mask = predictor(real_data / "Task04_Hippocampus/imagesTr" / file.name)
         assert (mask == expected).mean() >= 0.9995
+
+
+def labelled_cases(folder: Path) -> None:
+    """A data set in nnU-Net's layout: two scans with labels."""
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for number, axes in enumerate(("RAS", "LPS")):
+        image = nib.load(scan_file(folder, axes))
+        voxels = np.asarray(image.dataobj)
+        labels = nib.Nifti1Image((voxels > 60).astype(np.uint8) + (voxels > 120), image.affine)
+        nib.save(image, folder / f"imagesTr/case{number}_0000.nii.gz")
+        nib.save(labels, folder / f"labelsTr/case{number}.nii.gz")
+        (folder / f"{axes}.nii.gz").unlink()
+    about = {"channel_names": {"0": "MRI0"}, "labels": {"background": 0, "front": 1, "back": 2}}
+    about |= {"numTraining": 2, "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(about))
+
+
+PROBES: list[tuple[str, Any, Any, dict[str, Any]]] = [
+    ("lesion", Lesion, lesion, {"lesions": ["zero"]}),
+    ("landscape", Landscape, landscape, {"patches": 2, "axes": 1, "max_time": "00:00:00:01"}),
+    (
+        "robustness",
+        Robustness,
+        robustness,
+        {"blur_mm": [2], "noise": [], "bias": [], "coarser": []},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "probe", "changes"), PROBES, ids=lambda value: str(value)[:9]
+)
+def test_an_imported_network_is_probed(
+    tmp_path: Path, name: str, schema: Any, probe: Any, changes: dict[str, Any]
+) -> None:
+    file, _ = imported(tmp_path, residual=name == "lesion")
+    labelled_cases(tmp_path / "data")
+    given = {
+        "checkpoint": [str(file)],
+        "data_root": str(tmp_path / "data"),
+        "cases": ["case0", "case1"],
+    }
+    given |= {"output": str(tmp_path / name), "device": "cpu", "precision": "float32"}
+    assert probe(validate(schema, defaults(name) | given | changes)) == 0
+    rows = (tmp_path / name / f"{name}.csv").read_text().splitlines()
+    assert len(rows) > 3
