@@ -3,7 +3,7 @@
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from segpipe.config.checkpoint_tools import Card, Export
+from segpipe.config.checkpoint_tools import Card, Export, ImportNNUNet
 from segpipe.config.compare import Compare
 from segpipe.config.compose import chosen
 from segpipe.config.evaluate import Evaluate
@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, type[Section]]] = {
     "depth": ("python -m segpipe.probe depth", Depth),
     "card": ("python -m segpipe.card", Card),
     "export": ("python -m segpipe.export", Export),
+    "import_nnunet": ("python -m segpipe.import_nnunet", ImportNNUNet),
 }
 
 

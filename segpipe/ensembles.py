@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from segpipe.checkpoint import Trained, find, load
 from segpipe.errors import ConfigError
@@ -73,13 +73,15 @@ def find_all(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Trained:
+def load_ensemble(
+    paths: Sequence[Path], mirror_axes: Sequence[int] | Literal["checkpoint"] = ()
+) -> Trained:
     """Open several checkpoints as one network, which gives the mean of their probabilities.
 
     Args:
         paths: checkpoints, or folders of runs or of cross-validations.
-        mirror_axes: axes of RAS+ along which a window is mirrored too; the mean is over the mirror
-            images as well.
+        mirror_axes: axes of model space along which a window is mirrored too; the mean is over the
+            mirror images as well. `checkpoint`: those with which the network was trained.
 
     Raises:
         ConfigError: if one is not a checkpoint, or does not see scans as the first one does.
@@ -88,6 +90,8 @@ def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Tra
     paths = find_all(paths)
     members = [load(path) for path in paths]
     plan = members[0].plan
+    if mirror_axes == "checkpoint":
+        mirror_axes = plan.mirror_axes
     if plan.slice_axis in mirror_axes:
         raise ConfigError(
             f"mirror_axes: the network sees slices across axis {plan.slice_axis}: "
@@ -99,7 +103,10 @@ def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Tra
         _check_same_input(paths[0], plan, path, member.plan)
     axes = [plan.network_axes.index(axis) for axis in mirror_axes]
     network = Ensemble(
-        [member.network for member in members], exclusive=plan.regions is None, mirror_axes=axes
+        [member.network for member in members],
+        exclusive=plan.regions is None,
+        mirror_axes=axes,
+        mean="logits" if plan.rules == "nnunet" else "probabilities",
     )
     chosen = PostProcess.merge([member.postprocess for member in members])
     if whole is not None:

@@ -25,6 +25,7 @@ import pytest
 import yaml
 from hydra import compose
 from support.commands import PROJECT, REPOSITORY
+from support.nnunet import write_results
 
 from segpipe.config.compose import check, hydra_on_conf
 from segpipe.config.predict import Predict
@@ -161,6 +162,7 @@ def inspect_cases(command: list[str]) -> None:
         ConfigError: as the command would.
     """
     from segpipe.card import Card
+    from segpipe.config.checkpoint_tools import ImportNNUNet
     from segpipe.config.compare import Compare
     from segpipe.config.evaluate import Evaluate
     from segpipe.config.probe import Report
@@ -194,6 +196,8 @@ def inspect_cases(command: list[str]) -> None:
             check("card", Card, given)
         case ["python", "-m", "segpipe.export", *given]:
             check("export", Export, given)
+        case ["python", "-m", "segpipe.import_nnunet", *given]:
+            check("import_nnunet", ImportNNUNet, given)
         case ["python", file, *_] if file.startswith("benchmarks/"):
             assert (REPOSITORY / file).is_file(), file
         case ["python", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"]:
@@ -268,6 +272,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep = ["-m", "seed=0,1,2,3,4", "data.fold=0", "hydra.sweep.dir=SWEEP"]
     call([sys.executable, REPOSITORY / "train.py", *sweep, *tiny], folder)
     lay_out(folder)
+    write_results(folder / "RESULTS", folds=("0", "1"))
     (folder / "runs/NAME").mkdir(parents=True)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     for name in ("runs/folds", "runs/skips"):

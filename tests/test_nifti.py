@@ -19,7 +19,8 @@ from support.plans import plan
 
 from segpipe.data.cases import Case
 from segpipe.data.inspection import inspect_case
-from segpipe.data.prepare import find_outlier, prepare_scan, prepare_volume
+from segpipe.data.intensities import find_outlier
+from segpipe.data.prepare import prepare_scan, prepare_volume
 from segpipe.errors import DataError
 from segpipe.geometry import Volume
 from segpipe.io.formats import NIFTI

@@ -1,8 +1,9 @@
-"""The options of `python -m segpipe.card` and `python -m segpipe.export`."""
+"""The options of `python -m segpipe.card`, `segpipe.export` and `segpipe.import_nnunet`."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.section import Section
@@ -47,4 +48,35 @@ class Export(Section):
         for key in ("checkpoint", "output"):
             if getattr(self, key) is None:
                 raise ValueError(f"{key} is missing: give checkpoint=RUN output=network.onnx")
+        return self
+
+
+class ImportNNUNet(Section):
+    """Which networks of nnU-Net's are written as checkpoints."""
+
+    results: Path | None = Field(
+        description="a folder of nnU-Net v2's results, with plans.json, dataset.json and fold_0 ..."
+    )
+    output: Path | None = Field(
+        description="checkpoint to write, as organ.ckpt; of several folds a folder with one for "
+        "each, which predict.py takes as an ensemble; what is there is replaced"
+    )
+    folds: list[NonNegativeInt | Literal["all"]] | None = Field(
+        min_length=1, description="one fold, a list, or all = fold_all; null = all that are there"
+    )
+    checkpoint: Literal["final", "best"] = Field(
+        description="checkpoint_final.pth or checkpoint_best.pth of each fold"
+    )
+    extensions: Extensions = Field(description=EXTENSIONS_HELP)
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        return [given] if isinstance(given, int | str) else given
+
+    @model_validator(mode="after")
+    def _says_what(self) -> "ImportNNUNet":
+        for key in ("results", "output"):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key} is missing: give results=FOLDER output=organ.ckpt")
         return self

@@ -63,6 +63,13 @@ What a checkpoint says of itself: labels, plan, data, Dice, and the command to u
 Writes a trained network as ONNX, for any batch and size, and checks it against PyTorch.
 
   {command} checkpoint=runs/NAME/DATE_TIME output=network.onnx""",
+    "import_nnunet": """\
+Writes networks that nnU-Net v2 has trained as checkpoints of segpipe, with nnU-Net's own rules.
+
+  {command} results=nnUNetTrainer__nnUNetPlans__3d_fullres output=organ.ckpt
+  {command} results=FOLDER output=organ.ckpt folds=0 checkpoint=best
+
+Read are PlainConvUNet and ResidualEncoderUNet in 2D and 3D; of a cascade, its first stage.""",
     "depth": """\
 The gradient of each layer of a deep network at initialisation, with and without each kind of skip.
 

@@ -15,8 +15,9 @@ from segpipe.config.data import NaNPolicy
 from segpipe.data.cases import MOST_LABELS, Case
 from segpipe.data.ceiling import FACTORS, ceilings
 from segpipe.data.inspected_case import InspectedCase
+from segpipe.data.intensities import find_outlier
 from segpipe.data.loading import load
-from segpipe.data.prepare import find_outlier, to_index
+from segpipe.data.prepare import to_index
 from segpipe.errors import DataError, NotFiniteError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
 from segpipe.io.content import check_regular

@@ -15,7 +15,7 @@ from torch import Tensor
 from segpipe.data import cache
 from segpipe.data.cases import Case
 from segpipe.data.loading import load
-from segpipe.data.prepare import model_space, prepare_scan, read_labels
+from segpipe.data.prepare import crop, model_space, prepare_scan, read_labels
 from segpipe.device import count_cores
 from segpipe.errors import DataError
 from segpipe.io.volumes import read_grid
@@ -79,7 +79,10 @@ def prepare_case(case: Case, plan: Plan) -> PreparedCase:
         DataError: if a file cannot be used.
     """
     scan = prepare_scan(case.images, plan, load)
-    label = model_space(plan).labels_to_model(read_labels(case, plan, scan.grid))
+    labels = read_labels(case, plan, scan.grid)
+    if scan.box is not None:
+        labels = crop(labels, scan.box)
+    label = model_space(plan).labels_to_model(labels)
     indices = map_classes_to_indices(label, len(plan.labels), max_samples_per_class=MOST_INDICES)
     return PreparedCase(scan.image, label, list(map(np.asarray, indices)))
 
@@ -121,6 +124,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
     foreground = plan.foreground if "ct" in plan.normalise else None
     planes = () if plan.slices == "plan" else (plan.slice_axis, plan.slices, plan.frame)
     averages = ("averages",) if plan.averages else ()
+    changed = [value for value in (plan.axes, plan.rules) if value not in ("ras", "segpipe")]
     return cache.entry_path(
         folder,
         case.files,
@@ -132,6 +136,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
         plan.ignore,
         *planes,
         *averages,
+        *changed,
     )
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 
 class Ensemble(nn.Module):
-    """The mean of the probabilities of several networks and mirror images, as logits.
+    """The mean of several networks and mirror images, as logits.
 
     Args:
         networks: each maps `(B, C, *spatial)` to logits `(B, K, *spatial)`.
         exclusive: whether a voxel has just one label (softmax), or may lie in several regions
             (sigmoid).
         mirror_axes: spatial axes along which the window is mirrored too, alone and together.
+        mean: of their probabilities, or of their logits, as nnU-Net has it.
 
     Attributes:
         agreement: how far the masks of single predictions are those of the mean; None where it is
@@ -24,12 +26,17 @@ class Ensemble(nn.Module):
     """
 
     def __init__(
-        self, networks: Sequence[nn.Module], exclusive: bool, mirror_axes: Sequence[int] = ()
+        self,
+        networks: Sequence[nn.Module],
+        exclusive: bool,
+        mirror_axes: Sequence[int] = (),
+        mean: Literal["probabilities", "logits"] = "probabilities",
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.exclusive = exclusive
         self.mirror_axes = tuple(mirror_axes)
+        self.mean: Literal["probabilities", "logits"] = mean
         self.agreement: Agreement | None = None
         axes = [axis + 2 for axis in mirror_axes]
         self.flips: list[tuple[int, ...]] = []
@@ -37,7 +44,7 @@ class Ensemble(nn.Module):
             self.flips += itertools.combinations(axes, count)
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
-        """Return logits whose softmax, or sigmoid, is the mean over networks and mirror images."""
+        """Return the mean over networks and mirror images: as logits, or of the logits."""
         masks: list[Tensor] = []
         mean = self._mean(self._predictions(x, masks))
         if self.agreement is not None:
@@ -45,6 +52,11 @@ class Ensemble(nn.Module):
         return mean
 
     def _mean(self, predictions: Iterator[Tensor]) -> Tensor:
+        if self.mean == "logits":
+            total = next(predictions).clone()
+            for logits in predictions:
+                total += logits
+            return total / (len(self.networks) * len(self.flips))
         if not self.exclusive:
             mean = torch.stack(list(map(torch.sigmoid, predictions))).mean(0)
             return torch.logit(mean, eps=1e-6)

@@ -20,6 +20,7 @@ class Confidence:
         axis: of model space along which the slabs follow one another.
         exclusive: whether a voxel has one label; the first class is then the background.
         network: that is asked about the scan; of an ensemble, the agreement is measured.
+        of_logits: whether the slabs hold logits, not probabilities.
 
     Attributes:
         sums: a row for each target: voxels that it takes, its probability over the scan, its
@@ -33,7 +34,9 @@ class Confidence:
         axis: int,
         exclusive: bool,
         network: nn.Module | None = None,
+        of_logits: bool = False,
     ) -> None:
+        self.of_logits = of_logits
         self.agreement = Agreement() if isinstance(network, Ensemble) else None
         if isinstance(network, Ensemble):
             network.agreement = self.agreement
@@ -56,6 +59,8 @@ class Confidence:
 
     def _sums_of(self, slab: Tensor, image: Tensor) -> np.ndarray:
         """Return a row for each target: voxels, both sums of probability, sums of intensity."""
+        if self.of_logits:
+            slab = torch.softmax(slab, 0) if self.exclusive else torch.sigmoid(slab)
         probability = slab[1:] if self.exclusive else slab
         taken = probability == slab.amax(0) if self.exclusive else probability > TAKEN
         inside = taken.to(slab.dtype).flatten(1)

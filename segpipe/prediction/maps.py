@@ -41,6 +41,7 @@ class Maps:
         folder: where the files lie; None: where the system has its temporary files.
         orientation: of model space on the scan's grid; None: RAS+.
         temperature: of what is saved.
+        box: of the scan, that alone becomes known; the rest is certain background. None: all.
 
     Attributes:
         probabilities: shape `(x, y, z, classes)` in the scan's order, uint8; None if not kept.
@@ -63,6 +64,7 @@ class Maps:
         folder: Path | None = None,
         orientation: Orientation | None = None,
         temperature: float = 1.0,
+        box: tuple[slice, slice, slice] | None = None,
     ) -> None:
         self.temperature = temperature
         orientation = orientation or grid.ras
@@ -77,13 +79,17 @@ class Maps:
         names = set(save)
         if "probabilities" in names:
             self.probabilities = _mapped_zeros((*grid.shape, classes), folder)
-            self._model_probabilities = orientation.view(np.moveaxis(self.probabilities, 3, 0))
+            if box is not None and exclusive:
+                self.probabilities[..., 0] = STEPS
+            inside = self.probabilities[box or ...]
+            self._model_probabilities = orientation.view(np.moveaxis(inside, 3, 0))
         self.sample: Sample | None = None
         if "sample" in names:
-            self.sample = Sample(orientation, max(1, math.prod(grid.shape) // SAMPLED))
+            stride = max(1, math.prod(grid.shape) // SAMPLED)
+            self.sample = Sample(orientation, stride, box)
         if "entropy" in names:
             self.entropy = _mapped_zeros(grid.shape, folder)
-            self._model_entropy = orientation.view(self.entropy[None])[0]
+            self._model_entropy = orientation.view(self.entropy[box or ...][None])[0]
 
     def observe(
         self, rows: slice, classes: Iterable[Float[Tensor, "x y z"]]
@@ -138,11 +144,18 @@ class Sample:
     Args:
         orientation: of model space on the scan's grid.
         stride: voxels of a block of rows from one to the next.
+        box: of the scan, in which the rows lie; None: all of it.
     """
 
-    def __init__(self, orientation: Orientation, stride: int) -> None:
+    def __init__(
+        self,
+        orientation: Orientation,
+        stride: int,
+        box: tuple[slice, slice, slice] | None = None,
+    ) -> None:
         self.orientation = orientation
         self.stride = stride
+        self.box = box
         self.indices: list[tuple[slice, ...]] = []
         self.blocks: list[Float[Tensor, "classes voxels"]] = []
 
@@ -162,7 +175,7 @@ class Sample:
 
     def values_of(self, array: np.ndarray) -> np.ndarray:
         """Return the values `(voxels,)` of an array `(x, y, z)` of the scan at these voxels."""
-        view = self.orientation.view(array[None])[0]
+        view = self.orientation.view(array[self.box or ...][None])[0]
         return np.concatenate([view[index].ravel()[:: self.stride] for index in self.indices])
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -44,7 +44,6 @@ from segpipe.prediction.postprocessing import (
 from segpipe.prediction.prediction import Prediction as Prediction
 from segpipe.prediction.timing import ProgressCallback, Stopwatch, reporting, timed_slabs
 from segpipe.quality import QualityModel
-from segpipe.regions import painted_ids
 from segpipe.windows import count_windows, predict_slabs, slab_axis
 
 
@@ -246,42 +245,57 @@ class Predictor:
         exclusive = plan.regions is None
         skipping = SkipEmptyWindows(self._compute, plan.outputs, exclusive)
         network: Callable[[Tensor], Tensor] = skipping if self.skips_air else self._compute
-        image = self._with_body(scan)
-        if progress is not None:
-            total = count_windows(image.shape[1:], plan.patch, self.overlap)
-            network = reporting(network, total, progress)
-        axis = slab_axis(image.shape[1:], plan.slice_axis)
-        image = image.to(inference_plan.blending)
-        slabs = predict_slabs(
-            network,
-            image,
-            plan.patch,
-            plan.slice_axis,
-            self.overlap,
-            inference_plan.batch_size,
-            exclusive,
-        )
+        axis = slab_axis(scan.image.shape[1:], plan.slice_axis)
+        slabs = self._slabs(network, scan, inference_plan, progress)
+        space = model_space(plan)
         confidence = None
         if self.measures_confidence:
-            channels = image[: len(plan.channels)]
-            confidence = Confidence(channels, axis, exclusive, self._computed_network)
+            channels = scan.image[: len(plan.channels)].to(inference_plan.blending)
+            confidence = Confidence(
+                channels, axis, exclusive, self._computed_network, of_logits=space.as_nnunet
+            )
             slabs = confidence.watch(slabs)
-        ids = None if plan.regions is None else painted_ids(plan.regions, plan.paint)
-        space = model_space(plan)
         turned = space.orientation(scan.grid)
-        temperature = self.postprocess.temperature
-        maps = Maps(
-            scan.grid, axis, plan.outputs, exclusive, self.save, self.folder, turned, temperature
-        )
+        kept = (self.save, self.folder, turned, self.postprocess.temperature, scan.box)
+        maps = Maps(scan.grid, axis, plan.outputs, exclusive, *kept)
         observer = with_thresholds(maps.observe, self.factors)
         labels = space.to_native(
-            timed_slabs(slabs, stopwatch), axis, scan.grid, ids, observer, maps.block_voxels
+            timed_slabs(slabs, stopwatch),
+            axis,
+            scan.seen_grid,
+            None if plan.regions is None else painted_ids(plan.regions, plan.paint),
+            observer,
+            maps.block_voxels,
         )
-        array = labels[0].cpu().numpy()
+        found = scan.whole(labels[0].cpu().numpy())
         network_seconds = stopwatch.read()
         rest = time.perf_counter() - start - network_seconds
         seconds = {"network": network_seconds, "resample": max(0.0, rest)}
-        return Prediction(array, scan, maps, seconds, note, skipping.skipped, confidence)
+        return Prediction(found, scan, maps, seconds, note, skipping.skipped, confidence)
+
+    def _slabs(
+        self,
+        network: Callable[[Tensor], Tensor],
+        scan: PreparedScan,
+        inference_plan: InferencePlan,
+        progress: ProgressCallback | None,
+    ) -> Iterator[Tensor]:
+        """Return the slabs of a scan, whose windows are computed as they are asked for."""
+        image = self._with_body(scan)
+        as_nnunet = self.plan.rules == "nnunet"
+        if progress is not None:
+            total = count_windows(image.shape[1:], self.plan.patch, self.overlap, as_nnunet)
+            network = reporting(network, total, progress)
+        return predict_slabs(
+            network,
+            image.to(inference_plan.blending),
+            self.plan.patch,
+            self.plan.slice_axis,
+            self.overlap,
+            inference_plan.batch_size,
+            self.plan.regions is None,
+            as_nnunet,
+        )
 
     def _set_postprocess(self, postprocess: PostProcess) -> None:
         self.postprocess = postprocess

@@ -158,13 +158,16 @@ def _facts(options: Predict) -> list[tuple[str, str]]:
         cleaning.append(f"min_volume_ml {options.min_volume_ml}")
     if options.labels:
         cleaning.append(f"labels {', '.join(options.labels)}")
+    mirrored = options.mirror_axes
+    if not isinstance(mirrored, str):
+        mirrored = ", ".join(map(str, mirrored)) or "none"
     return [
         ("checkpoint", ", ".join(map(str, options.checkpoint or [])) or NOT_KNOWN),
         ("input", str(options.input or NOT_KNOWN)),
         ("truth", str(options.truth or "not given")),
         ("tolerance of NSD", tolerance_text(options)),
         ("overlap of windows", f"{options.overlap:g}"),
-        ("mirrored along axes", ", ".join(map(str, options.mirror_axes)) or "none"),
+        ("mirrored along axes", mirrored),
         ("masks cleaned", "; ".join(cleaning) or "no"),
         ("segpipe", __version__),
     ]
