@@ -22,6 +22,7 @@ from segpipe.reporting.page import (
     Picture,
     Sorted,
     Table,
+    embed,
     embed_all,
     write_page,
 )

@@ -54,7 +54,7 @@ def score_cases(
     """
     plan = predictor.plan
     with progress_bar() as bar:
-        scoring = bar.add_task("scoring", total=len(cases), note="")
+        task = bar.add_task("scoring", total=len(cases), note="")
         for case in cases:
             prediction = predictor.predict(case.images)
             truth = read_labels(case, plan, prediction.grid).numpy()[0]
@@ -64,7 +64,7 @@ def score_cases(
             dice = "  ".join(f"{score.label} {score.dice:.4f}" for score in scores)
             log.debug("%s: %s", case.name, dice)
             yield ScoredCase(case, prediction, truth, scores)
-            bar.advance(scoring)
+            bar.advance(task)
 
 
 def worst_and_best(cases: Sequence[Case], scores: Sequence[Score], count: int) -> list[Case]:
