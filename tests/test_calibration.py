@@ -149,8 +149,8 @@ def test_predict_saves_tempered_maps_and_the_same_masks(tmp_path: Path) -> None:
 
     def predicted(**changed: Any) -> tuple[np.ndarray, float]:
         assert predict_batch(options(**changed)) == 0
-        mask = nib.load(tmp_path / "masks/scan.nii.gz")
-        entropy = nib.load(tmp_path / "masks/entropy/scan.nii.gz")
+        mask = nib.Nifti1Image.from_filename(tmp_path / "masks/scan.nii.gz")
+        entropy = nib.Nifti1Image.from_filename(tmp_path / "masks/entropy/scan.nii.gz")
         return np.asarray(mask.dataobj), float(np.asarray(entropy.dataobj).mean())
 
     mask, entropy = predicted()

@@ -293,7 +293,7 @@ def test_dice_of_a_judged_scan_is_that_of_its_mask(tmp_path: Path) -> None:
     judged = judge_scan(threshold, case, Change())
     labels = threshold.predict(case.images[0]).labels
     assert case.label is not None
-    truth = np.asarray(nib.load(case.label).dataobj)
+    truth = np.asarray(nib.Nifti1Image.from_filename(case.label).dataobj)
     assert judged.dice == pytest.approx(float(dice_per_target(labels, truth, {"organ": [1]})[0]))
 
 

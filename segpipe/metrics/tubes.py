@@ -1,5 +1,7 @@
 """Metrics of tubes, such as vessels and airways, which must not be torn."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool
 
@@ -32,7 +34,8 @@ def centre_line(mask: Bool[np.ndarray, "*spatial"]) -> Bool[np.ndarray, "*spatia
     block = np.ones((3,) * mask.ndim)
     line = np.zeros_like(mask)
     while mask.any():
-        eroded = binary_erosion(mask)
-        line |= mask & np.logical_not(binary_dilation(eroded, block))
+        eroded: Any = binary_erosion(mask)
+        opened: Any = binary_dilation(eroded, block)
+        line |= mask & ~opened
         mask = eroded
     return line

@@ -44,6 +44,7 @@ from segpipe.prediction.postprocessing import (
 from segpipe.prediction.prediction import Prediction as Prediction
 from segpipe.prediction.timing import ProgressCallback, Stopwatch, reporting, timed_slabs
 from segpipe.quality import QualityModel
+from segpipe.regions import painted_ids
 from segpipe.windows import count_windows, predict_slabs, slab_axis
 
 

@@ -22,6 +22,7 @@ VOLUMES_CAPTION = (
     "Bland-Altman: a point is a case; the line is the mean difference, dashed lines hold 95 % of "
     "the cases if the differences are normal."
 )
+Colour = tuple[float, float, float]
 MOST = 12  # labels that are drawn
 
 
@@ -81,9 +82,7 @@ def draw_volumes(scores: Sequence[Score], picture: Path, units: Units) -> bool:
     return True
 
 
-def _draw_panel(
-    axes: Axes, pairs: Float[np.ndarray, "cases 2"], fill: tuple[float, float, float]
-) -> None:
+def _draw_panel(axes: Axes, pairs: Float[np.ndarray, "cases 2"], fill: Colour) -> None:
     differences = pairs[:, 0] - pairs[:, 1]
     limits = limits_of(differences)
     axes.scatter(pairs.mean(axis=1), differences, s=22, color=fill, linewidths=0)
