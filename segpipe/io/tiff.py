@@ -13,7 +13,8 @@ from segpipe.errors import DataError
 from segpipe.io.images import PIXELS, to_upright
 from segpipe.io.notes import warnings_of
 from segpipe.io.tiff_colours import in_colour, with_palette, without_opaque_alpha
-from segpipe.io.unpack import available_bytes, regular_size
+from segpipe.io.unpack import regular_size
+from segpipe.memory import available_bytes
 from segpipe.text import first_line
 
 ENDINGS = (".tiff", ".tif")
