@@ -27,7 +27,7 @@ from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.signals import exit_status, handle_termination
-from segpipe.text import visible, visible_lines
+from segpipe.text import count, visible, visible_lines
 
 Run = Callable[[dict[str, Any], Path, list[str]], int]
 log = logging.getLogger("segpipe")
@@ -213,7 +213,7 @@ def _saying_what_is_left(program: str, sweep: Path) -> Iterator[None]:
 
             total = len(sweep_jobs(sweep))
             done = sum(map(is_done, sweep.iterdir()))
-            left = f"{total - done} of {total} runs are left"
+            left = f"{total - done} of {count(total, 'run')} left"
             again = f"{invocation('train')} {typed('resume', sweep)}"
             log.warning("%s; go on with: %s", left, again)
         raise

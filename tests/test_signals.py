@@ -56,7 +56,7 @@ def test_a_stopped_sweep_says_how_many_runs_are_left(tmp_path: Path) -> None:
     files = ["sweep/0/checkpoints/last.ckpt"]
     returned, said, _ = stopped_run(tmp_path, signal.SIGTERM, files, *arguments)
     assert returned == 143
-    assert "3 of 3 runs are left; go on with: python train.py resume=" in said
+    assert "3 of 3 runs left; go on with: python train.py resume=" in said
     assert not (tmp_path / "sweep/1").exists()
 
 

@@ -47,7 +47,7 @@ def test_bids(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         "derivatives/manual/sub-01/ses-2/anat/sub-01_ses-2_space-orig_dseg.nii.gz",
     ]
     assert dataset.channels == ("FLAIR", "T1w")
-    assert "1 of 4 cases are passed over: sub-03 (no label map)" in caplog.text
+    assert "passed over 1 of 4 cases: sub-03 (no label map)" in caplog.text
 
 
 def test_bids_of_one_session_and_chosen_channels(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_patterns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         case: [f"{case}/anat/T1_{case}.nii.gz", f"{case}/anat/T2.nii", f"{case}/seg-1.nii"]
         for case in ("ann", "bob [2]", "ü=1")
     }
-    assert "1 of 4 cases are passed over: no mask (no ./{case}/seg*.nii)" in caplog.text
+    assert "passed over 1 of 4 cases: no mask (no ./{case}/seg*.nii)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from segpipe.errors import DataError
 from segpipe.io.volumes import read_grid
 from segpipe.plan import Plan
 from segpipe.terminal import progress_bar
+from segpipe.text import count
 
 log = logging.getLogger("segpipe")
 MOST_INDICES = 100_000  # voxels remembered per label: enough to centre patches on
@@ -146,7 +147,11 @@ def _check_room(missing: Sequence[Case], total: int, plan: Plan, folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free / MIB
     log.info(
-        "cache: %d of %d cases to prepare, %.0f MiB in %s", len(missing), total, needed, folder
+        "cache: %d of %s to prepare, %.0f MiB in %s",
+        len(missing),
+        count(total, "case"),
+        needed,
+        folder,
     )
     if needed > free:
         raise DataError(
