@@ -13,6 +13,7 @@ from typing import Any
 from segpipe import extensions
 from segpipe.config.compose import (
     CONF,
+    Job,
     check,
     named_extensions,
     normalise,
@@ -37,9 +38,10 @@ FAILURE = "failure.txt"  # in the folder of a run of a sweep: why it failed
 
 def train() -> None:
     """Run `segpipe-train`: train one network, or one for each combination of a sweep."""
+    from segpipe.job_check import check_trainings
     from segpipe.resume import command_line
 
-    launch("train", Train, _train_one, invocation("train"), command_line)
+    launch("train", Train, _train_one, invocation("train"), command_line, check_trainings)
 
 
 def predict() -> None:
@@ -100,6 +102,7 @@ def launch(
     run: Run,
     command: str,
     completed: Callable[[list[str]], list[str]] = list,
+    foresee: Callable[[list[Job]], None] = lambda jobs: None,
 ) -> None:
     """Run a command on the options of its command line, and exit with its status if not 0.
 
@@ -109,6 +112,7 @@ def launch(
         run: takes the composed values, the job's folder and the overrides; returns the status.
         command: how it is called, for the help.
         completed: takes the words that follow it, and returns those that are meant.
+        foresee: checks all jobs before the first one starts.
     """
     handle_termination()
     _survive_encodings()
@@ -116,7 +120,7 @@ def launch(
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
         sys.argv[1:] = normalise(_flags_first(completed(quoted(sys.argv[1:], schema))))
-        check(program, schema, sys.argv[1:])
+        foresee(check(program, schema, sys.argv[1:]))
         _check_slurm(sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:

@@ -91,7 +91,7 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
             "".join(FIX_REMEDIES.get(kind, "") for kind in kinds),
         )
         return HAS_ERRORS
-    labels = label_ids(usable, dataset.labels)
+    labels = label_ids(usable, dataset.labels, dataset.names)
     repair = write_repaired(cases, labels, copy, options.data.nan)
     mended = [f"{what} ({count(number, 'case')})" for what, number in repair.mended.items()]
     log.info("mended: %s", "; ".join(mended) or "nothing")
