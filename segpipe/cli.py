@@ -50,7 +50,7 @@ def predict() -> None:
 
 
 def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
-    from segpipe.resume import is_done, resumable, resumed
+    from segpipe.resume import check_done, is_done, resumable, resumed
 
     options = validate(Train, resumed(values, overrides))
     if options.verbose:
@@ -70,6 +70,7 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
     if options.resume is None:
         options = options.model_copy(update={"resume": resumable(folder, overrides)})
         if is_done(folder):
+            check_done(folder)
             log.info("%s is done already", folder)
             return 0
     from segpipe.lock import alone_in

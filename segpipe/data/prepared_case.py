@@ -100,8 +100,9 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
     with ThreadPoolExecutor(count_cores()) as threads:
         entries = list(threads.map(lambda case: _entry_path(case, plan, folder), cases))
         missing: dict[Path, Case] = {}
-        for entry, case in zip(entries, cases, strict=True):
-            if cache.read_entry(entry) is None:
+        whole = list(threads.map(cache.is_whole, entries))
+        for entry, case, is_whole in zip(entries, cases, whole, strict=True):
+            if not is_whole:
                 missing[entry] = case
         if missing:
             _check_room(list(missing.values()), len(cases), plan, folder)

@@ -1,4 +1,4 @@
-"""The names that tables of BIDS give the ids of label maps: `*_dseg.tsv`, columns `index` and `name`."""
+"""The names that BIDS gives the ids of label maps, by tables such as `dseg.tsv`."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -49,9 +49,9 @@ def _tables_of(label: Path, root: Path) -> Iterator[Path]:
         found = []
         for path in list_folder(folder):
             words = path.stem.split("_")
-            if path.suffix.lower() == ".tsv" and words[-1] == suffix and os.path.isfile(path):
-                if set(words[:-1]) <= set(entities):
-                    found.append((-len(words), path))
+            is_table = path.suffix.lower() == ".tsv" and os.path.isfile(path)
+            if is_table and words[-1] == suffix and set(words[:-1]) <= set(entities):
+                found.append((-len(words), path))
         for _, path in sorted(found):
             yield path
         if folder == root:
