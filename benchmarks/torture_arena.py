@@ -184,8 +184,8 @@ def _run(
     for number in (1, 2):
         os.dup2(terminal, number)
     # those of this process may lead to a file, in which they would seek
-    sys.stdout = open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", closefd=False)
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
     if as_user:
