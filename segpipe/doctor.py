@@ -63,10 +63,11 @@ def diagnose(options: Train, folder: Path) -> int:
 def _show(dataset: Dataset, cases: int, findings: Sequence[Finding], errors: int) -> None:
     """Log how many findings there are, and print a table of their kinds."""
     if not findings:
-        log.info("%s: %d cases read; nothing wrong found", dataset.name, cases)
+        log.info("%s: %s read; nothing wrong found", dataset.name, count(cases, "case"))
         return
     warnings = len(findings) - errors
-    log.info("%s: %d cases read; %d errors, %d warnings", dataset.name, cases, errors, warnings)
+    found = f"{count(errors, 'error')}, {count(warnings, 'warning')}"
+    log.info("%s: %s read; %s", dataset.name, count(cases, "case"), found)
     kinds = Counter((finding.severity, finding.kind) for finding in findings)
     rows = []
     for (severity, kind), number in sorted(kinds.items()):
@@ -98,15 +99,14 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
         kinds = Counter(finding.kind for inspected in cases for finding in inspected.findings)
         found = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
         log.error(
-            "fix=%s: nothing can be mended, and nothing is written: all %d cases need a person "
-            "(%s)%s",
+            "fix=%s: nothing can be mended, and nothing is written: all of %s need a person (%s)%s",
             copy,
-            len(cases),
+            count(len(cases), "case"),
             found,
             "".join(FIX_REMEDIES.get(kind, "") for kind in kinds),
         )
         return HAS_ERRORS
-    labels = label_ids(usable, dataset.labels)
+    labels = label_ids(usable, dataset.labels, dataset.names)
     repair = write_repaired(cases, labels, copy, options.data.nan)
     mended = [f"{what} ({count(number, 'case')})" for what, number in repair.mended.items()]
     log.info("mended: %s", "; ".join(mended) or "nothing")

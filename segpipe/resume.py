@@ -96,6 +96,24 @@ def is_done(folder: Path) -> bool:
     return (folder / "validation.csv").is_file() and (folder / "curves.png").is_file()
 
 
+def check_done(folder: Path) -> None:
+    """Check that the checkpoints of a run that is done are whole.
+
+    Raises:
+        ConfigError: if one is damaged.
+    """
+    from segpipe import archive  # torch, which is needed here alone, takes seconds to import
+
+    for file in sorted((folder / "checkpoints").glob("*.ckpt")):
+        try:
+            archive.read(file)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}; the run in {folder} is done, but to go on with it, or to predict with "
+                "that checkpoint, train it again in another folder"
+            ) from None
+
+
 def command_line(typed: list[str]) -> list[str]:
     """Return the words after `train.py`, with `resume=FOLDER` replaced by what started it.
 

@@ -33,7 +33,7 @@ from segpipe.reporting.run_page import write_facts, write_interrupted, write_rep
 from segpipe.reporting.run_summary import show_run
 from segpipe.reporting.viewer import ViewerBudget
 from segpipe.stored import read_plan, read_yaml
-from segpipe.text import count
+from segpipe.text import agreeing, count
 from segpipe.training.beside import together
 from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
 from segpipe.training.initial import open_initial
@@ -255,10 +255,10 @@ class Run:
     def _log_plan(self) -> None:
         """Log the number of cases, the labels, and every entry of the plan with its reason."""
         log.info(
-            "%s: %d cases train, %d validate; labels %s",
+            "%s: %s, %s; labels %s",
             self.dataset.name,
-            len(self.train_cases),
-            len(self.val_cases),
+            agreeing(len(self.train_cases), "case", "train"),
+            agreeing(len(self.val_cases), "case", "validate"),
             ", ".join(self.plan.label_names),
         )
         log_plan(self.plan)

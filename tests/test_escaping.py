@@ -141,6 +141,38 @@ def test_an_encoding_that_lacks_a_letter_ends_nothing(encoding: str, tmp_path: P
     assert done.stderr.count(b"\n") == 1
 
 
+UNREAD = """
+import logging, sys
+from pathlib import Path
+from segpipe.terminal import TerminalHandler, show_table
+
+log = logging.getLogger("segpipe")
+log.addHandler(TerminalHandler())
+log.setLevel(logging.INFO)
+for number in range(20_000):
+    log.info("line %d", number)
+show_table("volumes", ["scan"], [["a"]])
+Path(sys.argv[1]).touch()
+"""
+
+
+def test_output_that_nobody_reads_any_more_ends_nothing(tmp_path: Path) -> None:
+    """As behind `| head -1`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", UNREAD, tmp_path / "done"],
+        env={"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"line 0\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert (tmp_path / "done").is_file()
+
+
 @pytest.mark.parametrize("name", [name for name in HOSTILE if "\udcff" not in name], ids=ascii)
 def test_a_figure_shows_it_as_text(name: str, tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)

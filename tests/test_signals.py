@@ -56,8 +56,45 @@ def test_a_stopped_sweep_says_how_many_runs_are_left(tmp_path: Path) -> None:
     files = ["sweep/0/checkpoints/last.ckpt"]
     returned, said, _ = stopped_run(tmp_path, signal.SIGTERM, files, *arguments)
     assert returned == 143
-    assert "3 of 3 runs are left; go on with: python train.py resume=" in said
+    assert "3 of 3 runs left; go on with: python train.py resume=" in said
     assert not (tmp_path / "sweep/1").exists()
+
+
+LOST = """
+import signal, sys, time, weakref
+from segpipe.signals import exit_status, handle_termination
+
+class Dropped:
+    def __del__(self):
+        if sys.argv[2] == "finaliser":
+            signal.raise_signal(int(sys.argv[1]))
+
+handle_termination()
+dropped = Dropped()
+if sys.argv[2] == "weakref":
+    watch = weakref.ref(dropped, lambda _: signal.raise_signal(int(sys.argv[1])))
+try:
+    del dropped
+    print("went on")
+    time.sleep(20)
+except KeyboardInterrupt as error:
+    sys.exit(exit_status(error))
+"""
+
+
+@pytest.mark.parametrize("where", ["finaliser", "weakref"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_python_ignores_is_sent_again(where: str, number: int, status: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, str(int(number)), where],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == status
+    assert done.stdout == "went on\n"
+    assert done.stderr == ""
 
 
 LOSING = """
@@ -91,7 +128,6 @@ def test_an_interruption_that_python_ignores_ends_a_run(tmp_path: Path) -> None:
         text=True,
         timeout=300,
     )
-    assert "Exception ignored in: <function Dropped.__del__" in done.stderr
     assert done.returncode == 130
     assert "go on with: python train.py resume=stopped" in done.stdout
     trained = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)

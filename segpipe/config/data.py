@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Discriminator,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     Tag,
@@ -15,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from segpipe.config.section import NamesFiles, OneOf, Section, Was
+from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
 from segpipe.registry import LAYOUTS
 
 NaNPolicy = Literal["refuse", "fill"]
@@ -97,6 +98,10 @@ class Data(Section):
     nan: Annotated[NaNPolicy, Was("refuse")] = Field(
         description="scans with voxels that are NaN or infinite: refuse, or fill them with the "
         "smallest value of their channel"
+    )
+    slice_tolerance: Annotated[NonNegativeFloat, Unit("mm"), Was(0.1)] = Field(
+        description="how far slices of DICOM may lie from an even spacing, as where positions were "
+        "rounded; of thick slices up to 2 % are always allowed"
     )
     split: Path | None = Field(
         description="JSON file {train: [...], val: [...]} of case names, or a list of such"

@@ -104,6 +104,10 @@ class Predict(Scoring):
         description="scans with voxels that are NaN or infinite: refuse, or fill them with the "
         "smallest value of their channel"
     )
+    slice_tolerance: Annotated[NonNegativeFloat, Unit("mm"), Was(0.1)] = Field(
+        description="how far slices of DICOM may lie from an even spacing, as where positions were "
+        "rounded; of thick slices up to 2 % are always allowed"
+    )
     retry_failed: bool = Field(
         description="try again what failed in an earlier call, though nothing has changed"
     )

@@ -21,6 +21,7 @@ from segpipe.errors import DataError
 from segpipe.io.volumes import read_grid
 from segpipe.plan import Plan
 from segpipe.terminal import progress_bar
+from segpipe.text import count
 
 log = logging.getLogger("segpipe")
 MOST_INDICES = 100_000  # voxels remembered per label: enough to centre patches on
@@ -102,8 +103,9 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
     with ThreadPoolExecutor(count_cores()) as threads:
         entries = list(threads.map(lambda case: _entry_path(case, plan, folder), cases))
         missing: dict[Path, Case] = {}
-        for entry, case in zip(entries, cases, strict=True):
-            if cache.read_entry(entry) is None:
+        whole = list(threads.map(cache.is_whole, entries))
+        for entry, case, is_whole in zip(entries, cases, whole, strict=True):
+            if not is_whole:
                 missing[entry] = case
         if missing:
             _check_room(list(missing.values()), len(cases), plan, folder)
@@ -151,7 +153,11 @@ def _check_room(missing: Sequence[Case], total: int, plan: Plan, folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free / MIB
     log.info(
-        "cache: %d of %d cases to prepare, %.0f MiB in %s", len(missing), total, needed, folder
+        "cache: %d of %s to prepare, %.0f MiB in %s",
+        len(missing),
+        count(total, "case"),
+        needed,
+        folder,
     )
     if needed > free:
         raise DataError(

@@ -117,7 +117,7 @@ def find_tables(folder: Path) -> list[Path]:
     tables = []
     for path in sorted(folder.iterdir()):
         is_hidden = path.name.startswith(".")
-        if path.suffix in TABLES and path.name != "dataset.json" and not is_hidden:
+        if path.suffix.lower() in TABLES and path.name != "dataset.json" and not is_hidden:
             tables.append(path)
     return tables
 

@@ -45,7 +45,7 @@ def plan_dataset(
     cases = [*train, *val]
     # the folds of a cross-validation share one plan, so that their networks can be averaged
     planned = train if options.data.fold is None else cases
-    labels = label_ids(cases, dataset.labels)
+    labels = label_ids(cases, dataset.labels, dataset.names)
     common = fingerprint(planned)
     channels = _channel_names(dataset.channels, len(common.zero_fraction))
 

@@ -22,6 +22,7 @@ from segpipe.planning.levels import Levels, decide_levels
 from segpipe.planning.planes import along_planes, decide_planes
 from segpipe.planning.resolution import Spacing, decide_spacing, derive_spacing
 from segpipe.regions import index_regions
+from segpipe.text import count
 from segpipe.units import UNITS, Units
 
 # voxels of a patch, by device and number of network axes
@@ -281,10 +282,10 @@ def _sampling_reasons(
         if number not in fingerprint.labels:
             continue
         size = fingerprint.labels[number]
+        parts = "1 part" if size.parts == 1 else f"{size.parts:.3g} parts"
         lines.append(
-            f"{name}: {100 * size.fraction:.2g} % of the voxels of {size.cases} cases, mostly in "
-            f"{size.parts:.3g} parts, the largest of {units.of_volume(size.part_ml):.3g} "
-            f"{units.volume}"
+            f"{name}: {100 * size.fraction:.2g} % of the voxels of {count(size.cases, 'case')}, "
+            f"mostly in {parts}, the largest of {units.of_volume(size.part_ml):.3g} {units.volume}"
         )
     lines.append(
         f"foreground {options.plan.foreground:g}: this fraction of patches is centred on a "

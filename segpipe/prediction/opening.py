@@ -9,6 +9,7 @@ from segpipe.config.scoring import USUAL, Scoring
 from segpipe.device import choose_device, choose_format
 from segpipe.ensembles import find_all, load_ensemble
 from segpipe.files import digest
+from segpipe.io.dicom_stacks import ROUNDED_MM, TOLERANCE
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.postprocessing import requested
 from segpipe.prediction.predictor import Predictor
@@ -22,6 +23,7 @@ CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 def open_predictor(options: Predict) -> Predictor:
     """Return the predictor of the checkpoints that the options name."""
     assert options.checkpoint is not None
+    TOLERANCE.mm = options.slice_tolerance
     on_cpu = options.backend == "openvino" and options.device == "auto"
     device = choose_device("cpu" if on_cpu else options.device)
     tune_process(device)
@@ -55,6 +57,8 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
     if options.nan != "refuse":  # so the masks of earlier versions stay as they are
         names.add("nan")
+    if options.slice_tolerance != ROUNDED_MM:
+        names.add("slice_tolerance")
     settings = [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
     unset = options.model_copy(update={"thresholds": None, "temperature": None})
     typed = requested(unset, PostProcess(), labels)

@@ -9,6 +9,7 @@ from segpipe.config.scoring import Scoring
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
 from segpipe.io.content import content_files
+from segpipe.io.notes import collecting_notes, log_first
 from segpipe.metrics import score_case
 from segpipe.plan import Plan
 from segpipe.prediction.channel_sets import Scan
@@ -36,7 +37,11 @@ def add_scores(
     grid = prediction.grid
     try:
         content_files([truth])  # raises where reading would never end
-        labels = read_labels(Case(scan.name, scan.images, truth), plan, grid).numpy()[0]
+        with collecting_notes() as notes:
+            labels = read_labels(Case(scan.name, scan.images, truth), plan, grid).numpy()[0]
+        for note in notes:
+            record.warnings.append(note.text)
+            log_first(note)
         record.scores = score_case(
             scan.name, prediction.labels, labels, grid.spacing_mm, plan.targets, scoring
         )

@@ -11,6 +11,7 @@ from matplotlib.ticker import LogFormatter
 from segpipe.planning.fingerprint import Facts
 from segpipe.reporting.figures import save
 from segpipe.reporting.pictures import COLOURS
+from segpipe.text import agreeing
 from segpipe.units import Units
 
 PARTS = {"train": (COLOURS[4], "o", "train"), "val": (COLOURS[5], "^", "validate")}
@@ -101,7 +102,7 @@ def _legend(figure: Figure, facts: Facts) -> None:
             color=colour,
             marker=marker,
             linestyle="",
-            label=f"{sum(one.part == part for one in facts.cases)} cases {word}",
+            label=agreeing(sum(one.part == part for one in facts.cases), "case", word),
         )
         for part, (colour, marker, word) in PARTS.items()
     ]

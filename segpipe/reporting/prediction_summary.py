@@ -67,7 +67,7 @@ def show_batch(outcomes: Outcomes, names: Sequence[str], folder: Path, truth: Pa
         show_scores(scores, title, units_of(outcomes.new))
     masks = len(outcomes.new) + len(outcomes.unchanged)
     log.info("%s", outcomes)
-    log.info("%d of %d masks written to %s", masks, outcomes.settled, folder)
+    log.info("%d of %s written to %s", masks, count(outcomes.settled, "mask"), folder)
     show_views(folder)
     verdict = judge(scores, "batch")
     if verdict is not None:

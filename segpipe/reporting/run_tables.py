@@ -16,7 +16,7 @@ from segpipe.reporting.score_tables import (
     scores_table,
     summary_table,
 )
-from segpipe.text import count
+from segpipe.text import agreeing, count
 
 WIDTH = 1000  # pixels of a case's picture inside the page
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a larger page is slow to open
@@ -29,7 +29,8 @@ def lead(run: RunRecord) -> str:
     train = len(run.split["train"])
     val = len(run.split["val"])
     steps = run.metrics[-1]["step"] if run.metrics else 0
-    text = f"{train} cases train, {val} validate; {steps:.0f} steps"
+    cases = f"{agreeing(train, 'case', 'train')}, {agreeing(val, 'case', 'validate')}"
+    text = f"{cases}; {count(round(steps), 'step')}"
     if run.scores:
         text += f"; mean Dice {summarise(run.scores)[-1].dice:.3f}"
     return f"{text}."

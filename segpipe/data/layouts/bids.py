@@ -16,6 +16,7 @@ from segpipe.data.layouts.base import (
     root_folder,
     warn_of_incomplete,
 )
+from segpipe.data.layouts.bids_names import names_of
 from segpipe.errors import ConfigError, DataError
 from segpipe.io.formats import ending_of, stem
 from segpipe.registry import LAYOUTS
@@ -83,7 +84,15 @@ class Bids(Layout):
             )
         warn_of_incomplete(root, incomplete, len(cases))
         log.info("%s: images are %s", root, ", ".join(suffixes))
-        return Dataset(root.name, tuple(cases), (), None, tuple(suffixes))
+        label_maps = [case.label for case in cases if case.label is not None]
+        return Dataset(
+            name=root.name,
+            cases=tuple(cases),
+            test=(),
+            labels=None,
+            channels=tuple(suffixes),
+            names=names_of(label_maps, root),
+        )
 
 
 def _sessions(root: Path) -> list[Session]:
