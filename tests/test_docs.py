@@ -48,6 +48,7 @@ SHORT = [
     "data.workers=0",
     "plan.batch=2",
 ]
+OF_NNUNET = {"labels": {"background": 0, "liver": 1, "kidneys": 2, "vessel": 3}}  # as the phantom's
 PHANTOM = ["data.phantom.train=6", "data.phantom.test=2"]
 
 
@@ -272,7 +273,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep = ["-m", "seed=0,1,2,3,4", "data.fold=0", "hydra.sweep.dir=SWEEP"]
     call([sys.executable, REPOSITORY / "train.py", *sweep, *tiny], folder)
     lay_out(folder)
-    write_results(folder / "RESULTS", folds=("0", "1"))
+    write_results(folder / "RESULTS", folds=("0", "1"), dataset=OF_NNUNET)
     (folder / "runs/NAME").mkdir(parents=True)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     for name in ("runs/folds", "runs/skips"):

@@ -422,7 +422,7 @@ PROBES: list[tuple[str, Any, Any, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("name", "schema", "probe", "changes"), PROBES, ids=lambda value: str(value)[:9]
+    ("name", "schema", "probe", "changes"), PROBES, ids=[probe[0] for probe in PROBES]
 )
 def test_an_imported_network_is_probed(
     tmp_path: Path, name: str, schema: Any, probe: Any, changes: dict[str, Any]
