@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from segpipe.config.codes import CODES_HELP, Codes
 from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
@@ -65,11 +66,19 @@ class Predict(Section):
         description="auto = what the training chose on its validation cases and stored in the "
         "checkpoint (thresholds, keep_largest, min_volume_ml); none = only what is typed here"
     )
-    save: list[Literal["mask", "probabilities", "entropy"]] = Field(
+    save: list[Literal["mask", "probabilities", "entropy", "dicom_seg", "rtstruct"]] = Field(
         min_length=1,
         description="what is written of each scan: mask; probabilities, of each label or region; "
         "entropy, 0 where the network is sure, 1 where all are alike; the latter two as NIfTI on "
-        "the scan's grid, in folders of their own",
+        "the scan's grid, in folders of their own; of DICOM scans also dicom_seg, a DICOM "
+        "segmentation (pip install 'segpipe[dicom]'), and rtstruct, a structure set",
+    )
+    seg_type: Annotated[Literal["binary", "labelmap"], Was("binary")] = Field(
+        description="kind of the DICOM segmentation: binary, which all viewers read, or labelmap, "
+        "which is smaller where there are many labels"
+    )
+    codes: Annotated[Codes | None, Was(None)] = Field(
+        description=f"{CODES_HELP}; these go before data.codes of the training"
     )
     batch_size: PositiveInt | None = Field(
         description="windows that the network computes at once; null = as many as suit the "

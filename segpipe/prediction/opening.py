@@ -9,6 +9,7 @@ from segpipe.device import choose_device, choose_format
 from segpipe.ensembles import find_all, load_ensemble
 from segpipe.files import digest
 from segpipe.postprocess import PostProcess
+from segpipe.prediction.dicom_outputs import DICOM_FILES, DicomDetails, dicom_details
 from segpipe.prediction.postprocessing import requested
 from segpipe.prediction.predictor import Predictor
 
@@ -18,18 +19,23 @@ NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "ba
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
-def open_predictor(options: Predict) -> Predictor:
-    """Return the predictor of the checkpoints that the options name."""
+def open_predictor(options: Predict) -> tuple[Predictor, DicomDetails | None]:
+    """Return the predictor of the checkpoints that the options name, and what DICOM files say.
+
+    Raises:
+        ConfigError: if a checkpoint or an option cannot be used.
+    """
     assert options.checkpoint is not None
     on_cpu = options.backend == "openvino" and options.device == "auto"
     device = choose_device("cpu" if on_cpu else options.device)
     tune_process(device)
     number_format = choose_format(options.precision, device)
     trained = load_ensemble(options.checkpoint, options.mirror_axes)
+    details = dicom_details(options, trained)
     chosen = trained.postprocess if options.postprocess == "auto" else PostProcess()
     if chosen != PostProcess():
         log.info("post-processing of the checkpoint: %s (postprocess=none: without)", chosen)
-    return Predictor(
+    predictor = Predictor(
         place(trained.network, device),
         trained.plan.model_copy(update={"nan": options.nan}),
         device,
@@ -43,6 +49,7 @@ def open_predictor(options: Predict) -> Predictor:
         compiled=options.compile,
         postprocess=requested(options, chosen, trained.plan.labels),
     )
+    return predictor, details
 
 
 def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
@@ -53,6 +60,8 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
     if options.nan != "refuse":  # so the masks of earlier versions stay as they are
         names.add("nan")
+    if set(DICOM_FILES) & set(options.save):
+        names |= {"seg_type", "codes"}
     settings = [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
     typed = requested(options.model_copy(update={"thresholds": None}), PostProcess(), labels)
     if predictor.postprocess != typed:
