@@ -75,8 +75,7 @@ def predict_batch(options: Predict) -> int:
     check_output_paths(scans, options.save, options.overlays)
     scans = in_shard(scans, options.shard)
     batch = Batch(options.output, scans, predictor, options, dicom)
-    device = f"{predictor.device} in {predictor.number_format}"
-    log.info("%s, %s", count(len(scans), "scan"), device)
+    log.info("%s, %s in %s", count(len(scans), "scan"), predictor.device, predictor.number_format)
     with batch.calls.joined():
         try:
             batch.run()

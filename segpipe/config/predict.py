@@ -19,8 +19,9 @@ class Predict(Section):
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
-        description="a run's folder (its best checkpoint) or a checkpoint file; of several, "
-        "[RUN,RUN], the mean of their probabilities",
+        description="a run's folder (its best checkpoint), a checkpoint file, or "
+        "hf://ORG/NAME@COMMIT (pip install 'segpipe[hub]'); of several, [RUN,RUN], the mean of "
+        "their probabilities",
     )
     input: Annotated[str | None, NamesFiles()] = Field(
         description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "

@@ -55,8 +55,7 @@ def volumes_in(folder: Path) -> tuple[list[FoundVolume], list[str]]:
     Localisers, secondary captures and segmentations count only where there is nothing else.
 
     Returns:
-        The volumes, in the order of their series and files; and a line for each file or series
-        that is passed over, with the reason.
+        The volumes, in the order of their series and files; and why others are passed over.
     """
     stacks, passed_over = _volumes(folder)
     found = []
@@ -133,9 +132,8 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
 def files(path: Path) -> list[Path]:
     """Return the files of the slices, in their order; of a structure set the file itself."""
     file = only_file(path)
-    if file.is_file() and is_dicom(file) and open_header(file).kind == STRUCTURE_SET:
-        return [file]
-    return stack_of(path).files
+    is_structure_set = file.is_file() and is_dicom(file) and open_header(file).kind == STRUCTURE_SET
+    return [file] if is_structure_set else stack_of(path).files
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -90,7 +90,7 @@ def _structures(path: Path) -> list[Structure]:
         found = []
         for item in data.get("ROIContourSequence") or ():
             number = int(item.ReferencedROINumber)
-            if number < 0 or number > np.iinfo(np.uint16).max:
+            if number < 0 or number > np.iinfo(np.uint32).max:
                 raise DataError(f"{path}: has a structure of the number {number}")
             found.append(Structure(number, names.get(number, ""), list(_outlines(path, item))))
     return found

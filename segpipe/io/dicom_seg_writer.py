@@ -86,10 +86,10 @@ def write_segmentation(
 
 def _renumbered(mask: np.ndarray, old: Mapping[str, int], new: Mapping[str, int]) -> np.ndarray:
     """Return a mask with the new number of each label in place of the old one."""
-    numbers = np.zeros(max(old.values()) + 1, np.uint16)
+    found = np.zeros(mask.shape, np.uint16)
     for name, number in old.items():
-        numbers[number] = new[name]
-    return numbers[mask]
+        found[mask == number] = new[name]
+    return found
 
 
 def _frames(mask: np.ndarray, source: Source) -> np.ndarray:
