@@ -1,5 +1,6 @@
-"""`python -m segpipe.card checkpoint=RUN`: a description of a checkpoint on one screen."""
+"""`python -m segpipe.card checkpoint=RUN`: a description of a checkpoint, or its model card."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,10 +10,12 @@ from segpipe.cli import launch, print_page
 from segpipe.config.checkpoint_tools import Card
 from segpipe.config.quoting import typed
 from segpipe.config.validation import validate
+from segpipe.files import write_text
 
 if TYPE_CHECKING:
     from segpipe.checkpoint import Trained
 
+log = logging.getLogger("segpipe")
 UNKNOWN = "not noted"
 
 
@@ -87,7 +90,15 @@ def _lines(rows: Sequence[tuple[str, Iterable[str]]]) -> Iterator[str]:
 def _print(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Card, values)
     assert options.checkpoint is not None
-    print_page(card(options.checkpoint))
+    from segpipe.exporting.model_card import model_card  # loads torch, which --help does not need
+
+    write = model_card if options.format == "hub" else card
+    text = write(options.checkpoint)
+    if options.output is None:
+        print_page(text)
+        return 0
+    write_text(options.output, text if text.endswith("\n") else text + "\n")
+    log.info("%s", options.output)
     return 0
 
 

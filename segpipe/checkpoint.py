@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, 
 from torch import Tensor, nn
 
 import segpipe
-from segpipe import archive, extensions
+from segpipe import archive, extensions, hub
 from segpipe.config.model import AnyModel, Model, ModelChoice
 from segpipe.errors import ConfigError
 from segpipe.extensions import Extension
@@ -173,11 +173,13 @@ def amend(file: Path, **entries: object) -> None:
 
 
 def find(path: Path) -> Path:
-    """The checkpoint file that `path` means: itself, or the best one of a run's folder.
+    """Return the checkpoint file of a path: itself, the best one of a run's folder, or the hub's.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none, or the hub's cannot be had.
     """
+    if hub.is_on_hub(path):
+        return hub.fetch(path)
     if path.is_dir():
         for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
             if (path / name).is_file():

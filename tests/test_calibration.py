@@ -168,4 +168,4 @@ def test_masks_of_before_there_were_temperatures_count_as_made_alike(tmp_path: P
     values = defaults("predict") | {"checkpoint": str(file), "device": "cpu"}
     options = validate(Predict, values | {"input": "x", "output": str(tmp_path)})
     stored = {"thresholds": {"organ": 0.4}, "keep_largest": [], "min_volume_ml": {}}
-    assert mask_settings(options, open_predictor(options))[-1] == stored
+    assert mask_settings(options, open_predictor(options)[0])[-1] == stored

@@ -25,7 +25,8 @@ from segpipe.errors import DataError
 from segpipe.geometry import Volume
 from segpipe.io.formats import NIFTI
 from segpipe.io.notes import collecting
-from segpipe.io.volumes import as_volume, load, load_label, read_grid, write_mask
+from segpipe.io.objects import as_volume
+from segpipe.io.volumes import load, load_label, read_grid, write_mask
 from segpipe.prediction.maps import Maps
 from segpipe.prediction.mask_warnings import warnings_for
 from segpipe.prediction.predictor import Prediction

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from segpipe.config.codes import CODES_HELP, Codes
 from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
 from segpipe.registry import LAYOUTS
 
@@ -91,6 +92,7 @@ class Data(Section):
         "order of data.regions; null = what the dataset declares, else an id that no region inside "
         "has, the largest regions first"
     )
+    codes: Annotated[Codes | None, Was(None)] = Field(description=CODES_HELP)
     ignore_label: PositiveInt | None = Field(
         description="id on disk of voxels that nobody has annotated: neither learnt nor scored; "
         "null = what the dataset declares, else there are none"

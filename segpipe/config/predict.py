@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from segpipe.config.codes import CODES_HELP, Codes
 from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
@@ -19,8 +20,9 @@ class Predict(Scoring):
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
-        description="a run's folder (its best checkpoint) or a checkpoint file; of several, "
-        "[RUN,RUN], the mean of their probabilities",
+        description="a run's folder (its best checkpoint), a checkpoint file, or "
+        "hf://ORG/NAME@COMMIT (pip install 'segpipe[hub]'); of several, [RUN,RUN], the mean of "
+        "their probabilities",
     )
     input: Annotated[str | None, NamesFiles()] = Field(
         description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "
@@ -78,11 +80,19 @@ class Predict(Scoring):
         description="predict the Dice of each mask, by what the training learnt on its validation "
         "cases and stored in the checkpoint; predictions.csv and the page begin with the lowest"
     )
-    save: list[Literal["mask", "probabilities", "entropy"]] = Field(
+    save: list[Literal["mask", "probabilities", "entropy", "dicom_seg", "rtstruct"]] = Field(
         min_length=1,
         description="what is written of each scan: mask; probabilities, of each label or region; "
         "entropy, 0 where the network is sure, 1 where all are alike; the latter two as NIfTI on "
-        "the scan's grid, in folders of their own",
+        "the scan's grid, in folders of their own; of DICOM scans also dicom_seg, a DICOM "
+        "segmentation (pip install 'segpipe[dicom]'), and rtstruct, a structure set",
+    )
+    seg_type: Annotated[Literal["binary", "labelmap"], Was("binary")] = Field(
+        description="kind of the DICOM segmentation: binary, which all viewers read, or labelmap, "
+        "which is smaller where there are many labels"
+    )
+    codes: Annotated[Codes | None, Was(None)] = Field(
+        description=f"{CODES_HELP}; these go before data.codes of the training"
     )
     batch_size: PositiveInt | None = Field(
         description="windows that the network computes at once; null = as many as suit the "

@@ -18,6 +18,7 @@ from segpipe.data.loading import load
 from segpipe.data.prepare import crop, model_space, prepare_scan, read_labels
 from segpipe.device import count_cores
 from segpipe.errors import DataError
+from segpipe.io.formats import DICOM, format_of
 from segpipe.io.volumes import read_grid
 from segpipe.plan import Plan
 from segpipe.terminal import progress_bar
@@ -127,6 +128,8 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
     planes = () if plan.slices == "plan" else (plan.slice_axis, plan.slices, plan.frame)
     averages = ("averages",) if plan.averages else ()
     changed = [value for value in (plan.axes, plan.rules) if value not in ("ras", "segpipe")]
+    # the segments of a DICOM file are known by their names
+    names = list(plan.labels) if format_of(case.label) is DICOM else ()
     return cache.entry_path(
         folder,
         case.files,
@@ -139,6 +142,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
         *planes,
         *averages,
         *changed,
+        *names,
     )
 
 

@@ -18,8 +18,7 @@ from segpipe.evaluate.labels import Indexed, Scheme, to_indices
 from segpipe.evaluate.pairing import Pair
 from segpipe.geometry import Grid, Volume, check_same_grid
 from segpipe.io.content import content_files
-from segpipe.io.dicom import holds_segmentation
-from segpipe.io.label_maps import load_label_of
+from segpipe.io.label_maps import lies_on_scan, load_label_of
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import load, load_label, shown_unit
 from segpipe.metrics import IGNORED, Score, score_case
@@ -143,7 +142,7 @@ def _score(result: CaseResult, settings: Settings) -> None:
     prediction, truth = read_pair(pair)
     grid = Grid.of(truth)
     assert pair.truth is not None
-    shown = pair.prediction if holds_segmentation(pair.truth) else pair.truth
+    shown = pair.prediction if lies_on_scan(pair.truth) else pair.truth
     result.unit = "mm" if shown is None else shown_unit(shown)
     masks = to_indices(prediction.numpy()[0], truth.numpy()[0], settings.scheme)
     result.warnings += masks.warnings
@@ -176,7 +175,7 @@ def read_pair(pair: Pair) -> tuple[Volume, Volume]:
         truth = load_label(pair.truth)
         return Volume(torch.zeros_like(truth.voxels), truth.affine), truth
     content_files([pair.prediction])
-    if holds_segmentation(pair.truth):
+    if lies_on_scan(pair.truth):
         prediction = load_label(pair.prediction)
         truth = load_label_of(pair.truth, Grid.of(prediction), pair.prediction)
     else:

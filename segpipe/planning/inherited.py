@@ -12,6 +12,7 @@ from segpipe.plan import Plan
 from segpipe.planning.decision import GIVEN, Decision, by_times
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.levels import Levels, levels_decision
+from segpipe.planning.resolution import spacing_entry
 from segpipe.planning.rules import Decisions, assemble, decide_normalise
 from segpipe.text import nearest
 
@@ -158,7 +159,7 @@ def _same_rules(value: object, before: object) -> bool:
 def _decide_spacing(origin: Origin, options: Train) -> Decision[list[float | None]]:
     given = options.plan.spacing
     spacing: list[float | None] = [*(given or origin.plan.spacing_mm)]
-    return Decision(spacing, f"spacing {by_times(spacing)} mm", _why(given, origin))
+    return Decision(spacing, spacing_entry(spacing), _why(given, origin))
 
 
 def _decide_planes(origin: Origin, options: Train) -> Decision[Planes]:

@@ -5,7 +5,7 @@ network. A CPU gets smaller patches, because in a given time many small steps te
 than few large ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -22,7 +22,7 @@ from segpipe.planning.levels import Levels, decide_levels
 from segpipe.planning.planes import along_planes, decide_planes
 from segpipe.planning.resolution import Spacing, decide_spacing, derive_spacing
 from segpipe.regions import index_regions
-from segpipe.text import count
+from segpipe.text import count, nearest
 from segpipe.units import UNITS, Units
 
 # voxels of a patch, by device and number of network axes
@@ -98,6 +98,7 @@ def assemble(
     planes = decisions.planes.value
     data = options.data
     painted = index_regions(data.regions, labels, data.paint, data.ignore_label)
+    _check_codes(data.codes, painted.labels if painted else labels)
     units = UNITS[fingerprint.unit]
     return Plan(
         channels=channels,
@@ -121,6 +122,18 @@ def assemble(
         reasons=list(map(units.in_text, decisions.reasons))
         + _sampling_reasons(options, fingerprint, labels, units),
     )
+
+
+def _check_codes(codes: Mapping[str, object] | None, labels: Mapping[str, int]) -> None:
+    """Check that codes are of labels.
+
+    Raises:
+        ConfigError: naming one that is not.
+    """
+    names = list(labels)[1:]
+    for name in codes or {}:
+        if name not in names:
+            raise ConfigError(f"data.codes.{name}: is no label.{nearest(name, names)}")
 
 
 def _averages(fingerprint: Fingerprint, decisions: Decisions) -> bool:

@@ -11,6 +11,7 @@ from segpipe.ensembles import find_all, load_ensemble
 from segpipe.files import digest
 from segpipe.io.dicom_stacks import ROUNDED_MM, TOLERANCE
 from segpipe.postprocess import PostProcess
+from segpipe.prediction.dicom_outputs import DICOM_FILES, DicomDetails, dicom_details
 from segpipe.prediction.postprocessing import requested
 from segpipe.prediction.predictor import Predictor
 
@@ -20,8 +21,12 @@ NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "ba
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
-def open_predictor(options: Predict) -> Predictor:
-    """Return the predictor of the checkpoints that the options name."""
+def open_predictor(options: Predict) -> tuple[Predictor, DicomDetails | None]:
+    """Return the predictor of the checkpoints that the options name, and what DICOM files say.
+
+    Raises:
+        ConfigError: if a checkpoint or an option cannot be used.
+    """
     assert options.checkpoint is not None
     TOLERANCE.mm = options.slice_tolerance
     on_cpu = options.backend == "openvino" and options.device == "auto"
@@ -29,10 +34,11 @@ def open_predictor(options: Predict) -> Predictor:
     tune_process(device)
     number_format = choose_format(options.precision, device)
     trained = load_ensemble(options.checkpoint, options.mirror_axes)
+    details = dicom_details(options, trained)
     chosen = trained.postprocess if options.postprocess == "auto" else PostProcess()
     if chosen != PostProcess():
         log.info("post-processing of the checkpoint: %s (postprocess=none: without)", chosen)
-    return Predictor(
+    predictor = Predictor(
         place(trained.network, device),
         trained.plan.model_copy(update={"nan": options.nan}),
         device,
@@ -47,6 +53,7 @@ def open_predictor(options: Predict) -> Predictor:
         postprocess=requested(options, chosen, trained.plan.labels),
         quality=trained.quality if options.quality else (),
     )
+    return predictor, details
 
 
 def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
@@ -59,6 +66,8 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
         names.add("nan")
     if options.slice_tolerance != ROUNDED_MM:
         names.add("slice_tolerance")
+    if set(DICOM_FILES) & set(options.save):
+        names |= {"seg_type", "codes"}
     settings = [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
     unset = options.model_copy(update={"thresholds": None, "temperature": None})
     typed = requested(unset, PostProcess(), labels)

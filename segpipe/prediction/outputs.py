@@ -11,6 +11,7 @@ from segpipe.errors import ConfigError
 from segpipe.files import write_table
 from segpipe.io.volumes import write_mask, write_shares
 from segpipe.plan import Plan
+from segpipe.prediction.dicom_outputs import DICOM_FILES, DicomDetails, write_dicom
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.quality_measures import measure_quality
 from segpipe.prediction.records import STAGES, ScanRecord, label_names
@@ -23,7 +24,8 @@ def output_paths(scan: Scan, save: Sequence[str]) -> dict[str, str]:
     """Return for each of `save` the path that is written of a scan, below the output."""
     paths = {}
     for kind in save:
-        paths[kind] = scan.mask_name if kind == "mask" else f"{kind}/{scan.name}.nii.gz"
+        ending = ".dcm" if kind in DICOM_FILES else ".nii.gz"
+        paths[kind] = scan.mask_name if kind == "mask" else f"{kind}/{scan.name}{ending}"
     return paths
 
 
@@ -47,12 +49,20 @@ def check_output_paths(scans: Sequence[Scan], save: Sequence[str], overlays: boo
 
 
 def write_outputs(
-    prediction: Prediction, scan: Scan, plan: Plan, save: Sequence[str], folder: Path
-) -> dict[str, str]:
+    prediction: Prediction,
+    scan: Scan,
+    plan: Plan,
+    save: Sequence[str],
+    folder: Path,
+    dicom: DicomDetails | None = None,
+) -> tuple[dict[str, str], list[str]]:
     """Write the files of a prediction that `save` names, each atomically.
 
+    Where a scan does not allow a DICOM file, its mask is written in any case.
+
     Returns:
-        The digest of each file, by its path below the folder.
+        The digest of each file, by its path below the folder; and why DICOM files were not written,
+        each in a line.
 
     Raises:
         DataError: if a file does not read back as it was written.
@@ -61,10 +71,18 @@ def write_outputs(
     source = scan.images[0]
     maps = prediction.maps
     digests = {}
-    if "mask" in paths:
-        mask = prediction.mask(plan)
-        kind = mask_dtype(plan.labels)
-        digests[paths["mask"]] = write_mask(mask, source, folder / paths["mask"], kind)
+    problems: list[str] = []
+    mask = prediction.mask(plan)
+    if dicom is not None:
+        kinds = [kind for kind in DICOM_FILES if kind in paths]
+        targets = {kind: folder / paths[kind] for kind in kinds}
+        written, problems = write_dicom(mask, plan, scan, targets, dicom)
+        for kind, content in zip(kinds, written, strict=True):
+            if content:
+                digests[paths[kind]] = content
+    if "mask" in paths or problems:
+        path = scan.mask_name
+        digests[path] = write_mask(mask, source, folder / path, mask_dtype(plan.labels))
     if maps.probabilities is not None:
         names = list(plan.regions or plan.labels)
         path = paths["probabilities"]
@@ -72,7 +90,7 @@ def write_outputs(
     if maps.entropy is not None:
         path = paths["entropy"]
         digests[path] = write_shares(maps.entropy, source, folder / path)
-    return digests
+    return digests, problems
 
 
 def measure_volumes(record: ScanRecord, prediction: Prediction, plan: Plan) -> None:

@@ -10,6 +10,7 @@ from segpipe.geometry import Grid
 from segpipe.plan import Plan
 from segpipe.prediction.confidence import Confidence
 from segpipe.prediction.maps import Maps
+from segpipe.regions import painted_ids
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,10 @@ class Prediction:
     def mask(self, plan: Plan) -> Integer[np.ndarray, "x y z"]:
         """Return the labels as ids of the dataset, in the integer type of all the plan's masks."""
         return to_label(self.labels, plan.labels)
+
+
+def region_ids(plan: Plan) -> list[int] | None:
+    """Return the label that each region paints; None where labels exclude one another."""
+    if plan.regions is None:
+        return None
+    return painted_ids(plan.regions, plan.paint)

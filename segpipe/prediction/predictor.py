@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from segpipe.accelerator import is_out_of_memory, place
 from segpipe.checkpoint import Trained
-from segpipe.data.prepare import PreparedScan, model_space, prepare_volume
+from segpipe.data.prepare import PreparedScan, mask_dtype, model_space, prepare_volume
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in, to_device
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
-from segpipe.io.volumes import ScanLike, as_volume
+from segpipe.io.objects import Readable, ScanLike, as_file, as_volume
+from segpipe.io.volumes import write_mask
 from segpipe.nets.activation_memory import forward_bytes
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
@@ -42,14 +43,16 @@ from segpipe.prediction.postprocessing import (
     with_thresholds,
 )
 from segpipe.prediction.prediction import Prediction as Prediction
+from segpipe.prediction.prediction import region_ids
 from segpipe.prediction.timing import ProgressCallback, Stopwatch, reporting, timed_slabs
 from segpipe.quality import QualityModel
-from segpipe.regions import painted_ids
 from segpipe.windows import count_windows, predict_slabs, slab_axis
 
 
 class Predictor:
     """Segments scans with one network.
+
+    It may be called by several threads at once: a call changes nothing of it.
 
     Args:
         network: maps `(b, c, *space)` to logits `(b, k, *space)`.
@@ -150,8 +153,8 @@ class Predictor:
         It holds the same voxels as the file that `predict.py` writes.
 
         Args:
-            scan: a file, a file per channel, an image of nibabel's, or a `MetaTensor` or `Volume`
-                `(x, y, z)` or `(c, x, y, z)`.
+            scan: a path, a path per channel, the bytes of a NIfTI file or a file object of one,
+                an image of nibabel's, or a `MetaTensor` or `Volume` `(x, y, z)` or `(c, x, y, z)`.
 
         Raises:
             DataError: if the scan cannot be used.
@@ -170,6 +173,23 @@ class Predictor:
         name = scan if isinstance(scan, str | Path) else "the scan"
         found = self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
         return replace(found, labels=clean(found.labels, found.grid.voxel_ml, **self.cleaning))
+
+    def save_mask(self, scan: ScanLike, path: Path | str) -> Prediction:
+        """Write the mask of one scan as NIfTI, whole or not at all, and return the prediction.
+
+        Args:
+            scan: as in a call.
+            path: file to write; ends in `.nii.gz` or `.nii`.
+
+        Raises:
+            DataError: if the scan cannot be used, or the file does not read back as the mask.
+        """
+        if isinstance(scan, Readable):
+            scan = scan.read()
+        found = self.predict(scan)
+        with as_file(scan) as source:
+            write_mask(found.mask(self.plan), source, Path(path), mask_dtype(self.plan.labels))
+        return found
 
     def fallbacks_for(self, grid: Grid) -> list[InferencePlan]:
         """Return the ways to compute a scan of this grid that fit the memory, the fastest first.
@@ -236,10 +256,7 @@ class Predictor:
         note: str,
         progress: ProgressCallback | None,
     ) -> Prediction:
-        """Return the prediction of a scan, computed in one way.
-
-        Each slab is brought to the scan's grid as soon as its windows are done.
-        """
+        """Return the prediction of a scan, computed in one way; slab by slab."""
         start = time.perf_counter()
         stopwatch = Stopwatch(self.device)
         plan = self.plan
@@ -264,7 +281,7 @@ class Predictor:
             timed_slabs(slabs, stopwatch),
             axis,
             scan.seen_grid,
-            None if plan.regions is None else painted_ids(plan.regions, plan.paint),
+            region_ids(plan),
             observer,
             maps.block_voxels,
         )

@@ -23,16 +23,16 @@ class Outcomes:
         failed: scans that have failed in it, and did not fail so before.
         unchanged: scans whose masks were up to date, as of an earlier call or of another one.
         known: scans that fail as they did in an earlier call.
-        unscored: number of the new ones that have a truth and no score.
-        unscored_before: likewise of the unchanged ones.
+        incomplete: number of the new ones that lack a file, or a score though they have a truth.
+        incomplete_before: likewise of the unchanged ones.
     """
 
     new: list[ScanRecord] = field(default_factory=list)
     failed: list[ScanRecord] = field(default_factory=list)
     unchanged: list[ScanRecord] = field(default_factory=list)
     known: list[ScanRecord] = field(default_factory=list)
-    unscored: int = 0
-    unscored_before: int = 0
+    incomplete: int = 0
+    incomplete_before: int = 0
 
     @property
     def settled(self) -> int:
