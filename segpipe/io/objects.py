@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import nibabel as nib
 import numpy as np
@@ -31,7 +31,7 @@ class Readable(Protocol):
         ...
 
 
-Content = bytes | bytearray | memoryview | Readable
+Content = bytes | bytearray | memoryview[Any] | Readable
 CONTENT = (bytes, bytearray, memoryview, Readable)
 ScanLike = Path | str | Sequence[Path | str] | Content | SpatialImage | Located | Tensor
 
@@ -54,7 +54,7 @@ def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
         with stored(scan) as path:
             return _read_stored(path, nan)
     if isinstance(scan, Sequence):
-        return read(list(map(Path, scan)), partial(load, nan=nan))
+        return read([Path(path) for path in scan], partial(load, nan=nan))
     if isinstance(scan, SpatialImage):
         scan = to_volume(*image_voxels("the image", scan))
     if not isinstance(scan, Located):
