@@ -146,7 +146,6 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
     run = RunRecord(folder)
     content = plain(_for_machines(run, stopped))
     write_text(folder / MACHINES, json.dumps(content, indent=1, allow_nan=False) + "\n")
-    pictures = tables.case_pictures(run)
     page = Report(
         title=f"Run {run.config['name']}, {folder.resolve().name}",
         lead=tables.lead(run),
@@ -159,7 +158,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         curves=_curves(run),
         volumes=_volumes(run),
         reliability=_reliability(run),
-        cases=tables.cases(run, pictures),
+        cases=tables.cases(run, tables.case_pictures(run)),
         scores=tables.scores(run),
         viewer=None if viewer is None else make_viewer(viewer, run.labels),
         fingerprint=_fingerprint(run),
