@@ -129,6 +129,11 @@ def test_a_sweep_ends_in_a_report(swept: Path) -> None:
     assert mean["dice_p_holm"] in ("", "nan")  # three cases are too few
     assert float(mean["seconds_per_step"]) > 0
     assert "too few for a test" in (swept / "study.md").read_text()
+    with (swept / "0/metrics.csv").open() as opened:
+        measured = [row["val_loss"] for row in csv.DictReader(opened) if row["dice/mean"]]
+    assert len(measured) == 2, "a loss on validation patches at each validation"
+    assert all(0 < float(loss) < 10 for loss in measured)
+    assert measured[0] != measured[1]
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ TRAINING = "training, mean of an epoch"
 VALIDATION = "validation, fixed patches without augmentation"
 VALIDATION_COLOUR = COLOURS[5]
 DICE_TITLE = "Dice of whole validation scans"
-Curve = Float[np.ndarray, "2 points"]  # steps, and the values after them
+Curve = Float[np.ndarray, "2 _points"]  # steps, and the values after them
 
 
 @dataclass(frozen=True)
