@@ -99,15 +99,16 @@ def _check_key(key: str, deleted: bool, schema: type[Section], folders: list[Pat
         return
     if key in RENAMED:
         raise ConfigError(f"{key} has a new name: {RENAMED[key]}")
-    inside = [name for name, field in known.items() if _is_mapping(field)]
-    if not any(key.startswith(f"{name}.") for name in inside):
-        hint = nearest(key, [*known, *groups])
-        raise ConfigError(f"{key} is not a key.{hint} (--help lists all)")
+    for name, field in known.items():
+        if key.startswith(f"{name}.") and _is_mapping(field):
+            return
+    hint = nearest(key, [*known, *groups])
+    raise ConfigError(f"{key} is not a key.{hint} (--help lists all)")
 
 
 def _is_mapping(field: FieldInfo) -> bool:
     members = (field.annotation, *get_args(field.annotation))
-    return any(get_origin(member) is dict for member in members)
+    return dict in map(get_origin, members)
 
 
 def _requested_jobs(

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from segpipe.registry import LOSSES
-from segpipe.training.loss import LossInput
+from segpipe.training.loss.loss_input import LossInput
 
 
 @LOSSES.register("top_k", help="cross-entropy of the voxels with the most loss (Wu 2016)")

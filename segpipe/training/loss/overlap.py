@@ -6,7 +6,7 @@ from monai.losses.tversky import TverskyLoss
 from torch import Tensor
 
 from segpipe.registry import LOSSES
-from segpipe.training.loss import LossInput
+from segpipe.training.loss.loss_input import LossInput
 
 # MONAI's 1e-5 is as large as what it is added to, which is 1 / voxels of a label
 GENERALISED_SMOOTH = 1e-12
