@@ -15,9 +15,11 @@ from pytorch_lightning.loggers import Logger
 from segpipe.config.train import Train
 from segpipe.device import NumberFormat
 from segpipe.training.callbacks.checkpoints import best_and_last
+from segpipe.training.callbacks.forecast import Forecast
 from segpipe.training.callbacks.gradient_flow import GradientFlow
 from segpipe.training.callbacks.history import History
 from segpipe.training.callbacks.interrupt import Interrupt
+from segpipe.training.callbacks.patience import Patience
 from segpipe.training.callbacks.phases import PhaseTimer
 from segpipe.training.callbacks.progress import RunProgress
 from segpipe.training.callbacks.step_timer import StepTimer
@@ -91,5 +93,7 @@ def _callbacks(
         callbacks.append(EMAWeightAveraging(decay=options.optim.ema))
     if options.trainer.gradient_flow:
         callbacks.append(GradientFlow(folder, options.trainer.steps_per_epoch))
-    callbacks += [interrupt, RunProgress(), StepTimer(folder), phases, History(folder)]
+    if options.trainer.patience is not None:
+        callbacks.append(Patience(options.trainer.patience))
+    callbacks += [interrupt, RunProgress(), Forecast(), StepTimer(folder), phases, History(folder)]
     return [*callbacks, *best_and_last(folder / "checkpoints")]

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float
 from monai.losses.dice import DiceLoss
-from monai.networks.utils import one_hot
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -38,8 +37,9 @@ __all__ = ["LossInput", "LossTerm", "SegmentationLoss", "TermOptions", "whole_an
 @LOSSES.register("dice", help="soft Dice over the whole batch, without background (Milletari 2016)")
 def dice(batch: LossInput) -> Float[Tensor, ""]:
     """Return 1 minus the mean soft Dice of the labels or regions."""
-    compare = DiceLoss(include_background=not batch.exclusive, batch=True)
-    return compare(batch.probabilities, batch.truth)
+    compare = DiceLoss(batch=True, reduction="none")
+    losses = compare(batch.probabilities, batch.truth)
+    return losses[batch.first :].mean()  # the gradient of a part of the channels would be copied
 
 
 @LOSSES.register("cross_entropy", help="mean cross-entropy; with loss.class_weights, weighted")
@@ -162,11 +162,20 @@ class SegmentationLoss(nn.Module):
     def _compared(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities and one-hot truth, `(B, K, *spatial)` each."""
         if self.regions is None:
-            return torch.softmax(logits, 1), one_hot(label, logits.shape[1])
+            return _softmax(logits), torch.zeros_like(logits).scatter_(1, label.long(), 1.0)
         masks = []
         for indices in self.regions.values():
             masks.append(torch.isin(label, torch.tensor(indices, device=label.device)))
         return torch.sigmoid(logits), torch.cat(masks, 1).float()
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Return the softmax over the channels, which stay last in memory where they are.
+
+    PyTorch's own over dimension 1 first copies such logits, as its cross-entropy does; with many
+    labels the copies take longer than all else.
+    """
+    return torch.softmax(logits.movedim(1, -1), -1).movedim(-1, 1)
 
 
 def _resized(label: Tensor, output: Tensor) -> Tensor:
