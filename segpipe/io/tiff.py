@@ -237,16 +237,16 @@ def _slice_axes(path: Path, axes: str, shape: tuple[int, ...]) -> list[str]:
     """
     longer = []
     for axis, size in zip(axes, shape, strict=True):
-        if axis not in f"XY{CHANNELS}" and size > 1:
-            longer.append((axis, size))
+        if axis in f"XY{CHANNELS}" or size <= 1:
+            continue
+        if axis == TIMES:
+            raise DataError(f"{path}: holds {size} points of time; save each as a file of its own")
+        longer.append(axis)
     if not {"X", "Y"} <= set(axes):
         raise DataError(f"{path}: has the axes {axes}, but no rows and columns")
-    times = [size for axis, size in longer if axis == TIMES]
-    if times:
-        raise DataError(f"{path}: holds {times[0]} points of time; save each as a file of its own")
     if len(longer) > 1:
         raise DataError(f"{path}: has the axes {axes} of {shape}; a volume has one axis of pages")
-    return [axis for axis, _ in longer]
+    return longer
 
 
 def _upright(page: Any, channels: np.ndarray) -> np.ndarray:

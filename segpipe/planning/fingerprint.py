@@ -225,11 +225,10 @@ def _part_facts(
         grid = case.grid
         if grid is None:
             continue
-        volumes = dict.fromkeys(list(labels)[1:], 0.0)
-        names = {number: name for name, number in labels.items() if number}
-        for number, voxels, _, _ in case.sizes:
-            if int(number) in names:
-                volumes[names[int(number)]] = float(voxels) * grid.voxel_ml
+        volumes = dict.fromkeys(list(labels)[1:], 0.0)  # without the background
+        voxels_of = {int(number): float(voxels) for number, voxels, *_ in case.sizes}
+        for name in volumes:
+            volumes[name] = voxels_of.get(labels[name], 0.0) * grid.voxel_ml
         shape = list(grid.ras_shape)
         rows.append(CaseFacts(case.case.name, part, shape, list(grid.ras_spacing_mm), volumes))
     return rows

@@ -88,7 +88,11 @@ def _channel_names(declared: Sequence[str], number: int) -> list[str]:
 
 def log_plan(plan: Plan) -> None:
     """Log every entry of a plan with its reason."""
-    entries = [reason.partition(": ") for reason in plan.reasons]
-    width = max(len(entry) for entry, _, _ in entries)
-    for entry, _, why in entries:
+    rows = []
+    width = 0
+    for reason in plan.reasons:
+        entry, _, why = reason.partition(": ")
+        rows.append((entry, why))
+        width = max(width, len(entry))
+    for entry, why in rows:
         log.info("  %s  %s", entry.ljust(width), why)

@@ -140,8 +140,8 @@ def _averages(fingerprint: Fingerprint, decisions: Decisions) -> bool:
     """Return whether model space is more than twice as coarse as a case along an axis."""
     cases = along_planes(fingerprint, decisions.planes.value)
     finest = cases.spacings_mm.min(axis=0)
-    coarse = [mm or 0.0 for mm in decisions.spacing.value]
-    return bool((np.array(coarse) > 2 * finest).any())
+    coarse = np.array(decisions.spacing.value, dtype=float)  # NaN where cases keep their own
+    return bool((coarse > 2 * finest).any())
 
 
 def _decide(

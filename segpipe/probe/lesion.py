@@ -231,13 +231,12 @@ def _loss(
 ) -> SkipLoss:
     mean = summarise(scores)[-1]
     before = summarise(intact)[-1]
-    cases = dict.fromkeys(row.case for row in rows)
+    lost_of: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        lost_of.setdefault(row.case, []).append((row.dice_lost, row.nsd_lost))
     per_case = []
-    for case in cases:
-        own = [row for row in rows if row.case == case]
-        dice = _mean_of_known([row.dice_lost for row in own])
-        nsd = _mean_of_known([row.nsd_lost for row in own])
-        per_case.append((dice, nsd))
+    for lost in lost_of.values():
+        per_case.append(list(map(_mean_of_known, zip(*lost, strict=True))))
     losses = np.array(per_case).T
     return SkipLoss(skip, size, lesion, before.dice - mean.dice, before.nsd - mean.nsd, losses)
 

@@ -147,13 +147,15 @@ def _curves(
     by_change: dict[str, list[float]] = {}
     for change, strength in trials:
         by_change.setdefault(change, []).append(strength)
-    clean = [mean_of(scores, network, "", CLEAN) for network in networks]
     dice = {}
     for change, strengths in by_change.items():
-        columns = [clean]
-        for strength in strengths:
-            columns.append([mean_of(scores, network, change, strength) for network in networks])
-        dice[change] = np.array(columns).T
+        rows = []
+        for network in networks:
+            row = [mean_of(scores, network, "", CLEAN)]
+            for strength in strengths:
+                row.append(mean_of(scores, network, change, strength))
+            rows.append(row)
+        dice[change] = np.array(rows)
     return Curves(list(networks), by_change, dice, units)
 
 

@@ -84,6 +84,11 @@ def list_folder(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
 
 
+def list_subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders in a folder, sorted."""
+    return list(filter(Path.is_dir, list_folder(folder)))
+
+
 def list_names(folder: Path) -> list[str]:
     """Return the names of the visible contents of a folder, sorted."""
     return [path.name for path in list_folder(folder)]

@@ -13,6 +13,7 @@ from segpipe.data.layouts.base import (
     Layout,
     content_hint,
     list_folder,
+    list_subfolders,
     root_folder,
     warn_of_incomplete,
 )
@@ -143,7 +144,7 @@ def _hint(root: Path) -> str:
 
 def suggested_patterns(root: Path) -> tuple[str, str] | None:
     """Return patterns of an image and of a label map that most folders of a tree have, if any."""
-    folders = [path for path in list_folder(root) if path.is_dir()][:MOST_FOLDERS]
+    folders = list_subfolders(root)[:MOST_FOLDERS]
     counts: Counter[str] = Counter()
     for folder in folders:
         for file in _files(folder):
