@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +19,7 @@ from segpipe.errors import DataError
 from segpipe.geometry import Located, Volume
 from segpipe.io.nifti import check_header, image_voxels
 from segpipe.io.values import without_nan
-from segpipe.io.volumes import load, read
+from segpipe.io.volumes import load, read, to_volume
 
 
 @runtime_checkable
@@ -31,7 +31,7 @@ class Readable(Protocol):
         ...
 
 
-Content = bytes | bytearray | memoryview | Readable
+Content = bytes | bytearray | Readable
 ScanLike = Path | str | Sequence[Path | str] | Content | SpatialImage | Located | Tensor
 
 
@@ -49,13 +49,13 @@ def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
     """
     if isinstance(scan, str | Path):
         return read([Path(scan)], partial(load, nan=nan))
-    if _is_content(scan):
+    if isinstance(scan, bytes | bytearray | Readable):
         with stored(scan) as path:
             return _read_stored(path, nan)
     if isinstance(scan, Sequence):
         return read(list(map(Path, scan)), partial(load, nan=nan))
     if isinstance(scan, SpatialImage):
-        scan = _to_volume(*image_voxels("the image", scan))
+        scan = to_volume(*image_voxels("the image", scan))
     if not isinstance(scan, Located):
         raise DataError("the tensor has no affine: give monai.data.MetaTensor(tensor, affine)")
     voxels = scan.as_tensor()
@@ -66,11 +66,6 @@ def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
     if not voxels.isfinite().all():
         voxels = torch.from_numpy(without_nan("the scan", voxels.cpu().numpy(), nan))
     return Volume(voxels, affine)
-
-
-def _is_content(scan: object) -> TypeGuard[Content]:
-    """Return whether something is the content of a file, as bytes or as an open file."""
-    return isinstance(scan, bytes | bytearray | memoryview | Readable)
 
 
 def _read_stored(path: Path, nan: NaNPolicy) -> Located:
@@ -97,7 +92,7 @@ def stored(content: Content) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="segpipe-") as folder:
         path = Path(folder, "scan.nii")
         with path.open("wb") as file:
-            if isinstance(content, bytes | bytearray | memoryview):
+            if isinstance(content, bytes | bytearray):
                 file.write(content)
             else:
                 shutil.copyfileobj(content, file)
@@ -116,7 +111,7 @@ def as_file(scan: ScanLike) -> Iterator[Path]:
     """
     if isinstance(scan, str | Path):
         yield Path(scan)
-    elif _is_content(scan):
+    elif isinstance(scan, bytes | bytearray | Readable):
         with stored(scan) as path:
             yield path
     elif isinstance(scan, Sequence):

@@ -64,7 +64,7 @@ def load(path: Path, nan: NaNPolicy = "refuse") -> Volume:
         DataError: if it cannot be read.
     """
     array, affine = read_voxels(path, nan)
-    return _to_volume(array, affine)
+    return to_volume(array, affine)
 
 
 def load_label(path: Path, image: Path | None = None) -> Volume:
@@ -91,7 +91,7 @@ def load_label(path: Path, image: Path | None = None) -> Volume:
     if image is not None and is_image(path) and is_image(image) and unit_of(path) == "px":
         grid = read_grid(image)
         affine = grid.affine if grid.shape == array.shape[1:] else affine
-    return _to_volume(whole_numbers(path, one_channel(path, array)), affine)
+    return to_volume(whole_numbers(path, one_channel(path, array)), affine)
 
 
 def unit_of(path: Path) -> str:
@@ -122,7 +122,8 @@ def mask_ending(path: Path) -> str:
         return ".png"
 
 
-def _to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
+def to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
+    """Return voxels `(C, x, y, z)`, and their affine to mm in RAS+, as a volume."""
     return Volume(torch.from_numpy(for_torch(array)), affine)
 
 
