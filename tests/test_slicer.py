@@ -76,8 +76,10 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     classes: Any = ModuleType("slicer.ScriptedLoadableModule")
     for kind in ("", "Widget", "Logic"):
         setattr(classes, f"ScriptedLoadableModule{kind}", Base)
+    ctk: Any = MagicMock()
+    ctk.ctkPathLineEdit.side_effect = lambda: MagicMock()
     stand_ins = {"slicer": slicer, "slicer.ScriptedLoadableModule": classes}
-    for name, stand_in in {**stand_ins, "qt": MagicMock(), "ctk": MagicMock()}.items():
+    for name, stand_in in {**stand_ins, "qt": MagicMock(), "ctk": ctk}.items():
         monkeypatch.setitem(sys.modules, name, stand_in)
     file = REPOSITORY / "docs/slicer/SegpipePredict.py"
     spec = importlib.util.spec_from_file_location("SegpipePredict", file)

@@ -107,9 +107,10 @@ def _structure_set(source: Source, product: Product) -> Any:
 
 def _meta(data: Any) -> Any:
     from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID
 
-    meta: Any = FileMetaDataset()
-    meta.TransferSyntaxUID = IMPLICIT
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = UID(IMPLICIT)
     meta.MediaStorageSOPClassUID = data.SOPClassUID
     meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     return meta

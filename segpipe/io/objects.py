@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
-from typing_extensions import TypeIs
 
 from segpipe.config.data import NaNPolicy
 from segpipe.errors import DataError
@@ -32,7 +31,7 @@ class Readable(Protocol):
         ...
 
 
-Content = bytes | bytearray | memoryview | Readable
+Content = bytes | bytearray | Readable
 ScanLike = Path | str | Sequence[Path | str] | Content | SpatialImage | Located | Tensor
 
 
@@ -50,11 +49,11 @@ def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
     """
     if isinstance(scan, str | Path):
         return read([Path(scan)], partial(load, nan=nan))
-    if _is_content(scan):
+    if isinstance(scan, bytes | bytearray | Readable):
         with stored(scan) as path:
             return _read_stored(path, nan)
     if isinstance(scan, Sequence):
-        return read([Path(path) for path in scan], partial(load, nan=nan))
+        return read(list(map(Path, scan)), partial(load, nan=nan))
     if isinstance(scan, SpatialImage):
         scan = to_volume(*image_voxels("the image", scan))
     if not isinstance(scan, Located):
@@ -67,11 +66,6 @@ def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
     if not voxels.isfinite().all():
         voxels = torch.from_numpy(without_nan("the scan", voxels.cpu().numpy(), nan))
     return Volume(voxels, affine)
-
-
-def _is_content(scan: object) -> TypeIs[Content]:
-    """Return whether something is the content of a file, as bytes or as an open file."""
-    return isinstance(scan, bytes | bytearray | memoryview | Readable)
 
 
 def _read_stored(path: Path, nan: NaNPolicy) -> Located:
@@ -98,7 +92,7 @@ def stored(content: Content) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="segpipe-") as folder:
         path = Path(folder, "scan.nii")
         with path.open("wb") as file:
-            if isinstance(content, bytes | bytearray | memoryview):
+            if isinstance(content, bytes | bytearray):
                 file.write(content)
             else:
                 shutil.copyfileobj(content, file)
@@ -117,7 +111,7 @@ def as_file(scan: ScanLike) -> Iterator[Path]:
     """
     if isinstance(scan, str | Path):
         yield Path(scan)
-    elif _is_content(scan):
+    elif isinstance(scan, bytes | bytearray | Readable):
         with stored(scan) as path:
             yield path
     elif isinstance(scan, Sequence):

@@ -123,7 +123,7 @@ def mask_ending(path: Path) -> str:
 
 
 def to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
-    """Return voxels `(C, x, y, z)` of any number type with their affine as a volume."""
+    """Return voxels `(C, x, y, z)`, and their affine to mm in RAS+, as a volume."""
     return Volume(torch.from_numpy(for_torch(array)), affine)
 
 
