@@ -165,7 +165,7 @@ def ready(options: Train, device: torch.device) -> CaseData:
 def main() -> None:
     """Prints the ratios."""
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [f"data.cache={folder}/cache", *sys.argv[1:]]
+        overrides = ["augment.warmup=0", f"data.cache={folder}/cache", *sys.argv[1:]]
         if not any(override.startswith("data") for override in sys.argv[1:]):
             enlarged(Path(folder) / "phantom")
             overrides += ["data=decathlon", f"data.root={folder}/phantom"]

@@ -14,6 +14,7 @@ from support.plans import case, fingerprint, plan
 from torch.utils.data import default_collate
 
 from segpipe.data.augment import (
+    UNCHANGED,
     Augmentation,
     RandBlurd,
     RandGammad,
@@ -191,3 +192,14 @@ def test_a_batch_is_augmented_as_each_of_its_patches_is(choice: str, size: str) 
         alone = augmentation({"image": images[seed], "label": labels[seed]}, seed)
         torch.testing.assert_close(found[0][seed], alone["image"])
         assert torch.equal(found[1][seed], alone["label"])
+
+
+def test_a_patch_without_a_seed_is_the_middle_of_its_cut() -> None:
+    words = ["augment=strong", "model=unet3d", "plan.patch=[12,10,8]"]
+    augmentation = make_augmentation(plan(*words), composed(*words).augment)
+    images = torch.randn(2, 1, 14, 12, 10, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(2, 1, 14, 12, 10, dtype=torch.uint8)
+    found, _ = augmentation.batch(images, labels, [UNCHANGED, 5])
+    assert torch.equal(found[0], images[0, :, 1:13, 1:11, 1:9])
+    alone = augmentation({"image": images[1], "label": labels[1]}, 5)
+    assert torch.equal(found[1], alone["image"])

@@ -145,6 +145,7 @@ def _check_step(gpu: PretendedGpu, row: tuple[str, ...]) -> None:
         f"model.short_skips={short_skip}",
         f"model.growth_rate={2 if short_skip == 'dense' else 'null'}",
         f"augment={augment}",
+        "augment.warmup=0",
         supervision,
         optimiser,
     )
@@ -164,6 +165,7 @@ def test_every_augmentation_stays_on_its_device_and_never_waits(
         f"model={network}",
         PATCHES[network],
         "augment=strong",
+        "augment.warmup=0",
         "augment.mirror_axes=[0,1]",
         *[f"augment.{name}=1" for name in ("affine", "elastic", *AUGMENTATIONS.names())],
     )

@@ -14,6 +14,7 @@ from support.config import composed
 from support.patches import cut_and_augment, voxel_indices
 from support.plans import case, plan
 
+from segpipe.data.augment import UNCHANGED
 from segpipe.data.module import count_workers
 from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.patches import Patches
@@ -80,13 +81,47 @@ def test_a_case_without_what_patches_are_centred_on_is_cut_anywhere() -> None:
 
 
 def test_a_patch_depends_on_its_number_alone(tmp_path: Path) -> None:
-    options = composed("model.channels=[4,8]", "augment=strong", f"data.cache={tmp_path / 'cache'}")
+    cache = f"data.cache={tmp_path / 'cache'}"
+    options = composed("model.channels=[4,8]", "augment=strong", "augment.warmup=0", cache)
     cases = [case(tmp_path, seed) for seed in range(3)]
     first = [Patches(cases, plan(), options)[number]["image"] for number in range(6)]
     again = Patches(cases, plan(), options)
     for number in (5, 0, 3):
         assert torch.equal(again[number]["image"], first[number])
     assert not torch.equal(first[0], first[3])
+
+
+def test_more_patches_are_augmented_with_every_round_of_the_warm_up(tmp_path: Path) -> None:
+    cache = f"data.cache={tmp_path / 'cache'}"
+    words = ["model.channels=[4,8]", "augment=strong", "augment.warmup=3", cache]
+    number_of_cases = 400
+    cases = [case(tmp_path, 0)] * number_of_cases
+    warming = Patches(cases, plan(), composed(*words))
+    shares = []
+    for round_number in range(5):
+        seeds = [seed for _, _, seed in warming._draw_round(round_number)]
+        shares.append(np.mean(np.array(seeds) != UNCHANGED))
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1, 1], abs=0.08)
+    assert shares[3:] == [1, 1]
+
+
+def test_a_warm_up_leaves_all_other_draws_alone(tmp_path: Path) -> None:
+    cache = f"data.cache={tmp_path / 'cache'}"
+    words = ["model.channels=[4,8]", "augment=strong", cache]
+    cases = [case(tmp_path, seed) for seed in range(8)]
+    usual = Patches(cases, plan(), composed(*words, "augment.warmup=0"))
+    warming = Patches(cases, plan(), composed(*words, "augment.warmup=9"))
+    same = 0
+    for number in range(16):
+        first = usual[number]
+        second = warming[number]
+        assert first["case"] == second["case"]
+        same += torch.equal(first["image"], second["image"])
+        if second["seed"] == UNCHANGED:
+            assert second["image"].shape == first["image"].shape
+        else:
+            assert torch.equal(first["image"], second["image"])
+    assert 0 < same < 16
 
 
 def test_a_cpu_that_trains_cuts_its_own_patches() -> None:

@@ -112,6 +112,10 @@ class Augment(RegisteredSection):
     )
     scale: float = Field(ge=0, lt=1, description="largest relative change of size")
     elastic: Probability = Field(description="probability of a smooth grid distortion")
+    warmup: Annotated[NonNegativeInt, Was(0)] = Field(
+        description="rounds through the training cases in which the share of augmented patches "
+        "grows to 1; 0 = all from the first step"
+    )
 
 
 class Loss(RegisteredSection):
@@ -202,6 +206,9 @@ class TrainerOptions(Section):
     )
     validations: PositiveInt = Field(
         description="how often whole scans are validated over the budget, the end included"
+    )
+    patience: Annotated[PositiveInt | None, Unit("validations"), Was(None)] = Field(
+        description="end after so many without a better mean Dice; null = at the end of the budget"
     )
     postprocess: Annotated[bool, Was(False)] = Field(
         description="at the end, choose thresholds, largest parts and smallest volumes per label "

@@ -31,6 +31,7 @@ from segpipe.device import to_device
 from segpipe.plan import ANISOTROPIC, Plan
 from segpipe.registry import AUGMENTATIONS
 
+UNCHANGED = -1  # in place of the seed of a patch that is not augmented
 MARGIN = 1.15  # a patch is cut larger by this factor before it is rotated, to fill its corners
 
 
@@ -70,10 +71,12 @@ class Augmentation:
                 transform.set_random_state(state=self.rng)
 
     def __call__(self, patch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """Return `image` and `label` of a patch, augmented on the device that holds them."""
-        self.rng.seed(seed)
-        warped = patch if self.warp is None else self.warp(patch)
-        return self._finish(warped)
+        """Return `image` and `label` of a patch, augmented on the device that holds them.
+
+        A patch whose seed is `UNCHANGED` is only cut to size.
+        """
+        images, labels = self.batch(patch["image"][None], patch["label"][None], [seed])
+        return {"image": images[0], "label": labels[0]}
 
     def batch(self, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return a batch of patches, each augmented as a call with its seed augments it.
@@ -90,28 +93,33 @@ class Augmentation:
             Images `(b, c, *patch)`, and labels `(b, 1, *patch)`, uint8.
         """
         lines = []
-        states = []  # of the random stream behind the warp of each patch
+        states = []  # of the random stream behind the warp of each patch; None: left as it is
         for seed in seeds:
-            self.rng.seed(seed)
-            if self.warp is not None:
-                lines.append(self.warp.draw(images.shape[2:]))
-            states.append(self.rng.get_state())
+            line = None
+            state = None
+            if seed != UNCHANGED:
+                self.rng.seed(seed)
+                line = None if self.warp is None else self.warp.draw(images.shape[2:])
+                state = self.rng.get_state()
+            lines.append(line)
+            states.append(state)
         cuts = list(images), list(labels)
         if self.warp is not None:
             cuts = self.warp.warp(images, labels, lines)
         patches = []
         for image, label, state in zip(*cuts, states, strict=True):
-            self.rng.set_state(state)
-            patches.append(self._finish({"image": image, "label": label}))
+            patches.append(self._finish({"image": image, "label": label}, state))
         changed_images = torch.stack([patch["image"] for patch in patches])
         return changed_images, torch.stack([patch["label"] for patch in patches])
 
-    def _finish(self, patch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Apply all transforms behind the warp."""
+    def _finish(self, patch: Mapping[str, Tensor], state: Any) -> dict[str, Tensor]:
+        """Apply all transforms behind the warp, with the random stream in a state; None: none."""
         changed: Any = patch
-        with _without_metadata():
-            for transform in self.others:
-                changed = transform(changed)
+        if state is not None:
+            self.rng.set_state(state)
+            with _without_metadata():
+                for transform in self.others:
+                    changed = transform(changed)
         return {"image": changed["image"], "label": changed["label"].to(torch.uint8)}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from segpipe.config.train import Augment, Train
-from segpipe.data.augment import Augmentation, make_augmentation, make_sampler
+from segpipe.data.augment import UNCHANGED, Augmentation, make_augmentation, make_sampler
 from segpipe.data.cases import Case
 from segpipe.data.prepared_case import MIB, PreparedCase, prepare_all, prepare_case
 from segpipe.plan import Plan
@@ -44,6 +44,7 @@ class Patches(Dataset[dict[str, Any]]):
     ) -> None:
         self.cases = cases
         self.seed = options.seed
+        self.warmup = options.augment.warmup
         self.sampler = make_sampler(plan, options.plan.foreground, options.augment)
         self.augmentation = make_augmentation(plan, options.augment) if augmented else None
         self.entries = list(entries)
@@ -72,12 +73,17 @@ class Patches(Dataset[dict[str, Any]]):
     def _draw_round(self, round_number: int) -> list[list[int]]:
         """Draw the case, position seed and augmentation seed of each patch of a round.
 
-        The last round drawn is kept.
+        In the first `augment.warmup` rounds some patches are left as they are. The last round drawn
+        is kept.
         """
         if self.round[0] != round_number:
             rng = np.random.default_rng([self.seed, round_number])
             order = rng.permutation(len(self.cases))
             seeds = rng.integers(2**31, size=(2, len(self.cases)))
+            if round_number < self.warmup:
+                augmented_share = (round_number + 1) / (self.warmup + 1)
+                is_left = rng.random(len(self.cases)) >= augmented_share
+                seeds[1, is_left] = UNCHANGED
             self.round = (round_number, np.column_stack([order, *seeds]).tolist())
         return self.round[1]
 

@@ -18,9 +18,11 @@ from segpipe.config.train import Train
 from segpipe.device import NumberFormat
 from segpipe.ranks import Ranks
 from segpipe.training.callbacks.checkpoints import best_and_last
+from segpipe.training.callbacks.forecast import Forecast
 from segpipe.training.callbacks.gradient_flow import GradientFlow
 from segpipe.training.callbacks.history import History
 from segpipe.training.callbacks.interrupt import EndsWithTheFirst, Interrupt
+from segpipe.training.callbacks.patience import Patience
 from segpipe.training.callbacks.phases import PhaseTimer
 from segpipe.training.callbacks.progress import RunProgress
 from segpipe.training.callbacks.step_timer import StepTimer
@@ -64,7 +66,8 @@ def make_follower(task: SegmentationTask, folder: Path, device: torch.device) ->
         folder: the run's folder.
         device: the device of this process.
     """
-    callbacks: list[Callback] = [*_averaging(task.options), EndsWithTheFirst()]
+    callbacks: list[Callback] = [*_averaging(task.options), *_patience(task.options)]
+    callbacks += [EndsWithTheFirst()]
     callbacks += best_and_last(folder / "checkpoints")  # all decide, and the first one writes
     return _trainer(task, folder, device, False, callbacks)
 
@@ -158,10 +161,23 @@ def _callbacks(
     callbacks: list[Callback] = [Timer(), *_averaging(options)]
     if options.trainer.gradient_flow:
         callbacks.append(GradientFlow(folder, options.trainer.steps_per_epoch))
-    callbacks += [interrupt, RunProgress(), StepTimer(folder), phases, History(folder)]
+    callbacks += [
+        *_patience(options),
+        interrupt,
+        RunProgress(),
+        Forecast(),
+        StepTimer(folder),
+        phases,
+        History(folder),
+    ]
     return [*callbacks, *best_and_last(folder / "checkpoints")]
 
 
 def _averaging(options: Train) -> list[Callback]:
     """Return what keeps a running mean of the weights, where it is requested."""
     return [] if options.optim.ema is None else [EMAWeightAveraging(decay=options.optim.ema)]
+
+
+def _patience(options: Train) -> list[Callback]:
+    """Return what ends a training that gets no better, where it is requested; all must agree."""
+    return [] if options.trainer.patience is None else [Patience(options.trainer.patience)]

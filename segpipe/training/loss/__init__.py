@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Integer
-from monai.networks.utils import one_hot
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
-from torch.nn.functional import cross_entropy as softmax_cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, log_softmax
 
 from segpipe.config.train import Loss
 from segpipe.errors import ConfigError
@@ -135,7 +133,8 @@ class LossInput:
     def entropies(self) -> Float[Tensor, "b c *space"]:
         """Return the cross-entropy per voxel, `c` = 1, or per voxel and region."""
         if self.exclusive:
-            return softmax_cross_entropy(self.logits, self.label.long(), reduction="none")[:, None]
+            rows = log_softmax(self.logits.movedim(1, -1), -1)  # see `_softmax`
+            return -rows.gather(-1, self.label.long()[..., None]).movedim(-1, 1)
         return binary_cross_entropy_with_logits(self.logits, self.truth, reduction="none")
 
     def mean(self, values: Float[Tensor, "b c *space"]) -> Float[Tensor, ""]:
@@ -168,12 +167,10 @@ LossTerm = Callable[[LossInput], Tensor]
 @LOSSES.register("dice", help="soft Dice over the whole batch, without background (Milletari 2016)")
 def dice(batch: LossInput) -> Float[Tensor, ""]:
     """Return 1 minus the mean soft Dice of the labels or regions."""
-    first = batch.first
-    hits, false_alarms, misses = hits_and_errors(
-        batch.probabilities[:, first:], batch.truth[:, first:]
-    )
+    hits, false_alarms, misses = hits_and_errors(batch.probabilities, batch.truth)
     voxels = 2 * (hits + 0.5 * false_alarms + 0.5 * misses)
-    return (1 - (2 * hits + SMOOTH) / (voxels + SMOOTH)).mean()
+    losses = 1 - (2 * hits + SMOOTH) / (voxels + SMOOTH)
+    return losses[batch.first :].mean()  # the gradient of a part of the channels would be copied
 
 
 @LOSSES.register("cross_entropy", help="mean cross-entropy; with loss.class_weights, weighted")
@@ -302,11 +299,20 @@ class SegmentationLoss(nn.Module):
     def _compared(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities and one-hot truth, `(B, K, *spatial)` each."""
         if self.regions is None:
-            return torch.softmax(logits, 1), one_hot(label, logits.shape[1])
+            return _softmax(logits), torch.zeros_like(logits).scatter_(1, label.long(), 1.0)
         masks = []
         for indices in self.regions.values():
             masks.append(torch.isin(label, torch.tensor(indices, device=label.device)))
         return torch.sigmoid(logits), torch.cat(masks, 1).float()
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Return the softmax over the channels, which stay last in memory where they are.
+
+    PyTorch's own over dimension 1 first copies such logits, as its cross-entropy does; with many
+    labels the copies take longer than all else.
+    """
+    return torch.softmax(logits.movedim(1, -1), -1).movedim(-1, 1)
 
 
 def _resized(label: Tensor, output: Tensor) -> Tensor:
