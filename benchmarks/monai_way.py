@@ -115,7 +115,7 @@ def monai_way(checkpoint: str, scan: str, folder: str, number_format: str) -> No
     )
 
     from segpipe.checkpoint import load
-    from segpipe.data.prepare import normalise
+    from segpipe.data.intensities import normalise
     from segpipe.device import computing_in
 
     trained = load(Path(checkpoint))

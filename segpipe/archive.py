@@ -8,6 +8,7 @@ by the checksums.
 import pickletools
 import zipfile
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,22 @@ MADE = {  # what the pickle may make, beside the types of `torch` that name a te
 }
 
 
-def read(file: Path) -> dict[str, Any]:
+def read(
+    file: Path, weights: str = "state_dict", made: AbstractSet[str] = frozenset()
+) -> dict[str, Any]:
     """Return the content of a checkpoint's file; its tensors stay in the file until they are used.
+
+    Args:
+        file: to read.
+        weights: the key of its tensors.
+        made: what its pickle may make beside plain values and tensors, as `module name`; torch
+            must be told of it by `torch.serialization.safe_globals`.
 
     Raises:
         ConfigError: if it is damaged, holds what only an attacker writes, or is another program's.
     """
     try:
-        records = _check(file)
+        records = _check(file, MADE | made)
         stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except ConfigError:
         raise
@@ -46,11 +55,11 @@ def read(file: Path) -> dict[str, Any]:
         raise _damaged(file) from None
     if not isinstance(stored, dict):
         raise ConfigError(f"{file}: is a file of torch, but not a checkpoint of segpipe")
-    _check_tensors(file, stored.get("state_dict"), records)
+    _check_tensors(file, stored.get(weights), records)
     return stored
 
 
-def _check(file: Path) -> Counter[int]:
+def _check(file: Path, made: AbstractSet[str]) -> Counter[int]:
     """Check a file's archive and its pickle, and return how many records of each size it has.
 
     Raises:
@@ -76,28 +85,28 @@ def _check(file: Path) -> Counter[int]:
             raise _damaged(file)
         if pickles[0].file_size > MOST_PICKLE_BYTES:
             raise ConfigError(f"{file}: holds far more beside its weights than a checkpoint does")
-        _check_pickle(file, archive.read(pickles[0]))
+        _check_pickle(file, archive.read(pickles[0]), made)
     return Counter(entry.file_size for entry in entries if "/data/" in entry.filename)
 
 
-def _check_pickle(file: Path, content: bytes) -> None:
+def _check_pickle(file: Path, content: bytes, made: AbstractSet[str]) -> None:
     for number, (step, argument, _) in enumerate(pickletools.genops(content)):
         if number > MOST_STEPS:
             raise ConfigError(f"{file}: holds far more beside its weights than a checkpoint does")
-        if step.name == "GLOBAL" and not _is_plain(str(argument)):
+        if step.name == "GLOBAL" and not _is_plain(str(argument), made):
             name = str(argument).replace(" ", ".")
             raise ConfigError(
                 f"{file}: holds {name[:60]!r}, which a checkpoint never does; do not trust it"
             )
 
 
-def _is_plain(name: str) -> bool:
+def _is_plain(name: str, made: AbstractSet[str]) -> bool:
     """Return whether a pickle's `module name` is of plain values and tensors alone."""
     module, _, kind = name.partition(" ")
     if module == "torch":
         of_numbers = isinstance(getattr(torch, kind, None), torch.dtype)
-        return name in MADE or of_numbers or kind.endswith("Storage")
-    return name in MADE
+        return name in made or of_numbers or kind.endswith("Storage")
+    return name in made
 
 
 def _check_tensors(file: Path, weights: object, records: Counter[int]) -> None:

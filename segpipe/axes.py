@@ -4,5 +4,6 @@ from typing import Literal
 
 Axis = Literal[0, 1, 2]
 Slices = Literal["plan", "flat", "scan"]
+Axes = Literal["ras", "file"]
 Direction = tuple[float, float, float]
 Frame = tuple[Direction, Direction, Direction]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segpipe import extensions
 from segpipe.config.compose import (
     CONF,
+    Job,
     check,
     named_extensions,
     normalise,
@@ -30,7 +31,7 @@ from segpipe.dealing import take_gpu
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.launchers import check_sweep, given_place, is_launched
 from segpipe.signals import exit_status, handle_termination
-from segpipe.text import visible, visible_lines
+from segpipe.text import count, visible, visible_lines
 
 if TYPE_CHECKING:
     from segpipe.ranks import Ranks
@@ -43,9 +44,10 @@ FAILURE = "failure.txt"  # in the folder of a run of a sweep: why it failed
 
 def train() -> None:
     """Run `segpipe-train`: train one network, or one for each combination of a sweep."""
+    from segpipe.job_check import check_trainings
     from segpipe.resume import command_line
 
-    launch("train", Train, _train_one, invocation("train"), command_line)
+    launch("train", Train, _train_one, invocation("train"), command_line, check_trainings)
 
 
 def predict() -> None:
@@ -111,7 +113,7 @@ def _train_first(options: Train, folder: Path, overrides: list[str], *launched: 
         overrides: arguments of the command line.
         launched: the processes of a launcher, if there is one.
     """
-    from segpipe.resume import is_done, resumable
+    from segpipe.resume import check_done, is_done, resumable
 
     if options.mode == "crossval":
         from segpipe.crossval import cross_validate
@@ -121,6 +123,7 @@ def _train_first(options: Train, folder: Path, overrides: list[str], *launched: 
     if options.resume is None:
         options = options.model_copy(update={"resume": resumable(folder, overrides)})
         if is_done(folder):
+            check_done(folder)
             log.info("%s is done already", folder)
             return
     from segpipe.lock import alone_in
@@ -152,6 +155,7 @@ def launch(
     run: Run,
     command: str,
     completed: Callable[[list[str]], list[str]] = list,
+    foresee: Callable[[list[Job]], None] = lambda jobs: None,
 ) -> None:
     """Run a command on the options of its command line, and exit with its status if not 0.
 
@@ -161,6 +165,7 @@ def launch(
         run: takes the composed values, the job's folder and the overrides; returns the status.
         command: how it is called, for the help.
         completed: takes the words that follow it, and returns those that are meant.
+        foresee: checks all jobs before the first one starts.
     """
     handle_termination()
     _survive_encodings()
@@ -168,7 +173,7 @@ def launch(
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
         sys.argv[1:] = normalise(_flags_first(completed(quoted(sys.argv[1:], schema))))
-        check(program, schema, sys.argv[1:])
+        foresee(check(program, schema, sys.argv[1:]))
         _check_slurm(sys.argv[1:])
         if schema is Train and not {"-m", "--multirun", "--cfg", "-c"} & set(sys.argv[1:]):
             _follow(sys.argv[1:])
@@ -273,7 +278,7 @@ def _saying_what_is_left(program: str, sweep: Path) -> Iterator[None]:
 
             total = len(sweep_jobs(sweep))
             done = sum(map(is_done, sweep.iterdir()))
-            left = f"{total - done} of {total} runs are left"
+            left = f"{total - done} of {count(total, 'run')} left"
             again = f"{invocation('train')} {typed('resume', sweep)}"
             log.warning("%s; go on with: %s", left, again)
         raise

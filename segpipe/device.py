@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from segpipe.errors import ConfigError
+from segpipe.memory import total_bytes
 
 NumberFormat = Literal["float32", "bf16", "fp16"]
 M_TRIM_THRESHOLD = -1  # parameters of mallopt(3)
@@ -141,7 +142,7 @@ def usable_mib(device: torch.device) -> float:
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
     else:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        total = total_bytes()
     return USABLE[device.type] * total / 2**20
 
 

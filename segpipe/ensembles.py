@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from segpipe.checkpoint import Trained, find, load
 from segpipe.errors import ConfigError
@@ -11,6 +11,7 @@ from segpipe.files import write_json
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
+from segpipe.quality import QualityModel
 from segpipe.stored import SCHEMA, read_record
 
 FILE = "ensemble.json"
@@ -72,13 +73,15 @@ def find_all(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Trained:
+def load_ensemble(
+    paths: Sequence[Path], mirror_axes: Sequence[int] | Literal["checkpoint"] = ()
+) -> Trained:
     """Open several checkpoints as one network, which gives the mean of their probabilities.
 
     Args:
         paths: checkpoints, or folders of runs or of cross-validations.
-        mirror_axes: axes of RAS+ along which a window is mirrored too; the mean is over the mirror
-            images as well.
+        mirror_axes: axes of model space along which a window is mirrored too; the mean is over the
+            mirror images as well. `checkpoint`: those with which the network was trained.
 
     Raises:
         ConfigError: if one is not a checkpoint, or does not see scans as the first one does.
@@ -87,6 +90,8 @@ def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Tra
     paths = find_all(paths)
     members = [load(path) for path in paths]
     plan = members[0].plan
+    if mirror_axes == "checkpoint":
+        mirror_axes = plan.mirror_axes
     if plan.slice_axis in mirror_axes:
         raise ConfigError(
             f"mirror_axes: the network sees slices across axis {plan.slice_axis}: "
@@ -98,12 +103,20 @@ def load_ensemble(paths: Sequence[Path], mirror_axes: Sequence[int] = ()) -> Tra
         _check_same_input(paths[0], plan, path, member.plan)
     axes = [plan.network_axes.index(axis) for axis in mirror_axes]
     network = Ensemble(
-        [member.network for member in members], exclusive=plan.regions is None, mirror_axes=axes
+        [member.network for member in members],
+        exclusive=plan.regions is None,
+        mirror_axes=axes,
+        mean="logits" if plan.rules == "nnunet" else "probabilities",
     )
     chosen = PostProcess.merge([member.postprocess for member in members])
     if whole is not None:
         chosen = whole.postprocess
-    return Trained(network.eval(), plan, members[0].config, postprocess=chosen)
+    quality: list[QualityModel] = []
+    for member in members:
+        quality += member.quality
+    return Trained(
+        network.eval(), plan, members[0].config, postprocess=chosen, quality=tuple(quality)
+    )
 
 
 def _check_same_input(path: Path, plan: Plan, other_path: Path, other: Plan) -> None:

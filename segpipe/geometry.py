@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Integer, Num
 from torch import Tensor
 
+from segpipe import nnunet_rules
 from segpipe.errors import DataError
 from segpipe.orientation import AS_IN_RAS, Orientation, Planes
 from segpipe.resampling import NativeLabels, ProbabilityObserver, average, resize
@@ -122,6 +123,13 @@ class Grid:
         directions[:, list(turned.backwards)] *= -1
         return directions
 
+    def part(self, box: tuple[slice, slice, slice]) -> "Grid":
+        """Return the grid of the voxels in a box, where they are."""
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [edge.start for edge in box]
+        x, y, z = (edge.stop - edge.start for edge in box)
+        return Grid((x, y, z), affine)
+
     def to_ras(self, volume: Tensor) -> Tensor:
         """Return a volume `(c, *shape)` in RAS+ order `(c, x, y, z)`, without interpolation."""
         return self.ras.turn(volume)
@@ -143,11 +151,13 @@ class ModelSpace:
         spacing_mm: voxel size along the axes of model space; None: as the scan's.
         planes: the axes, where they are not those of RAS+ for every scan.
         averages: whether voxels are averaged along axes that become more than twice as coarse.
+        as_nnunet: whether volumes are resampled by nnU-Net's rules, and logits interpolated.
     """
 
     spacing_mm: tuple[float | None, float | None, float | None]
     planes: Planes = AS_IN_RAS
     averages: bool = False
+    as_nnunet: bool = False
 
     def orientation(self, grid: Grid) -> Orientation:
         """Return the scan's axis for each axis of model space."""
@@ -159,17 +169,33 @@ class ModelSpace:
         sizes = list(orientation.along(grid.shape))
         spacing_mm = orientation.along(grid.spacing_mm.tolist())
         for axis, target in enumerate(self.spacing_mm):
-            if target is not None:
+            if target is None:
+                continue
+            if self.as_nnunet:
+                sizes[axis] = nnunet_rules.scaled(sizes[axis], spacing_mm[axis], target)
+            else:
                 sizes[axis] = max(1, round(sizes[axis] * spacing_mm[axis] / target))
         return sizes[0], sizes[1], sizes[2]
 
     def to_model(self, volume: Located) -> Float[Tensor, "c x y z"]:
-        """Return an image on the grid of model space, linearly interpolated, float32."""
+        """Return an image on the grid of model space, linearly interpolated, float32.
+
+        By nnU-Net's rules it is interpolated by cubic splines.
+        """
         grid = Grid.of(volume)
         native = self.orientation(grid).turn(volume.as_tensor()).float()
+        if self.as_nnunet:
+            coarse = nnunet_rules.coarse_axis(*self._spacings(grid))
+            return nnunet_rules.resample(native, self.shape(grid), coarse).contiguous()
         if self.averages:
             native = average(native, self.shape(grid))
         return resize(native, self.shape(grid), "trilinear").contiguous()
+
+    def _spacings(self, grid: Grid) -> tuple[list[float], list[float]]:
+        """Return the spacing of a scan and of model space, in mm along its axes."""
+        native = list(self.orientation(grid).along(grid.spacing_mm.tolist()))
+        own = [target or mm for target, mm in zip(self.spacing_mm, native, strict=True)]
+        return native, own
 
     def labels_to_model(self, labels: Located) -> Integer[Tensor, "1 x y z"]:
         """Return a label map on the grid of model space, uint8, by the nearest scanned voxel."""
@@ -184,10 +210,12 @@ class ModelSpace:
         grid: Grid,
         ids: Sequence[int] | None = None,
         observer: ProbabilityObserver | None = None,
+        block_voxels: int | None = None,
     ) -> Integer[Tensor, "1 i j k_"]:
         """Return the most probable label of each voxel of a scan, or all regions above 0.5.
 
-        Each slab is interpolated and decided as soon as it comes (`NativeLabels`).
+        Each slab is interpolated and decided as soon as it comes (`NativeLabels`). By nnU-Net's
+        rules the slabs hold logits.
 
         Args:
             slabs: probabilities in model space; they follow one another along `axis`, and together
@@ -198,10 +226,24 @@ class ModelSpace:
                 labels exclude one another.
             observer: sees the probabilities on the scan's grid as they pass, along the axes of
                 model space.
+            block_voxels: of the scan's grid that are decided at once; None: the usual number.
         """
         orientation = self.orientation(grid)
         shape = orientation.along(grid.shape)
-        native = NativeLabels(shape, self.shape(grid), axis, ids, observer)
+        coarse = None
+        if self.as_nnunet:
+            native_mm, own_mm = self._spacings(grid)
+            coarse = nnunet_rules.coarse_axis(own_mm, native_mm)
+        native = NativeLabels(
+            shape,
+            self.shape(grid),
+            axis,
+            ids,
+            observer,
+            block_voxels,
+            of_logits=self.as_nnunet,
+            coarse=coarse,
+        )
         for slab in slabs:
             native.add(slab)
         return orientation.turn_back(native.labels[None])

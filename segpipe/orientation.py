@@ -9,7 +9,7 @@ from jaxtyping import Float
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from torch import Tensor
 
-from segpipe.axes import Axis, Frame, Slices
+from segpipe.axes import Axes, Axis, Frame, Slices
 
 T = TypeVar("T")
 # slices about twice as thick as their pixels are wide were acquired as slices
@@ -93,11 +93,14 @@ class Planes:
             one axis has its slice there; `scan`: that, and a scan of thick slices is seen as they
             were acquired.
         frame: three perpendicular directions in RAS+; None: RAS+ itself.
+        axes: `ras`: as said; `file`: the scan's axes as its file has them, whatever their
+            directions.
     """
 
     slice_axis: Axis | None = None
     slices: Slices = "plan"
     frame: Frame | None = None
+    axes: Axes = "ras"
 
     def orient(self, shape: Sequence[int], affine: np.ndarray) -> Orientation:
         """Return the axes of model space for a scan.
@@ -106,6 +109,8 @@ class Planes:
             shape: voxels along each of the scan's axes.
             affine: its first three rows and columns map voxel indices to mm in RAS+.
         """
+        if self.axes == "file":
+            return AS_IN_FILE
         nearest = Orientation.nearest(affine, self.frame)
         if self.slices == "plan" or self.slice_axis is None:
             return nearest
@@ -116,6 +121,7 @@ class Planes:
 
 
 AS_IN_RAS = Planes()
+AS_IN_FILE = Orientation((0, 1, 2), ())
 
 
 def flat_axis(shape: Sequence[int]) -> int | None:

@@ -1,16 +1,17 @@
 """How cases become what the network sees; a plan is made once and stored in every checkpoint."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from segpipe.axes import Axis, Frame, Slices
+from segpipe.axes import Axes, Axis, Frame, Slices
 from segpipe.config.data import NaNPolicy
 from segpipe.config.section import Was
 from segpipe.config.train import Normalise
 from segpipe.units import UnitName
 
+Rules = Literal["segpipe", "nnunet"]
 ANISOTROPIC = 3.0  # a volume whose spacings differ by a larger factor is treated in-plane first
 # voxels that a training step, or a batch of windows, holds; by device and number of network axes
 BATCH_VOXELS = {
@@ -44,6 +45,15 @@ class Plan(BaseModel):
         slice_axis: axis of model space that a 2D network does not see; None for a 3D network.
         slices: which axis of a scan becomes the slice axis, as `Planes` has it.
         frame: directions in RAS+ to which a scan's axes are matched; None: RAS+ itself.
+        axes: `ras`: model space has the axes of RAS+, or of `slices` and `frame`; `file`: those
+            that a scan's file has, whatever their directions.
+        rules: how an image is brought to model space and covered with windows, and labels decided.
+            `segpipe`: resampled linearly, then normalised; probabilities are interpolated.
+            `nnunet`: cropped to what is not 0, normalised, and resampled by cubic splines, a coarse
+            axis apart (`nnunet_rules.py`); logits are interpolated and averaged. `zscore_nonzero`
+            is then over all that some channel has, holes filled.
+        mirror_axes: axes of model space along which the network was trained with mirror images;
+            `predict.py mirror_axes=checkpoint` takes them.
         strides: per downsampling, finest first, one entry for each axis that the network sees.
         kernels: per level, finest first, likewise.
         normalise: per channel how its intensities are brought to a common scale.
@@ -69,6 +79,9 @@ class Plan(BaseModel):
     slice_axis: Axis | None
     slices: Annotated[Slices, Was("plan")]
     frame: Annotated[Frame | None, Was(None)]
+    axes: Annotated[Axes, Was("ras")] = "ras"
+    rules: Annotated[Rules, Was("segpipe")] = "segpipe"
+    mirror_axes: Annotated[list[Axis], Was([])] = []
     strides: list[list[int]]
     kernels: list[list[int]]
     normalise: list[Normalise]

@@ -47,6 +47,9 @@ def _check_space(plan: Plan) -> None:
         raise ValueError(f"patch has more than {LARGEST_PATCH} voxels")
     if not 1 <= plan.batch <= LARGEST_BATCH:
         raise ValueError(f"batch is not 1 to {LARGEST_BATCH}")
+    mirrored = plan.mirror_axes
+    if len(set(mirrored)) < len(mirrored) or not set(mirrored) <= set(plan.network_axes):
+        raise ValueError("mirror_axes are not different axes that the network sees")
     for spacing in plan.spacing_mm:
         if spacing is not None and not 0 < spacing <= LARGEST_SPACING:
             raise ValueError("spacing_mm is no positive number")

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from segpipe.nnunet_rules import nearest_rows
+
 BLOCK_VOXELS = 2**24  # of the scan's grid that are decided at once: 64 MiB for each array
 # Receives a range of rows of the scan's field of view (along an axis of model space) and their
 # probabilities, one class after the other; hands the classes on.
@@ -44,7 +46,8 @@ class NativeLabels:
     """The labels of a scan's grid, decided as the probabilities of model space arrive in slabs.
 
     Probabilities are interpolated, not logits or labels, class by class under a running maximum.
-    There is never an array of all classes on the scan's grid, nor on model space's.
+    There is never an array of all classes on the scan's grid, nor on model space's. By nnU-Net's
+    rules logits are interpolated, and become probabilities in smaller blocks.
 
     Args:
         shape: of the scan's grid, along the axes of model space.
@@ -53,6 +56,9 @@ class NativeLabels:
         ids: of overlapping regions, the label that each paints over those before it; None where
             labels exclude one another.
         observer: sees the probabilities on the scan's grid.
+        block_voxels: of the scan's grid that are decided at once; None: `BLOCK_VOXELS`.
+        of_logits: whether the slabs hold logits.
+        coarse: the axis of model space along which the nearest row is taken; None: none is.
 
     Attributes:
         labels: shape `(x, y, z)` along the same axes, uint8; complete after the last slab.
@@ -65,12 +71,26 @@ class NativeLabels:
         axis: int,
         ids: Sequence[int] | None,
         observer: ProbabilityObserver | None,
+        block_voxels: int | None = None,
+        of_logits: bool = False,
+        coarse: int | None = None,
     ) -> None:
+        self.block_voxels = block_voxels or BLOCK_VOXELS
         self.shape = shape
         self.axis = axis
         self.ids = ids
         self.observer = observer
+        self.of_logits = of_logits
+        self.nearest: tuple[int, Tensor] | None = None  # in the plane: an axis, and its rows
         self.lower, self.upper, self.weight = _neighbours(shape[axis], model_shape[axis])
+        if coarse is not None:
+            rows = nearest_rows(model_shape[coarse], shape[coarse])
+            if coarse == axis:
+                self.lower = rows
+                self.upper = rows
+                self.weight = torch.zeros(len(rows))
+            else:
+                self.nearest = (coarse, rows)
         self.there = (self.lower, self.upper, self.weight)  # on the device of the slabs
         self.labels = torch.empty(0)
         self.rows = torch.empty(0)  # of model space, as far as they are still needed
@@ -88,7 +108,9 @@ class NativeLabels:
         self.rows = torch.cat([self.rows, slab], along) if self.rows.shape[along] else slab
         available = self.first + self.rows.shape[along]
         ready = int(torch.searchsorted(self.upper, available))
-        step = max(1, BLOCK_VOXELS * self.shape[self.axis] // math.prod(self.shape))
+        together = len(slab) if self.of_logits and self.ids is None else 1
+        values = together * math.prod(self.shape)
+        step = max(1, self.block_voxels * self.shape[self.axis] // values)
         for begin in range(self.decided, ready, step):
             self._decide(slice(begin, min(begin + step, ready)))
         self.decided = ready
@@ -100,6 +122,8 @@ class NativeLabels:
     def _decide(self, block: slice) -> None:
         """Decide some rows of the scan's grid."""
         classes: Iterable[Tensor] = self._interpolated(block)
+        if self.of_logits:
+            classes = _probabilities(classes, exclusive=self.ids is None)
         if self.observer is not None:
             classes = self.observer(block, classes)
         decided = most_probable(classes, self.ids)
@@ -114,8 +138,18 @@ class NativeLabels:
         lower = lower - self.first
         upper = upper - self.first
         for rows in self.rows:
+            if self.nearest is not None:
+                coarse, chosen = self.nearest
+                rows = rows.index_select(coarse, chosen.to(rows.device))
             between = (upper, weight) if rows_between else None
             yield _interpolate(rows, self.axis, lower, between, shape)
+
+
+def _probabilities(logits: Iterable[Tensor], exclusive: bool) -> Iterable[Tensor]:
+    """Return the probabilities of labels that exclude one another, or of regions."""
+    if exclusive:
+        return torch.softmax(torch.stack(list(logits)), 0)
+    return map(torch.sigmoid, logits)
 
 
 def most_probable(

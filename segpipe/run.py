@@ -15,7 +15,7 @@ from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.device import NumberFormat, choose_device, choose_format, count_devices
-from segpipe.metrics import Score, write_scores
+from segpipe.metrics import Score, check_scoring, write_scores
 from segpipe.nets.build import check as check_network
 from segpipe.plan import Plan
 from segpipe.planning.case_record import CaseRecord
@@ -33,15 +33,17 @@ from segpipe.reporting.run_page import write_facts, write_interrupted, write_rep
 from segpipe.reporting.run_summary import show_run
 from segpipe.reporting.viewer import ViewerBudget
 from segpipe.stored import read_plan, read_yaml
-from segpipe.text import count
+from segpipe.text import agreeing, count
 from segpipe.training.beside import together
 from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
+from segpipe.training.initial import open_initial
 from segpipe.training.job import Job, lead
 from segpipe.training.last import check_last
 from segpipe.training.loggers import check as check_logger
 from segpipe.training.network import make_network
 from segpipe.training.postprocess_search import PostProcessSearch
 from segpipe.training.provenance import write_record
+from segpipe.training.quality_learning import store_quality
 from segpipe.training.scoring import ScoredCase, score_cases, worst_and_best
 from segpipe.units import UNITS
 
@@ -82,8 +84,8 @@ class Run:
         ranks: the processes of a launcher, of which this is the first.
 
     Raises:
-        ConfigError: if the device, the network or the logger cannot be used here, or a resumed run
-            has no whole checkpoint.
+        ConfigError: if the device, the network or the logger cannot be used here, a resumed run
+            has no whole checkpoint, or the weights to start from cannot be used.
     """
 
     def __init__(
@@ -101,7 +103,8 @@ class Run:
             self.devices = count_devices(options.trainer.device, options.trainer.devices)
         tune_process(self.device)
         self.number_format: NumberFormat = choose_format(options.trainer.precision, self.device)
-        check_network(options.model)
+        self.options, self.initial = open_initial(options, folder, overrides)
+        check_network(self.options.model)
         check_logger(options.logger)
         self.phases = PhaseTimer(folder)
         self.viewer: ViewerBudget | None = None
@@ -117,6 +120,7 @@ class Run:
         train, val = self._inspect_cases()
         with self.phases.phase("planning"):
             self.plan = self._make_plan(train, val)
+            check_scoring(self.options, self.plan.targets)
             per_device = Ranks(size=self.devices).patches(self.plan)
             self._log_plan()
             if self.devices > 1:
@@ -145,6 +149,7 @@ class Run:
             self.trained_on,
             self.train_cases,
             self.val_cases,
+            initial=self.initial and self.initial.record,
         )
         with self.phases.phase(PREPARING), self._together() as ranks:
             lead(job, self.network, self.device, ranks, self.phases)
@@ -173,6 +178,9 @@ class Run:
         if self.options.trainer.postprocess:
             with self.phases.phase("choosing post-processing"):
                 search.finish()
+        if self.options.trainer.quality:
+            with self.phases.phase("learning to judge masks"):
+                store_quality(self.folder, predictor, self.val_cases, self.options.seed)
 
     def report(self) -> None:
         """Write the run's page; print where to look, what to type next, and the verdict.
@@ -239,16 +247,18 @@ class Run:
         if self.options.resume is not None:
             file = self.folder / "plan.yaml"
             return read_plan(file, read_yaml(file))
-        plan = plan_dataset(self.dataset, train, val, self.options, self.device, self.number_format)
+        origin = self.initial and self.initial.origin
+        cases = (self.dataset, train, val)
+        plan = plan_dataset(*cases, self.options, self.device, self.number_format, origin)
         return for_devices(plan, self.devices, self.options.plan.batch)
 
     def _log_plan(self) -> None:
         """Log the number of cases, the labels, and every entry of the plan with its reason."""
         log.info(
-            "%s: %d cases train, %d validate; labels %s",
+            "%s: %s, %s; labels %s",
             self.dataset.name,
-            len(self.train_cases),
-            len(self.val_cases),
+            agreeing(len(self.train_cases), "case", "train"),
+            agreeing(len(self.val_cases), "case", "validate"),
             ", ".join(self.plan.label_names),
         )
         log_plan(self.plan)
@@ -256,6 +266,8 @@ class Run:
     def _make_network(self) -> None:
         """Build, match and draw the network; the options then hold the channels that it has."""
         network = make_network(self.options.model, self.plan, self.options.seed)
+        if self.initial is not None:
+            self.initial.load(network.module, network.model, self.plan)
         self.network = network.module
         self.options = self.options.model_copy(update={"model": network.model})
         network.write(self.folder / "network.json")
@@ -279,7 +291,7 @@ class Run:
         if page.viewer:
             self.viewer = ViewerBudget(page.viewer_mib)
         scores: list[Score] = []
-        for scored in score_cases(search.predictor, self.val_cases):
+        for scored in score_cases(search.predictor, self.val_cases, self.options):
             scores += scored.scores
             search.add(scored)
             if self._draws_all:

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from segpipe import nnunet_rules
+
 BLOCK_VALUES = 2**22  # that are handed on at once: 16 MiB of float32
 Position = tuple[int, ...]  # of the first voxel of a window in the padded volume
 
@@ -36,11 +38,14 @@ def slab_axis(shape: Sequence[int], slice_axis: int | None) -> int:
     return max(range(3), key=lambda axis: shape[axis])
 
 
-def count_windows(shape: Sequence[int], patch: Sequence[int], overlap: float) -> int:
+def count_windows(
+    shape: Sequence[int], patch: Sequence[int], overlap: float, as_nnunet: bool = False
+) -> int:
     """Return how many windows `predict_slabs` takes from a volume `(x, y, z)`."""
+    starts = nnunet_rules.window_starts if as_nnunet else _starts
     total = 1
     for size, edge in zip(shape, patch, strict=True):
-        total *= len(_starts(max(size, edge), edge, overlap))
+        total *= len(starts(max(size, edge), edge, overlap))
     return total
 
 
@@ -52,8 +57,9 @@ def predict_slabs(
     overlap: float,
     batch_size: int,
     exclusive: bool = True,
+    as_nnunet: bool = False,
 ) -> Iterator[Float[Tensor, "k x_ y_ z_"]]:
-    """Yield the probabilities of a volume, slab by slab.
+    """Yield the probabilities of a volume, slab by slab; by nnU-Net's rules the logits.
 
     They come from overlapping windows that are blended with Gaussian weights (Isensee 2021). The
     slabs follow one another along `slab_axis`, and together make the volume. Each is yielded as
@@ -68,12 +74,15 @@ def predict_slabs(
         overlap: share of a window that its neighbour covers too, below 1.
         batch_size: windows that the network computes at once.
         exclusive: whether a voxel has one label (softmax), or may lie in several regions (sigmoid).
+        as_nnunet: whether windows lie, and are weighted, as nnU-Net's.
     """
     axis = slab_axis(volume.shape[1:], slice_axis)
     before = _padding_before(volume.shape[1:], patch)
     padded = _padded(volume, patch, before)
-    batches = _batches(padded.shape[1:], patch, overlap, batch_size, axis)
-    open_rows = _OpenRows(patch, axis, padded.shape[1:], batches, volume.device)
+    starts = nnunet_rules.window_starts if as_nnunet else _starts
+    weights = nnunet_rules.window_weights(patch) if as_nnunet else _gaussian(patch)
+    batches = _batches(padded.shape[1:], patch, starts, overlap, batch_size, axis)
+    open_rows = _OpenRows(patch, axis, padded.shape[1:], batches, weights.to(volume.device))
     for batch, next_batch in itertools.pairwise([*batches, None]):
         assert batch is not None
         patches = torch.stack([_window(padded, position, patch) for position in batch])
@@ -83,10 +92,14 @@ def predict_slabs(
         for sums, row in open_rows.finished(end):
             cropped = _cropped(sums, volume.shape[1:], before, axis, row)
             if cropped.numel():
-                blended = cropped[:-1] / cropped[-1:]
-                yield torch.softmax(blended, 0) if exclusive else torch.sigmoid(blended)
+                logits = cropped[:-1] / cropped[-1:]
+                yield logits if as_nnunet else _probabilities(logits, exclusive)
         if next_batch:
             open_rows.close(end)
+
+
+def _probabilities(logits: Tensor, exclusive: bool) -> Tensor:
+    return torch.softmax(logits, 0) if exclusive else torch.sigmoid(logits)
 
 
 class _OpenRows:
@@ -97,7 +110,7 @@ class _OpenRows:
         axis: along which rows are finished.
         shape: of the padded volume.
         batches: positions of all windows, in the order in which they are added.
-        device: on which the sums are kept.
+        weight: of a window's voxels, on the device on which the sums are kept.
     """
 
     def __init__(
@@ -106,13 +119,13 @@ class _OpenRows:
         axis: int,
         shape: Sequence[int],
         batches: Sequence[Sequence[Position]],
-        device: torch.device,
+        weight: Float[Tensor, "1 x y z"],
     ) -> None:
         self.patch = patch
         self.axis = axis
         self.shape = list(shape)
         self.shape[axis] = patch[axis] + max(batch[-1][axis] - batch[0][axis] for batch in batches)
-        self.weight = _gaussian(patch).to(device)
+        self.weight = weight
         self.sums: Tensor | None = None  # (k + 1, x, y, z): the logits' sums, and the weights' sum
         self.first = 0  # number of the first open row
 
@@ -158,12 +171,17 @@ class _OpenRows:
 
 
 def _batches(
-    shape: Sequence[int], patch: Sequence[int], overlap: float, batch_size: int, axis: int
+    shape: Sequence[int],
+    patch: Sequence[int],
+    starts_along: Callable[[int, int, float], list[int]],
+    overlap: float,
+    batch_size: int,
+    axis: int,
 ) -> list[list[Position]]:
     """Return the positions of all windows in batches, ordered along `axis`."""
     starts = []
     for size, edge in zip(shape, patch, strict=True):
-        starts.append(_starts(size, edge, overlap))
+        starts.append(starts_along(size, edge, overlap))
     positions = sorted(itertools.product(*starts), key=lambda position: position[axis])
     first_of_batch = range(0, len(positions), batch_size)
     return [positions[first : first + batch_size] for first in first_of_batch]

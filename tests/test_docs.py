@@ -25,6 +25,7 @@ import pytest
 import yaml
 from hydra import compose
 from support.commands import PROJECT, REPOSITORY
+from support.nnunet import write_results
 
 from segpipe.config.compose import check, hydra_on_conf
 from segpipe.config.predict import Predict
@@ -47,6 +48,7 @@ SHORT = [
     "data.workers=0",
     "plan.batch=2",
 ]
+OF_NNUNET = {"labels": {"background": 0, "liver": 1, "kidneys": 2, "vessel": 3}}  # as the phantom's
 PHANTOM = ["data.phantom.train=6", "data.phantom.test=2"]
 
 
@@ -110,6 +112,7 @@ def _names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints/last.ckpt").touch()
     (run / "config.yaml").touch()
+    (tmp_path / "RUN").symlink_to(run)
     sweep.mkdir()
     (sweep / "multirun.yaml").write_text(
         "hydra: {overrides: {task: ['seed=0,1'], hydra: [hydra.mode=MULTIRUN]}}"
@@ -160,6 +163,9 @@ def inspect_cases(command: list[str]) -> None:
         ConfigError: as the command would.
     """
     from segpipe.card import Card
+    from segpipe.config.checkpoint_tools import ImportNNUNet
+    from segpipe.config.compare import Compare
+    from segpipe.config.evaluate import Evaluate
     from segpipe.config.probe import Report
     from segpipe.export import Export
     from segpipe.probe.__main__ import COMMANDS
@@ -177,6 +183,12 @@ def inspect_cases(command: list[str]) -> None:
         case ["python", "-m", "segpipe.probe", name, *given] if name in COMMANDS:
             if "--help" not in given:
                 check(name, COMMANDS[name][0], given)
+        case ["python", "-m", "segpipe.evaluate", *given]:
+            check("evaluate", Evaluate, quoted(given, Evaluate))
+        case ["python", "-m", "segpipe.study", "compare", *given]:
+            systems = [word for word in given if "=" not in word]
+            words = [f"systems=[{','.join(systems)}]", *given[len(systems) :]]
+            check("compare", Compare, quoted(words, Compare))
         case ["python", "-m", "segpipe.study", *given]:
             folders = [word for word in given if "=" not in word]
             which = f"runs=[{','.join(folders)}]" if len(folders) > 1 else f"sweep={folders[0]}"
@@ -185,6 +197,8 @@ def inspect_cases(command: list[str]) -> None:
             check("card", Card, given)
         case ["python", "-m", "segpipe.export", *given]:
             check("export", Export, given)
+        case ["python", "-m", "segpipe.import_nnunet", *given]:
+            check("import_nnunet", ImportNNUNet, given)
         case ["python", file, *_] if file.startswith("benchmarks/"):
             assert (REPOSITORY / file).is_file(), file
         case ["python", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"]:
@@ -240,7 +254,7 @@ def shortened(given: list[str]) -> list[str]:
     ]
     single = [
         word
-        for word in words
+        for word in quoted(words, Train)
         if "=" in word and not word.startswith(("-", "hydra.")) and "," not in word
     ]
     with hydra_on_conf():
@@ -259,6 +273,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sweep = ["-m", "seed=0,1,2,3,4", "data.fold=0", "hydra.sweep.dir=SWEEP"]
     call([sys.executable, REPOSITORY / "train.py", *sweep, *tiny], folder)
     lay_out(folder)
+    write_results(folder / "RESULTS", folds=("0", "1"), dataset=OF_NNUNET)
     (folder / "runs/NAME").mkdir(parents=True)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     for name in ("runs/folds", "runs/skips"):

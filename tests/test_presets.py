@@ -7,7 +7,7 @@ from support.config import composed
 from torch import nn
 
 from segpipe.config.compose import CONF
-from segpipe.nets.build import build
+from segpipe.nets.build import build, build_meta
 
 PRESETS = sorted(file.stem for file in (CONF / "model").glob("*.yaml") if file.stem != "monai")
 NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
@@ -71,6 +71,21 @@ def test_nnunet_has_the_parameters_of_monais() -> None:
     )
     theirs = DynUNet(3, 1, 3, [3] * 6, [1, 2, 2, 2, 2, 2], [2] * 5, [32, 64, 128, 256, 320, 320])
     assert parameters(ours) == parameters(theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("resenc_2024", 102_349_770),
+        ("resenc_2024_l", 102_349_770),
+        ("resenc_2024_xl", 141_889_612),
+    ],
+)
+def test_resenc_2024_has_nnunets_parameters(name: str, count: int) -> None:
+    """As nnU-Net 2.8.1 builds `ResidualEncoderUNet` for 1 channel and 2 labels."""
+    model = composed(f"model={name}").model
+    kernels = [[3] * 3] * model.levels
+    assert parameters(build_meta(model, 1, 2, [[2] * 3] * (model.levels - 1), kernels)) == count
 
 
 @pytest.mark.parametrize("name", PRESETS)

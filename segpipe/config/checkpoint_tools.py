@@ -1,20 +1,27 @@
-"""The options of `python -m segpipe.card` and `python -m segpipe.export`."""
+"""The options of `python -m segpipe.card`, `segpipe.export` and `segpipe.import_nnunet`."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.section import Section
+
+ExportFormat = Literal["onnx", "torchscript", "torch_export", "monai_bundle"]
 
 
 class Card(Section):
     """What is printed."""
 
     checkpoint: Path | None = Field(
-        description="a run's folder (its best checkpoint) or a checkpoint file"
+        description="a run's folder (its best checkpoint), a checkpoint file, or "
+        "hf://ORG/NAME@COMMIT (pip install 'segpipe[hub]')"
     )
-
+    format: Literal["text", "hub"] = Field(
+        description="text = one screen; hub = a model card of the Hugging Face Hub, in Markdown"
+    )
+    output: Path | None = Field(description="file to write, as README.md; null = it is printed")
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @model_validator(mode="after")
@@ -25,7 +32,7 @@ class Card(Section):
 
 
 class Export(Section):
-    """What is written as ONNX."""
+    """What is written of a network, and in which format."""
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
@@ -34,10 +41,21 @@ class Export(Section):
     )
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
     output: Path | None = Field(
-        description="file to write, as network.onnx; one that is there is replaced"
+        description="file to write, as network.onnx; one that is there is replaced; of a MONAI "
+        "bundle a new folder"
+    )
+    format: ExportFormat = Field(
+        description="onnx, for any runtime (pip install 'segpipe[onnx]'); torchscript (.ts) and "
+        "torch_export (.pt2), for PyTorch without segpipe; monai_bundle, a folder with the whole "
+        "pipeline for python -m monai.bundle run"
+    )
+    scan: list[Path] | None = Field(
+        min_length=1,
+        description="a scan, or its files, of which a window is compared with PyTorch too; null = "
+        "noise of two sizes alone",
     )
 
-    @field_validator("checkpoint", mode="before")
+    @field_validator("checkpoint", "scan", mode="before")
     @classmethod
     def _one_or_several(cls, given: object) -> object:
         return [given] if isinstance(given, str) else given
@@ -47,4 +65,35 @@ class Export(Section):
         for key in ("checkpoint", "output"):
             if getattr(self, key) is None:
                 raise ValueError(f"{key} is missing: give checkpoint=RUN output=network.onnx")
+        return self
+
+
+class ImportNNUNet(Section):
+    """Which networks of nnU-Net's are written as checkpoints."""
+
+    results: Path | None = Field(
+        description="a folder of nnU-Net v2's results, with plans.json, dataset.json and fold_0 ..."
+    )
+    output: Path | None = Field(
+        description="checkpoint to write, as organ.ckpt; of several folds a folder with one for "
+        "each, which predict.py takes as an ensemble; what is there is replaced"
+    )
+    folds: list[NonNegativeInt | Literal["all"]] | None = Field(
+        min_length=1, description="one fold, a list, or all = fold_all; null = all that are there"
+    )
+    checkpoint: Literal["final", "best"] = Field(
+        description="checkpoint_final.pth or checkpoint_best.pth of each fold"
+    )
+    extensions: Extensions = Field(description=EXTENSIONS_HELP)
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        return [given] if isinstance(given, int | str) else given
+
+    @model_validator(mode="after")
+    def _says_what(self) -> "ImportNNUNet":
+        for key in ("results", "output"):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key} is missing: give results=FOLDER output=organ.ckpt")
         return self

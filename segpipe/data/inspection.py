@@ -15,8 +15,9 @@ from segpipe.config.data import NaNPolicy
 from segpipe.data.cases import MOST_LABELS, Case
 from segpipe.data.ceiling import FACTORS, ceilings
 from segpipe.data.inspected_case import InspectedCase
+from segpipe.data.intensities import find_outlier
 from segpipe.data.loading import load
-from segpipe.data.prepare import find_outlier, to_index
+from segpipe.data.prepare import to_index
 from segpipe.errors import DataError, NotFiniteError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
 from segpipe.io.content import check_regular
@@ -202,7 +203,7 @@ def _read_label(
     assert inspected.grid is not None
     try:
         with noting(inspected):
-            volume = load_label_of(path, inspected.grid, inspected.case.images[0])
+            volume = load_label_of(path, inspected.grid, inspected.case.images[0], labels)
     except DataError as error:
         inspected.add("unreadable", str(error), "replace or leave out the file")
         return None

@@ -14,21 +14,20 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from segpipe.config.train import Normalise
+from segpipe import nnunet_rules
 from segpipe.data.cases import Case
+from segpipe.data.intensities import find_outlier, normalise
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
 from segpipe.io.label_maps import load_label_of
 from segpipe.io.volumes import load, read
 from segpipe.metrics import IGNORED
 from segpipe.orientation import Planes
-from segpipe.plan import Plan
+from segpipe.plan import Plan, Rules
 
 # below it is air, noise included: air is at -1000; lungs are around -850, their vessels above -100
 AIR_HU = -800
 MASK_TYPES = (np.uint8, np.uint16, np.uint32)
-DWARFED = 1e6  # times the range of the usual voxels: the network would see one grey
-SAMPLED = 2**20  # voxels that stand for a channel
 NAMED = 5  # undeclared ids that a message names at most
 
 
@@ -41,23 +40,38 @@ class PreparedScan:
         native: the scan as it was read.
         body: in model space, where a CT is not air, that is where a channel is above `AIR_HU`; None
             unless all channels are CT.
+        box: the part of the scan, along its own axes, that model space covers; None: all of it.
     """
 
     image: Float[Tensor, "c x y z"]
     native: Located
     body: Bool[Tensor, "x y z"] | None = None
+    box: nnunet_rules.Box | None = None
 
     @property
     def grid(self) -> Grid:
         """Return the scanner's grid."""
         return Grid.of(self.native)
 
+    def whole(self, labels: Integer[np.ndarray, "i j k"]) -> Integer[np.ndarray, "x y z"]:
+        """Return the labels of all the scan from those of `seen_grid`; the rest is background."""
+        if self.box is None:
+            return labels
+        found = np.zeros(self.grid.shape, dtype=labels.dtype)
+        found[self.box] = labels
+        return found
+
+    @property
+    def seen_grid(self) -> Grid:
+        """Return the part of the scanner's grid that model space covers."""
+        return self.grid if self.box is None else self.grid.part(self.box)
+
 
 def model_space(plan: Plan) -> ModelSpace:
     """Return the model space of the plan's spacing and planes."""
     x, y, z = plan.spacing_mm
-    planes = Planes(plan.slice_axis, plan.slices, plan.frame)
-    return ModelSpace((x, y, z), planes, plan.averages)
+    planes = Planes(plan.slice_axis, plan.slices, plan.frame, plan.axes)
+    return ModelSpace((x, y, z), planes, plan.averages, as_nnunet=plan.rules == "nnunet")
 
 
 def prepare_scan(
@@ -92,19 +106,47 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
             f"{name}: has {volume.shape[0]} channels, but the network was planned for "
             f"{len(plan.channels)}"
         )
-    image = model_space(plan).to_model(volume)
     _check_intensities(volume, plan, name)
-    body = None
-    if set(plan.normalise) == {"ct"}:
-        body = (image > AIR_HU).any(0)
-    prepared = normalise(image, plan)
-    if not math.isfinite(float(prepared.sum(dtype=torch.float64))):
+    prepared = PREPARE[plan.rules](volume, plan)
+    if not math.isfinite(float(prepared.image.sum(dtype=torch.float64))):
         largest = float(np.abs(volume.numpy()).max())
         raise DataError(
             f"{name}: its intensities, up to {largest:.3g}, overflow when they are normalised "
             f"({', '.join(plan.normalise)}): scale them down, or correct the voxels that are wrong"
         )
-    return PreparedScan(prepared, volume, body)
+    return prepared
+
+
+def _resample_then_normalise(volume: Located, plan: Plan) -> PreparedScan:
+    image = model_space(plan).to_model(volume)
+    body = None
+    if set(plan.normalise) == {"ct"}:
+        body = (image > AIR_HU).any(0)
+    return PreparedScan(normalise(image, plan), volume, body)
+
+
+def _crop_normalise_resample(volume: Located, plan: Plan) -> PreparedScan:
+    """Prepare a volume by nnU-Net's rules."""
+    box = nnunet_rules.nonzero_box(volume.numpy())
+    part = crop(volume, box)
+    inside = None
+    if "zscore_nonzero" in plan.normalise:
+        inside = torch.from_numpy(nnunet_rules.filled_mask(part.numpy()))
+    image = normalise(part.voxels.float(), plan, inside)
+    prepared = model_space(plan).to_model(Volume(image, part.affine))
+    return PreparedScan(prepared, volume, box=box)
+
+
+PREPARE: dict[Rules, Callable[[Located, Plan], PreparedScan]] = {
+    "segpipe": _resample_then_normalise,
+    "nnunet": _crop_normalise_resample,
+}
+
+
+def crop(volume: Located, box: nnunet_rules.Box) -> Volume:
+    """Return the part of a volume `(c, x, y, z)` in a box, where it is."""
+    grid = Grid.of(volume).part(box)
+    return Volume(volume.as_tensor()[(slice(None), *box)], grid.affine)
 
 
 def _check_intensities(volume: Located, plan: Plan, name: object) -> None:
@@ -119,72 +161,6 @@ def _check_intensities(volume: Located, plan: Plan, name: object) -> None:
             raise DataError(
                 f"{name}: channel {number} holds {outlier}; set such voxels to a plausible value"
             )
-
-
-def find_outlier(channel: np.ndarray) -> str | None:
-    """Return a message's part on voxels that dwarf all others of a channel; None if there are none.
-
-    They lie more than `DWARFED` times the range of the usual voxels away from the median, or beyond
-    single precision. Usual is the middle 90 % of the voxels that are not background.
-    """
-    low = float(channel.min())
-    high = float(channel.max())
-    farthest = high if abs(high) > abs(low) else low
-    if abs(farthest) > float(np.finfo(np.float32).max):
-        return f"{farthest:g}, beyond single precision"
-    sample = channel.ravel()[:: max(1, channel.size // SAMPLED)]
-    middle = float(np.median(sample))
-    others = sample[sample != middle]
-    if not others.size:
-        return None
-    bottom, top = np.percentile(others, (5, 95)).tolist()
-    if top > bottom and max(high - middle, middle - low) > DWARFED * (top - bottom):
-        return (
-            f"{farthest:g}, where most voxels lie between {bottom:g} and {top:g}: normalised, "
-            "these would all look the same"
-        )
-    return None
-
-
-def normalise(image: Float[Tensor, "c x y z"], plan: Plan) -> Float[Tensor, "c x y z"]:
-    """Return the intensities on a common scale, channel by channel.
-
-    `zscore`: mean 0 and standard deviation 1 over the scan. `zscore_nonzero`: the same over its
-    voxels that are not 0, which stay 0, for scans that were cut out of their background. `ct`:
-    clipped to the 0.5 and 99.5 percentiles of the training cases' labelled voxels, then their mean
-    and standard deviation (Isensee 2021), since Hounsfield units mean the same in every scan.
-    `rescale`: from 0 at the scan's minimum to 1 at its maximum. `rgb`: divided by 255.
-    """
-    channels = []
-    for channel, method, foreground in zip(image, plan.normalise, plan.foreground, strict=True):
-        channels.append(_normalise_channel(channel, method, foreground))
-    return torch.stack(channels)
-
-
-def _normalise_channel(
-    channel: Tensor, method: Normalise, foreground: tuple[float, float, float, float]
-) -> Tensor:
-    if method == "none":
-        return channel
-    if method == "zscore":
-        return _zscore(channel)
-    if method == "rescale":
-        low = channel.min()
-        return (channel - low) / (channel.max() - low).clamp(min=1e-6)
-    if method == "rgb":
-        return channel / 255
-    if method == "zscore_nonzero":
-        inside = channel != 0
-        return channel.masked_scatter(inside, _zscore(channel[inside])) if inside.any() else channel
-    low, high, mean, deviation = foreground
-    return channel.clamp(low, high).sub_(mean).div_(max(deviation, 1e-6))
-
-
-def _zscore(voxels: Tensor) -> Tensor:
-    mean = voxels.mean(dtype=torch.float64).float()
-    deviation = voxels.double().std(correction=0).float()
-    smallest = 1e-6 * (1 + float(mean.abs()))  # a constant image must not be divided by 0
-    return (voxels - mean) / deviation.clamp(min=smallest)
 
 
 def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
@@ -202,7 +178,7 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
             declared.
     """
     assert case.label is not None
-    volume = load_label_of(case.label, grid, case.images[0])
+    volume = load_label_of(case.label, grid, case.images[0], plan.labels)
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
     ids = volume.numpy()
     if plan.ignore is None:

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segpipe.nets.conv import CONV, ConvConfig, Size
+from segpipe.nets.conv import AVG_POOL, CONV, ConvConfig, Size
 from segpipe.registry import BLOCKS, SHORT_SKIPS
 
 __all__ = ["CONV", "ConvConfig", "Dense", "Residual", "Size", "StageConfig", "StageSpec", "stage"]
@@ -169,6 +169,37 @@ def _residual_block(spec: StageSpec) -> "Residual":
     if not pre:
         projection = nn.Sequential(projection, spec.config.make_norm(spec.out_channels))
     return Residual(body, projection, activation)
+
+
+@SHORT_SKIPS.register(
+    "residual_d", help="a sum around each block, past average pooling (nnU-Net)", colour="#D55E00"
+)
+def residual_d_stage(spec: StageSpec) -> nn.Sequential:
+    """Return the blocks in a row with sums as in ResNet-D (He 2018), as nnU-Net builds them.
+
+    A stem begins with one convolution of its own, before its blocks. Where a block strides, its
+    shortcut is average pooling; where channels change, a 1-wide convolution without bias and a norm
+    follow.
+    """
+    parts: list[nn.Module] = []
+    first = spec
+    if spec.stem:
+        parts.append(spec.config.unit(spec.in_channels, spec.out_channels, spec.kernel, bare=True))
+        first = replace(spec, in_channels=spec.out_channels, stem=False)
+    parts += map(_residual_d_block, first.per_block())
+    return nn.Sequential(*parts)
+
+
+def _residual_d_block(spec: StageSpec) -> "Residual":
+    config = spec.config
+    shortcut: list[nn.Module] = []
+    if spec.strided:
+        shortcut.append(AVG_POOL[config.dims](config.per_axis(spec.stride)))
+    if spec.in_channels != spec.out_channels:
+        shortcut.append(CONV[config.dims](spec.in_channels, spec.out_channels, 1, bias=False))
+        shortcut.append(config.make_norm(spec.out_channels))
+    after = nn.Identity() if config.order == "pre" else config.make_activation()
+    return Residual(build_block(spec, activate=False), nn.Sequential(*shortcut), after)
 
 
 class Residual(nn.Module):

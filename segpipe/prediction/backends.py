@@ -56,7 +56,7 @@ def with_backend(backend: str, network: nn.Module, request: BackendRequest) -> n
     if not isinstance(network, Ensemble):
         return build(network, request)
     members = [build(member, request) for member in network.networks]
-    return Ensemble(members, network.exclusive, network.mirror_axes)
+    return Ensemble(members, network.exclusive, network.mirror_axes, network.mean)
 
 
 @BACKENDS.register("torch", help="PyTorch, on any device")

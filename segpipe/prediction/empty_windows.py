@@ -18,11 +18,16 @@ def should_skip_air(requested: Literal["auto"] | bool, plan: Plan) -> bool:
     """Return whether windows of air are skipped.
 
     `auto` skips them where all channels are CT and no label lies in air. Labels lie in air, as
-    airways do, where the darkest half per cent of what was labelled for training is air.
+    airways do, where the darkest half per cent of what was labelled for training is air. By
+    nnU-Net's rules none is skipped.
 
     Raises:
         ConfigError: if it is requested, but a channel is not CT and so has no Hounsfield units.
     """
+    if plan.rules == "nnunet":
+        if requested is True:
+            raise ConfigError("skip_air=true: a network of nnU-Net's has seen all windows")
+        return False
     is_ct = set(plan.normalise) == {"ct"}
     if requested is True and not is_ct:
         raise ConfigError(

@@ -80,8 +80,10 @@ class Workload:
         blending = volume + self._slab_bytes(grid, way.batch_size) + native
         network = self._network_bytes(way.batch_size)
         # The scan stays as it was read while the next one, as large, is made float32 and brought to
-        # model space; the labels of the last one are turned, cleaned and written.
-        reading = 2 * FLOAT_BYTES * channels * native + volume + 3 * native
+        # model space; the labels of the last one are turned, cleaned and written. nnU-Net's rules
+        # normalise it before that, and resample it axis by axis.
+        copies = 4 if self.plan.rules == "nnunet" else 2
+        reading = copies * FLOAT_BYTES * channels * native + volume + 3 * native
         if self.device.type == "cpu":
             return Forecast(0.0, (reading + blending + network) / MIB)
         if way.blending.type == "cpu":

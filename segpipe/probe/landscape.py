@@ -34,7 +34,7 @@ log = logging.getLogger("segpipe")
 FEWEST = 5  # steps along each direction
 MOST = {1: 201, 2: 51}  # by the number of directions
 # what a plan says of its patches
-GEOMETRY = {"spacing_mm", "averages", "patch", "slice_axis", "slices", "frame"}
+GEOMETRY = {"spacing_mm", "averages", "patch", "slice_axis", "slices", "frame", "axes", "rules"}
 PATCH_FIELDS = {"channels", "normalise", "ignore"} | GEOMETRY
 
 

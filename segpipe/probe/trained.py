@@ -169,9 +169,11 @@ def _data_of(trained: Trained, root: Path | None) -> Data:
     if stored is not None:
         data = data_options(stored)
         return data if root is None else data.model_copy(update={"root": root})
+    usual = defaults("train")["data"]
+    usual = {key: value for key, value in usual.items() if key in Data.model_fields}
     for name in LAYOUTS if root is not None else ():
         if LAYOUTS[name]().looks_like(root):
-            return data_options(defaults("train")["data"] | {"layout": name, "root": str(root)})
+            return data_options(usual | {"layout": name, "root": str(root)})
     raise ConfigError(
         f"data_root={root or 'null'}: the checkpoint does not say which data it was trained on; "
         "give the folder of a dataset, as in data_root=DIR (layouts: data/README.md)"

@@ -22,6 +22,7 @@ from segpipe.ranks import Ranks
 from segpipe.signals import Stopped
 from segpipe.training.callbacks.interrupt import Interrupt
 from segpipe.training.callbacks.phases import PhaseTimer
+from segpipe.training.initial import Record
 from segpipe.training.loggers import open_logger
 from segpipe.training.out_of_memory import out_of_memory
 from segpipe.training.schedule import Budget
@@ -43,6 +44,7 @@ class Job:
         val: cases that validate.
         entries: of the training cases in the cache, for the other processes.
         weights: with which the network begins, for the other processes.
+        initial: a record of the trained weights that the network started from.
     """
 
     folder: Path
@@ -54,12 +56,20 @@ class Job:
     val: Sequence[Case]
     entries: Sequence[Path] = ()
     weights: Mapping[str, Any] = field(default_factory=dict)
+    initial: Record | None = None
 
     def task(self, network: nn.Module, ranks: Ranks) -> SegmentationTask:
         """Return the steps of the training."""
         budget = Budget.of(self.options.trainer)
         return SegmentationTask(
-            network, self.plan, self.options, budget, self.number_format, self.trained_on, ranks
+            network,
+            self.plan,
+            self.options,
+            budget,
+            self.number_format,
+            self.trained_on,
+            self.initial,
+            ranks,
         )
 
     def cases(self, device: torch.device, ranks: Ranks) -> CaseData:

@@ -20,9 +20,10 @@ from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
 from segpipe.ranks import ALONE, Ranks, collected
 from segpipe.training.finite import FiniteLoss
+from segpipe.training.initial import Record
 from segpipe.training.loss import SegmentationLoss
 from segpipe.training.loss.pooling import mean_over_devices
-from segpipe.training.optim import make_optimizer
+from segpipe.training.optim import make_optimizer, set_learning_rate
 from segpipe.training.random_state import random_states, restore_random_states
 from segpipe.training.schedule import Budget, learning_rate
 from segpipe.windows import to_network
@@ -42,6 +43,7 @@ class SegmentationTask(pl.LightningModule):
         budget: the end of the training, which the learning rate follows.
         number_format: the format in which whole scans are predicted.
         data: a record of the training data, kept in every checkpoint.
+        initial: a record of the weights that the network started from, likewise.
         ranks: the processes that train together.
     """
 
@@ -53,6 +55,7 @@ class SegmentationTask(pl.LightningModule):
         budget: Budget,
         number_format: NumberFormat,
         data: TrainedOn,
+        initial: Record | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
@@ -62,6 +65,7 @@ class SegmentationTask(pl.LightningModule):
         self.budget = budget
         self.number_format: NumberFormat = number_format
         self.data = data
+        self.initial = initial
         self.ranks = ranks
         self.loss = SegmentationLoss(plan, options.loss.weights, options.loss)
         self.finite = FiniteLoss()
@@ -73,7 +77,9 @@ class SegmentationTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimiser; its learning rate is set before every step."""
-        return make_optimizer(self.network, self.options.optim)
+        loaded = [] if self.initial is None else self.initial.loaded
+        scale = self.options.init.lr_scale
+        return make_optimizer(self.network, self.options.optim, loaded, scale)
 
     def spent(self) -> float:
         """Return the fraction of the budget that is spent by this process's clock, from 0 to 1."""
@@ -99,8 +105,7 @@ class SegmentationTask(pl.LightningModule):
         """Set the learning rate from the budget, so that the schedule fits wall time too."""
         self.step = self.trainer.global_step
         rate = learning_rate(self.spent_of_all(), self.options.optim)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.trainer.optimizers[0], rate)
         self.log("lr", torch.tensor(rate), batch_size=1)  # a number would be copied to a GPU
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -176,7 +181,9 @@ class SegmentationTask(pl.LightningModule):
         for target in self.plan.targets:
             if f"dice/{target}" in metrics:
                 dice[target] = float(metrics[f"dice/{target}"])
-        checkpoint[KEY] = metadata(self.options.model_dump(mode="json"), self.plan, self.data, dice)
+        source = None if self.initial is None else self.initial.source
+        config = self.options.model_dump(mode="json")
+        checkpoint[KEY] = metadata(config, self.plan, self.data, dice, source)
         checkpoint[RANDOM_STATES] = random_states(self.trainer.strategy.root_device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

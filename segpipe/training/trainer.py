@@ -26,6 +26,7 @@ from segpipe.training.callbacks.patience import Patience
 from segpipe.training.callbacks.phases import PhaseTimer
 from segpipe.training.callbacks.progress import RunProgress
 from segpipe.training.callbacks.step_timer import StepTimer
+from segpipe.training.callbacks.validation_loss import ValidationLoss
 from segpipe.training.task import NEVER, SegmentationTask
 
 LOG_INTERVAL = 10  # optimiser steps
@@ -66,8 +67,7 @@ def make_follower(task: SegmentationTask, folder: Path, device: torch.device) ->
         folder: the run's folder.
         device: the device of this process.
     """
-    callbacks: list[Callback] = [*_averaging(task.options), *_patience(task.options)]
-    callbacks += [EndsWithTheFirst()]
+    callbacks: list[Callback] = [*_shared(task.options), EndsWithTheFirst()]
     callbacks += best_and_last(folder / "checkpoints")  # all decide, and the first one writes
     return _trainer(task, folder, device, False, callbacks)
 
@@ -158,26 +158,18 @@ def _callbacks(
     options: Train, folder: Path, phases: PhaseTimer, interrupt: Interrupt
 ) -> list[Callback]:
     """Return the callbacks in the order in which Lightning calls them."""
-    callbacks: list[Callback] = [Timer(), *_averaging(options)]
+    callbacks: list[Callback] = [Timer(), *_shared(options)]
     if options.trainer.gradient_flow:
         callbacks.append(GradientFlow(folder, options.trainer.steps_per_epoch))
-    callbacks += [
-        *_patience(options),
-        interrupt,
-        RunProgress(),
-        Forecast(),
-        StepTimer(folder),
-        phases,
-        History(folder),
-    ]
+    callbacks += [interrupt, RunProgress(), Forecast(), StepTimer(folder), phases, History(folder)]
     return [*callbacks, *best_and_last(folder / "checkpoints")]
 
 
-def _averaging(options: Train) -> list[Callback]:
-    """Return what keeps a running mean of the weights, where it is requested."""
-    return [] if options.optim.ema is None else [EMAWeightAveraging(decay=options.optim.ema)]
-
-
-def _patience(options: Train) -> list[Callback]:
-    """Return what ends a training that gets no better, where it is requested; all must agree."""
-    return [] if options.trainer.patience is None else [Patience(options.trainer.patience)]
+def _shared(options: Train) -> list[Callback]:
+    """Return the callbacks that every process has: they meet in these, or change the weights."""
+    callbacks: list[Callback] = []
+    if options.optim.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=options.optim.ema))
+    if options.trainer.patience is not None:
+        callbacks.append(Patience(options.trainer.patience))
+    return [*callbacks, ValidationLoss(options)]  # of the running mean, where there is one

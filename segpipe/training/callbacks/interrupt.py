@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from segpipe.signals import Stopped, number_of
+from segpipe.signals import number_of, stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -56,7 +56,7 @@ class Interrupt(pl.Callback):
             Stopped: that was lost in the step.
         """
         if self.number is not None:
-            raise Stopped(self.number)
+            stop(self.number)
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         """End the training likewise after a validated case."""
@@ -81,4 +81,4 @@ class Interrupt(pl.Callback):
 
     def _interrupt(self, number: int, _frame: Any) -> None:
         self.number = number
-        raise Stopped(number)
+        stop(number)

@@ -7,7 +7,7 @@ from torch import Tensor, relu
 from torch.utils.checkpoint import checkpoint
 
 from segpipe.registry import LOSSES
-from segpipe.training.loss import LossInput, whole_annotation
+from segpipe.training.loss.loss_input import LossInput, whole_annotation
 from segpipe.training.loss.pooling import pooled
 
 SMOOTH = 1.0  # voxels, as in the paper's code

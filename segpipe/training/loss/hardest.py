@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from segpipe.registry import LOSSES
-from segpipe.training.loss import LossInput
+from segpipe.training.loss.loss_input import LossInput
 from segpipe.training.loss.pooling import gathered
 
 

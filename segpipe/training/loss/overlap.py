@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from segpipe.registry import LOSSES
-from segpipe.training.loss import SMOOTH, LossInput
-from segpipe.training.loss.pooling import hits_and_errors, pooled
+from segpipe.training.loss.loss_input import LossInput
+from segpipe.training.loss.pooling import SMOOTH, hits_and_errors, pooled
 
 # MONAI's 1e-5 is as large as what it is added to, which is 1 / voxels of a label
 GENERALISED_SMOOTH = 1e-12

@@ -9,6 +9,8 @@ import torch
 from monai.losses.utils import compute_tp_fp_fn
 from torch import Tensor, distributed
 
+SMOOTH = 1e-5  # voxels, as MONAI has it
+
 
 def pooled(values: Tensor) -> Tensor:
     """Return sums over this device's patches as sums over those of all devices.
