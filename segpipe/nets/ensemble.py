@@ -42,9 +42,9 @@ class Ensemble(nn.Module):
         """Return the mean over networks and mirror images: as logits, or of the logits."""
         predictions = self._predictions(x)
         if self.mean == "logits":
-            total = next(predictions).clone()
+            total = next(predictions)
             for logits in predictions:
-                total += logits
+                total = total + logits  # not in place, for exports
             return total / (len(self.networks) * len(self.flips))
         if not self.exclusive:
             mean = torch.stack(list(map(torch.sigmoid, predictions))).mean(0)
