@@ -18,12 +18,12 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python benchmarks/density.py segpipe --max-comprehensions 20 --max-nested 0.5 --max-assignments 1 --max-long-lines 0.5
-	$(BIN)/python -m pytest -n 2 tests $(if $(REAL_DATA),--real-data $(REAL_DATA))
+	$(BIN)/python benchmarks/density.py segpipe --max-comprehensions 17 --max-nested 0.5 --max-assignments 1 --max-long-lines 0.5
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests $(if $(REAL_DATA),--real-data $(REAL_DATA))
 
 # the tests alone, as CI runs them under further interpreters: make quick PYTHON=python3.13 VENV=.venv313
 quick: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 # the pages of docs/ with the reference of config and API: site/index.html; a warning is an error
 docs: $(VENV)/documenting

@@ -20,7 +20,7 @@ from monai.transforms.croppad.dictionary import RandCropByLabelClassesd, Spatial
 from monai.transforms.intensity.dictionary import RandGaussianNoised, RandGaussianSmoothd
 from monai.transforms.spatial.dictionary import RandAffined, RandGridDistortiond
 
-from segpipe.data.augment import RandBlurd, RandNoised
+from segpipe.data.intensity import RandBlurd, RandNoised
 from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.warp import RandWarpd
 from segpipe.device import hold_memory

@@ -48,10 +48,13 @@ class Command:
     Attributes:
         pid: its process.
         said: file that holds what it writes.
+        listener: copies what it writes to that file; the command itself writes to a pipe, as to a
+            terminal, which no limit of its files' sizes holds for.
     """
 
     pid: int
     said: Path
+    listener: threading.Thread
 
     def wait(self) -> Ended:
         """Wait until it ends.
@@ -69,6 +72,7 @@ class Command:
                 os.waitpid(self.pid, 0)
                 raise WrongError(f"did not end within {LONGEST_S:.0f} s")
             time.sleep(0.01)
+        self.listener.join()
         text = self.said.read_text(errors="replace")
         if "Traceback" in text:
             raise WrongError(f"traceback: {text.strip().splitlines()[-1]}")
@@ -101,18 +105,21 @@ class Arena:
         """
         self.number += 1
         said = self.folder / f"said-{self.number}.txt"
-        said.touch()
+        reading, terminal = os.pipe()
         # a signal must not find the fork in this process's code, which would clean up
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDS.keys() - {signal.SIGKILL})
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                status = _run(self.folder, said, script, words, file_bytes, as_user)
+                status = _run(self.folder, terminal, script, words, file_bytes, as_user)
             finally:  # whatever is raised, as by a terminal that cannot be written to
                 os._exit(status & 255)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        return Command(pid, said)
+        os.close(terminal)
+        listener = threading.Thread(target=_listen, args=(reading, said), daemon=True)
+        listener.start()
+        return Command(pid, said, listener)
 
     def call(self, script: str, *words: str) -> Ended:
         """Run a command to its end."""
@@ -155,9 +162,16 @@ class Arena:
         return f"bit {bit} of byte {place} of {len(content)} of {file.name}"
 
 
+def _listen(reading: int, said: Path) -> None:
+    """Copy what comes out of a pipe to a file until its other end is closed."""
+    with open(reading, "rb", buffering=0) as pipe, said.open("wb", buffering=0) as file:
+        while text := pipe.read(2**16):
+            file.write(text)
+
+
 def _run(
     folder: Path,
-    said: Path,
+    terminal: int,
     script: str,
     words: Sequence[str],
     file_bytes: int | None,
@@ -168,7 +182,10 @@ def _run(
     atexit._clear()  # of the process that this one is a fork of: its folders would be removed
     os.chdir(folder)
     for number in (1, 2):
-        os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), number)
+        os.dup2(terminal, number)
+    # those of this process may lead to a file, in which they would seek
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", closefd=False)
     if file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
     if as_user:

@@ -127,7 +127,7 @@ def predict_two(scans: Path, arena: Arena) -> str:
 def predict_full(scans: Path, arena: Arena) -> str:
     """Let no file grow beyond a size, as on a disk that is full."""
     arena.copy(scans, "in", "some.ckpt")
-    most = arena.rng.choice([4_000, 6_000, 9_000, 20_000])  # what the terminal shows has less
+    most = arena.rng.choice([0, 100, 500, 1_500, 4_000, 6_000, 9_000, 20_000])
     ended = arena.start("predict.py", *PREDICT, file_bytes=most).wait()
     return judge(scans, arena, ended)
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torture_arena import Arena, Ended, WrongError
 
+from segpipe.text import first_line
+
 TRAIN = ("model.channels=[4,8]", "data.phantom.train=6", "data.phantom.test=1", "plan.batch=1",
          "plan.patch=[32,32,32]", "trainer.max_steps=12", "trainer.steps_per_epoch=3",
          "trainer.validations=4", "data.workers=0", "trainer.device=cpu",
@@ -27,7 +29,11 @@ def check_run(run: Path, arena: Arena, name: str = "run") -> None:
     """Check that a run ended with the weights of the undisturbed one, bit for bit."""
     weights = []
     for folder in (run / "run", arena.folder / name):
-        stored = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+        file = folder / "checkpoints/last.ckpt"
+        try:
+            stored = torch.load(file, weights_only=True)
+        except Exception as error:  # torch meets a damaged file with whatever it trips over
+            raise WrongError(f"{file.name} is damaged: {first_line(error)}") from None
         weights.append(stored["state_dict"])
     for key, value in weights[0].items():
         if not torch.equal(value, weights[1][key]):

@@ -4,7 +4,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from segpipe.config.checkpoint_tools import Card, Export, ImportNNUNet
+from segpipe.config.compare import Compare
 from segpipe.config.compose import chosen
+from segpipe.config.evaluate import Evaluate
 from segpipe.config.help import choices, page
 from segpipe.config.predict import Predict
 from segpipe.config.probe import Depth, Landscape, Lesion, Report, Robustness
@@ -15,7 +17,9 @@ from segpipe.registry import LOSSES
 COMMANDS: dict[str, tuple[str, type[Section]]] = {
     "train": ("segpipe-train", Train),
     "predict": ("segpipe-predict", Predict),
+    "evaluate": ("python -m segpipe.evaluate", Evaluate),
     "report": ("python -m segpipe.study", Report),
+    "compare": ("python -m segpipe.study compare", Compare),
     "lesion": ("python -m segpipe.probe lesion", Lesion),
     "landscape": ("python -m segpipe.probe landscape", Landscape),
     "robustness": ("python -m segpipe.probe robustness", Robustness),

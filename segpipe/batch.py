@@ -19,10 +19,19 @@ from segpipe.files import digest, make_folder, remove_abandoned_parts
 from segpipe.io.content import content_files
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import read_grid, shown_unit
+from segpipe.metrics import check_scoring
 from segpipe.prediction.calls import Calls
 from segpipe.prediction.channel_sets import Scan
-from segpipe.prediction.opening import mask_settings, open_predictor
-from segpipe.prediction.outputs import check_output_paths, measure_volumes, write_outputs
+from segpipe.prediction.dicom_outputs import DicomDetails
+from segpipe.prediction.mask_warnings import warnings_for
+from segpipe.prediction.opening import mask_settings, open_predictor, scoring_settings
+from segpipe.prediction.outputs import (
+    add_quality,
+    check_output_paths,
+    measure_volumes,
+    output_paths,
+    write_outputs,
+)
 from segpipe.prediction.postprocessing import clean, cleaning_arguments
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.prefetch import interruption, one_core, prefetched
@@ -34,7 +43,6 @@ from segpipe.prediction.scans import find_scans, in_shard, readable_files
 from segpipe.prediction.scoring import add_scores
 from segpipe.prediction.timing import ProgressCallback, timed
 from segpipe.prediction.truths import find_truths
-from segpipe.reporting.prediction_page import warnings_for
 from segpipe.reporting.prediction_summary import Outcomes, show_batch
 from segpipe.reporting.prediction_views import Views
 from segpipe.reporting.rendering import draw_prediction
@@ -63,14 +71,13 @@ def predict_batch(options: Predict) -> int:
     """
     assert options.input is not None
     assert options.output is not None
-    predictor = open_predictor(options)
+    predictor, dicom = open_predictor(options)
     channels = len(predictor.plan.channels)
     scans = find_scans(options.input, options.output, channels, options.recursive, options.columns)
     check_output_paths(scans, options.save, options.overlays)
     scans = in_shard(scans, options.shard)
-    batch = Batch(options.output, scans, predictor, options)
-    device = f"{predictor.device} in {predictor.number_format}"
-    log.info("%s, %s", count(len(scans), "scan"), device)
+    batch = Batch(options.output, scans, predictor, options, dicom)
+    log.info("%s, %s in %s", count(len(scans), "scan"), predictor.device, predictor.number_format)
     with batch.calls.joined():
         try:
             batch.run()
@@ -78,9 +85,9 @@ def predict_batch(options: Predict) -> int:
             batch.views.finish()
     outcomes = batch.outcomes
     show_batch(outcomes, predictor.plan.label_names, options.output, options.truth)
-    is_bad = bool(outcomes.failed or outcomes.unscored)
+    is_bad = bool(outcomes.failed or outcomes.incomplete)
     if options.strict:
-        is_bad |= bool(outcomes.known or outcomes.unscored_before)
+        is_bad |= bool(outcomes.known or outcomes.incomplete_before)
     return SOME_FAILED if is_bad else 0
 
 
@@ -92,21 +99,29 @@ class Batch:
         scans: in their order.
         predictor: of the network.
         options: of the call.
+        dicom: what its DICOM files say; None where it writes none.
 
     Raises:
         ConfigError: if a truth is missing, or the folder or its records cannot be used.
     """
 
     def __init__(
-        self, folder: Path, scans: Sequence[Scan], predictor: Predictor, options: Predict
+        self,
+        folder: Path,
+        scans: Sequence[Scan],
+        predictor: Predictor,
+        options: Predict,
+        dicom: DicomDetails | None = None,
     ) -> None:
         self.folder = folder
+        self.dicom = dicom
         self.scans = scans
         self.predictor = predictor
         self.options = options
         self.plan = predictor.plan
         self.settings = mask_settings(options, predictor)
         self.cleaning = cleaning_arguments(predictor.postprocess, self.plan.labels, options.labels)
+        check_scoring(options, self.plan.targets)
         self.truths = find_truths(scans, options.truth, folder)
         make_folder(folder)
         remove_abandoned_parts(folder)
@@ -174,10 +189,12 @@ class Batch:
             return ReadScan(scan, record)
         try:
             files = content_files(scan.images)
+            settings = [*self.settings]
             if scan.name in self.truths:
                 record.truth = str(self.truths[scan.name])
                 files += readable_files(self.truths[scan.name])
-            record.made_from = digest(files, *self.settings)
+                settings += scoring_settings(self.options)
+            record.made_from = digest(files, *settings)
             if self._is_done(record):
                 return ReadScan(scan, self.store.records[scan.name], state="unchanged")
             if self.options.claim:
@@ -230,12 +247,15 @@ class Batch:
             cleaned = clean(prediction.labels, prediction.grid.voxel_ml, **self.cleaning)
             prediction = replace(prediction, labels=cleaned)
             with timed(record.seconds, "write"):
-                record.files = write_outputs(
-                    prediction, scan, self.plan, self.options.save, self.folder
+                record.files, problems = write_outputs(
+                    prediction, scan, self.plan, self.options.save, self.folder, self.dicom
                 )
+            record.warnings += problems
             measure_volumes(record, prediction, self.plan)
+            add_quality(record, prediction, self.predictor)
             record.warnings += warnings_for(prediction, record, self.plan)
-            truth = add_scores(record, scan, self.truths.get(scan.name), prediction, self.plan)
+            file = self.truths.get(scan.name)
+            truth = add_scores(record, scan, file, prediction, self.plan, self.options)
             if self.options.overlays:
                 picture = self.folder / record.picture
                 names = self.plan.label_names
@@ -274,12 +294,14 @@ class Batch:
         """Note what became of a scan."""
         record = read.record
         outcomes = self.outcomes
-        is_unscored = not record.failed and record.name in self.truths and not record.scores
+        is_unscored = record.name in self.truths and not record.scores
+        paths = output_paths(read.scan, self.options.save).values()
+        is_incomplete = is_unscored or any(path not in record.files for path in paths)
         if record.failed:
             (outcomes.known if is_known else outcomes.failed).append(record)
         elif read.state == "new":
             outcomes.new.append(record)
-            outcomes.unscored += is_unscored
+            outcomes.incomplete += is_incomplete
         else:
             outcomes.unchanged.append(record)
-            outcomes.unscored_before += is_unscored
+            outcomes.incomplete_before += is_incomplete

@@ -1,5 +1,6 @@
-"""`python -m segpipe.card checkpoint=RUN`: a description of a checkpoint on one screen."""
+"""`python -m segpipe.card checkpoint=RUN`: a description of a checkpoint, or its model card."""
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,10 +10,12 @@ from segpipe.cli import launch, print_page
 from segpipe.config.checkpoint_tools import Card
 from segpipe.config.quoting import typed
 from segpipe.config.validation import validate
+from segpipe.files import write_text
 
 if TYPE_CHECKING:
     from segpipe.checkpoint import Trained
 
+log = logging.getLogger("segpipe")
 UNKNOWN = "not noted"
 
 
@@ -63,6 +66,10 @@ def _data_rows(trained: "Trained") -> Iterator[tuple[str, Iterable[str]]]:
     else:
         yield "data", [f"{data.name}: {data.train} cases train, {data.validate} validate"]
         yield "data hash", [data.content]
+    if trained.initial is not None:
+        source = trained.initial
+        known = f"step {source.step:,}, {source.data or UNKNOWN}, hash {source.content}"
+        yield "started from", [f"{source.path} ({known})"]
     scores = [f"{value:.4f} {name}" for name, value in trained.dice.items()]
     yield "Dice", scores or [UNKNOWN]
     # labels that no validation case has are NaN
@@ -83,7 +90,15 @@ def _lines(rows: Sequence[tuple[str, Iterable[str]]]) -> Iterator[str]:
 def _print(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Card, values)
     assert options.checkpoint is not None
-    print_page(card(options.checkpoint))
+    from segpipe.exporting.model_card import model_card  # loads torch, which --help does not need
+
+    write = model_card if options.format == "hub" else card
+    text = write(options.checkpoint)
+    if options.output is None:
+        print_page(text)
+        return 0
+    write_text(options.output, text if text.endswith("\n") else text + "\n")
+    log.info("%s", options.output)
     return 0
 
 

@@ -12,19 +12,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 import segpipe
-from segpipe import archive, extensions
+from segpipe import archive, extensions, hub
 from segpipe.config.model import AnyModel, Model, ModelChoice
 from segpipe.errors import ConfigError
 from segpipe.extensions import Extension
+from segpipe.files import atomic
 from segpipe.nets.bounded import build_bounded
 from segpipe.nets.build import build
 from segpipe.plain import plain
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
+from segpipe.quality import QualityModel
 from segpipe.stored import SCHEMA, check_config, check_schema, read_config, read_plan, reason
 from segpipe.text import clipped
 
@@ -52,6 +55,23 @@ class TrainedOn:
     validate: NonNegativeInt
 
 
+@dataclass(frozen=True)
+class StartedFrom:
+    """The checkpoint that a run has started from.
+
+    Attributes:
+        path: of its file, as it was given.
+        content: digest of the file.
+        step: optimiser steps that it was trained for.
+        data: name of the dataset that it was trained on; None where that was not noted.
+    """
+
+    path: str
+    content: str
+    step: NonNegativeInt
+    data: str | None
+
+
 class About(BaseModel):
     """What a checkpoint says beside its weights, as the file has it.
 
@@ -63,7 +83,9 @@ class About(BaseModel):
         dice: of whole validation scans, per label or region.
         extensions: that the run has loaded.
         postprocess: chosen on the validation cases.
+        quality: learnt on the validation cases.
         global_step: optimiser steps so far.
+        initial: the checkpoint that the run has started from; None where there was none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,7 +97,9 @@ class About(BaseModel):
     dice: dict[str, float] = {}
     extensions: list[Extension] = []
     postprocess: PostProcess = PostProcess()
+    quality: QualityModel | None = None
     global_step: Annotated[int, Field(ge=0, lt=2**62)] = 0
+    initial: StartedFrom | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +116,8 @@ class Trained:
             first validation.
         step: optimiser steps that it was trained for.
         postprocess: chosen on the validation cases; empty in files of older versions.
+        initial: the checkpoint that its training started from; None where there was none.
+        quality: models that predict the quality of masks, one per network that has one.
     """
 
     network: nn.Module
@@ -102,6 +128,8 @@ class Trained:
     dice: dict[str, float] = field(default_factory=dict)
     step: int = 0
     postprocess: PostProcess = field(default_factory=PostProcess)
+    initial: StartedFrom | None = None
+    quality: tuple[QualityModel, ...] = ()
 
 
 def metadata(
@@ -109,6 +137,7 @@ def metadata(
     plan: Plan,
     data: TrainedOn | None = None,
     dice: Mapping[str, float] | None = None,
+    initial: StartedFrom | None = None,
 ) -> dict[str, Any]:
     """Return what a checkpoint says beside its weights, as plain values.
 
@@ -117,6 +146,7 @@ def metadata(
         plan: of the run.
         data: what the network is trained on.
         dice: of whole validation scans, per label or region.
+        initial: the checkpoint that the run has started from.
     """
     return {
         "schema": SCHEMA,
@@ -126,15 +156,30 @@ def metadata(
         "data": data and asdict(data),
         "dice": dict(dice or {}),
         "extensions": [asdict(extension) for extension in extensions.loaded()],
+        "initial": initial and asdict(initial),
     }
 
 
-def find(path: Path) -> Path:
-    """The checkpoint file that `path` means: itself, or the best one of a run's folder.
+def amend(file: Path, **entries: object) -> None:
+    """Store plain values beside the weights of a checkpoint, which is replaced at once or not.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if the file is not a checkpoint.
     """
+    content = archive.read(file)
+    content[KEY] |= entries
+    with atomic(file) as part:
+        torch.save(content, part)
+
+
+def find(path: Path) -> Path:
+    """Return the checkpoint file of a path: itself, the best one of a run's folder, or the hub's.
+
+    Raises:
+        ConfigError: if there is none, or the hub's cannot be had.
+    """
+    if hub.is_on_hub(path):
+        return hub.fetch(path)
     if path.is_dir():
         for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
             if (path / name).is_file():
@@ -188,7 +233,8 @@ def load(path: Path) -> Trained:
 
     network = build_bounded(file, make, _weights(file, stored))
     known = (about.version, about.data, about.dice, about.global_step, about.postprocess)
-    return Trained(network.eval(), plan, config, *known)
+    quality = () if about.quality is None else (about.quality,)
+    return Trained(network.eval(), plan, config, *known, about.initial, quality)
 
 
 def _about(file: Path, stored: Mapping[str, Any]) -> About:

@@ -8,16 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segpipe import extensions
 from segpipe.config.compose import (
     CONF,
+    Job,
     check,
     named_extensions,
     normalise,
     register_defaults,
     sweep_jobs,
+    values_of,
 )
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
@@ -25,9 +27,14 @@ from segpipe.config.quoting import invocation, quoted, typed
 from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
+from segpipe.dealing import take_gpu
 from segpipe.errors import ConfigError, SegpipeError
+from segpipe.launchers import check_sweep, given_place, is_launched
 from segpipe.signals import exit_status, handle_termination
-from segpipe.text import visible, visible_lines
+from segpipe.text import count, visible, visible_lines
+
+if TYPE_CHECKING:
+    from segpipe.ranks import Ranks
 
 Run = Callable[[dict[str, Any], Path, list[str]], int]
 log = logging.getLogger("segpipe")
@@ -37,9 +44,10 @@ FAILURE = "failure.txt"  # in the folder of a run of a sweep: why it failed
 
 def train() -> None:
     """Run `segpipe-train`: train one network, or one for each combination of a sweep."""
+    from segpipe.job_check import check_trainings
     from segpipe.resume import command_line
 
-    launch("train", Train, _train_one, invocation("train"), command_line)
+    launch("train", Train, _train_one, invocation("train"), command_line, check_trainings)
 
 
 def predict() -> None:
@@ -48,7 +56,7 @@ def predict() -> None:
 
 
 def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
-    from segpipe.resume import is_done, resumable, resumed
+    from segpipe.resume import resumed
 
     options = validate(Train, resumed(values, overrides))
     if options.verbose:
@@ -60,22 +68,69 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
         from segpipe.doctor import diagnose
 
         return diagnose(options, folder)
+    place = given_place(options.trainer)
+    if place.rank > 0:
+        from segpipe.training.launched import follow_launched
+
+        return follow_launched(place, options.trainer.device)
+    if place.size > 1:
+        from segpipe.training.launched import leading
+
+        with leading(place, options.trainer.device) as ranks:
+            _train_first(options, folder, overrides, ranks)
+    else:
+        _train_first(options, folder, overrides)
+    return 0
+
+
+def _follow(words: list[str]) -> None:
+    """Follow the first process of a launcher, and exit, where this is another one.
+
+    Hydra is not asked: it would make a folder for the run of this process.
+    """
+    if not is_launched():
+        return
+    from segpipe.resume import resumed
+
+    overrides = [word for word in words if not word.startswith(("-", "hydra.", "hydra/"))]
+    options = validate(Train, resumed(values_of("train", words), overrides))
+    place = given_place(options.trainer)
+    if place.rank == 0:
+        return
+    if options.mode == "doctor":
+        sys.exit(0)
+    from segpipe.training.launched import follow_launched
+
+    sys.exit(follow_launched(place, options.trainer.device))
+
+
+def _train_first(options: Train, folder: Path, overrides: list[str], *launched: "Ranks") -> None:
+    """Train as the first process, or the only one.
+
+    Args:
+        options: of the run.
+        folder: of the run.
+        overrides: arguments of the command line.
+        launched: the processes of a launcher, if there is one.
+    """
+    from segpipe.resume import check_done, is_done, resumable
+
     if options.mode == "crossval":
         from segpipe.crossval import cross_validate
 
-        cross_validate(options, folder, overrides)
-        return 0
+        cross_validate(options, folder, overrides, *launched)
+        return
     if options.resume is None:
         options = options.model_copy(update={"resume": resumable(folder, overrides)})
         if is_done(folder):
+            check_done(folder)
             log.info("%s is done already", folder)
-            return 0
+            return
     from segpipe.lock import alone_in
     from segpipe.run import fit
 
     with alone_in(folder):
-        fit(options, folder, overrides)
-    return 0
+        fit(options, folder, overrides, *launched)
 
 
 def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
@@ -100,6 +155,7 @@ def launch(
     run: Run,
     command: str,
     completed: Callable[[list[str]], list[str]] = list,
+    foresee: Callable[[list[Job]], None] = lambda jobs: None,
 ) -> None:
     """Run a command on the options of its command line, and exit with its status if not 0.
 
@@ -109,6 +165,7 @@ def launch(
         run: takes the composed values, the job's folder and the overrides; returns the status.
         command: how it is called, for the help.
         completed: takes the words that follow it, and returns those that are meant.
+        foresee: checks all jobs before the first one starts.
     """
     handle_termination()
     _survive_encodings()
@@ -116,8 +173,10 @@ def launch(
         if HELP & set(sys.argv[1:]):
             return _help(program, schema, command)
         sys.argv[1:] = normalise(_flags_first(completed(quoted(sys.argv[1:], schema))))
-        check(program, schema, sys.argv[1:])
+        foresee(check(program, schema, sys.argv[1:]))
         _check_slurm(sys.argv[1:])
+        if schema is Train and not {"-m", "--multirun", "--cfg", "-c"} & set(sys.argv[1:]):
+            _follow(sys.argv[1:])
         _run_jobs(program, run)
     except ConfigError as error:
         print(f"segpipe-{program}: {visible(error)}", file=sys.stderr)
@@ -180,10 +239,16 @@ def _run_jobs(program: str, run: Run) -> None:
         overrides: Any = OmegaConf.to_container(info.overrides.task, resolve=False)
         if info.mode == RunMode.MULTIRUN:
             sweep = Path(info.sweep.dir)
+            if program == "train" and "joblib" in str(info.launcher["_target_"]):
+                take_gpu(sweep, values["trainer"])
             with _saying_what_is_left(program, sweep):
-                _run_isolated(lambda: run(values, folder, overrides), folder)
+                _run_isolated(lambda: of_sweep(values, folder, overrides), folder)
         else:
             _run_single(lambda: run(values, folder, overrides), program)
+
+    def of_sweep(values: dict[str, Any], folder: Path, overrides: list[str]) -> int:
+        check_sweep()
+        return run(values, folder, overrides)
 
     register_defaults()
     # Hydra would print its own traceback and exit 1; errors must reach `launch`, which exits
@@ -213,7 +278,7 @@ def _saying_what_is_left(program: str, sweep: Path) -> Iterator[None]:
 
             total = len(sweep_jobs(sweep))
             done = sum(map(is_done, sweep.iterdir()))
-            left = f"{total - done} of {total} runs are left"
+            left = f"{total - done} of {count(total, 'run')} left"
             again = f"{invocation('train')} {typed('resume', sweep)}"
             log.warning("%s; go on with: %s", left, again)
         raise

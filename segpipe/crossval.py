@@ -17,6 +17,7 @@ from segpipe.metrics import Score, write_scores
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.predictor import Predictor
+from segpipe.ranks import ALONE, Ranks
 from segpipe.reporting.crossval_page import write_crossval
 from segpipe.reporting.rendering import show_scores
 from segpipe.reporting.run_record import RunRecord
@@ -31,7 +32,9 @@ log = logging.getLogger("segpipe")
 PAGE = "crossval.html"
 
 
-def cross_validate(options: Train, folder: Path, overrides: Sequence[str]) -> None:
+def cross_validate(
+    options: Train, folder: Path, overrides: Sequence[str], ranks: Ranks = ALONE
+) -> None:
     """Train the folds that are missing, pool their scores, choose post-processing, make a page.
 
     The same command in the same folder (`hydra.run.dir`) goes on where it stopped.
@@ -40,6 +43,7 @@ def cross_validate(options: Train, folder: Path, overrides: Sequence[str]) -> No
         options: of each run; `data.fold` is set here.
         folder: in which each fold has its run, `fold_0`, `fold_1` ...
         overrides: arguments of the command line, for the record.
+        ranks: the processes of a launcher, of which this is the first.
 
     Raises:
         SegpipeError: if the options or a case cannot be used.
@@ -50,7 +54,7 @@ def cross_validate(options: Train, folder: Path, overrides: Sequence[str]) -> No
     try:
         for fold, name in enumerate(names):
             log.info("fold %d of %d", fold + 1, len(names))
-            _train_fold(options, fold, folder / name, overrides)
+            _train_fold(options, fold, folder / name, overrides, ranks)
     except BaseException:
         where = typed("hydra.run.dir", relative_to_cwd(folder))
         words = shlex.join([word for word in overrides if not word.startswith("hydra.run.dir=")])
@@ -85,7 +89,9 @@ def _cases_of(options: Train, fold: int) -> list[Case]:
     return val
 
 
-def _train_fold(options: Train, fold: int, folder: Path, overrides: Sequence[str]) -> None:
+def _train_fold(
+    options: Train, fold: int, folder: Path, overrides: Sequence[str], ranks: Ranks
+) -> None:
     """Train a fold, or go on with it, unless it is done.
 
     Raises:
@@ -99,7 +105,8 @@ def _train_fold(options: Train, fold: int, folder: Path, overrides: Sequence[str
         return
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
-        fit(_of_fold(options, fold).model_copy(update={"resume": resume}), folder, words)
+        of_fold = _of_fold(options, fold).model_copy(update={"resume": resume})
+        fit(of_fold, folder, words, ranks)
 
 
 def _choose(options: Train, folder: Path, names: Sequence[str]) -> tuple[PostProcess, str, Plan]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from segpipe.errors import ConfigError
+from segpipe.memory import total_bytes
 
 NumberFormat = Literal["float32", "bf16", "fp16"]
 M_TRIM_THRESHOLD = -1  # parameters of mallopt(3)
@@ -40,6 +41,36 @@ def choose_device(name: str) -> torch.device:
         last = "" if count == 1 else f" to cuda:{count - 1}"
         raise ConfigError(f"device={name}, but the CUDA devices here are cuda:0{last}")
     return torch.device("cuda", index)
+
+
+def count_devices(name: str, devices: int | Literal["all"]) -> int:
+    """Return how many devices of this machine train a network.
+
+    Args:
+        name: of the device, as of `choose_device`.
+        devices: number of devices, or `all`; the CPU is one, that several processes may share.
+
+    Raises:
+        ConfigError: if there are fewer GPUs.
+    """
+    if choose_device(name).type == "cpu":
+        return 1 if devices == "all" else devices
+    present = torch.cuda.device_count()
+    if devices == "all":
+        return present
+    if devices > present:
+        raise ConfigError(f"trainer.devices={devices}, but torch finds {present} CUDA devices here")
+    return devices
+
+
+def device_at(first: torch.device, local_rank: int) -> torch.device:
+    """Return the device of a process among those of this machine, the first of which has `first`.
+
+    A launcher may show each process a GPU of its own, which is then the first for all of them.
+    """
+    if first.type != "cuda" or torch.cuda.device_count() == 1:
+        return first
+    return torch.device("cuda", local_rank)
 
 
 def choose_format(
@@ -111,7 +142,7 @@ def usable_mib(device: torch.device) -> float:
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
     else:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        total = total_bytes()
     return USABLE[device.type] * total / 2**20
 
 

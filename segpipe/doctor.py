@@ -16,6 +16,7 @@ from segpipe.data.inspected_case import Finding, InspectedCase
 from segpipe.data.repair import can_be_repaired, write_repaired
 from segpipe.data.split import write_split
 from segpipe.planning.fingerprint import label_ids
+from segpipe.planning.metric_advice import advise
 from segpipe.terminal import relative_to_cwd, show_next, show_table
 from segpipe.text import clipped, count, visible
 
@@ -46,6 +47,7 @@ def diagnose(options: Train, folder: Path) -> int:
     cases, findings = inspect_dataset(dataset, train, val, options.data, folder, dataset.test)
     errors = [finding for finding in findings if finding.severity == "error"]
     _show(dataset, len(cases), findings, len(errors))
+    _show_metrics(cases, dataset)
     show_next(
         [
             ("every finding", relative_to_cwd(folder / "doctor.csv")),
@@ -61,15 +63,29 @@ def diagnose(options: Train, folder: Path) -> int:
 def _show(dataset: Dataset, cases: int, findings: Sequence[Finding], errors: int) -> None:
     """Log how many findings there are, and print a table of their kinds."""
     if not findings:
-        log.info("%s: %d cases read; nothing wrong found", dataset.name, cases)
+        log.info("%s: %s read; nothing wrong found", dataset.name, count(cases, "case"))
         return
     warnings = len(findings) - errors
-    log.info("%s: %d cases read; %d errors, %d warnings", dataset.name, cases, errors, warnings)
+    found = f"{count(errors, 'error')}, {count(warnings, 'warning')}"
+    log.info("%s: %s read; %s", dataset.name, count(cases, "case"), found)
     kinds = Counter((finding.severity, finding.kind) for finding in findings)
     rows = []
     for (severity, kind), number in sorted(kinds.items()):
         rows.append([kind, severity, str(number)])
     show_table("findings", ["kind", "severity", "cases"], rows)
+
+
+def _show_metrics(cases: Sequence[InspectedCase], dataset: Dataset) -> None:
+    """Log which metrics suit each label, and how to ask for them."""
+    usable = [case for case in cases if case.usable]
+    if not any(len(case.sizes) for case in usable):
+        return
+    more: dict[str, None] = {}
+    for advice in advise(usable, label_ids(usable, dataset.labels)):
+        log.info("metrics for %s", advice)
+        more |= dict.fromkeys(advice.metrics)
+    if more:
+        log.info("to measure them: metrics=[usual,%s]", ",".join(more))
 
 
 def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, copy: Path) -> int:
@@ -83,15 +99,14 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
         kinds = Counter(finding.kind for inspected in cases for finding in inspected.findings)
         found = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
         log.error(
-            "fix=%s: nothing can be mended, and nothing is written: all %d cases need a person "
-            "(%s)%s",
+            "fix=%s: nothing can be mended, and nothing is written: all of %s need a person (%s)%s",
             copy,
-            len(cases),
+            count(len(cases), "case"),
             found,
             "".join(FIX_REMEDIES.get(kind, "") for kind in kinds),
         )
         return HAS_ERRORS
-    labels = label_ids(usable, dataset.labels)
+    labels = label_ids(usable, dataset.labels, dataset.names)
     repair = write_repaired(cases, labels, copy, options.data.nan)
     mended = [f"{what} ({count(number, 'case')})" for what, number in repair.mended.items()]
     log.info("mended: %s", "; ".join(mended) or "nothing")

@@ -11,6 +11,7 @@ from segpipe.files import write_json
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
+from segpipe.quality import QualityModel
 from segpipe.stored import SCHEMA, read_record
 
 FILE = "ensemble.json"
@@ -110,7 +111,12 @@ def load_ensemble(
     chosen = PostProcess.merge([member.postprocess for member in members])
     if whole is not None:
         chosen = whole.postprocess
-    return Trained(network.eval(), plan, members[0].config, postprocess=chosen)
+    quality: list[QualityModel] = []
+    for member in members:
+        quality += member.quality
+    return Trained(
+        network.eval(), plan, members[0].config, postprocess=chosen, quality=tuple(quality)
+    )
 
 
 def _check_same_input(path: Path, plan: Plan, other_path: Path, other: Plan) -> None:

@@ -1,62 +1,76 @@
-"""`python -m segpipe.export checkpoint=RUN output=network.onnx`: a trained network as ONNX."""
+"""`python -m segpipe.export checkpoint=RUN output=network.onnx`: a trained network for others."""
 
-import json
 import logging
-import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segpipe.cli import launch
-from segpipe.config.checkpoint_tools import Export
+from segpipe.config.checkpoint_tools import Export, ExportFormat
 from segpipe.config.validation import validate
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError, SegpipeError
-from segpipe.files import atomic
-from segpipe.text import first_line
+from segpipe.files import atomic, atomic_folder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from segpipe.checkpoint import Trained
+    from segpipe.exporting.formats import Format
 
 log = logging.getLogger("segpipe")
-MIN_AGREEMENT = 0.999  # share of voxels in which ONNX and torch must agree
-AXES = "xyz"
+MIN_AGREEMENT = 0.999  # share of voxels in which the exported network and torch must agree
 
 
-def export(checkpoints: Sequence[Path], file: Path) -> float:
-    """Write the network of a checkpoint, or the mean of several, as ONNX; compare it with torch.
+def formats() -> "dict[ExportFormat, Format]":
+    """Return the formats by their names in the config."""
+    from segpipe.exporting.bundle import MONAI_BUNDLE
+    from segpipe.exporting.onnx import ONNX
+    from segpipe.exporting.programs import TORCH_EXPORT, TORCHSCRIPT
 
-    The input `image` is `(B, C, *spatial)` in float32, in model space and normalised as the plan
-    says; the output `logits` is `(B, labels, *spatial)`. Batch and spatial axes may have any size
-    that the network can halve. Plan, labels and config are stored as JSON in the metadata entry
-    `segpipe`.
+    return {
+        "onnx": ONNX,
+        "torchscript": TORCHSCRIPT,
+        "torch_export": TORCH_EXPORT,
+        "monai_bundle": MONAI_BUNDLE,
+    }
+
+
+def export(
+    checkpoints: Sequence[Path],
+    file: Path,
+    kind: ExportFormat = "onnx",
+    scan: Sequence[Path] | None = None,
+) -> float:
+    """Write the network of a checkpoint, or the mean of several; compare it with torch.
+
+    The input is `(B, C, *spatial)` in float32, in model space and normalised as the plan says; the
+    output are logits `(B, labels, *spatial)`. Batch and spatial axes may have any size that the
+    network can halve. Plan, labels and config are stored as JSON beside the weights.
 
     Args:
         checkpoints: folder of a run or a checkpoint file, or several.
-        file: ONNX file to write.
+        file: file to write; of a MONAI bundle a folder that is not there, or empty.
+        kind: the format.
+        scan: files of a scan, of which a window is compared too.
 
     Returns:
-        The share of voxels with torch's label, on noise of two sizes the smaller one.
+        The share of voxels with torch's label: the smallest of noise of two sizes, and of the
+        scan's window.
 
     Raises:
-        ConfigError: if ONNX is not installed, or cannot take the network.
+        ConfigError: if the file has another ending, or what the format needs is not installed, or
+            it cannot take the network.
+        DataError: if the scan cannot be used.
         SegpipeError: if the masks differ in more than one voxel of a thousand.
     """
-    try:
-        import onnxruntime  # noqa: F401  # pyright: ignore[reportMissingImports]
-        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ConfigError(
-            f"ONNX: {error.name} is not installed: pip install 'segpipe[onnx]'"
-        ) from None
-
+    chosen = formats()[kind]
+    _check_output(file, chosen, kind)
     trained = load_ensemble(checkpoints)
-    window = trained.plan.network_patch
-    with atomic(file) as part:
-        _write(trained, window, part)
-        longer = [2 * window[0], *window[1:]]
-        alike = min(agreement(trained, part, window), agreement(trained, part, longer))
+    images = _compared(trained, scan)
+    with (atomic if chosen.endings else atomic_folder)(file) as part:
+        chosen.write(trained, part)
+        alike = _least_agreement(trained, part, chosen, images)
         if alike < MIN_AGREEMENT:
             raise SegpipeError(
                 f"{file}: only {alike:.2%} of voxels are as torch has them, so it was not written"
@@ -64,78 +78,63 @@ def export(checkpoints: Sequence[Path], file: Path) -> float:
     return alike
 
 
-def _write(trained: "Trained", window: Sequence[int], file: Path) -> None:
-    """Write the network as ONNX with names of its axes and with its metadata."""
-    import onnx_ir  # pyright: ignore[reportMissingImports]
-    import torch
+def _check_output(file: Path, chosen: "Format", kind: str) -> None:
+    """Check that an output suits its format.
 
-    plan = trained.plan
-    for package in ("torch.onnx", "onnxscript", "onnx_ir"):  # they log each node they remove
-        logging.getLogger(package).setLevel(logging.ERROR)
-    sizes = dict.fromkeys((0, *range(2, 2 + len(window))), torch.export.Dim.DYNAMIC)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside torch
-            program = torch.onnx.export(
-                trained.network,
-                (torch.zeros(2, len(plan.channels), *window),),
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_shapes=(sizes,),
-                dynamo=True,
-                verbose=False,
-            )
-    except Exception as error:  # the exporter raises many types for unsupported networks
-        raise ConfigError(f"ONNX: cannot take this network ({first_line(error)})") from None
-    assert program is not None
-    graph = program.model.graph
-    space = list(AXES[: len(window)])
-    graph.inputs[0].shape = onnx_ir.Shape(["batch", len(plan.channels), *space])
-    graph.outputs[0].shape = onnx_ir.Shape(["batch", plan.outputs, *space])
-    about = {
-        "version": trained.version,
-        "plan": plan.model_dump(),
-        "config": trained.config,
-        "dice": trained.dice,
-    }
-    about["data"] = trained.data and asdict(trained.data)
-    program.model.metadata_props["segpipe"] = json.dumps(about)
-    program.save(str(file), external_data=False)
-
-
-def agreement(trained: "Trained", file: Path, size: Sequence[int]) -> float:
-    """Return the share of voxels to which onnxruntime gives torch's label, on noise.
-
-    For regions, return the share of voxels and regions with torch's decision.
-
-    Args:
-        trained: network in torch.
-        file: the same network as ONNX.
-        size: of the spatial axes.
+    Raises:
+        ConfigError: if its ending is another's, or the folder of a bundle is not empty.
     """
-    import onnxruntime  # pyright: ignore[reportMissingImports]
+    if chosen.endings and file.suffix not in chosen.endings:
+        raise ConfigError(f"output={file}: {kind} needs the ending {' or '.join(chosen.endings)}")
+    if not chosen.endings and (file.is_file() or (file.is_dir() and any(file.iterdir()))):
+        raise ConfigError(f"output={file}: is there already; {kind} needs a new folder")
+
+
+def _compared(trained: "Trained", scan: Sequence[Path] | None) -> "list[Tensor]":
+    """Return the images on which networks are compared, each `(1, C, *spatial)`."""
+    from segpipe.exporting.formats import noise
+
+    window = trained.plan.network_patch
+    images = [noise(trained, window), noise(trained, [2 * window[0], *window[1:]])]
+    return images if scan is None else [*images, _middle_window(trained, scan)]
+
+
+def _middle_window(trained: "Trained", scan: Sequence[Path]) -> "Tensor":
+    """Return the window in the middle of a scan, `(1, C, *spatial)`; a smaller scan is padded."""
     import torch
 
-    rng = torch.Generator().manual_seed(0)
-    noise = torch.randn(1, len(trained.plan.channels), *size, generator=rng)
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    computed = torch.from_numpy(session.run(None, {"image": noise.numpy()})[0])
-    with torch.inference_mode():
-        expected = trained.network(noise)
-    if trained.plan.regions is not None:
-        return float(((computed > 0) == (expected > 0)).float().mean())
-    return float((computed.argmax(1) == expected.argmax(1)).float().mean())
+    from segpipe.data.prepare import prepare_scan
+    from segpipe.windows import to_network
+
+    image = prepare_scan(scan, trained.plan).image
+    for axis, edge in enumerate(trained.plan.patch, start=1):
+        missing = max(0, edge - image.shape[axis])
+        padding = [0, 0] * (3 - axis) + [0, missing]
+        image = torch.nn.functional.pad(image, padding)
+        image = image.narrow(axis, (image.shape[axis] - edge) // 2, edge)
+    return to_network(image[None], trained.plan.slice_axis)
+
+
+def _least_agreement(
+    trained: "Trained", file: Path, chosen: "Format", images: "Sequence[Tensor]"
+) -> float:
+    """Return the smallest agreement of a written network with torch over some images."""
+    from segpipe.exporting.formats import agreement
+
+    compute = chosen.load(file)
+    return min(agreement(trained, compute, image) for image in images)
 
 
 def _export(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Export, values)
     assert options.checkpoint is not None
     assert options.output is not None
-    alike = export(options.checkpoint, options.output)
+    alike = export(options.checkpoint, options.output, options.format, options.scan)
+    compared = "noise of two sizes"
+    if options.scan is not None:
+        compared += f" and a window of {options.scan[0]}"
     log.info(
-        "%s: %.3f %% of voxels as torch has them, on noise of two sizes",
-        options.output,
-        100 * alike,
+        "%s: %.3f %% of voxels as torch has them, on %s", options.output, 100 * alike, compared
     )
     return 0
 

@@ -88,6 +88,21 @@ def atomic(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder beside `path`; rename it to `path` when the block ends well.
+
+    Where the block raises, nothing is left behind. `path` must not be there, or be an empty folder.
+    """
+    part = path.with_name(part_name(path.name))
+    part.mkdir(parents=True)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder for what the user asks for, if it is not there, and check that it takes files.
 

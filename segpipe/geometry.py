@@ -210,6 +210,7 @@ class ModelSpace:
         grid: Grid,
         ids: Sequence[int] | None = None,
         observer: ProbabilityObserver | None = None,
+        block_voxels: int | None = None,
     ) -> Integer[Tensor, "1 i j k_"]:
         """Return the most probable label of each voxel of a scan, or all regions above 0.5.
 
@@ -225,6 +226,7 @@ class ModelSpace:
                 labels exclude one another.
             observer: sees the probabilities on the scan's grid as they pass, along the axes of
                 model space.
+            block_voxels: of the scan's grid that are decided at once; None: the usual number.
         """
         orientation = self.orientation(grid)
         shape = orientation.along(grid.shape)
@@ -233,7 +235,14 @@ class ModelSpace:
             native_mm, own_mm = self._spacings(grid)
             coarse = nnunet_rules.coarse_axis(own_mm, native_mm)
         native = NativeLabels(
-            shape, self.shape(grid), axis, ids, observer, of_logits=self.as_nnunet, coarse=coarse
+            shape,
+            self.shape(grid),
+            axis,
+            ids,
+            observer,
+            block_voxels,
+            of_logits=self.as_nnunet,
+            coarse=coarse,
         )
         for slab in slabs:
             native.add(slab)

@@ -88,12 +88,12 @@ def alone_in(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / FILE
-    _take(file)
+    take(file)
     with showing_life(file):
         yield
 
 
-def _take(file: Path) -> None:
+def take(file: Path) -> None:
     """Make the file, in place of that of a process that is gone.
 
     Raises:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer
 
+from segpipe.objects import Matches, match_objects
+
 IGNORED = 255  # id in a truth of voxels that nobody has annotated
 Targets = Mapping[str, Sequence[int]]  # name of a target -> the ids that it unites
 Box = tuple[slice, ...]
@@ -27,6 +29,7 @@ class MaskPair:
         spacing_mm: voxel size along each axis of the masks, mm.
         tolerance_mm: distance up to which two surfaces count as equal, mm.
         diagonal_mm: diagonal of the whole image, mm.
+        object_iou: least IoU of objects that match.
     """
 
     prediction: Bool[np.ndarray, "*spatial"]
@@ -34,6 +37,7 @@ class MaskPair:
     spacing_mm: Float[np.ndarray, " axes"]
     tolerance_mm: float
     diagonal_mm: float
+    object_iou: float
 
     @cached_property
     def predicted_voxels(self) -> int:
@@ -49,6 +53,11 @@ class MaskPair:
     def common_voxels(self) -> int:
         """Return the number of voxels that belong to both masks."""
         return int(np.count_nonzero(self.prediction & self.truth))
+
+    @cached_property
+    def objects(self) -> Matches:
+        """Return the objects of both masks, matched by their overlap."""
+        return match_objects(self.prediction, self.truth, self.object_iou)
 
     @cached_property
     def one_hot(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,11 +133,20 @@ def mask_pairs(
     truth: Integer[np.ndarray, "x y z"],
     spacing_mm: Sequence[float] | np.ndarray,
     targets: Targets,
-    tolerance_mm: float,
+    tolerances_mm: Sequence[float],
+    object_iou: float,
 ) -> Iterator[MaskPair]:
     """Yield the pair of masks of each target, in the order of the targets.
 
     The masks of an array with one slice are 2D: in 3D, all of a slice would be surface.
+
+    Args:
+        prediction: ids, 0 and those of the targets.
+        truth: likewise.
+        spacing_mm: voxel size along the three axes, mm.
+        targets: name of each target -> the ids that it unites.
+        tolerances_mm: of each target, distance up to which two surfaces count as equal, mm.
+        object_iou: least IoU of objects that match.
 
     Raises:
         ValueError: if the shapes differ, or an id is not one of the targets'.
@@ -144,14 +162,14 @@ def mask_pairs(
     spacing = np.delete(np.asarray(spacing_mm, dtype=float), flat)
     diagonal_mm = float(np.linalg.norm(truth.shape * spacing))
     boxes = [find_objects(prediction), find_objects(truth)]
-    for ids in targets.values():
-        box = _box_of(ids, boxes, truth.ndim)
+    for ids, tolerance_mm in zip(targets.values(), tolerances_mm, strict=True):
+        box = box_of(ids, boxes, truth.ndim)
         predicted_mask = np.isin(prediction[box], ids)
         true_mask = np.isin(truth[box], ids)
-        yield MaskPair(predicted_mask, true_mask, spacing, tolerance_mm, diagonal_mm)
+        yield MaskPair(predicted_mask, true_mask, spacing, tolerance_mm, diagonal_mm, object_iou)
 
 
-def _box_of(ids: Sequence[int], arrays: Sequence[Sequence[Box | None]], axes: int) -> Box:
+def box_of(ids: Sequence[int], arrays: Sequence[Sequence[Box | None]], axes: int) -> Box:
     """Return the smallest box that holds these ids in all arrays; an empty one if none has them.
 
     Args:

@@ -27,6 +27,8 @@ class Metric:
         summary: whether a run's summary shows its mean.
         study: whether a study shows its mean.
         tested: whether a study also shows its spread and interval, and tests differences of it.
+        usual: whether it is measured where `metrics` names none.
+        empty: whether the function itself has a value where a mask, or both, are empty.
     """
 
     measure: Measure
@@ -38,13 +40,15 @@ class Metric:
     summary: bool
     study: bool
     tested: bool
+    usual: bool = True
+    empty: bool = False
 
     def __call__(self, pair: MaskPair) -> float:
         """Return the value for a pair of masks, either or both of which may be empty."""
+        if self.empty or (pair.predicted_voxels and pair.true_voxels):
+            return float(self.measure(pair))
         if not pair.predicted_voxels and not pair.true_voxels:
             return NAN
-        if pair.predicted_voxels and pair.true_voxels:
-            return float(self.measure(pair))
         return pair.diagonal_mm if self.miss == "diagonal" else self.miss
 
     @property
@@ -83,11 +87,14 @@ def metric(
     summary: bool = True,
     study: bool = True,
     tested: bool = False,
+    usual: bool = True,
+    empty: bool = False,
 ) -> Callable[[Measure], Metric]:
     """Return a decorator that makes a `Metric` of a function; for the arguments see there."""
 
     def make(measure: Measure) -> Metric:
-        made = Metric(measure, title, digits, unit, better, miss, summary, study, tested)
+        flags = (summary, study, tested, usual, empty)
+        made = Metric(measure, title, digits, unit, better, miss, *flags)
         update_wrapper(made, measure)  # the registry asks in which module an entry is defined
         return made
 

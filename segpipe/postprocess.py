@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
 USUAL = 0.5  # probability from which a label or region is taken where no threshold is stored
 Threshold = Annotated[float, Field(gt=0, lt=1)]
+Temperature = Annotated[float, Field(ge=0.05, le=20)]
 
 
 class PostProcess(BaseModel):
@@ -18,6 +19,8 @@ class PostProcess(BaseModel):
             probable other label; 0.5 where it has none.
         keep_largest: labels of which only the largest component stays.
         min_volume_ml: label -> the smallest volume of a component that stays, mL.
+        temperature: by which logits are divided before probabilities and entropy are saved; masks
+            do not depend on it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -25,13 +28,14 @@ class PostProcess(BaseModel):
     thresholds: dict[str, Threshold] = {}
     keep_largest: list[str] = []
     min_volume_ml: dict[str, NonNegativeFloat] = {}
+    temperature: Temperature = 1.0
 
     @classmethod
     def merge(cls, members: Sequence["PostProcess"]) -> "PostProcess":
         """Return what suits the mean of several networks.
 
-        A label's threshold and smallest volume are the medians over the members, and its largest
-        component alone stays where most members keep it alone.
+        A label's threshold and smallest volume, and the temperature, are the medians over the
+        members, and its largest component alone stays where most members keep it alone.
         """
         thresholds = _medians([member.thresholds for member in members], USUAL)
         volumes = _medians([member.min_volume_ml for member in members], 0.0)
@@ -40,7 +44,12 @@ class PostProcess(BaseModel):
             for name in member.keep_largest:
                 keeping[name] = keeping.get(name, 0) + 1
         largest = [name for name, number in keeping.items() if 2 * number > len(members)]
-        return cls(thresholds=thresholds, keep_largest=largest, min_volume_ml=volumes)
+        return cls(
+            thresholds=thresholds,
+            keep_largest=largest,
+            min_volume_ml=volumes,
+            temperature=median([member.temperature for member in members]),
+        )
 
     def __str__(self) -> str:
         """Return it as `predict.py` takes it; `none` where nothing is done."""
@@ -51,6 +60,8 @@ class PostProcess(BaseModel):
             parts.append(f"largest part of {name}")
         for name, volume in self.min_volume_ml.items():
             parts.append(f"no part of {name} below {volume:.3g} mL")
+        if self.temperature != 1:
+            parts.append(f"temperature {self.temperature:.3g} of saved probabilities")
         return ", ".join(parts) or "none"
 
 

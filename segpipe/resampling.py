@@ -56,6 +56,7 @@ class NativeLabels:
         ids: of overlapping regions, the label that each paints over those before it; None where
             labels exclude one another.
         observer: sees the probabilities on the scan's grid.
+        block_voxels: of the scan's grid that are decided at once; None: `BLOCK_VOXELS`.
         of_logits: whether the slabs hold logits.
         coarse: the axis of model space along which the nearest row is taken; None: none is.
 
@@ -70,9 +71,11 @@ class NativeLabels:
         axis: int,
         ids: Sequence[int] | None,
         observer: ProbabilityObserver | None,
+        block_voxels: int | None = None,
         of_logits: bool = False,
         coarse: int | None = None,
     ) -> None:
+        self.block_voxels = block_voxels or BLOCK_VOXELS
         self.shape = shape
         self.axis = axis
         self.ids = ids
@@ -107,7 +110,7 @@ class NativeLabels:
         ready = int(torch.searchsorted(self.upper, available))
         together = len(slab) if self.of_logits and self.ids is None else 1
         values = together * math.prod(self.shape)
-        step = max(1, BLOCK_VOXELS * self.shape[self.axis] // values)
+        step = max(1, self.block_voxels * self.shape[self.axis] // values)
         for begin in range(self.decided, ready, step):
             self._decide(slice(begin, min(begin + step, ready)))
         self.decided = ready

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.config.compose import sweep_overrides
+from segpipe.config.initial import pinned
 from segpipe.config.quoting import literal, text_of
 from segpipe.errors import ConfigError
 from segpipe.stored import read_config, read_record, read_yaml
@@ -95,15 +96,34 @@ def is_done(folder: Path) -> bool:
     return (folder / "validation.csv").is_file() and (folder / "curves.png").is_file()
 
 
+def check_done(folder: Path) -> None:
+    """Check that the checkpoints of a run that is done are whole.
+
+    Raises:
+        ConfigError: if one is damaged.
+    """
+    from segpipe import archive  # torch, which is needed here alone, takes seconds to import
+
+    for file in sorted((folder / "checkpoints").glob("*.ckpt")):
+        try:
+            archive.read(file)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}; the run in {folder} is done, but to go on with it, or to predict with "
+                "that checkpoint, train it again in another folder"
+            ) from None
+
+
 def command_line(typed: list[str]) -> list[str]:
     """Return the words after `train.py`, with `resume=FOLDER` replaced by what started it.
 
     Raises:
-        ConfigError: if a sweep is to go on with other overrides than it began with.
+        ConfigError: if a sweep is to go on with other overrides than it began with, or there is
+            no checkpoint to start from.
     """
     named = [word for word in typed if word.startswith("resume=")]
     if not named or named[-1] == "resume=null":
-        return typed
+        return pinned(typed)
     folder = Path(text_of(named[-1]))
     if not (folder / "multirun.yaml").is_file():
         return [*typed, f"hydra.run.dir={literal(str(folder))}"]  # in its own, not in a new one

@@ -2,27 +2,28 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytorch_lightning as pl
 
 from segpipe import checkpoint
-from segpipe.accelerator import is_out_of_memory, place, tune_process
+from segpipe.accelerator import place, tune_process
 from segpipe.checkpoint import TrainedOn
 from segpipe.config.train import Train
 from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset, refuse_errors
 from segpipe.data.inspected_case import InspectedCase
-from segpipe.data.module import CaseData
-from segpipe.device import NumberFormat, choose_device, choose_format
-from segpipe.metrics import Score, write_scores
+from segpipe.device import NumberFormat, choose_device, choose_format, count_devices
+from segpipe.metrics import Score, check_scoring, write_scores
 from segpipe.nets.build import check as check_network
 from segpipe.plan import Plan
 from segpipe.planning.case_record import CaseRecord
+from segpipe.planning.devices import for_devices
 from segpipe.planning.fingerprint import content_of, facts
 from segpipe.planning.planner import log_plan, plan_dataset
 from segpipe.prediction.predictor import Predictor
+from segpipe.ranks import ALONE, Ranks, named
 from segpipe.reporting.drawing import draw_network
 from segpipe.reporting.gradient_flow import draw_gradient_flow
 from segpipe.reporting.network import show_network
@@ -31,39 +32,38 @@ from segpipe.reporting.rendering import add_to_viewer, draw_prediction, show_sco
 from segpipe.reporting.run_page import write_facts, write_interrupted, write_report
 from segpipe.reporting.run_summary import show_run
 from segpipe.reporting.viewer import ViewerBudget
-from segpipe.signals import Stopped
 from segpipe.stored import read_plan, read_yaml
-from segpipe.text import count
-from segpipe.training.callbacks.interrupt import Interrupt
+from segpipe.text import agreeing, count
+from segpipe.training.beside import together
 from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
+from segpipe.training.initial import open_initial
+from segpipe.training.job import Job, lead
 from segpipe.training.last import check_last
 from segpipe.training.loggers import check as check_logger
-from segpipe.training.loggers import open_logger
 from segpipe.training.network import make_network
-from segpipe.training.out_of_memory import out_of_memory
 from segpipe.training.postprocess_search import PostProcessSearch
 from segpipe.training.provenance import write_record
-from segpipe.training.schedule import Budget
+from segpipe.training.quality_learning import store_quality
 from segpipe.training.scoring import ScoredCase, score_cases, worst_and_best
-from segpipe.training.task import SegmentationTask
-from segpipe.training.trainer import make_trainer, quiet_lightning
 from segpipe.units import UNITS
 
 log = logging.getLogger("segpipe")
 
 
-def fit(options: Train, folder: Path, overrides: Sequence[str]) -> None:
+def fit(options: Train, folder: Path, overrides: Sequence[str], ranks: Ranks = ALONE) -> None:
     """Train one network and score its best checkpoint on the validation cases.
 
     Args:
         options: the run's options.
         folder: the run's folder, which is filled.
         overrides: arguments of the command line, for the record.
+        ranks: the processes of a launcher, of which this is the first; where there is none,
+            processes for the other devices are started here.
 
     Raises:
         SegpipeError: if the options or a case cannot be used.
     """
-    run = Run(options, folder, overrides)
+    run = Run(options, folder, overrides, ranks)
     run.prepare()
     if options.mode == "describe":
         show_network(folder / "network.json", run.plan)
@@ -81,22 +81,30 @@ class Run:
         options: the run's options.
         folder: the run's folder.
         overrides: arguments of the command line.
+        ranks: the processes of a launcher, of which this is the first.
 
     Raises:
-        ConfigError: if the device, the network or the logger cannot be used here, or a resumed run
-            has no whole checkpoint.
+        ConfigError: if the device, the network or the logger cannot be used here, a resumed run
+            has no whole checkpoint, or the weights to start from cannot be used.
     """
 
-    def __init__(self, options: Train, folder: Path, overrides: Sequence[str]) -> None:
+    def __init__(
+        self, options: Train, folder: Path, overrides: Sequence[str], ranks: Ranks = ALONE
+    ) -> None:
         self.options = options
         self.folder = folder
         self.overrides = overrides
         if options.resume is not None:
             check_last(folder)
+        self.ranks = ranks
         self.device = choose_device(options.trainer.device)
+        self.devices = ranks.size  # that train together
+        if ranks is ALONE:
+            self.devices = count_devices(options.trainer.device, options.trainer.devices)
         tune_process(self.device)
         self.number_format: NumberFormat = choose_format(options.trainer.precision, self.device)
-        check_network(options.model)
+        self.options, self.initial = open_initial(options, folder, overrides)
+        check_network(self.options.model)
         check_logger(options.logger)
         self.phases = PhaseTimer(folder)
         self.viewer: ViewerBudget | None = None
@@ -112,7 +120,11 @@ class Run:
         train, val = self._inspect_cases()
         with self.phases.phase("planning"):
             self.plan = self._make_plan(train, val)
+            check_scoring(self.options, self.plan.targets)
+            per_device = Ranks(size=self.devices).patches(self.plan)
             self._log_plan()
+            if self.devices > 1:
+                log.info("  %d patches a step on each of %d devices", per_device, self.devices)
             self._make_network()
         if self.options.mode == "describe":
             return
@@ -127,31 +139,20 @@ class Run:
         Raises:
             Stopped: at Ctrl-C or SIGTERM.
         """
-        log.info("training on %s in %s", self.device, self.number_format)
-        budget = Budget.of(self.options.trainer)
+        log.info("training on %s in %s", named(self.device, self.devices), self.number_format)
         place(self.network, self.device)
-        task = SegmentationTask(
-            self.network, self.plan, self.options, budget, self.number_format, self.trained_on
+        job = Job(
+            self.folder,
+            self.options,
+            self.plan,
+            self.number_format,
+            self.trained_on,
+            self.train_cases,
+            self.val_cases,
+            initial=self.initial and self.initial.record,
         )
-        cases = CaseData(self.train_cases, self.val_cases, self.plan, self.options, self.device)
-        last = self.folder / "checkpoints" / "last.ckpt" if self.options.resume else None
-        with (
-            quiet_lightning(),
-            self.phases.phase(PREPARING),
-            open_logger(self.options, self.folder) as logger,
-        ):
-            interrupt = Interrupt()
-            trainer = make_trainer(task, self.folder, self.device, self.phases, logger, interrupt)
-            try:
-                trainer.fit(task, cases, ckpt_path=last, weights_only=True)
-            except SystemExit:  # by which Lightning ends the process after a signal
-                if interrupt.number is None:
-                    raise
-                raise Stopped(interrupt.number) from None
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise out_of_memory(self.plan, self.device) from None
+        with self.phases.phase(PREPARING), self._together() as ranks:
+            lead(job, self.network, self.device, ranks, self.phases)
 
     def score(self) -> None:
         """Score the best checkpoint on whole scans: `validation.csv`, `overlays/` and a table.
@@ -177,6 +178,9 @@ class Run:
         if self.options.trainer.postprocess:
             with self.phases.phase("choosing post-processing"):
                 search.finish()
+        if self.options.trainer.quality:
+            with self.phases.phase("learning to judge masks"):
+                store_quality(self.folder, predictor, self.val_cases, self.options.seed)
 
     def report(self) -> None:
         """Write the run's page; print where to look, what to type next, and the verdict.
@@ -243,15 +247,18 @@ class Run:
         if self.options.resume is not None:
             file = self.folder / "plan.yaml"
             return read_plan(file, read_yaml(file))
-        return plan_dataset(self.dataset, train, val, self.options, self.device, self.number_format)
+        origin = self.initial and self.initial.origin
+        cases = (self.dataset, train, val)
+        plan = plan_dataset(*cases, self.options, self.device, self.number_format, origin)
+        return for_devices(plan, self.devices, self.options.plan.batch)
 
     def _log_plan(self) -> None:
         """Log the number of cases, the labels, and every entry of the plan with its reason."""
         log.info(
-            "%s: %d cases train, %d validate; labels %s",
+            "%s: %s, %s; labels %s",
             self.dataset.name,
-            len(self.train_cases),
-            len(self.val_cases),
+            agreeing(len(self.train_cases), "case", "train"),
+            agreeing(len(self.val_cases), "case", "validate"),
             ", ".join(self.plan.label_names),
         )
         log_plan(self.plan)
@@ -259,11 +266,19 @@ class Run:
     def _make_network(self) -> None:
         """Build, match and draw the network; the options then hold the channels that it has."""
         network = make_network(self.options.model, self.plan, self.options.seed)
+        if self.initial is not None:
+            self.initial.load(network.module, network.model, self.plan)
         self.network = network.module
         self.options = self.options.model_copy(update={"model": network.model})
         network.write(self.folder / "network.json")
         title = f"{self.options.model.network}: {network.title}"
         draw_network(network.stages, title, self.folder / "network.png")
+
+    def _together(self) -> AbstractContextManager[Ranks]:
+        """Return the processes that train, as a context in which they all run."""
+        if self.ranks.size == self.devices:
+            return nullcontext(self.ranks)
+        return together(self.devices, self.device)
 
     @property
     def _draws_all(self) -> bool:
@@ -276,7 +291,7 @@ class Run:
         if page.viewer:
             self.viewer = ViewerBudget(page.viewer_mib)
         scores: list[Score] = []
-        for scored in score_cases(search.predictor, self.val_cases):
+        for scored in score_cases(search.predictor, self.val_cases, self.options):
             scores += scored.scores
             search.add(scored)
             if self._draws_all:

@@ -1,8 +1,13 @@
 """Signals that end a process, and the exit status that tells a shell or a scheduler so."""
 
+import os
 import signal
+import sys
 import threading
 from typing import Any
+
+AGAIN_S = 0.05  # after which a signal that was lost is sent again
+_lost: set[int] = set()
 
 
 class Stopped(KeyboardInterrupt):
@@ -31,10 +36,34 @@ def exit_status(error: KeyboardInterrupt) -> int:
 
 def stop(number: int, _frame: Any = None) -> None:
     """Raise `Stopped`; a handler for `signal.signal`."""
+    _lost.discard(number)
     raise Stopped(number)
 
 
 def handle_termination() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, so that what is done is kept and shown."""
+    """Let SIGTERM end this process as Ctrl-C does, so that what is done is kept and shown.
+
+    Neither gets lost: Python ignores what is raised in a finaliser, or in a callback of a weak
+    reference or of the garbage collector. A signal that strikes there is sent again.
+    """
     if threading.current_thread() is threading.main_thread():  # no other receives signals
         signal.signal(signal.SIGTERM, stop)
+        sys.unraisablehook = _send_again
+
+
+def _send_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """Send the signal behind an interruption that Python ignores once more, a moment later."""
+    if not isinstance(ignored.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(ignored)
+        return
+    number = number_of(ignored.exc_value)
+    _lost.add(number)
+    timer = threading.Timer(AGAIN_S, _send_if_lost, [number])
+    timer.daemon = True
+    timer.start()
+
+
+def _send_if_lost(number: int) -> None:
+    if number in _lost:  # else it has been raised meanwhile, by whoever remembered it
+        _lost.discard(number)
+        os.kill(os.getpid(), number)

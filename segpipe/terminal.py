@@ -6,6 +6,7 @@ all of them, and the tables too.
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,8 +38,13 @@ class TerminalHandler(logging.Handler):
     """A handler that prints log lines above a running progress bar, and errors to standard error.
 
     Where the output is not a terminal, lines are plain text; else a record that is logged with
-    `extra={"style": "bold red"}` is shown in that style of rich.
+    `extra={"style": "bold red"}` is shown in that style of rich. Where nobody reads it any more, as
+    behind `| head -1`, nothing is printed, and the command goes on.
     """
+
+    def __init__(self, level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        rich.get_console().on_broken_pipe = _print_no_more
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record as one line, without wrapping; skip records that are shown otherwise."""
@@ -48,6 +54,11 @@ class TerminalHandler(logging.Handler):
         text = visible_lines(self.format(record))
         style = getattr(record, "style", None)
         console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
+
+
+def _print_no_more() -> None:
+    """Let standard output lead nowhere; rich would end the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class LogFormatter(logging.Formatter):

@@ -21,8 +21,8 @@ FOUND_DICE = 0.01  # of a case, below which a few stray voxels meet the label by
 NAMED = 5  # labels that a sentence names at most
 
 Level = Literal["works", "weak", "nothing"]
-Scored = Literal["training", "batch"]
-NOUNS: dict[Scored, str] = {"training": "validation case", "batch": "scan"}
+Scored = Literal["training", "batch", "masks"]
+NOUNS: dict[Scored, str] = {"training": "validation case", "batch": "scan", "masks": "case"}
 TITLES: dict[tuple[Level, Scored], str] = {
     ("works", "training"): "Works",
     ("weak", "training"): "Weak",
@@ -30,10 +30,16 @@ TITLES: dict[tuple[Level, Scored], str] = {
     ("works", "batch"): "Agrees with the truth",
     ("weak", "batch"): "Weak",
     ("nothing", "batch"): "Does not agree with the truth",
+    ("works", "masks"): "Agrees with the truth",
+    ("weak", "masks"): "Weak",
+    ("nothing", "masks"): "Does not agree with the truth",
 }
 CHECK_LABELS = (
     "Check the files with mode=doctor and the same data keys: do the ids of data.labels belong to "
     "these names, and does each mask lie on its scan?"
+)
+SAME_IDS = (
+    "Look at the pictures: do ids mean the same in the masks as in the truths (labels={name:id})?"
 )
 ADVICE: dict[tuple[Level, Scored], list[str]] = {
     ("works", "training"): [],
@@ -60,6 +66,9 @@ ADVICE: dict[tuple[Level, Scored], list[str]] = {
         "Compare the scans with those of the training: channels and their order, units of the "
         "intensities, spacing and orientation.",
     ],
+    ("works", "masks"): [],
+    ("weak", "masks"): [SAME_IDS],
+    ("nothing", "masks"): [SAME_IDS, "Check that masks and truths of one name are of one case."],
 }
 
 
@@ -111,7 +120,8 @@ def judge(scores: Sequence[Score], scored: Scored) -> Verdict | None:
 
     Args:
         scores: one per case and target.
-        scored: `training` for validation cases of a run, `batch` for predicted scans.
+        scored: `training` for validation cases of a run, `batch` for predicted scans, `masks` for
+            those of any tool.
     """
     targets = _targets(scores)
     judged = [target for target in targets if target.present]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from support.browser import CHROMIUM, Browser, browser
 
 from segpipe import extensions, registry
@@ -19,6 +20,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of real scans (see the README); their tests are skipped without it",
     )
     parser.addoption("--slow", action="store_true", help="also run the tests that are marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples a test of Hypothesis draws that does not say so itself."""
+    settings.register_profile("quick", max_examples=40)
+    settings.register_profile("slow", max_examples=400)
+    settings.load_profile("slow" if config.getoption("--slow") else "quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

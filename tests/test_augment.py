@@ -13,14 +13,8 @@ from support.patches import cut_and_augment, voxel_indices
 from support.plans import case, fingerprint, plan
 from torch.utils.data import default_collate
 
-from segpipe.data.augment import (
-    UNCHANGED,
-    Augmentation,
-    RandBlurd,
-    RandGammad,
-    RandNoised,
-    make_augmentation,
-)
+from segpipe.data.augment import UNCHANGED, Augmentation, make_augmentation
+from segpipe.data.intensity import RandBlurd, RandGammad, RandNoised
 from segpipe.data.patches import Patches, augment_batch
 from segpipe.planning.rules import make_plan
 from segpipe.registry import AUGMENTATIONS

@@ -130,6 +130,28 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:
         PreparedCase.load(entry)
 
 
+@pytest.mark.parametrize("name", ["image.npy", "label.npy", "ends.npy", "indices.npy"])
+def test_a_flipped_bit_in_an_entry_is_never_trained_on(tmp_path: Path, name: str) -> None:
+    scan = case(tmp_path)
+    folder = tmp_path / "cache"
+    (entry,) = prepare_all([scan], plan(), folder)
+    whole = (entry / name).read_bytes()
+    for place in (-1, len(whole) // 2, 9):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        (entry / name).write_bytes(damaged)
+        assert prepare_all([scan], plan(), folder) == [entry]
+        assert (entry / name).read_bytes() == whole
+
+
+def test_an_entry_of_an_older_version_is_made_again(tmp_path: Path) -> None:
+    scan = case(tmp_path)
+    (entry,) = prepare_all([scan], plan(), tmp_path / "cache")
+    (entry / cache.CHECKSUMS).unlink()
+    assert prepare_all([scan], plan(), tmp_path / "cache") == [entry]
+    assert (entry / cache.CHECKSUMS).is_file()
+
+
 def test_a_full_disk_is_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 10_000))

@@ -160,7 +160,7 @@ def test_a_network_too_small_to_be_matched_says_so() -> None:
     model = composed("model.channels=[1,1]", "model.long_skips=none", "model.match=params").model
     with pytest.raises(
         ConfigError,
-        match=r"no channels come within 1% of .* the nearest, .* are .* off: give wider",
+        match=r"no channels come within 5% of .* the nearest, .* are .* off: give wider",
     ):
         match(*shape(model), [8] * 3)
 

@@ -40,6 +40,7 @@ from support.dicom import (
 
 from segpipe.errors import DataError
 from segpipe.io import dicom
+from segpipe.io.dicom_stacks import TOLERANCE
 from segpipe.io.dicom_unpack import unpack
 from segpipe.io.formats import format_of
 
@@ -419,6 +420,20 @@ def test_other_images_at_a_position_are_refused(tmp_path: Path) -> None:
     save_series(tmp_path, VOXELS[:, :, :2] + 1, prefix="other", InstanceNumber=lambda z: 100 + z)
     with pytest.raises(DataError, match="up to 2 different images at one position"):
         dicom.read(tmp_path)
+
+
+def test_the_tolerance_of_positions_is_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uneven = lambda z: [*ORIGIN[:2], STEP * z + (0.3 if z == 1 else 0)]  # noqa: E731
+    save_series(tmp_path / "scan", VOXELS, ImagePositionPatient=uneven)
+    with pytest.raises(DataError, match="the spacing is uneven; where up to 0.3 mm do not matter"):
+        dicom.read(tmp_path / "scan")
+    monkeypatch.setattr(TOLERANCE, "mm", 0.35)
+    assert np.allclose(dicom.read(tmp_path / "scan")[1][2, 2], STEP)
+    (tmp_path / "scan/001.dcm").unlink()
+    with pytest.raises(DataError, match="1 missing between them"):
+        dicom.read(tmp_path / "scan")
 
 
 def test_positions_that_were_rounded_are_accepted(

@@ -65,6 +65,7 @@ class Block:
     def commands(self) -> list[list[str]]:
         """The words of each command; of `console`, of those behind a `$`."""
         text = self.text.replace("\\\n", " ")
+        text = text.replace("$SLURM_JOB_ID", "1")
         text = text.replace("$SLURM_ARRAY_TASK_ID", "1").replace("$SLURM_ARRAY_TASK_COUNT", "8")
         lines = text.splitlines()
         if self.language == "console":
@@ -111,6 +112,7 @@ def _names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints/last.ckpt").touch()
     (run / "config.yaml").touch()
+    (tmp_path / "RUN").symlink_to(run)
     sweep.mkdir()
     (sweep / "multirun.yaml").write_text(
         "hydra: {overrides: {task: ['seed=0,1'], hydra: [hydra.mode=MULTIRUN]}}"
@@ -162,11 +164,16 @@ def inspect_cases(command: list[str]) -> None:
     """
     from segpipe.card import Card
     from segpipe.config.checkpoint_tools import ImportNNUNet
+    from segpipe.config.compare import Compare
+    from segpipe.config.evaluate import Evaluate
     from segpipe.config.probe import Report
     from segpipe.export import Export
     from segpipe.probe.__main__ import COMMANDS
 
     match command:
+        case [("torchrun" | "srun"), *words] if "train.py" in words:
+            given = words[words.index("train.py") + 1 :]
+            check("train", Train, command_line(quoted(given, Train)))
         case ["python", "train.py", *given] | ["segpipe-train", *given]:
             if "--help" not in given:
                 check("train", Train, command_line(quoted(given, Train)))
@@ -176,6 +183,12 @@ def inspect_cases(command: list[str]) -> None:
         case ["python", "-m", "segpipe.probe", name, *given] if name in COMMANDS:
             if "--help" not in given:
                 check(name, COMMANDS[name][0], given)
+        case ["python", "-m", "segpipe.evaluate", *given]:
+            check("evaluate", Evaluate, quoted(given, Evaluate))
+        case ["python", "-m", "segpipe.study", "compare", *given]:
+            systems = [word for word in given if "=" not in word]
+            words = [f"systems=[{','.join(systems)}]", *given[len(systems) :]]
+            check("compare", Compare, quoted(words, Compare))
         case ["python", "-m", "segpipe.study", *given]:
             folders = [word for word in given if "=" not in word]
             which = f"runs=[{','.join(folders)}]" if len(folders) > 1 else f"sweep={folders[0]}"
@@ -235,12 +248,13 @@ def shortened(given: list[str]) -> list[str]:
         (word.removeprefix("data=") for word in given if word.startswith("data=")), "phantom"
     )
     words = [re.sub(r"^(data\.root)=\S*", rf"\1={layout}", word) for word in given]
+    words = [re.sub(r"^trainer\.devices=\d+", "trainer.devices=2", word) for word in words]
     words = [
         re.sub(r"^(hydra\.(run|sweep)\.dir)=", rf"\1={uuid.uuid4().hex}/", word) for word in words
     ]
     single = [
         word
-        for word in words
+        for word in quoted(words, Train)
         if "=" in word and not word.startswith(("-", "hydra.")) and "," not in word
     ]
     with hydra_on_conf():

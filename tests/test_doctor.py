@@ -301,7 +301,7 @@ def test_the_command_lists_what_is_wrong(tmp_path: Path) -> None:
         in done.stderr
     )
     assert "warning: scans/labels/case2.nii.gz: has no labelled voxel" in done.stdout
-    assert "5 cases read; 1 errors, 2 warnings" in done.stdout
+    assert "5 cases read; 1 error, 2 warnings" in done.stdout
     assert "left out: 1 case for values: case1" in done.stdout
     with (tmp_path / "looked/doctor.csv").open() as file:
         assert {row["case"]: row["kind"] for row in csv.DictReader(file)} == {

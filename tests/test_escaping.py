@@ -94,7 +94,7 @@ def test_a_cell_is_computed_by_no_spreadsheet(name: str, tmp_path: Path) -> None
     assert rows[1]["case"] == "-1.5"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None)
 @given(
     st.lists(st.text(max_size=8), min_size=2, max_size=2, unique_by=visible), st.text(max_size=20)
 )
@@ -139,6 +139,38 @@ def test_an_encoding_that_lacks_a_letter_ends_nothing(encoding: str, tmp_path: P
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+UNREAD = """
+import logging, sys
+from pathlib import Path
+from segpipe.terminal import TerminalHandler, show_table
+
+log = logging.getLogger("segpipe")
+log.addHandler(TerminalHandler())
+log.setLevel(logging.INFO)
+for number in range(20_000):
+    log.info("line %d", number)
+show_table("volumes", ["scan"], [["a"]])
+Path(sys.argv[1]).touch()
+"""
+
+
+def test_output_that_nobody_reads_any_more_ends_nothing(tmp_path: Path) -> None:
+    """As behind `| head -1`."""
+    with subprocess.Popen(
+        [sys.executable, "-c", UNREAD, tmp_path / "done"],
+        env={"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"line 0\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+    assert (tmp_path / "done").is_file()
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if "\udcff" not in name], ids=ascii)
@@ -208,7 +240,10 @@ LAUGHS = "a0: &a0 [ha]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1},' * 10}]\n" for 
     "text", ["", "[]", "a: [", "a: " + "[" * 5000, LAUGHS, "a: &a [*a]", "1: 2", "a: !!python/object:os.system x",
              "a: " + "9" * 5000, "\x00", "x" * 5_000_000]
 )  # fmt: skip
-def test_a_damaged_yaml_is_one_line(text: str, tmp_path: Path) -> None:
+def test_a_damaged_yaml_is_one_line(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segpipe.plain.MOST_VALUES", 20_000)  # the usual limit takes a minute
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"plan.yaml: .*") as caught:
         read_yaml(tmp_path / "plan.yaml")

@@ -60,7 +60,8 @@ def test_without_the_extension_its_keys_are_unknown(trained: Path) -> None:
 
 def test_a_sweep_goes_through_what_is_registered(trained: Path) -> None:
     line = ["-m", *TINY, NAMED, "model.long_skips=add,scaled_add", "trainer.max_steps=2"]
-    done = command("train.py", *line, "hydra.sweep.dir=runs/a/sweep", folder=trained)
+    where = "hydra.sweep.dir=runs/a/sweep"
+    done = command("train.py", *line, where, folder=trained, pictures=False)
     assert done.returncode == 0, done.stderr
     assert (trained / "runs/a/sweep/1/validation.csv").is_file()
     done = command("train.py", "resume=runs/a/sweep", folder=trained)
@@ -76,7 +77,8 @@ def test_a_resumed_run_needs_its_extension_again(trained: Path, tmp_path: Path) 
     done = command("train.py", f"resume={run}", "trainer.max_steps=4", folder=trained)
     assert done.returncode == 2
     assert "give them again; code that a folder names is never run" in done.stderr
-    done = command("train.py", f"resume={run}", "trainer.max_steps=4", NAMED, folder=trained)
+    words = [f"resume={run}", "trainer.max_steps=4", NAMED]
+    done = command("train.py", *words, folder=trained, pictures=False)
     assert done.returncode == 0, done.stderr
 
 

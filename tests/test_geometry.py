@@ -44,7 +44,7 @@ def test_labels_return_identical_at_the_same_spacing(number: int) -> None:
     assert np.array_equal(grid.affine, affine)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(
     turn=st.sampled_from(ORIENTATIONS),
     spacing=st.tuples(*[st.floats(0.3, 6.0)] * 3),

@@ -1,17 +1,21 @@
 """What others get of a run: the checkpoint's card, the network as ONNX, and MLflow or Weights & Biases told of it."""
 
+import json
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+from support.checkpoints import network_file
 from support.config import composed
-from support.plans import fingerprint
 
 from segpipe.card import card
-from segpipe.checkpoint import KEY, NETWORK, TrainedOn, load, metadata
-from segpipe.config.checkpoint_tools import Card, Export
+from segpipe.checkpoint import KEY, load
+from segpipe.config.checkpoint_tools import Card, Export, ExportFormat
 from segpipe.config.compose import check, defaults
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
@@ -20,11 +24,11 @@ from segpipe.data.inspection import InspectedCase
 from segpipe.data.phantom import write_phantom
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError, SegpipeError
-from segpipe.export import agreement, export
+from segpipe.export import export
+from segpipe.exporting.formats import agreement, noise
+from segpipe.exporting.onnx import ONNX
 from segpipe.geometry import Grid
-from segpipe.nets.build import build
 from segpipe.planning.fingerprint import content_of
-from segpipe.planning.rules import make_plan
 from segpipe.prediction.predictor import Predictor
 from segpipe.resume import resumed
 from segpipe.training.loggers import check as check_logger
@@ -34,25 +38,7 @@ needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),
     reason="needs ONNX: pip install 'segpipe[onnx]'",
 )
-LABELS = {"background": 0, "liver": 1, "kidneys": 2, "vessel": 4}
 CPU = torch.device("cpu")
-
-
-def network_file(file: Path, *overrides: str, seed: int = 0) -> Path:
-    """A checkpoint of a network that was never trained; its weights are wide, so that all labels occur."""
-    options = composed("model.channels=[4,8]", *overrides)
-    dims = options.model.dims
-    plan = make_plan(options, fingerprint((2.0, 2.0, 2.0), (40, 36, 32)), ["MRI"], LABELS, "cpu")
-    torch.manual_seed(seed)
-    network = build(options.model, 1, plan.outputs, plan.strides, plan.kernels)
-    weights = {NETWORK + name: weight for name, weight in network.state_dict().items()}
-    data, dice = (
-        TrainedOn("Phantom", "c0ffee", 8, 2),
-        {"liver": 0.9, "kidneys": 0.8, "vessel": float("nan")},
-    )
-    about = metadata(options.model_dump(mode="json"), plan, data, dice)
-    torch.save({"state_dict": weights, "global_step": 1234 + dims, KEY: about}, file)
-    return file
 
 
 def test_the_card_is_one_screen(tmp_path: Path) -> None:
@@ -148,21 +134,23 @@ def test_an_ensemble_is_one_network(tmp_path: Path, more: list[str]) -> None:
         for seed in (0, 1)
     ]
     assert export(files, tmp_path / "net.onnx") >= 0.999
-    assert agreement(load_ensemble(files), tmp_path / "net.onnx", [16, 16, 48]) >= 0.999
+    trained = load_ensemble(files)
+    compute = ONNX.load(tmp_path / "net.onnx")
+    assert agreement(trained, compute, noise(trained, [16, 16, 48])) >= 0.999
 
 
 @needs_onnx
 def test_a_network_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segpipe.export.agreement", lambda *_: 0.5)
-    monkeypatch.setattr(
-        "segpipe.export._write", lambda _trained, _window, part: part.write_bytes(b"x")
-    )
+    monkeypatch.setattr("segpipe.exporting.formats.agreement", lambda *_: 0.5)
     with pytest.raises(
         SegpipeError, match=r"only 50.00% of voxels are as torch has them, so it was not written"
     ):
-        export([network_file(tmp_path / "net.ckpt")], tmp_path / "out" / "net.onnx")
+        export([network_file(tmp_path / "net.ckpt")], tmp_path / "out" / "net.ts", "torchscript")
+    assert not list((tmp_path / "out").iterdir())
+    with pytest.raises(SegpipeError, match="so it was not written"):
+        export([network_file(tmp_path / "net.ckpt")], tmp_path / "out" / "net", "monai_bundle")
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -171,7 +159,108 @@ def test_without_onnx_one_line_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r"pip install 'segpipe\[onnx\]'"):
-        export([tmp_path / "net.ckpt"], tmp_path / "net.onnx")
+        export([network_file(tmp_path / "net.ckpt")], tmp_path / "net.onnx")
+
+
+def write_scan(folder: Path) -> Path:
+    """A scan of the networks' spacing, whose axes are turned and inverted."""
+    folder.mkdir()
+    voxels = np.random.default_rng(0).normal(size=(36, 40, 32)) * 100
+    affine = np.array([[0, -2.0, 0, 9], [2.0, 0, 0, -4], [0, 0, -2, 7], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(voxels.astype(np.int16), affine), folder / "scan.nii.gz")
+    return folder / "scan.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "options"),
+    [
+        ("torchscript", "net.ts", []),
+        ("torchscript", "net.pt", ["model=unet2d", "plan.patch=[32,16]", "data.slice_axis=2"]),
+        ("torch_export", "net.pt2", []),
+    ],
+)
+def test_a_program_of_torch_needs_no_segpipe(
+    tmp_path: Path, kind: ExportFormat, name: str, options: list[str]
+) -> None:
+    """Its logits are the network's, at another size too; plan and labels stand in the file."""
+    source = network_file(tmp_path / "net.ckpt", *(options or ["plan.patch=[16,16,16]"]))
+    scan = write_scan(tmp_path / "scans")
+    assert export([source], tmp_path / name, kind, [scan]) == 1
+    code = (
+        "import sys, torch\n"
+        "about = {'segpipe.json': ''}\n"
+        "image = torch.load(sys.argv[2])\n"
+        "if sys.argv[1].endswith('.pt2'):\n"
+        "    network = torch.export.load(sys.argv[1], extra_files=about).module()\n"
+        "else:\n"
+        "    network = torch.jit.load(sys.argv[1], _extra_files=about)\n"
+        "assert 'vessel' in str(about['segpipe.json'])\n"
+        "assert 'segpipe' not in sys.modules\n"
+        "torch.save(network(image).detach(), sys.argv[3])\n"
+    )
+    trained = load(source)
+    image = noise(trained, [48, 32, 16][: trained.plan.dims])
+    torch.save(image, tmp_path / "image")
+    arguments = [tmp_path / name, tmp_path / "image", tmp_path / "logits"]
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, check=True, timeout=100)
+    with torch.inference_mode():
+        expected = trained.network(image)
+    assert torch.allclose(torch.load(tmp_path / "logits"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["plan.patch=[16,16,16]"],
+        ["model=unet2d", "plan.patch=[16,16]", "data.slice_axis=2"],
+        [
+            "plan.patch=[16,16,16]",
+            "data.regions={organs:[1,2],kidneys:[2],vessel:[4]}",
+            "plan.normalise=rescale",
+        ],
+    ],
+)
+def test_a_monai_bundle_makes_the_masks_of_segpipe(tmp_path: Path, options: list[str]) -> None:
+    """Where no interpolation comes between; MONAI runs it by what is in the folder alone."""
+    from monai.bundle.workflows import ConfigWorkflow
+
+    source = network_file(tmp_path / "net.ckpt", *options)
+    scan = write_scan(tmp_path / "scans")
+    bundle = tmp_path / "bundle"
+    assert export([source], bundle, "monai_bundle", [scan]) == 1
+    given = {"bundle_root": bundle, "dataset_dir": scan.parent, "output_dir": tmp_path / "masks"}
+    workflow = ConfigWorkflow(
+        str(bundle / "configs/inference.json"),
+        str(bundle / "configs/metadata.json"),
+        logging_file=False,
+        workflow_type="infer",
+        **{name: str(path) for name, path in given.items()},
+    )
+    workflow.initialize()
+    workflow.run()
+    torch.set_grad_enabled(True)
+    trained = load(source)
+    expected = Predictor(trained.network, trained.plan, CPU)(scan)
+    found = nib.load(tmp_path / "masks" / scan.name)
+    assert np.array_equal(found.affine, nib.load(scan).affine)
+    assert (np.asanyarray(found.dataobj) == expected).mean() > 0.999
+    assert len(np.unique(expected)) > 2
+    json.loads((bundle / "configs/metadata.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "line"),
+    [
+        ("torchscript", "net.onnx", "torchscript needs the ending .ts or .pt"),
+        ("monai_bundle", "net.ckpt", "is there already; monai_bundle needs a new folder"),
+    ],
+)
+def test_an_output_of_another_kind_is_one_line(
+    tmp_path: Path, kind: ExportFormat, name: str, line: str
+) -> None:
+    source = network_file(tmp_path / "net.ckpt")
+    with pytest.raises(ConfigError, match=line):
+        export([source], tmp_path / name, kind)
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])

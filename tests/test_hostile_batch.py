@@ -6,12 +6,8 @@ import json
 import os
 import signal
 import struct
-import subprocess
-import sys
-import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -20,7 +16,7 @@ import pytest
 import SimpleITK
 from PIL import Image
 from support.checkpoints import write_checkpoint
-from support.commands import ONE_THREAD, REPOSITORY
+from support.commands import command, started
 from support.dicom_files import write_series
 
 from segpipe import batch
@@ -158,34 +154,6 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-@dataclass
-class Done:
-    """How a command ended."""
-
-    status: int
-    memory_kib: int
-    stdout: str
-    stderr: str
-
-
-def predict(folder: Path, *arguments: str) -> Done:
-    """`predict.py`, with the most memory that it or a child of it had resident."""
-    call = [sys.executable, str(REPOSITORY / "predict.py"), *arguments]
-    with (folder / "stdout").open("w") as out, (folder / "stderr").open("w") as err:
-        process = subprocess.Popen(
-            call, cwd=folder, stdout=out, stderr=err, env=os.environ | ONE_THREAD
-        )
-        ends = time.monotonic() + 240
-        pid, status, used = os.wait4(process.pid, os.WNOHANG)
-        while not pid:
-            assert time.monotonic() < ends, process.kill()
-            time.sleep(0.05)
-            pid, status, used = os.wait4(process.pid, os.WNOHANG)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    texts = [(folder / name).read_text() for name in ("stdout", "stderr")]
-    return Done(process.returncode, used.ru_maxrss, *texts)
-
-
 def table(folder: Path) -> dict[str, dict[str, str]]:
     with (folder / "predictions.csv").open(newline="") as file:
         return {row["case"]: row for row in csv.DictReader(file)}
@@ -206,8 +174,9 @@ def test_twenty_of_forty(tmp_path: Path) -> None:
     assert len(names) == len(HOSTILE) == 20
     write_checkpoint(tmp_path / "some.ckpt")
     call = ["checkpoint=some.ckpt", f"input={scans}", "output=out", "device=cpu", "overlays=false"]
-    done = predict(tmp_path, *call)
-    assert done.status == 3, done.stderr
+    with started("predict.py", *call, folder=tmp_path) as process:
+        done = process.done()
+    assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert sorted(masks(tmp_path / "out")) == names
     rows = table(tmp_path / "out")
@@ -220,13 +189,13 @@ def test_twenty_of_forty(tmp_path: Path) -> None:
         assert name in reason
         assert "\n" not in reason
         assert name in page
-    assert done.memory_kib < MOST_MEMORY_KIB
+    assert process.memory_kib < MOST_MEMORY_KIB
     before = masks(tmp_path / "out")
-    again = predict(tmp_path, *call)
-    assert again.status == 0, "nothing new has failed"
+    again = command("predict.py", *call, folder=tmp_path)
+    assert again.returncode == 0, "nothing new has failed"
     assert "0 new, 20 unchanged, 20 known failures" in again.stdout
     assert "Traceback" not in again.stderr
-    assert predict(tmp_path, *call, "strict=true").status == 3
+    assert command("predict.py", *call, "strict=true", folder=tmp_path).returncode == 3
     assert masks(tmp_path / "out") == before
     assert {name: row["reason"] for name, row in table(tmp_path / "out").items()} == {
         name: row["reason"] for name, row in rows.items()

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 import torch
 import yaml
 from pydantic.fields import FieldInfo
-from support.commands import REPOSITORY, command
+from support.commands import command
 from support.hostile import (
     NETWORK,
     saved,
@@ -50,18 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(folder: Path) -> dict[str, dict[str, Any]]:
     """What became of each checkpoint, opened by one process."""
     names = {file.stem for file in folder.glob("*.ckpt")}
-    done = subprocess.run(
-        [sys.executable, "-m", "support.hostile", str(folder)],
-        env={
-            "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
-            "OMP_NUM_THREADS": "1",
-            "PATH": "/usr/bin:/bin",
-        },
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    done = command("support.hostile", str(folder), folder=folder)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not (folder / "evil").exists(), "code of a checkpoint was run"
     found = dict(json.loads(line) for line in done.stdout.splitlines())

@@ -1,6 +1,8 @@
 """PNG, JPEG and TIFF: all channels, all pages, upright, and label maps by their ids."""
 
 import logging
+import os
+import signal
 import struct
 import zlib
 from pathlib import Path
@@ -14,8 +16,9 @@ from PIL import Image
 from segpipe.data.cases import Case
 from segpipe.data.inspection import inspect_case
 from segpipe.errors import DataError
-from segpipe.io import images, notes
+from segpipe.io import apart, images, notes
 from segpipe.io.notes import collecting
+from segpipe.io.tiff import read as read_tiff
 from segpipe.io.volumes import load, load_label, mask_ending, read_grid, shown_unit, write_mask
 
 RNG = np.random.default_rng(0)
@@ -370,3 +373,26 @@ def test_faulty_images(real_data: Path, name: str, shape: tuple[int, ...]) -> No
     elif "four" not in name:
         whole = tifffile.imread(path)
         assert np.array_equal(as_rows(path)[0], whole.reshape(shape[3], shape[2], shape[1]))
+
+
+def test_a_decoder_that_does_not_end_costs_its_own_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voxels = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, voxels, compression="lzw")
+    assert np.array_equal(read_tiff(path)[0][0, :, :, 0].T, voxels)
+    assert apart._decoder is not None
+    os.kill(apart._decoder.process.pid, signal.SIGSTOP)
+    monkeypatch.setattr(apart, "SECONDS", 0.5)
+    with pytest.raises(DataError, match="a.tif: cannot be unpacked .the decoder crashed or did"):
+        read_tiff(path)
+    monkeypatch.undo()
+    assert np.array_equal(read_tiff(path)[0][0, :, :, 0].T, voxels)
+    apart._decoder.process.kill()
+    apart._decoder.process.wait()
+    assert np.array_equal(read_tiff(path)[0][0, :, :, 0].T, voxels)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(DataError, match="a.tif: ") as refused:
+        read_tiff(path)
+    assert str(refused.value).count("a.tif") == 1

@@ -381,7 +381,7 @@ def test_nnunet_refuses_a_label_without_an_image(tmp_path: Path) -> None:
     touch(nnunet(tmp_path), "labelsTr/c.nii.gz")
     assert (
         refusal("nnunet", tmp_path)
-        == "DIR/labelsTr: 1 labels have no image in imagesTr, such as c.nii.gz"
+        == "DIR/labelsTr: 1 label map without an image in imagesTr, such as c.nii.gz"
     )
 
 

@@ -99,7 +99,7 @@ def assert_as_witness(path: Path) -> None:
     compress=st.booleans(),
     seed=seeds,
 )
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 def test_what_simpleitk_writes(
     tmp_path_factory: pytest.TempPathFactory,
     ending: str,
@@ -162,7 +162,7 @@ SPACES = {
     detached=st.booleans(),
     seed=seeds,
 )
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 def test_what_pynrrd_writes(
     tmp_path_factory: pytest.TempPathFactory,
     encoding: str,
@@ -521,7 +521,7 @@ def test_no_file_of_the_machine_becomes_voxels(tmp_path: Path, ending: str) -> N
     cut=st.integers(0, 400),
     ending=st.sampled_from([".mha", ".nrrd"]),
 )
-@settings(max_examples=400, deadline=None)
+@settings(deadline=None)
 def test_damaged_headers_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory,
     content: bytes,

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
+from segpipe.config.scoring import USUAL
 from segpipe.mask_pairs import confusion_table
 from segpipe.metrics import (
     Score,
@@ -200,10 +201,11 @@ def test_a_row_of_voxels_has_distances(shape: tuple[int, int, int]) -> None:
 def test_the_tolerance_of_the_nsd_is_in_millimetres() -> None:
     first, second = np.zeros((20, 8, 8), np.uint8), np.zeros((20, 8, 8), np.uint8)
     first[4:8], second[6:10] = 1, 1  # slabs moved by 2 voxels of 1.5 mm
-    nsd = [
-        score_case("case", first, second, (1.5, 1.0, 1.0), {"x": [1]}, mm)[0].nsd
-        for mm in (2.9, 3.0)
-    ]
+    nsd = []
+    for mm in (2.9, 3.0):
+        scoring = USUAL.model_copy(update={"nsd_tolerance_mm": mm})
+        (score,) = score_case("case", first, second, (1.5, 1.0, 1.0), {"x": [1]}, scoring)
+        nsd.append(score.nsd)
     assert nsd[0] < 0.9
     assert nsd[1] == 1
 

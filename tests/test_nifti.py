@@ -25,11 +25,12 @@ from segpipe.errors import DataError
 from segpipe.geometry import Volume
 from segpipe.io.formats import NIFTI
 from segpipe.io.notes import collecting
-from segpipe.io.volumes import as_volume, load, load_label, read_grid, write_mask
+from segpipe.io.objects import as_volume
+from segpipe.io.volumes import load, load_label, read_grid, write_mask
 from segpipe.prediction.maps import Maps
+from segpipe.prediction.mask_warnings import warnings_for
 from segpipe.prediction.predictor import Prediction
 from segpipe.prediction.records import ScanRecord
-from segpipe.reporting.prediction_page import warnings_for
 
 RNG = np.random.default_rng(0)
 VOXELS = RNG.integers(-900, 900, (6, 5, 4)).astype(np.int16)

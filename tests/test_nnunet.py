@@ -162,7 +162,7 @@ KEYS = ("channel_names", "labels", "file_ending", "dataset", "numTraining", "nam
 
 @given(key=st.sampled_from(KEYS),
        value=JSON)  # fmt: skip
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None)
 def test_any_value_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: object
 ) -> None:

@@ -210,12 +210,14 @@ def test_curves_show_what_was_measured_when_it_was(
 ) -> None:
     drawn, said = curves(monkeypatch), texts(monkeypatch)
     (tmp_path / "metrics.csv").write_text(
-        "epoch,step,loss,lr,dice/liver,dice/mean\n0,50,1.2,0.2,,\n1,100,0.8,0.1,0.7,0.6\n2,150,,,0.5,0.4\n"
+        "epoch,step,loss,lr,val_loss,dice/liver,dice/mean\n"
+        "0,50,1.2,0.2,,,\n1,100,0.8,0.1,0.9,0.7,0.6\n2,150,,,1.1,0.5,0.4\n"
     )
     draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
-    assert [values for name, *values in drawn if not name] == [
-        [[50, 100], [1.2, 0.8]],
-        [[50, 100], [0.2, 0.1]],
+    assert drawn[:3] == [
+        ("training, mean of an epoch", [50, 100], [1.2, 0.8]),
+        ("validation, fixed patches without augmentation", [100, 150], [0.9, 1.1]),
+        ("", [50, 100], [0.2, 0.1]),
     ]
     assert ("liver", [100, 150], [0.7, 0.5]) in drawn
     assert ("mean", [100, 150], [0.6, 0.4]) in drawn

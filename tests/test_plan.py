@@ -53,6 +53,7 @@ def test_a_2d_network_sees_slices_across_the_largest_spacing() -> None:
     made = plan((0.7, 3.0, 0.7), (200, 40, 180), "model=unet2d")
     assert made.slice_axis == 1
     assert made.spacing_mm == [0.7, None, 0.7]
+    assert made.reasons[0].startswith("spacing 0.7x0.7 mm, each scan's own along axis 1: ")
     assert made.patch[1] == 1
     assert len(made.strides[0]) == 2
     assert (
@@ -109,7 +110,7 @@ def test_a_plan_survives_its_own_yaml() -> None:
 
 def test_what_was_found_of_the_labels_is_told() -> None:
     assert (
-        "organ: 2 % of the voxels of 5 cases, mostly in 1 parts, the largest of 3.4 mL"
+        "organ: 2 % of the voxels of 5 cases, mostly in 1 part, the largest of 3.4 mL"
         in plan((1.0, 1.0, 1.0), (64, 64, 64)).reasons
     )
 

@@ -198,7 +198,7 @@ def test_oblique_scans_are_matched_to_one_another(tmp_path: Path) -> None:
     assert Plan.model_validate(made.model_dump(mode="json")) == made
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(
     turn=st.sampled_from(ORIENTATIONS),
     spacing=st.tuples(*[st.sampled_from((0.5, 0.8, 3.0, 9.0))] * 3),

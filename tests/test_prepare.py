@@ -108,6 +108,9 @@ def test_the_fingerprint_is_of_the_training_cases_alone(tmp_path: Path) -> None:
     assert (len(found.zero_fraction), len(found.foreground), len(done)) == (1, 1, 3)
     assert label_ids(seen, None) == {"background": 0, "label 1": 1, "label 2": 2, "label 4": 4}
     assert label_ids(seen, LABELS) == LABELS
+    names = {0: "Unknown", 1: "horn", 2: "horn", 9: "absent"}
+    found = {"background": 0, "horn": 1, "horn 2": 2, "label 4": 4}
+    assert label_ids(seen, None, names) == found
     with pytest.raises(DataError, match="no voxel of any of the 1 label maps is labelled"):
         label_ids(inspect_cases([case(tmp_path, 9, ids=(0,))], [], None, None, lambda: None), None)
 

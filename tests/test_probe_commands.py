@@ -3,7 +3,6 @@
 import csv
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from segpipe import checkpoint
 from segpipe.config.compose import defaults
 from segpipe.config.probe import Landscape, Lesion, Robustness
 from segpipe.config.validation import validate
+from segpipe.data.degradation import CHANGES, degrade
 from segpipe.errors import ConfigError
-from segpipe.probe.degradation import CHANGES, degrade
 from segpipe.probe.landscape import landscape
 from segpipe.probe.lesion import lesion
 from segpipe.probe.robustness import robustness
@@ -66,7 +65,8 @@ def test_a_resumed_run_keeps_what_it_had_measured(trained: Path, tmp_path: Path)
     run = tmp_path / "run"
     shutil.copytree(trained / "runs/a/one", run)
     before = rows(run / "gradient_flow.csv")
-    done = command("train.py", f"resume={run}", "trainer.max_steps=9", folder=trained)
+    words = [f"resume={run}", "trainer.max_steps=9"]
+    done = command("train.py", *words, folder=trained, pictures=False)
     assert done.returncode == 0, done.stderr
     after = rows(run / "gradient_flow.csv")
     assert after[: len(before)] == before
@@ -92,8 +92,7 @@ def test_the_command_line_helps_and_refuses(trained: Path) -> None:
 
 
 def test_the_old_name_of_a_probe_says_the_new_one() -> None:
-    call = [sys.executable, "-m", "segpipe.study", "depth", "--help"]
-    done = subprocess.run(call, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    done = command("segpipe.study", "depth", "--help", folder=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ("segpipe.study: depth has a new name: python -m segpipe.probe depth\n")
     assert "python -m segpipe.probe depth" in done.stdout

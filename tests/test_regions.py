@@ -107,7 +107,7 @@ def test_regions_that_a_mask_cannot_show_are_named() -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None)
 def test_nested_regions_survive_a_mask(data: st.DataObject) -> None:
     """Any regions of which each two are nested or apart are shown by what they paint by default."""
     count = data.draw(st.integers(1, 7))

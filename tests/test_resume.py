@@ -24,7 +24,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_phantom(folder / "dataset", train=6, test=0)
     words = [word for word in TINY if "phantom" not in word]
     source = ["data=decathlon", "data.root=dataset"]
-    done = command("train.py", *words, *source, f"hydra.run.dir={RUN}", folder=folder)
+    where = f"hydra.run.dir={RUN}"
+    done = command("train.py", *words, *source, where, folder=folder, pictures=False)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -71,7 +72,7 @@ def test_cases_that_were_added_are_named_and_refused(home: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
     assert split_of(home) == before
 
-    done = command("train.py", *MORE, "resume_changed=true", folder=home)
+    done = command("train.py", *MORE, "resume_changed=true", folder=home, pictures=False)
     assert done.returncode == 0, done.stderr
     after = split_of(home)
     assert after["val"] == before["val"]
@@ -88,7 +89,8 @@ def test_a_case_that_was_replaced_under_its_name_is_named_and_refused(home: Path
     done = command("train.py", *MORE, folder=home)
     assert done.returncode == 2
     assert f"1 changed case ({name})" in done.stderr
-    assert command("train.py", *MORE, "resume_changed=true", folder=home).returncode == 0
+    done = command("train.py", *MORE, "resume_changed=true", folder=home, pictures=False)
+    assert done.returncode == 0, done.stderr
 
 
 def _change_voxels(file: Path) -> None:
@@ -106,7 +108,7 @@ def test_a_moved_run_keeps_its_best_score_and_finds_its_dataset_elsewhere(home: 
     _pretend_best_score(last, 0.999)
     before = best.read_bytes()
     arguments = ["resume=scratch/moved", "trainer.max_steps=12", "data.root=scratch/dataset"]
-    done = command("train.py", *arguments, folder=home)
+    done = command("train.py", *arguments, folder=home, pictures=False)
     assert done.returncode == 0, done.stderr
     assert best.read_bytes() == before, "no network of this run is better than the one pretended"
     assert checkpoint.load(last).step == 12

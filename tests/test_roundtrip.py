@@ -1,4 +1,4 @@
-"""What nibabel, Pillow and tifffile write is read as the same voxels in the same places."""
+"""What nibabel, SimpleITK, Pillow and tifffile write is read as the same voxels in the same places."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,6 +100,41 @@ def test_nifti(
     expected = np.asanyarray(written.dataobj).reshape(*shape, channels or 1)
     factor = np.diag([UNIT_MM[unit]] * 3 + [1])
     check(path, np.moveaxis(expected, -1, 0), factor @ written.affine)
+
+
+@EXAMPLES
+@given(
+    seed=SEEDS,
+    shape=st.tuples(SIZES, SIZES, SIZES),
+    channels=st.sampled_from([1, 2, 5]),
+    dtype=st.sampled_from(NIFTI_TYPES),
+    ending=st.sampled_from([".mha", ".mhd", ".nrrd", ".nhdr"]),
+    packed=st.booleans(),
+)
+def test_simpleitk(
+    folder: Path,
+    seed: int,
+    shape: tuple[int, int, int],
+    channels: int,
+    dtype: str,
+    ending: str,
+    packed: bool,
+) -> None:
+    rng = np.random.default_rng(seed)
+    voxels = draw(seed, (channels, *shape), dtype)
+    image = SimpleITK.GetImageFromArray(voxels.T.squeeze(3) if channels == 1 else voxels.T)
+    turn = Rotation.random(random_state=seed % 2**31).as_matrix()
+    spacing = rng.uniform(0.3, 5, 3)
+    origin = rng.normal(0, 100, 3)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(origin.tolist())
+    image.SetDirection(turn.ravel().tolist())
+    path = folder / f"itk{ending}"
+    SimpleITK.WriteImage(image, str(path), packed)
+    affine = np.eye(4)
+    affine[:3, :3] = turn * spacing
+    affine[:3, 3] = origin
+    check(path, voxels, np.diag([-1, -1, 1, 1]) @ affine)
 
 
 @EXAMPLES

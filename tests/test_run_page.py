@@ -30,7 +30,7 @@ def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_rep
 ) -> None:
     page = written(done(tmp_path / "run"))
     assert len(page.scripts) == 1, "a name is no script"
-    for words in ("2 cases train, 3 validate; 100 steps; mean Dice 0.6", "small cases", "abc1234", "3.11.7", "data/x",
+    for words in ("2 cases train, 3 cases validate; 100 steps; mean Dice 0.6", "small cases", "abc1234", "3.11.7", "data/x",
                   "python /x/train.py name=trial seed=7", "1,234", "2 cases train", "3 cases validate", "t1, t2", f"{HOSTILE} is odd",
                   "0.6750, after step 100", "By the best checkpoint"):  # fmt: skip
         assert words in page.text, words

@@ -389,3 +389,27 @@ def test_each_radiograph_of_a_folder_keeps_the_name_of_its_file(tmp_path: Path) 
         "1.2.840.8.nii.gz",
         "anna.nii.gz",
     ]
+
+
+@pytest.mark.parametrize("ending", [".img", ".img.gz", ".IMG"])
+@pytest.mark.parametrize("given", ["pairs", "pairs/*", "pairs/*{}", "pairs/a{}", "pairs/list.txt"])
+def test_a_pair_is_one_scan_by_whichever_of_its_files(
+    folder: Path, ending: str, given: str
+) -> None:
+    header = Path(f"pairs/a{ending.replace('img', 'hdr').replace('IMG', 'HDR')}")
+    Path("pairs").mkdir()
+    header.touch()
+    Path(f"pairs/a{ending}").touch()
+    Path("pairs/list.txt").write_text(f"a{ending}\n")
+    (scan,) = find_scans(given.format(ending), Path("out"), 1)
+    assert scan.mask_name == "a.nii.gz"
+    assert scan.images == ((Path(f"pairs/a{ending}") if "list" in given else header),)
+
+
+def test_voxels_without_their_header_are_named(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("in/lonely.img").touch()
+    caplog.set_level("INFO")
+    assert masks("in") == ["a.nii.gz", "b.nii.gz"]
+    assert "lonely.img" in caplog.text

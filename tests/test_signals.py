@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from support.commands import ONE_THREAD, REPOSITORY, TINY
+from support.commands import REPOSITORY, TINY, command, started
 from support.pages import Reader
 
 LONG = [*TINY, "trainer.max_steps=5000", "trainer.validations=1000"]
@@ -17,22 +16,12 @@ LONG = [*TINY, "trainer.max_steps=5000", "trainer.validations=1000"]
 
 def stopped_run(
     folder: Path, number: int, files: list[str], *arguments: str
-) -> tuple[int, str, str]:
+) -> subprocess.CompletedProcess[str]:
     """Start a training, send it a signal when these files are there, and return how it ended."""
-    with subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), *LONG, *arguments],
-        cwd=folder,
-        env=os.environ | ONE_THREAD,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        while not all((folder / file).is_file() for file in files):
-            assert process.poll() is None
-            time.sleep(0.02)
+    with started("train.py", *LONG, *arguments, folder=folder, pictures=False) as process:
+        process.wait_for(*[folder / file for file in files])
         process.send_signal(number)
-        said, complained = process.communicate()
-    return process.returncode, said, complained
+        return process.done()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -40,11 +29,11 @@ def test_a_stopped_run_leaves_a_page_and_says_how_to_go_on(
     tmp_path: Path, number: int, status: int
 ) -> None:
     files = ["stopped/checkpoints/last.ckpt", "stopped/dice.csv"]
-    returned, said, complained = stopped_run(tmp_path, number, files, "hydra.run.dir=stopped")
-    assert returned == status, complained
-    assert complained == "segpipe-train: interrupted\n"
-    assert "interrupted; what there is so far: stopped/report.html" in said
-    assert "go on with: python train.py resume=stopped" in said
+    done = stopped_run(tmp_path, number, files, "hydra.run.dir=stopped")
+    assert done.returncode == status, done.stderr
+    assert done.stderr == "segpipe-train: interrupted\n"
+    assert "interrupted; what there is so far: stopped/report.html" in done.stdout
+    assert "go on with: python train.py resume=stopped" in done.stdout
     page = Reader(tmp_path / "stopped/report.html")
     assert page.problems == page.outside == []
     assert "Not done: interrupted" in page.text
@@ -54,10 +43,47 @@ def test_a_stopped_run_leaves_a_page_and_says_how_to_go_on(
 def test_a_stopped_sweep_says_how_many_runs_are_left(tmp_path: Path) -> None:
     arguments = ["-m", "seed=0,1,2", "hydra.sweep.dir=sweep"]
     files = ["sweep/0/checkpoints/last.ckpt"]
-    returned, said, _ = stopped_run(tmp_path, signal.SIGTERM, files, *arguments)
-    assert returned == 143
-    assert "3 of 3 runs are left; go on with: python train.py resume=" in said
+    done = stopped_run(tmp_path, signal.SIGTERM, files, *arguments)
+    assert done.returncode == 143
+    assert "3 of 3 runs left; go on with: python train.py resume=" in done.stdout
     assert not (tmp_path / "sweep/1").exists()
+
+
+LOST = """
+import signal, sys, time, weakref
+from segpipe.signals import exit_status, handle_termination
+
+class Dropped:
+    def __del__(self):
+        if sys.argv[2] == "finaliser":
+            signal.raise_signal(int(sys.argv[1]))
+
+handle_termination()
+dropped = Dropped()
+if sys.argv[2] == "weakref":
+    watch = weakref.ref(dropped, lambda _: signal.raise_signal(int(sys.argv[1])))
+try:
+    del dropped
+    print("went on")
+    time.sleep(20)
+except KeyboardInterrupt as error:
+    sys.exit(exit_status(error))
+"""
+
+
+@pytest.mark.parametrize("where", ["finaliser", "weakref"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_python_ignores_is_sent_again(where: str, number: int, status: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, str(int(number)), where],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == status
+    assert done.stdout == "went on\n"
+    assert done.stderr == ""
 
 
 LOSING = """
@@ -81,17 +107,10 @@ train()
 
 def test_an_interruption_that_python_ignores_ends_a_run(tmp_path: Path) -> None:
     """What is raised in a finaliser goes no further."""
+    script = tmp_path / "losing.py"
+    script.write_text(LOSING)
     arguments = [*TINY, "trainer.max_steps=60", "hydra.run.dir=stopped"]
-    env = os.environ | ONE_THREAD | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, "-c", LOSING, *arguments],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert "Exception ignored in: <function Dropped.__del__" in done.stderr
+    done = command(str(script), *arguments, folder=tmp_path, pictures=False)
     assert done.returncode == 130
     assert "go on with: python train.py resume=stopped" in done.stdout
     trained = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)

@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segpipe import intervals
+from segpipe.intervals import interval
 from segpipe.study import statistics
-from segpipe.study.statistics import compare, holm, interval, warn_of_few
+from segpipe.study.statistics import compare, holm, warn_of_few
 
 CASES, RUNS, VARIANTS = 40, 3, 3
 
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 600)
+    monkeypatch.setattr(intervals, "RESAMPLES", 600)
 
 
 def simulated(rng: np.random.Generator, effect: float = 0.0) -> list[np.ndarray]:

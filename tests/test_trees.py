@@ -47,7 +47,7 @@ def test_bids(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         "derivatives/manual/sub-01/ses-2/anat/sub-01_ses-2_space-orig_dseg.nii.gz",
     ]
     assert dataset.channels == ("FLAIR", "T1w")
-    assert "1 of 4 cases are passed over: sub-03 (no label map)" in caplog.text
+    assert "passed over 1 of 4 cases: sub-03 (no label map)" in caplog.text
 
 
 def test_bids_of_one_session_and_chosen_channels(tmp_path: Path) -> None:
@@ -73,6 +73,38 @@ def test_bids_with_several_label_maps_asks_which(tmp_path: Path) -> None:
     ]
     dataset = read_dataset("bids", tmp_path, label="derivatives/fmriprep/*_mask")
     assert named(tmp_path, dataset)["sub-02"][1].endswith("anat/sub-02_desc-brain_mask.nii")
+
+
+DSEG = "index\tname\tcolor\n0\tUnknown\t#000000\n{}\t{}\t#ff0000\n7\tleft horn\t#00ff00\n"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "derivatives/manual/dseg.tsv",
+        "derivatives/manual/space-orig_dseg.tsv",
+        "dseg.tsv",
+        "derivatives/manual/sub-01/ses-1/anat/sub-01_ses-1_space-orig_dseg.tsv",
+    ],
+)
+def test_bids_names_the_ids_of_label_maps(tmp_path: Path, table: str) -> None:
+    (bids(tmp_path) / table).write_text(DSEG.format(2, "hippocampus"))
+    (tmp_path / "derivatives/manual/desc-other_dseg.tsv").write_text(DSEG.format(2, "other"))
+    dataset = read_dataset("bids", tmp_path)
+    assert dataset.labels is None, "an atlas names far more ids than the label maps hold"
+    assert dataset.names == {0: "Unknown", 2: "hippocampus", 7: "left horn"}
+
+
+def test_bids_names_that_contradict_or_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    root = bids(tmp_path)
+    (root / "dseg.tsv").write_text(DSEG.format(2, "hippocampus"))
+    own = root / "derivatives/manual/sub-02/ses-1/anat/sub-02_ses-1_dseg.tsv"
+    own.write_text(DSEG.format(2, "amygdala"))
+    assert "names the id 2 'amygdala', and another table 'hippocampus'" in refusal("bids", root)
+    own.write_text("index\tlabel\n2\tx\n")
+    assert "has no columns index and name" in refusal("bids", root)
+    own.write_text("index\tname\ntwo\tx\n")
+    assert "row 2 has the index 'two'" in refusal("bids", root)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +151,7 @@ def test_patterns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         case: [f"{case}/anat/T1_{case}.nii.gz", f"{case}/anat/T2.nii", f"{case}/seg-1.nii"]
         for case in ("ann", "bob [2]", "ü=1")
     }
-    assert "1 of 4 cases are passed over: no mask (no ./{case}/seg*.nii)" in caplog.text
+    assert "passed over 1 of 4 cases: no mask (no ./{case}/seg*.nii)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_headings_and_volumes() -> None:
         1:3
     ] == [
         "HD95 px",
-        "NSD 1 px",
+        "NSD",
     ]
     assert UNITS["mm"].in_text("HD95 mm, 2 mL") == "HD95 mm, 2 mL"
     assert UNITS["px3"].in_text("HD95 mm, 2 mL") == "HD95 px, 2 px³"

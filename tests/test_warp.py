@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms.spatial.array import Affine
 
-from segpipe.data.augment import RandBlurd
+from segpipe.data.intensity import RandBlurd
 from segpipe.data.warp import (
     BEND,
     RandWarpd,

@@ -8,14 +8,20 @@ from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.section import Section
 
+ExportFormat = Literal["onnx", "torchscript", "torch_export", "monai_bundle"]
+
 
 class Card(Section):
     """What is printed."""
 
     checkpoint: Path | None = Field(
-        description="a run's folder (its best checkpoint) or a checkpoint file"
+        description="a run's folder (its best checkpoint), a checkpoint file, or "
+        "hf://ORG/NAME@COMMIT (pip install 'segpipe[hub]')"
     )
-
+    format: Literal["text", "hub"] = Field(
+        description="text = one screen; hub = a model card of the Hugging Face Hub, in Markdown"
+    )
+    output: Path | None = Field(description="file to write, as README.md; null = it is printed")
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @model_validator(mode="after")
@@ -26,7 +32,7 @@ class Card(Section):
 
 
 class Export(Section):
-    """What is written as ONNX."""
+    """What is written of a network, and in which format."""
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
@@ -35,10 +41,21 @@ class Export(Section):
     )
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
     output: Path | None = Field(
-        description="file to write, as network.onnx; one that is there is replaced"
+        description="file to write, as network.onnx; one that is there is replaced; of a MONAI "
+        "bundle a new folder"
+    )
+    format: ExportFormat = Field(
+        description="onnx, for any runtime (pip install 'segpipe[onnx]'); torchscript (.ts) and "
+        "torch_export (.pt2), for PyTorch without segpipe; monai_bundle, a folder with the whole "
+        "pipeline for python -m monai.bundle run"
+    )
+    scan: list[Path] | None = Field(
+        min_length=1,
+        description="a scan, or its files, of which a window is compared with PyTorch too; null = "
+        "noise of two sizes alone",
     )
 
-    @field_validator("checkpoint", mode="before")
+    @field_validator("checkpoint", "scan", mode="before")
     @classmethod
     def _one_or_several(cls, given: object) -> object:
         return [given] if isinstance(given, str) else given

@@ -5,14 +5,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple
 
 import yaml
-from pydantic.fields import FieldInfo
 
 from segpipe import extensions
 from segpipe.config.hydra_flags import parse_flags
-from segpipe.config.quoting import literal, parse
+from segpipe.config.key_check import check_keys
+from segpipe.config.quoting import parse, searchpath
 from segpipe.config.renamed import RENAMED
 from segpipe.config.section import Section
 from segpipe.config.validation import another_choice, keys, validate
@@ -26,13 +26,27 @@ LAUNCHERS = {"parallel": "joblib", "slurm": "submitit_slurm"}  # by which plugin
 REGISTERED = {"loss": LOSSES, "augment": AUGMENTATIONS}  # groups whose keys a registry adds to
 
 
+class Job(NamedTuple):
+    """One run that a command line asks for.
+
+    Attributes:
+        options: checked ones, of the command's schema.
+        overrides: the words that gave them.
+    """
+
+    options: Any
+    overrides: list[str]
+
+
 def normalise(arguments: Sequence[str]) -> list[str]:
     """Return the words of a command line without the plus that `study=` does not need."""
     return [re.sub(r"^\+(study=)", r"\1", word) for word in arguments]
 
 
-def check(program: str, schema: type[Section], arguments: Sequence[str]) -> None:
+def check(program: str, schema: type[Section], arguments: Sequence[str]) -> list[Job]:
     """Compose and check every job that the command line asks for, before the first one starts.
+
+    Return the jobs in their order.
 
     Extensions that the command line or the config names are loaded first.
 
@@ -45,21 +59,29 @@ def check(program: str, schema: type[Section], arguments: Sequence[str]) -> None
     given = parse_flags(normalise(arguments))
     if given.unknown:
         raise ConfigError(f"{given.unknown[0]} is not an option (--help lists all keys)")
-    folders = [CONF]
-    extra = []
-    if given.config_dir:
-        folders.append(Path(given.config_dir))
-        folder = literal(f"file://{Path(given.config_dir).resolve()}")
-        extra.append(f"hydra.searchpath=[{folder}]")
+    folders = [CONF, *([Path(given.config_dir)] if given.config_dir else [])]
+    extra = searchpath(given.config_dir)
     name = given.config_name or program
     extensions.load(named_extensions(name, given.overrides))
     try:
         with hydra_on_conf():
-            _check_keys(given.overrides, schema, folders)
-            for job in _requested_jobs(name, given.overrides, extra, given.multirun):
-                _check_job(name, schema, [*extra, *job])
+            check_keys(given.overrides, schema, folders)
+            jobs = _requested_jobs(name, given.overrides, extra, given.multirun)
+            return [_check_job(name, schema, extra, job) for job in jobs]
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(str(error), schema)) from None
+
+
+def values_of(program: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the values of one job of a command line that was checked."""
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    given = parse_flags(normalise(arguments))
+    with hydra_on_conf():
+        overrides = [*searchpath(given.config_dir), *given.overrides]
+        composed = compose(given.config_name or program, overrides=overrides)
+        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
 
 
 def named_extensions(program: str, overrides: Sequence[str]) -> list[str]:
@@ -75,39 +97,6 @@ def named_extensions(program: str, overrides: Sequence[str]) -> list[str]:
     file = CONF / f"{program}.yaml"
     values = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return list(values.get("extensions") or [])
-
-
-def _check_keys(overrides: Sequence[str], schema: type[Section], folders: list[Path]) -> None:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        _check_key(override.key_or_group, override.is_delete(), schema, folders)
-
-
-def _check_key(key: str, deleted: bool, schema: type[Section], folders: list[Path]) -> None:
-    if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
-        return
-    known = dict(keys(schema))
-    groups = set()
-    for folder in folders:
-        groups |= {path.name for path in folder.iterdir() if path.is_dir()}
-    if deleted:
-        raise ConfigError(
-            f"~{key}: a key cannot be taken away; set it to null where its help allows that"
-        )
-    if key in known or key in groups:
-        return
-    if key in RENAMED:
-        raise ConfigError(f"{key} has a new name: {RENAMED[key]}")
-    inside = [name for name, field in known.items() if _is_mapping(field)]
-    if not any(key.startswith(f"{name}.") for name in inside):
-        hint = nearest(key, [*known, *groups])
-        raise ConfigError(f"{key} is not a key.{hint} (--help lists all)")
-
-
-def _is_mapping(field: FieldInfo) -> bool:
-    members = (field.annotation, *get_args(field.annotation))
-    return any(get_origin(member) is dict for member in members)
 
 
 def _requested_jobs(
@@ -175,12 +164,13 @@ def split_jobs(name: str, overrides: list[str], extra: Sequence[str] = ()) -> li
     return [list(job) for job in itertools.product(*choices.values())]
 
 
-def _check_job(name: str, schema: type[Section], overrides: list[str]) -> None:
+def _check_job(name: str, schema: type[Section], extra: list[str], overrides: list[str]) -> Job:
     from hydra import compose
     from omegaconf import OmegaConf
 
-    values: Any = OmegaConf.to_container(compose(name, overrides=overrides), resolve=True)
-    validate(schema, values)
+    composed = compose(name, overrides=[*extra, *overrides])
+    values: Any = OmegaConf.to_container(composed, resolve=True)
+    return Job(validate(schema, values), overrides)
 
 
 def _explain(text: str, schema: type[Section]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Discriminator,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     Tag,
@@ -15,7 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from segpipe.config.section import NamesFiles, OneOf, Section, Was
+from segpipe.config.codes import CODES_HELP, Codes
+from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
 from segpipe.registry import LAYOUTS
 
 NaNPolicy = Literal["refuse", "fill"]
@@ -90,6 +92,7 @@ class Data(Section):
         "order of data.regions; null = what the dataset declares, else an id that no region inside "
         "has, the largest regions first"
     )
+    codes: Annotated[Codes | None, Was(None)] = Field(description=CODES_HELP)
     ignore_label: PositiveInt | None = Field(
         description="id on disk of voxels that nobody has annotated: neither learnt nor scored; "
         "null = what the dataset declares, else there are none"
@@ -97,6 +100,10 @@ class Data(Section):
     nan: Annotated[NaNPolicy, Was("refuse")] = Field(
         description="scans with voxels that are NaN or infinite: refuse, or fill them with the "
         "smallest value of their channel"
+    )
+    slice_tolerance: Annotated[NonNegativeFloat, Unit("mm"), Was(0.1)] = Field(
+        description="how far slices of DICOM may lie from an even spacing, as where positions were "
+        "rounded; of thick slices up to 2 % are always allowed"
     )
     split: Path | None = Field(
         description="JSON file {train: [...], val: [...]} of case names, or a list of such"

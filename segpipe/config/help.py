@@ -199,8 +199,10 @@ def _default(values: Any, key: str) -> str:
     """Return the default of a key; of a key of another choice, the choices that have it."""
     for part in key.split("."):
         if part not in values:
-            setting = _choices_that_set(key)
-            return "|".join(f"({choice.group}={choice.name})" for choice in setting)
+            names = []
+            for choice in _choices_that_set(key):
+                names.append(f"({choice.group}={choice.name})")
+            return "|".join(names)
         values = values[part]
     return _text(values)
 

@@ -136,7 +136,7 @@ class Model(Section):
 
     match: Literal["none", "params", "flops"] = Field(
         description="scale channels until parameters or multiply-adds are within 1 % of this "
-        "network with all skips on"
+        "network with all skips on, or of few channels as near as can be, at most 5 %"
     )
 
     @property

@@ -1,4 +1,4 @@
-"""The options of HTML pages: a run's report and a batch's index."""
+"""The options of HTML pages: a run's report, a comparison of runs and a batch's index."""
 
 from typing import Annotated
 
@@ -26,4 +26,16 @@ class RunPageOptions(PageOptions):
     cases: NonNegativeInt = Field(
         description="validation cases of which a picture is drawn; of more cases the worst and the "
         "best, half of each"
+    )
+
+
+class ComparisonOptions(Section):
+    """How the variants of a sweep are compared."""
+
+    reference: str | None = Field(
+        description="variant that all others are compared with, as its overrides in the sweep, as "
+        "'model.long_skips=concat'; null = the one with the config's own values, else the first"
+    )
+    overlays: NonNegativeInt = Field(
+        description="worst cases of which the masks of all variants are drawn side by side"
     )

@@ -5,21 +5,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, field_validator, model_validator
 
+from segpipe.config.codes import CODES_HELP, Codes
 from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
-from segpipe.config.section import NamesFiles, OneOf, Section, Unit, Was
+from segpipe.config.scoring import Scoring
+from segpipe.config.section import NamesFiles, OneOf, Unit, Was
 from segpipe.config.train import DEVICE_HELP, Device, Precision
 from segpipe.registry import BACKENDS
 
 
-class Predict(Section):
+class Predict(Scoring):
     """All options of `predict.py`."""
 
     checkpoint: list[Path] | None = Field(
         min_length=1,
-        description="a run's folder (its best checkpoint) or a checkpoint file; of several, "
-        "[RUN,RUN], the mean of their probabilities",
+        description="a run's folder (its best checkpoint), a checkpoint file, or "
+        "hf://ORG/NAME@COMMIT (pip install 'segpipe[hub]'); of several, [RUN,RUN], the mean of "
+        "their probabilities",
     )
     input: Annotated[str | None, NamesFiles()] = Field(
         description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "
@@ -62,15 +65,34 @@ class Predict(Section):
         description="the probability from which a label or region is taken, as {vessel: 0.4}; null "
         "= 0.5 for each, or as postprocess has it"
     )
+    temperature: Annotated[float | None, Was(None)] = Field(
+        ge=0.05,
+        le=20,
+        description="logits are divided by it before probabilities and entropy are saved, so that "
+        "they say how often they are right; masks stay; null = as postprocess has it, else 1",
+    )
     postprocess: Annotated[Literal["auto", "none"], Was("none")] = Field(
         description="auto = what the training chose on its validation cases and stored in the "
-        "checkpoint (thresholds, keep_largest, min_volume_ml); none = only what is typed here"
+        "checkpoint (thresholds, keep_largest, min_volume_ml, temperature); none = only what is "
+        "typed here"
     )
-    save: list[Literal["mask", "probabilities", "entropy"]] = Field(
+    quality: Annotated[bool, Was(False)] = Field(
+        description="predict the Dice of each mask, by what the training learnt on its validation "
+        "cases and stored in the checkpoint; predictions.csv and the page begin with the lowest"
+    )
+    save: list[Literal["mask", "probabilities", "entropy", "dicom_seg", "rtstruct"]] = Field(
         min_length=1,
         description="what is written of each scan: mask; probabilities, of each label or region; "
         "entropy, 0 where the network is sure, 1 where all are alike; the latter two as NIfTI on "
-        "the scan's grid, in folders of their own",
+        "the scan's grid, in folders of their own; of DICOM scans also dicom_seg, a DICOM "
+        "segmentation (pip install 'segpipe[dicom]'), and rtstruct, a structure set",
+    )
+    seg_type: Annotated[Literal["binary", "labelmap"], Was("binary")] = Field(
+        description="kind of the DICOM segmentation: binary, which all viewers read, or labelmap, "
+        "which is smaller where there are many labels"
+    )
+    codes: Annotated[Codes | None, Was(None)] = Field(
+        description=f"{CODES_HELP}; these go before data.codes of the training"
     )
     batch_size: PositiveInt | None = Field(
         description="windows that the network computes at once; null = as many as suit the "
@@ -91,6 +113,10 @@ class Predict(Section):
     nan: Annotated[NaNPolicy, Was("refuse")] = Field(
         description="scans with voxels that are NaN or infinite: refuse, or fill them with the "
         "smallest value of their channel"
+    )
+    slice_tolerance: Annotated[NonNegativeFloat, Unit("mm"), Was(0.1)] = Field(
+        description="how far slices of DICOM may lie from an even spacing, as where positions were "
+        "rounded; of thick slices up to 2 % are always allowed"
     )
     retry_failed: bool = Field(
         description="try again what failed in an earlier call, though nothing has changed"

@@ -14,14 +14,9 @@ from pydantic import (
 
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.model import LongSkip, Model, ShortSkip, per_level
+from segpipe.config.page import ComparisonOptions
 from segpipe.config.section import Section
-from segpipe.config.train import (
-    DEVICE_HELP,
-    ComparisonOptions,
-    Device,
-    Duration,
-    Precision,
-)
+from segpipe.config.train import DEVICE_HELP, Device, Duration, Precision
 
 Factor = Annotated[float, Field(gt=1)]
 

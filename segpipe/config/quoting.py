@@ -22,6 +22,7 @@ OVERRIDE = re.compile(r"(\+{0,2})([\w./@:-]+)=(.*)", re.DOTALL)
 HYDRA_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 SHOWN = 300  # characters of a word in a message
 MISSING = "???"  # in OmegaConf: there is no value yet
+SHORT = {"init": "init.checkpoint"}  # short forms of keys
 
 
 def quoted(words: Sequence[str], schema: type[Section]) -> list[str]:
@@ -46,6 +47,7 @@ def _quoted_word(word: str, fields: dict[str, FieldInfo], is_sweep: bool) -> str
     match = OVERRIDE.fullmatch(word)
     if match is not None:
         plus, key, value = match.groups()
+        key = SHORT.get(key, key) if SHORT.get(key) in fields else key
         if key in HYDRA_FOLDERS:
             value = _folder_of_hydra(value)
         elif key in fields and value.lower() not in ("", "null"):
@@ -236,3 +238,11 @@ def _unreadable(word: str, why: str) -> str:
     return (
         f"{word}: cannot be read ({why[:80]}); text with such characters needs quotes: {in_shell}"
     )
+
+
+def searchpath(config_dir: str | None) -> list[str]:
+    """Return the override by which Hydra looks for files in a folder of the user's, too."""
+    if not config_dir:
+        return []
+    folder = literal(f"file://{Path(config_dir).resolve()}")
+    return [f"hydra.searchpath=[{folder}]"]

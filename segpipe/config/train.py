@@ -1,11 +1,9 @@
 """The options of `train.py`; `conf/train.yaml` and its groups hold their values."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -14,36 +12,23 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from segpipe.config.data import DataChoice
+from segpipe.config.device import DEVICE_HELP as DEVICE_HELP
+from segpipe.config.device import Device as Device
 from segpipe.config.duration import Duration as Duration
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
+from segpipe.config.initial import NOTHING, InitOptions
 from segpipe.config.logger import LoggerChoice
 from segpipe.config.model import ModelChoice
-from segpipe.config.page import RunPageOptions
-from segpipe.config.section import OneOf, RegisteredSection, Section, Unit, Was, Written
+from segpipe.config.page import ComparisonOptions, RunPageOptions
+from segpipe.config.scoring import Scoring
+from segpipe.config.section import OneOf, RegisteredSection, Section, Unit, Was
 from segpipe.registry import AUGMENTATIONS, LOSSES, OPTIMISERS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
-DEVICES = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 Normalise = Literal["zscore", "zscore_nonzero", "ct", "rescale", "rgb", "none"]
-
-
-def _device(name: str) -> str:
-    if name.split(":")[0] == "mps":
-        raise ValueError(f"{name} is refused: Apple's GPUs are not supported; use cpu or auto")
-    if DEVICES.fullmatch(name) is None:
-        expected = "'auto', 'cpu', 'cuda' or 'cuda:N'"
-        raise PydanticCustomError(
-            "literal_error", "Input should be {expected}", {"expected": expected}
-        )
-    return name
-
-
-Device = Annotated[str, AfterValidator(_device), Written("auto|cpu|cuda|cuda:N")]
-DEVICE_HELP = "auto = the first GPU if there is one; cuda:1 = the second GPU"
 
 
 class PlanOptions(Section):
@@ -59,7 +44,9 @@ class PlanOptions(Section):
         max_length=3,
         description="patch size in model space (2D networks: two entries)",
     )
-    batch: PositiveInt | None = Field(description="patches per step")
+    batch: PositiveInt | None = Field(
+        description="patches per step, over all devices; each has as many as any other"
+    )
     strides: list[list[Literal[1, 2]]] | None = Field(
         description="per downsampling, finest first, 2 for each axis that is halved and 1 for each "
         "other, as [[2,2,1],[2,2,2]]"
@@ -209,33 +196,42 @@ class TrainerOptions(Section):
         description="end after so many without a better mean Dice; null = at the end of the budget"
     )
     postprocess: Annotated[bool, Was(False)] = Field(
-        description="at the end, choose thresholds, largest parts and smallest volumes per label "
-        "on the validation cases where they help, and store them in best.ckpt for predict.py"
+        description="at the end, choose thresholds, largest parts and smallest volumes per label, "
+        "and the temperature of probabilities, on the validation cases where they help, and store "
+        "them in best.ckpt for predict.py"
+    )
+    quality: Annotated[bool, Was(False)] = Field(
+        description="at the end, learn on the validation cases, and on copies of them that are "
+        "made worse, to predict the Dice of a mask, and store that in best.ckpt for predict.py"
     )
     gradient_flow: bool = Field(
         description="measure gradient and step of each layer, relative to its weights: "
         "gradient_flow.csv and .png"
     )
     device: Device = Field(description=DEVICE_HELP)
+    devices: Annotated[PositiveInt | Literal["all"], Was(1)] = Field(
+        description="devices of a machine that train one network together, each with its share of "
+        "plan.batch: so many GPUs, or processes of the CPU; all = all its GPUs"
+    )
+    nodes: Annotated[PositiveInt, Unit("machines"), Was(1)] = Field(
+        description="that train one network together; srun or torchrun starts it on each"
+    )
     precision: Precision = Field(
         description="auto = bf16 where the device computes it faster, else fp16 on a GPU with "
         "tensor cores, else float32"
     )
 
-
-class ComparisonOptions(Section):
-    """How the variants of a sweep are compared."""
-
-    reference: str | None = Field(
-        description="variant that all others are compared with, as its overrides in the sweep, as "
-        "'model.long_skips=concat'; null = the one with the config's own values, else the first"
-    )
-    overlays: NonNegativeInt = Field(
-        description="worst cases of which the masks of all variants are drawn side by side"
-    )
+    @model_validator(mode="after")
+    def _devices_are_the_first(self) -> "TrainerOptions":
+        if ":" in self.device and (self.devices != 1 or self.nodes > 1):
+            raise ValueError(
+                f"trainer.device={self.device} is one device, but trainer.devices={self.devices} "
+                f"trainer.nodes={self.nodes} asks for several: use trainer.device=cuda"
+            )
+        return self
 
 
-class Train(Section):
+class Train(Scoring):
     """All options of `train.py`."""
 
     name: str = Field(
@@ -257,6 +253,7 @@ class Train(Section):
         description="with resume: go on though cases were added, changed or removed since the run "
         "began; the split stays, and new cases train"
     )
+    init: Annotated[InitOptions, Was(NOTHING)]
     data: DataChoice
     plan: PlanOptions
     model: ModelChoice
@@ -299,6 +296,8 @@ class Train(Section):
     @model_validator(mode="after")
     def _patch_fits_network(self) -> "Train":
         patch, dims = self.plan.patch, self.model.dims
+        if self.init.checkpoint is not None:  # the network is that of the checkpoint
+            return self
         if patch is not None and len(patch) != dims:
             raise ValueError(
                 f"plan.patch has {len(patch)} entries, but model.dims is {dims}: give {dims}"

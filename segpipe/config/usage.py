@@ -36,10 +36,25 @@ channel, the second axis of a transposed convolution. Biases, norms and running 
 Dice of trained networks against ever more blur, noise, bias field and lost resolution.
 
   {command} checkpoint=[RUN,RUN]""",
+    "evaluate": """\
+Scores masks of any tool against truths: metrics, page, tables and JSON as of a run.
+
+  {command} prediction=MASKS truth=LABELS output=FOLDER
+  {command} prediction=MASKS truth=LABELS labels={{liver:1,tumour:2}} output=FOLDER
+  {command} prediction='MASKS/{{{{case}}}}/seg.nii.gz' truth=LABELS output=FOLDER
+  {command} prediction=TABLE output=FOLDER
+
+Exit status: 0 all scored, 2 wrong usage or config, 3 some cases were refused (listed), 1 else.""",
     "report": """\
 Compares the variants of a sweep: study.html, study.md and study.csv in its folder.
 
   {command} sweep=runs/NAME/DATE_TIME""",
+    "compare": """\
+Compares systems case by case, on the cases that all of them have scored.
+
+  {command} RUN RUN                             runs, also of different splits
+  {command} MASKS EVALUATION margin=0.01        folders of predict.py, of segpipe.evaluate
+  {command} a/scores.csv b/scores.csv names=[ours,theirs]""",
     "card": """\
 What a checkpoint says of itself: labels, plan, data, Dice, and the command to use it.
 

@@ -121,7 +121,7 @@ def _entry(details: ErrorDetails) -> str:
 
 def _path(details: ErrorDetails) -> list[str]:
     """Return the parts of an error's place, without the kind of a section."""
-    parts = [str(part) for part in details["loc"]]
+    parts = map(str, details["loc"])
     return [part for part in parts if not part.startswith("(")]
 
 

@@ -1,10 +1,7 @@
 """Random augmentation of training patches, and how large a patch is cut for it.
 
-Spatial changes move image and label together; intensity changes concern the image alone and are
-registered in `AUGMENTATIONS`, each by the key of `augment` that holds its probability. Strengths
-are those of nnU-Net (Isensee 2021) where `conf/augment/*.yaml` does not say otherwise. The
-transforms are MONAI's except for four that took most of the time: `patch_sampler.py`, `warp.py`,
-`RandNoised` and `RandBlurd` (`benchmarks/augment.py`); and `RandGammad`, whose own waits for a GPU.
+Spatial changes move image and label together, those of `warp.py` and mirroring; intensity changes
+concern the image alone and are registered in `AUGMENTATIONS` (`intensity.py`).
 """
 
 import math
@@ -15,19 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data.meta_obj import set_track_meta
-from monai.networks.layers.convutils import gaussian_1d
-from monai.transforms.intensity.dictionary import (
-    RandScaleIntensityd,
-    RandScaleIntensityFixedMeand,
-)
-from monai.transforms.spatial.dictionary import RandFlipd, RandSimulateLowResolutiond
-from monai.transforms.transform import MapTransform, Randomizable, RandomizableTransform
+from monai.transforms.spatial.dictionary import RandFlipd
+from monai.transforms.transform import MapTransform, Randomizable
 from torch import Tensor
 
 from segpipe.config.train import Augment
 from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.warp import BOTH, RandWarpd
-from segpipe.device import to_device
 from segpipe.plan import ANISOTROPIC, Plan
 from segpipe.registry import AUGMENTATIONS
 
@@ -179,149 +170,3 @@ def _make_warp(plan: Plan, augment: Augment) -> RandWarpd:
         if axis in plane:
             sizes[axis] = augment.scale
     return RandWarpd(plan.patch, augment.affine, angles, sizes, augment.elastic, plane)
-
-
-@AUGMENTATIONS.register("noise", help="Gaussian noise")
-def noise(probability: float) -> MapTransform:
-    """Add noise whose standard deviation is drawn from 0 to 0.3."""
-    return RandNoised(probability, 0.3)
-
-
-@AUGMENTATIONS.register("blur", help="Gaussian blur")
-def blur(probability: float) -> MapTransform:
-    """Blur with a standard deviation drawn from 0.5 to 1 voxels, for each axis anew."""
-    return RandBlurd(probability, (0.5, 1.0))
-
-
-@AUGMENTATIONS.register("brightness", help="a multiplied brightness")
-def brightness(probability: float) -> MapTransform:
-    """Multiply by a factor drawn from 0.75 to 1.25."""
-    return RandScaleIntensityd("image", 0.25, prob=probability)
-
-
-@AUGMENTATIONS.register("contrast", help="a stretched or squeezed contrast")
-def contrast(probability: float) -> MapTransform:
-    """Multiply the distance from the mean by 0.75 to 1.25; the range of values stays the same."""
-    return RandScaleIntensityFixedMeand(
-        "image", (-0.25, 0.25), prob=probability, preserve_range=True
-    )
-
-
-@AUGMENTATIONS.register("low_resolution", help="a simulated coarser scan")
-def low_resolution(probability: float) -> MapTransform:
-    """Sample at 0.5 to 1 times the resolution, and interpolate back."""
-    return RandSimulateLowResolutiond("image", prob=probability, zoom_range=(0.5, 1.0))
-
-
-@AUGMENTATIONS.register("gamma", help="a gamma curve")
-def gamma(probability: float) -> MapTransform:
-    """Raise to a power drawn from 0.7 to 1.5; mean and deviation stay the same."""
-    return RandGammad(probability, (0.7, 1.5))
-
-
-class RandNoised(RandomizableTransform, MapTransform):
-    """Adds Gaussian noise to `image`, drawn in float32 on the host.
-
-    MONAI's transform draws it in float64, which takes far longer. A GPU would draw other noise from
-    the same seed.
-
-    Args:
-        prob: probability of any noise.
-        largest: the standard deviation is drawn from 0 to this.
-    """
-
-    def __init__(self, prob: float, largest: float) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
-        self.largest = largest
-
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, with noise or as it is."""
-        image: Tensor = data["image"]
-        self.randomize(None)
-        if not self._do_transform:
-            return dict(data)
-        rng = torch.Generator().manual_seed(int(self.R.randint(2**31)))
-        noise = torch.randn(image.shape, generator=rng)
-        noise.mul_(self.R.uniform(0, self.largest))
-        return {**data, "image": to_device(noise, image.device).add_(image)}
-
-
-class RandGammad(RandomizableTransform, MapTransform):
-    """Raises `image` to a power; its range, mean and standard deviation stay the same.
-
-    The draws and the result are those of MONAI's `RandAdjustContrastd`, which fetches the range of
-    each image from the GPU.
-
-    Args:
-        prob: probability of any change.
-        powers: smallest and largest power.
-    """
-
-    def __init__(self, prob: float, powers: tuple[float, float]) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
-        self.powers = powers
-
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, changed or as it is."""
-        image: Tensor = data["image"]
-        self.randomize(None)
-        if not self._do_transform:
-            return dict(data)
-        self.R.rand()  # MONAI draws here whether an image is changed, a second time
-        power = self.R.uniform(*self.powers)
-        lowest = image.min()
-        extent = image.max() - lowest
-        changed = ((image - lowest) / (extent + 1e-7)) ** power * extent + lowest
-        changed = changed - changed.mean()
-        changed = changed / (changed.std() + 1e-8)
-        return {**data, "image": image.std() * changed + image.mean()}
-
-
-class RandBlurd(RandomizableTransform, MapTransform):
-    """Blurs `image` with a Gaussian, by matrix products instead of convolutions.
-
-    Args:
-        prob: probability of any blur.
-        deviation: smallest and largest standard deviation in voxels; drawn for each axis anew.
-    """
-
-    def __init__(self, prob: float, deviation: tuple[float, float]) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
-        self.deviation = deviation
-
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, blurred or as it is."""
-        image: Tensor = data["image"]
-        self.randomize(None)
-        if not self._do_transform:
-            return dict(data)
-        blurs = []
-        for edge in image.shape[1:]:
-            deviation = self.R.uniform(*self.deviation)
-            blurs.append(to_device(_blur_matrix(deviation, edge), image.device))
-        x, y, z = blurs
-        image = y @ (image @ z)
-        image = (x @ image.flatten(2)).view_as(image)
-        return {**data, "image": image}
-
-
-def _blur_matrix(deviation: float, edge: int) -> Tensor:
-    """Return the weight of each voxel along an axis in each blurred one.
-
-    Args:
-        deviation: standard deviation in voxels.
-        edge: voxels along the axis.
-
-    Returns:
-        Shape `(edge, edge)`, symmetric; an axis of a single voxel is not blurred.
-    """
-    if edge == 1:
-        return torch.ones(1, 1)
-    kernel = gaussian_1d(torch.tensor(deviation), truncated=4.0, approx="erf")
-    radius = len(kernel) // 2
-    offsets = torch.arange(edge)[:, None] - torch.arange(edge) + radius
-    is_in_kernel = (offsets >= 0) & (offsets < len(kernel))
-    return torch.where(is_in_kernel, kernel[offsets.clamp(0, len(kernel) - 1)], 0.0)

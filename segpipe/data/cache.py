@@ -4,12 +4,15 @@ An entry is a folder of NumPy's `.npy` files, named after the content of the fil
 of, the settings, and the version of the code that made it. The files are memory-mapped, so that
 cutting a patch reads a patch. An entry is complete or absent: two runs may write the same one at
 once, and a run may be killed while it writes.
+A disk may damage one: a run compares checksums before it trains.
 """
 
+import json
 import os
 import shutil
 import time
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from segpipe.io.content import content_files
 
 VERSION = 3  # raised whenever the same files and settings would give other arrays
 ABANDONED_SECONDS = 24 * 3600  # an unfinished entry older than this was left by a killed run
+CHECKSUMS = "checksums.json"  # of an entry's files; one without was made by an older version
+BLOCK = 2**20  # bytes that are read at once
 MAPPED_BYTES = 2**16  # smaller files are read, since mapping them costs more
 
 
@@ -49,6 +54,8 @@ def write_entry(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         unfinished.mkdir(parents=True)
         for name, array in arrays.items():
             np.save(unfinished / f"{name}.npy", array)
+        sums = json.dumps(_checksums(unfinished))
+        (unfinished / CHECKSUMS).write_text(sums)
         os.rename(unfinished, path)
     except OSError as error:
         if not path.is_dir():
@@ -76,6 +83,34 @@ def read_entry(path: Path) -> dict[str, np.ndarray] | None:
         shutil.rmtree(path, ignore_errors=True)
         return None
     return arrays
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether there is an entry that holds what was written; a damaged one is removed.
+
+    All of it is read: a flipped bit would be trained on without a word.
+    """
+    if not path.is_dir():
+        return False
+    try:
+        whole = json.loads((path / CHECKSUMS).read_bytes()) == _checksums(path)
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        shutil.rmtree(path, ignore_errors=True)
+    return whole
+
+
+def _checksums(path: Path) -> dict[str, int]:
+    """Return the checksum of each file of an entry."""
+    sums = {}
+    for file in sorted(path.glob("*.npy")):
+        found = 0
+        with file.open("rb") as content:
+            while block := content.read(BLOCK):
+                found = zlib.crc32(block, found)
+        sums[file.name] = found
+    return sums
 
 
 def remove_abandoned(folder: Path) -> None:

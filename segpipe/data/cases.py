@@ -3,8 +3,8 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Dataset:
         regions: region name -> ids on disk, where the dataset declares regions.
         paint: region name -> id on disk by which a mask shows it, where the dataset says so.
         ignore: id on disk of voxels that nobody has annotated, where there are such.
+        names: id on disk -> name, of ids that may be found where no labels are declared.
         declares_channels: whether every case must have as many channels as `channels` names.
     """
 
@@ -65,6 +66,7 @@ class Dataset:
     regions: dict[str, list[int]] | None = None
     paint: dict[str, int] | None = None
     ignore: int | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def name_of(case: Case) -> str:

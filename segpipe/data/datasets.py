@@ -11,6 +11,7 @@ from segpipe.data.layouts.base import Layout
 from segpipe.data.recognition import recognised
 from segpipe.data.split import Split, split_cases
 from segpipe.errors import ConfigError
+from segpipe.io.dicom_stacks import TOLERANCE
 from segpipe.registry import LAYOUTS
 
 
@@ -23,6 +24,7 @@ def open_for_training(options: Train) -> tuple[Train, Dataset]:
     Raises:
         SegpipeError: as `open_dataset`.
     """
+    TOLERANCE.mm = options.data.slice_tolerance
     data = recognised(options.data)
     dataset = open_dataset(data)
     declared: dict[str, Any] = {}

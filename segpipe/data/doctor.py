@@ -21,6 +21,7 @@ from segpipe.data.inspection import inspect_case
 from segpipe.data.split_check import check_split
 from segpipe.errors import DataError
 from segpipe.files import write_table
+from segpipe.io.dicom_stacks import ROUNDED_MM, TOLERANCE
 from segpipe.io.notes import mark_said
 from segpipe.terminal import progress_bar
 from segpipe.text import clipped, count, visible
@@ -76,12 +77,14 @@ def _inspect_once(
     nan: NaNPolicy,
     cache_folder: Path,
 ) -> InspectedCase:
-    settings = [list(map(str, case.files)), labels, ignore, nan]
+    settings: list[object] = [list(map(str, case.files)), labels, ignore, nan]
+    if TOLERANCE.mm != ROUNDED_MM:
+        settings.append(TOLERANCE.mm)
     try:
         entry = cache.entry_path(cache_folder, case.files, "inspected", *settings)
     except DataError:
         return inspect_case(case, labels, ignore, nan)  # finds out which file cannot be read
-    arrays = cache.read_entry(entry)
+    arrays = cache.read_entry(entry) if cache.is_whole(entry) else None
     if arrays is not None:
         inspected = InspectedCase.unpack(case, arrays)
         for finding in inspected.findings:

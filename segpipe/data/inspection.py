@@ -203,7 +203,7 @@ def _read_label(
     assert inspected.grid is not None
     try:
         with noting(inspected):
-            volume = load_label_of(path, inspected.grid, inspected.case.images[0])
+            volume = load_label_of(path, inspected.grid, inspected.case.images[0], labels)
     except DataError as error:
         inspected.add("unreadable", str(error), "replace or leave out the file")
         return None

@@ -1,6 +1,7 @@
 """The data loaders of a run: patches that train, and whole cases that validate."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,15 +14,18 @@ from segpipe.data.cases import Case
 from segpipe.data.patches import ContinuingSampler, Patches, augment_batch
 from segpipe.device import count_cores
 from segpipe.plan import Plan
+from segpipe.ranks import ALONE, Ranks
 
 MOST_WORKERS = 8
 PREFETCHED = 4  # batches that each worker prepares ahead
+NO_CASE = Case("", (), None)  # in place of a case that validates, where a device has one less
 
 
 class CaseData(pl.LightningDataModule):
     """The loaders of training patches and of whole validation cases.
 
     Where the network is on a GPU, the patches are augmented there; else the workers augment them.
+    Of several devices each has its share of every batch, and of the cases that validate.
 
     Args:
         train: cases that train.
@@ -29,6 +33,11 @@ class CaseData(pl.LightningDataModule):
         plan: of the run.
         options: of the run.
         device: where the network is.
+        ranks: the processes that train together.
+        entries: of the training cases in the cache, where another process has prepared them.
+
+    Raises:
+        ConfigError: if the devices cannot share a batch.
     """
 
     def __init__(
@@ -38,6 +47,8 @@ class CaseData(pl.LightningDataModule):
         plan: Plan,
         options: Train,
         device: torch.device,
+        ranks: Ranks = ALONE,
+        entries: Sequence[Path] = (),
     ) -> None:
         super().__init__()
         self.train_cases = train
@@ -45,7 +56,10 @@ class CaseData(pl.LightningDataModule):
         self.plan = plan
         self.options = options
         self.device = device
-        self.workers = count_workers(options.data.workers, device)
+        self.ranks = ranks
+        self.entries = entries
+        self.batch_size = ranks.patches(plan)
+        self.workers = count_workers(options.data.workers, device, ranks.sharing)
         self.patches: Patches | None = None
         self.augmentation: Augmentation | None = None
         if device.type == "cuda":
@@ -59,19 +73,21 @@ class CaseData(pl.LightningDataModule):
                 self.plan,
                 self.options,
                 augmented=self.augmentation is None,
+                entries=self.entries,
             )
+            self.entries = self.patches.entries
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the loader of an epoch's patches, `trainer.steps_per_epoch` batches."""
         assert self.patches is not None
         assert self.trainer is not None
-        batch_size = self.plan.batch
-        first = self.trainer.global_step * batch_size
-        size = self.options.trainer.steps_per_epoch * batch_size
+        batch = self.plan.batch
+        first = self.trainer.global_step * batch
+        size = self.options.trainer.steps_per_epoch * batch
         return DataLoader(
             self.patches,
-            batch_size=batch_size,
-            sampler=ContinuingSampler(first, size),
+            batch_size=self.batch_size,
+            sampler=ContinuingSampler(first, size, self.ranks.rank, self.ranks.size, batch),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             prefetch_factor=PREFETCHED if self.workers else None,
@@ -80,11 +96,15 @@ class CaseData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Case]:
-        """Return the loader of the validation cases, one at a time.
+        """Return the loader of this device's validation cases, one at a time.
 
-        It gives names of files: the predictor reads them as it reads any scan.
+        It gives names of files: the predictor reads them as it reads any scan. All devices have as
+        many, since Lightning has them work in step: `NO_CASE` takes the place of what is missing.
         """
-        return DataLoader(self.val_cases, batch_size=None)  # type: ignore[arg-type]
+        cases = self.ranks.dealt(self.val_cases)
+        most = -(-len(self.val_cases) // self.ranks.size)
+        cases += [NO_CASE] * (most - len(cases))
+        return DataLoader(cases, batch_size=None)  # type: ignore[arg-type]
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -105,16 +125,21 @@ class CaseData(pl.LightningDataModule):
         return augment_batch(self.augmentation, batch)
 
 
-def count_workers(requested: int | None, device: torch.device) -> int:
+def count_workers(requested: int | None, device: torch.device, sharing: int = 1) -> int:
     """Return how many processes cut patches: as many as requested, else by the device.
 
     There are none where the network runs on the CPU, whose cores they would take from it.
+
+    Args:
+        requested: number of processes, for each device; None: by the cores.
+        device: where the network is.
+        sharing: number of devices for which the cores are there.
     """
     if requested is not None:
         return requested
     if device.type != "cuda":
         return 0
-    return min(count_cores() - 1, MOST_WORKERS)
+    return max(0, min(count_cores() // sharing - 1, MOST_WORKERS))
 
 
 def _use_one_thread(_worker: int) -> None:

@@ -30,17 +30,26 @@ class Patches(Dataset[dict[str, Any]]):
         options: of the run.
         augmented: whether to augment the patches; else `augment_batch` does so on the network's
             device.
+        entries: of the cases in the cache, where another process has prepared them; those that
+            are not there, as on another machine, are prepared here.
     """
 
     def __init__(
-        self, cases: Sequence[Case], plan: Plan, options: Train, augmented: bool = True
+        self,
+        cases: Sequence[Case],
+        plan: Plan,
+        options: Train,
+        augmented: bool = True,
+        entries: Sequence[Path] = (),
     ) -> None:
         self.cases = cases
         self.seed = options.seed
         self.warmup = options.augment.warmup
         self.sampler = make_sampler(plan, options.plan.foreground, options.augment)
         self.augmentation = make_augmentation(plan, options.augment) if augmented else None
-        self.entries = prepare_all(cases, plan, options.data.cache)
+        self.entries = list(entries)
+        if not entries or not all(map(Path.is_dir, entries)):
+            self.entries = prepare_all(cases, plan, options.data.cache)
         self.round: tuple[int, list[list[int]]] = (-1, [])
         self.held: dict[Path, PreparedCase] | None = None
         if _size_mib(self.entries) <= HELD_MIB:
@@ -146,21 +155,37 @@ def _size_mib(entries: Sequence[Path]) -> float:
 class ContinuingSampler(Sampler[int]):
     """The patch numbers of an epoch; each epoch continues where the last one ended.
 
+    Of every batch a device takes as many patches as any other, the first device the first ones.
+
     Args:
         first: the number of the next patch.
-        size: patches in an epoch.
+        size: patches in an epoch, over all devices.
+        device: number of the device, from 0.
+        devices: number of devices.
+        batch: patches in a batch, over all devices; only needed for several.
     """
 
-    def __init__(self, first: int, size: int) -> None:
+    def __init__(
+        self, first: int, size: int, device: int = 0, devices: int = 1, batch: int = 1
+    ) -> None:
         self.first = first
         self.size = size
+        self.device = device
+        self.devices = devices
+        self.batch = batch
 
     def __iter__(self) -> Iterator[int]:
         """Return the patch numbers of the next epoch."""
         numbers = range(self.first, self.first + self.size)
         self.first += self.size
-        return iter(numbers)
+        if self.devices == 1:
+            return iter(numbers)
+        return (number for number in numbers if self._device_of(number) == self.device)
+
+    def _device_of(self, number: int) -> int:
+        """Return the device that takes a patch."""
+        return number % self.batch * self.devices // self.batch
 
     def __len__(self) -> int:
-        """Return the number of patches in an epoch."""
-        return self.size
+        """Return the number of patches of this device in an epoch."""
+        return self.size // self.devices

@@ -178,7 +178,7 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
             declared.
     """
     assert case.label is not None
-    volume = load_label_of(case.label, grid, case.images[0])
+    volume = load_label_of(case.label, grid, case.images[0], plan.labels)
     check_same_grid(case.images[0], grid, case.label, Grid.of(volume))
     ids = volume.numpy()
     if plan.ignore is None:

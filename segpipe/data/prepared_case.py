@@ -18,9 +18,11 @@ from segpipe.data.loading import load
 from segpipe.data.prepare import crop, model_space, prepare_scan, read_labels
 from segpipe.device import count_cores
 from segpipe.errors import DataError
+from segpipe.io.formats import DICOM, format_of
 from segpipe.io.volumes import read_grid
 from segpipe.plan import Plan
 from segpipe.terminal import progress_bar
+from segpipe.text import count
 
 log = logging.getLogger("segpipe")
 MOST_INDICES = 100_000  # voxels remembered per label: enough to centre patches on
@@ -102,8 +104,9 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
     with ThreadPoolExecutor(count_cores()) as threads:
         entries = list(threads.map(lambda case: _entry_path(case, plan, folder), cases))
         missing: dict[Path, Case] = {}
-        for entry, case in zip(entries, cases, strict=True):
-            if cache.read_entry(entry) is None:
+        whole = list(threads.map(cache.is_whole, entries))
+        for entry, case, is_whole in zip(entries, cases, whole, strict=True):
+            if not is_whole:
                 missing[entry] = case
         if missing:
             _check_room(list(missing.values()), len(cases), plan, folder)
@@ -125,6 +128,8 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
     planes = () if plan.slices == "plan" else (plan.slice_axis, plan.slices, plan.frame)
     averages = ("averages",) if plan.averages else ()
     changed = [value for value in (plan.axes, plan.rules) if value not in ("ras", "segpipe")]
+    # the segments of a DICOM file are known by their names
+    names = list(plan.labels) if format_of(case.label) is DICOM else ()
     return cache.entry_path(
         folder,
         case.files,
@@ -137,6 +142,7 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
         *planes,
         *averages,
         *changed,
+        *names,
     )
 
 
@@ -151,7 +157,11 @@ def _check_room(missing: Sequence[Case], total: int, plan: Plan, folder: Path) -
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free / MIB
     log.info(
-        "cache: %d of %d cases to prepare, %.0f MiB in %s", len(missing), total, needed, folder
+        "cache: %d of %s to prepare, %.0f MiB in %s",
+        len(missing),
+        count(total, "case"),
+        needed,
+        folder,
     )
     if needed > free:
         raise DataError(

@@ -124,7 +124,8 @@ def _write_case(
         is_filled = nan == "fill" and has_invalid(image)
         _copy_image(image, folder / "images" / f"{case.name}{channel}", is_filled)
         filled = filled or is_filled
-    mask = np.rint(load_label_of(case.label, inspected.grid).numpy()[0]).astype(np.int64)
+    label = load_label_of(case.label, inspected.grid, labels=labels)
+    mask = np.rint(label.numpy()[0]).astype(np.int64)
     if any(finding.kind == "picture" for finding in inspected.findings):
         mask[mask == 255] = max(labels.values())
     target = folder / "labels" / f"{case.name}{mask_ending(first)}"

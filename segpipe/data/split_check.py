@@ -39,16 +39,27 @@ def check_split(
 
 def _named_ids(cases: Sequence[InspectedCase], labels: dict[str, int] | None) -> dict[int, str]:
     """Return the ids without the background's, each with what a message calls it."""
+    named: dict[int, str] = {}
     if labels is not None:
-        return {number: f"the label {name} ({number})" for name, number in labels.items() if number}
-    ids: set[int] = set()
-    for inspected in cases:
-        ids.update(map(int, inspected.ids))
-    return {number: f"the label {number}" for number in sorted(ids - {0})}
+        for name, number in labels.items():
+            named[number] = f"the label {name} ({number})"
+    else:
+        ids: set[int] = set()
+        for inspected in cases:
+            ids.update(map(int, inspected.ids))
+        for number in sorted(ids):
+            named[number] = f"the label {number}"
+    named.pop(0, None)
+    return named
 
 
 def _cases_with(number: int, cases: Sequence[InspectedCase]) -> list[str]:
-    return [inspected.case.name for inspected in cases if number in inspected.ids]
+    """Return the names of the cases that have a label."""
+    return _names([inspected for inspected in cases if number in inspected.ids])
+
+
+def _names(cases: Sequence[InspectedCase]) -> list[str]:
+    return [inspected.case.name for inspected in cases]
 
 
 def _not_learnt(name: str, in_val: Sequence[str], train: int, val: int) -> Finding:
@@ -77,14 +88,14 @@ def _not_scored(name: str, in_train: Sequence[str], val: int) -> Finding:
 
 def _check_groups(train: Sequence[InspectedCase], val: Sequence[InspectedCase]) -> list[Finding]:
     """Return a finding where names suggest patients, and some are on both sides."""
-    cases = [inspected.case for inspected in (*train, *val)]
-    if any(case.group for case in cases):
+    if any(inspected.case.group for inspected in (*train, *val)):
         return []
-    suggestion = suggest_groups(case.name for case in cases)
+    train_names = _names(train)
+    val_names = _names(val)
+    suggestion = suggest_groups([*train_names, *val_names])
     if suggestion is None:
         return []
-    sides = [{inspected.case.name for inspected in side} for side in (train, val)]
-    divided = suggestion.divided(*sides)
+    divided = suggestion.divided(set(train_names), set(val_names))
     if not divided:
         return []
     first = suggestion.groups[divided[0]]

@@ -117,7 +117,7 @@ def find_tables(folder: Path) -> list[Path]:
     tables = []
     for path in sorted(folder.iterdir()):
         is_hidden = path.name.startswith(".")
-        if path.suffix in TABLES and path.name != "dataset.json" and not is_hidden:
+        if path.suffix.lower() in TABLES and path.name != "dataset.json" and not is_hidden:
             tables.append(path)
     return tables
 
@@ -135,9 +135,7 @@ def read_rows(file: Path, columns: Columns = None) -> list[TableRow]:
     Raises:
         DataError: if the file is not such a table, has no rows, or lacks a column.
     """
-    rows = _json_rows(file) if file.suffix.lower() == ".json" else _csv_rows(file)
-    if not rows:
-        raise DataError(f"{file}: has no rows")
+    rows = raw_rows(file)
     present: dict[str, None] = {}
     for _, values in rows:
         present |= dict.fromkeys(values)
@@ -147,6 +145,18 @@ def read_rows(file: Path, columns: Columns = None) -> list[TableRow]:
         named = {names[column]: value for column, value in values.items()}
         table.append(TableRow(file, number, named))
     return table
+
+
+def raw_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Return the rows of a table with their numbers and the columns as they are written.
+
+    Raises:
+        DataError: if the file is not a table, or has no rows.
+    """
+    rows = _json_rows(file) if file.suffix.lower() == ".json" else _csv_rows(file)
+    if not rows:
+        raise DataError(f"{file}: has no rows")
+    return rows
 
 
 def read_inputs(file: Path, columns: Columns = None) -> list[Case]:

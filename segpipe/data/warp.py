@@ -94,14 +94,19 @@ class RandWarpd(Randomizable, MapTransform):
         """
         taken = [_crop_centre(image, self.patch) for image in images]
         taken_labels = [_crop_centre(label, self.patch) for label in labels]
-        drawn = {number: line for number, line in enumerate(lines) if line is not None}
+        numbers = []  # of the patches that are warped
+        drawn = []
+        for number, line in enumerate(lines):
+            if line is not None:
+                numbers.append(number)
+                drawn.append(line)
         if not drawn:
             return taken, taken_labels
-        terms = to_device(torch.from_numpy(np.stack(list(drawn.values()))), images.device)
+        terms = to_device(torch.from_numpy(np.stack(drawn)), images.device)
         grid = _positions(terms, self.patch)
-        sampled = _sample_linear(_chosen(images, list(drawn)), grid)
-        nearest = _sample_nearest(_chosen(labels, list(drawn)), grid)
-        for place, number in enumerate(drawn):
+        sampled = _sample_linear(_chosen(images, numbers), grid)
+        nearest = _sample_nearest(_chosen(labels, numbers), grid)
+        for place, number in enumerate(numbers):
             taken[number] = sampled[place]
             taken_labels[number] = nearest[place]
         return taken, taken_labels

@@ -4,7 +4,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,13 @@ import numpy as np
 
 from segpipe.errors import DataError
 from segpipe.io.dicom_file import ENDINGS as ENDINGS
-from segpipe.io.dicom_file import is_dicom, stem_of
+from segpipe.io.dicom_file import is_dicom, only_file, stem_of
 from segpipe.io.dicom_frames import Header, open_header
 from segpipe.io.dicom_pixels import read_values
 from segpipe.io.dicom_segments import LabelStack, is_segmentation, on_grid
 from segpipe.io.dicom_split import split
 from segpipe.io.dicom_stacks import Stack
-from segpipe.io.dicom_tags import CAPTURES
+from segpipe.io.dicom_tags import CAPTURES, STRUCTURE_SET
 from segpipe.io.nifti import check_header
 from segpipe.text import count
 
@@ -55,8 +55,7 @@ def volumes_in(folder: Path) -> tuple[list[FoundVolume], list[str]]:
     Localisers, secondary captures and segmentations count only where there is nothing else.
 
     Returns:
-        The volumes, in the order of their series and files; and a line for each file or series
-        that is passed over, with the reason.
+        The volumes, in the order of their series and files; and why others are passed over.
     """
     stacks, passed_over = _volumes(folder)
     found = []
@@ -82,7 +81,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: if it cannot be read.
     """
-    stack = _find(path)
+    stack = stack_of(path)
     affine = stack.affine()
     check_header(path, stack.shape, affine)
     for warning in stack.warnings():
@@ -95,12 +94,12 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return read_values(stack.frames), affine
 
 
-def holds_segmentation(path: Path) -> bool:
-    """Return whether a path is a DICOM file that holds a segmentation."""
-    return path.is_file() and is_dicom(path) and is_segmentation(open_header(path))
-
-
-def read_segmentation(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+def read_segmentation(
+    path: Path,
+    shape: tuple[int, ...],
+    affine: np.ndarray,
+    labels: Mapping[str, int] | None = None,
+) -> np.ndarray:
     """Read a DICOM segmentation as label ids `(x, y, z)` on the grid of its scan.
 
     A segmentation holds only slices where it found something.
@@ -109,14 +108,15 @@ def read_segmentation(path: Path, shape: tuple[int, ...], affine: np.ndarray) ->
         path: of the segmentation, or of a folder with it alone.
         shape: of the scan, (x, y, z).
         affine: of the scan, to mm in RAS+.
+        labels: name -> id; where all segments have such names these tell their ids.
 
     Raises:
         DataError: if it is none, or does not lie on the voxels of the scan.
     """
-    stack = _find(path)
+    stack = stack_of(path)
     if not isinstance(stack, LabelStack):
         raise DataError(f"{path}: is no DICOM segmentation")
-    return on_grid(stack, shape, affine)
+    return on_grid(stack, shape, affine, labels)
 
 
 def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
@@ -125,13 +125,15 @@ def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     Raises:
         DataError: if the folder or file is not one stack of slices.
     """
-    stack = _find(path)
+    stack = stack_of(path)
     return stack.shape, stack.affine()
 
 
 def files(path: Path) -> list[Path]:
-    """Return the files of the slices, in their order."""
-    return _find(path).files
+    """Return the files of the slices, in their order; of a structure set the file itself."""
+    file = only_file(path)
+    is_structure_set = file.is_file() and is_dicom(file) and open_header(file).kind == STRUCTURE_SET
+    return [file] if is_structure_set else stack_of(path).files
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -211,8 +213,8 @@ def _lesser(stack: Stack) -> str:
     return ""
 
 
-def _find(path: Path) -> Stack:
-    """Return the volume that a path means.
+def stack_of(path: Path) -> Stack:
+    """Return the volume that a folder holds, or that a file belongs to.
 
     Raises:
         DataError: if a folder holds none or several, or a file belongs to none.
@@ -239,6 +241,8 @@ def _find_of_file(path: Path) -> Stack:
     header = open_header(path)
     if not header.frames:
         raise DataError(f"{path}: {_no_frames(header)}")
+    if is_segmentation(header):
+        return LabelStack(header.frames)
     headers, _, _ = _headers(path.parent)
     series = [other for other in headers if other.series == header.series]
     found = []

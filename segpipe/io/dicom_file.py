@@ -45,6 +45,14 @@ def is_dicom(path: Path) -> bool:
     return head[PREAMBLE:].startswith(MAGIC) or _begins_with_element(head)
 
 
+def only_file(path: Path) -> Path:
+    """Return the only visible file of a folder; whatever else a path names stays as it is."""
+    if not path.is_dir():
+        return path
+    names = [name for name in os.listdir(path) if not name.startswith(".")]
+    return path / names[0] if len(names) == 1 else path
+
+
 def _begins_with_element(head: bytes) -> bool:
     """Return whether a file without preamble begins with an element of group 2 or 8."""
     if len(head) < 16:
@@ -129,6 +137,16 @@ def read_dataset(path: Path, pixel_bytes: int) -> Any:
     """
     with guarded(path), _open(path, LARGEST_HEADER + pixel_bytes) as (content, _):
         return import_pydicom().dcmread(content, force=True)
+
+
+def read_without_pixels(path: Path) -> Any:
+    """Read all elements of a file but its pixels.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    with guarded(path), _open(path, LARGEST_HEADER) as (content, _):
+        return import_pydicom().dcmread(content, force=True, stop_before_pixels=True)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from segpipe.io.dicom_tags import (
     TRAITS,
     frame_values,
     plain,
+    segment_names,
     whole_number,
 )
 
@@ -45,6 +46,7 @@ class Header:
         samples: numbers per pixel.
         count: frames.
         segmentation: BINARY, FRACTIONAL or LABELMAP; empty for others.
+        segments: names of the segments by their numbers, the background left out.
         localiser: whether it is a scout for planning.
         trouble: why its pixels cannot be used; empty if they can.
         frames: in the order of the file.
@@ -63,6 +65,7 @@ class Header:
     samples: int
     count: int
     segmentation: str
+    segments: Mapping[int, str]
     localiser: bool
     trouble: str
     packed: bool
@@ -202,6 +205,7 @@ def _make_header(path: Path, data: Any, kind: str, pixel_bytes: int) -> Header:
         samples=samples,
         count=count,
         segmentation=str(data.get("SegmentationType", "")),
+        segments=segment_names(data),
         localiser="LOCALIZER" in image_type,
         trouble=_pixel_trouble(data, count, bits // 8, pixel_bytes, image_type) if image else "",
         packed=_is_packed(data),

@@ -1,6 +1,6 @@
 """DICOM segmentations as label maps: ids are the numbers of the segments."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -91,14 +91,49 @@ class LabelStack(Stack):
             ids = found[:, :, self._slices[index]]
             inside = frames[:, :, index] > 0
             new = frame.segment if binary else frames[:, :, index][inside]
-            shared = int(((ids[inside] > 0) & (ids[inside] != new)).sum())
-            if shared:
-                raise DataError(
-                    f"{frame.path}: segment {frame.segment} shares {shared} voxels of frame "
-                    f"{frame.index + 1} with others; a label map has one id per voxel"
-                )
-            ids[inside] = new
+            name = f"{frame.path}: segment {frame.segment} of frame {frame.index + 1}"
+            merge_segment(ids, inside, new, name)
         return found
+
+
+def merge_segment(ids: np.ndarray, inside: np.ndarray, new: int | np.ndarray, name: str) -> None:
+    """Give voxels an id, in place.
+
+    Args:
+        ids: label ids.
+        inside: the voxels, of the same shape.
+        new: their id, or one for each of them.
+        name: of the segment, for the message.
+
+    Raises:
+        DataError: if one has another id already.
+    """
+    shared = int(((ids[inside] > 0) & (ids[inside] != new)).sum())
+    if shared:
+        raise DataError(
+            f"{name} shares {shared} voxels with others; a label map has one id per voxel"
+        )
+    ids[inside] = new
+
+
+def ids_by_name(
+    names: Mapping[int, str], labels: Mapping[str, int] | None, every: bool = True
+) -> dict[int, int]:
+    """Return the label id of each segment whose name is that of a label, by the segment's number.
+
+    Args:
+        names: of the segments, by their numbers.
+        labels: name -> id.
+        every: whether none is returned unless all segments have the names of labels.
+    """
+    known = {}
+    for name, number in (labels or {}).items():
+        known[name.strip().lower()] = number
+    found = {}
+    for number, name in names.items():
+        if name.strip().lower() in known:
+            found[number] = known[name.strip().lower()]
+    return {} if every and len(found) < len(names) else found
 
 
 def _heights(frames: Sequence[Frame]) -> np.ndarray:
@@ -106,23 +141,30 @@ def _heights(frames: Sequence[Frame]) -> np.ndarray:
     return np.array([frame.position for frame in frames]) @ frames[0].normal
 
 
-def on_grid(stack: LabelStack, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+def on_grid(
+    stack: LabelStack,
+    shape: tuple[int, ...],
+    affine: np.ndarray,
+    labels: Mapping[str, int] | None = None,
+) -> np.ndarray:
     """Return label ids on the grid of a scan, of which a segmentation covers a part.
 
     Args:
         stack: of the segmentation.
         shape: of the scan, (x, y, z).
         affine: of the scan, to mm in RAS+.
+        labels: name -> id; where all segments have such names these tell their ids, else ids are
+            the numbers of the segments.
 
     Raises:
         DataError: if a label lies between the scan's voxels, or outside.
     """
-    labels = stack.labels()
+    segments = stack.labels()
     path = stack.first.path
     to_scan = np.linalg.inv(affine) @ stack.affine()
     sizes = np.linalg.norm(to_scan[:3, :3], axis=0)
-    used = 2 if labels.shape[2] == 1 else 3
-    places = np.array(np.nonzero(labels))
+    used = 2 if segments.shape[2] == 1 else 3
+    places = np.array(np.nonzero(segments))
     exact = to_scan[:3, :3] @ places + to_scan[:3, 3:]
     nearest = np.rint(exact).astype(int)
     off = float(np.abs(exact - nearest).max(initial=0))
@@ -130,6 +172,16 @@ def on_grid(stack: LabelStack, shape: tuple[int, ...], affine: np.ndarray) -> np
         raise DataError(f"{path}: its voxels are not those of the scan; resample it to the scan")
     if places.size and ((nearest < 0) | (nearest >= np.reshape(shape, (3, 1)))).any():
         raise DataError(f"{path}: has labels outside of the scan {shape}")
-    found = np.zeros(shape, labels.dtype)
-    found[tuple(nearest)] = labels[tuple(places)]
-    return found
+    found = np.zeros(shape, segments.dtype)
+    found[tuple(nearest)] = segments[tuple(places)]
+    ids = ids_by_name(stack.first.header.segments, labels)
+    unnamed = set(np.unique(found).tolist()) - {0, *ids}
+    return found if unnamed or not ids else _renumbered(found, ids)
+
+
+def _renumbered(segments: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:
+    """Return numbers of segments as the ids that they stand for."""
+    table = np.zeros(int(max(segments.max(), *ids)) + 1, np.min_scalar_type(max(ids.values())))
+    for number, label in ids.items():
+        table[number] = label
+    return table[segments]

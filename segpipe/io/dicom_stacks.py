@@ -18,6 +18,20 @@ TILTED_MM = 0.1  # rounded positions of few slices seem tilted by more than TILT
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+@dataclass
+class Tolerance:
+    """How far slices may lie from an even spacing; one value for this process.
+
+    Attributes:
+        mm: as an option says it; of thick slices `UNEVEN` allows more.
+    """
+
+    mm: float = ROUNDED_MM
+
+
+TOLERANCE = Tolerance()
+
+
 @dataclass(frozen=True)
 class Stack:
     """The frames of one volume.
@@ -191,7 +205,7 @@ def _check_spacing(frames: Sequence[Frame]) -> None:
     steps = np.diff(_positions(frames) @ frames[0].normal)
     step = _slice_step(frames)
     even_mm = float(np.linalg.norm(step))
-    allowed_mm = max(ROUNDED_MM, UNEVEN * even_mm)
+    allowed_mm = max(TOLERANCE.mm, UNEVEN * even_mm)
     gaps = abs(steps - even_mm) > 0.5 * even_mm
     if not gaps.any() and (_off_grid(frames, step) <= allowed_mm + 1e-6).all():
         return
@@ -199,7 +213,10 @@ def _check_spacing(frames: Sequence[Frame]) -> None:
     worst = int(np.abs(steps - usual).argmax())
     ratio = float(steps[worst] / usual) if usual > 0 else 0.0
     missing = round(ratio) - 1
-    reason = "the spacing is uneven"
+    reason = (
+        f"the spacing is uneven; where up to {float(_off_grid(frames, step).max()):.2g} mm do not "
+        "matter, data.slice_tolerance of a training and slice_tolerance of a prediction allow it"
+    )
     if missing > 0 and abs(ratio - round(ratio)) < 0.1:
         reason = f"{missing} missing between them"
     raise DataError(

@@ -79,10 +79,12 @@ OF_FILE = (
     "BitsAllocated",
     "PhotometricInterpretation",
     "SegmentationType",
+    "SegmentSequence",
     "ModalityLUTSequence",
 )
 CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # secondary captures, single and multi-frame
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 
 
@@ -141,6 +143,16 @@ def whole_number(data: Any, keyword: str) -> int:
     with suppress(*MALFORMED):
         return int(data.get(keyword) or 0)
     return 0
+
+
+def segment_names(data: Any) -> dict[int, str]:
+    """Return the names of the segments of a segmentation by their numbers, but the background's."""
+    names = {}
+    for segment in data.get("SegmentSequence") or ():
+        number = whole_number(segment, "SegmentNumber")
+        if number > 0:
+            names[number] = str(segment.get("SegmentLabel") or "").strip()
+    return names
 
 
 def plain(value: Any) -> Any:

@@ -1,18 +1,7 @@
-"""DICOM pixels as stored numbers; packed ones in a process of their own.
+"""DICOM pixels as stored numbers; packed ones are unpacked in another process (`apart.py`)."""
 
-Decoders are written in C, and a damaged image may end the process that they run in:
-
-    python -m segpipe.io.dicom_unpack < REQUESTS.json > ARRAYS
-"""
-
-import json
-import os
 import struct
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from segpipe.errors import DataError
+from segpipe.io.apart import decoded
 from segpipe.io.dicom_file import guarded, read_dataset
 from segpipe.io.dicom_frames import Frame
 
 NO_SIZE_MARKERS = (0xC4, 0xC8, 0xCC)  # among the markers that begin a JPEG frame
-SECONDS = 60  # for the start of the process, and for each file after it
 Request = tuple[str, list[int], int, int]  # a file, frames, frames that it holds, bytes unpacked
 
 
@@ -54,57 +43,16 @@ def request_of(frames: Sequence[Frame]) -> Request:
     return str(header.path), indices, header.count, header.native_bytes
 
 
-def unpack_apart(requests: Sequence[Request]) -> Iterator[np.ndarray]:
-    """Yield what `unpack` does, from another process, which may die.
+def unpack_apart(requests: Sequence[Request]) -> list[np.ndarray]:
+    """Return what `unpack` yields, from another process, which may die.
 
     Raises:
         DataError: if they cannot be unpacked.
     """
-    call = [sys.executable, "-m", "segpipe.io.dicom_unpack"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with tempfile.TemporaryFile() as answers:
-        with suppress(subprocess.TimeoutExpired):  # what is missing then is noticed below
-            subprocess.run(
-                call,
-                input=json.dumps(requests).encode(),
-                stdout=answers,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                timeout=SECONDS * (1 + len(requests)),
-                check=False,
-            )
-        answers.seek(0)
-        for request in requests:
-            for _ in request[1]:
-                yield _receive(request[0], answers)
-
-
-def _receive(name: str, content: Any) -> np.ndarray:
-    """Return the next array.
-
-    Raises:
-        DataError: if the process sent an error, or ended.
-    """
-    try:
-        array = np.lib.format.read_array(content, allow_pickle=False)
-    except (ValueError, EOFError, OSError):
-        raise DataError(
-            f"{name}: cannot be unpacked (the decoder crashed or did not end); it must be damaged"
-        ) from None
-    if array.dtype.kind == "U":
-        raise DataError(str(array))
-    return array
-
-
-def main() -> None:
-    """Unpack the requests of standard input to standard output, and tell an error there too."""
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # what decoders print must not get between the arrays
-        try:
-            for image in unpack(json.load(sys.stdin)):
-                np.lib.format.write_array(answers, np.ascontiguousarray(image))
-        except DataError as error:
-            np.lib.format.write_array(answers, np.array(str(error)))
+    names = []
+    for name, indices, _, _ in requests:
+        names += [name] * len(indices)
+    return decoded("dicom", requests, names)
 
 
 def _prepare(data: Any) -> int:
@@ -222,7 +170,3 @@ def _codestream_size(content: bytes) -> tuple[int, int] | None:
             return (columns, rows) if rows else None
         place += 2 + length
     return None
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.io import dicom, images, metaimage, nifti, nrrd, tiff
+from segpipe.io.nifti_header import pair_of
 
 Shape = tuple[int, ...]
 Reader = Callable[[Path], tuple[np.ndarray, np.ndarray]]
@@ -118,4 +119,11 @@ def ending_of(path: Path) -> str:
 
 def stem(path: Path) -> str:
     """Return the file name without its known ending."""
-    return path.name[: len(path.name) - len(ending_of(path))]
+    name = header_of(path).name
+    return name[: len(name) - len(ending_of(Path(name)))]
+
+
+def header_of(path: Path) -> Path:
+    """Return the header of a pair of which a file has the voxels; of any other file itself."""
+    is_data = path.name.lower().endswith(tuple(DATA_ENDINGS))
+    return pair_of(path)[0] if is_data else path

@@ -5,12 +5,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from segpipe.errors import DataError
+from segpipe.io.apart import decoded
 from segpipe.io.notes import ALPHA_DROPPED, say_once, warn
 from segpipe.io.unpack import check_size, regular_size
 from segpipe.text import first_line
@@ -82,6 +82,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"an animation of {getattr(image, 'n_frames', 1)} pictures")
             yield image
+    except DataError:
+        raise
     except IMAGE_ERRORS as error:
         raise DataError(f"{path}: cannot be read as an image ({first_line(error)})") from None
 
@@ -150,16 +152,25 @@ def _read_deep_colour(path: Path) -> np.ndarray:
 
     Pillow would leave 8 of the bits.
     """
-    import imagecodecs
-
-    try:
-        array: Any = imagecodecs.png_decode(path.read_bytes())
-    except imagecodecs.PngError as error:
-        raise ValueError(first_line(error)) from None
+    (array,) = decoded("png", str(path), [str(path)])
     if array.shape[2] in (2, 4):
         _say_what_alpha_was(path, array[..., -1])
         array = array[..., :-1]
     return array
+
+
+def decode(name: str) -> Iterator[np.ndarray]:
+    """Yield the samples of a PNG, in a process that may die.
+
+    Raises:
+        DataError: if they cannot be decoded.
+    """
+    import imagecodecs
+
+    try:
+        yield np.asarray(imagecodecs.png_decode(Path(name).read_bytes()))
+    except imagecodecs.PngError as error:
+        raise DataError(f"{name}: cannot be read as an image ({first_line(error)})") from None
 
 
 def _in_colour(path: Path, image: Image.Image) -> Image.Image:

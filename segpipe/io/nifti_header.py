@@ -97,9 +97,10 @@ def pair_of(path: Path) -> tuple[Path, Path]:
         for ending in (header, voxels):
             if path.name.lower().endswith(ending):
                 stem = path.name[: len(path.name) - len(ending)]
-                upper = path.name.endswith(ending.upper())
-                names = [name.upper() if upper else name for name in (header, voxels)]
-                return path.with_name(stem + names[0]), path.with_name(stem + names[1])
+                if path.name.endswith(ending.upper()):
+                    header = header.upper()
+                    voxels = voxels.upper()
+                return path.with_name(stem + header), path.with_name(stem + voxels)
     return path, path
 
 

@@ -48,6 +48,15 @@ def say_once(path: Path, remark: str) -> None:
         log.info("%s: %s (said of the first such file)", path, remark)
 
 
+def log_first(note: Note) -> None:
+    """Log a warning that was collected; of a kind of its own, only the first of many files."""
+    if note.kind == SURVIVED:
+        log.warning("%s", note.text)
+    elif note.kind not in _said:
+        _said.add(note.kind)
+        log.warning("%s (said of the first such file; the table names all)", note.text)
+
+
 @contextmanager
 def collecting() -> Iterator[list[str]]:
     """Gather the warnings of this thread in a list instead of logging them; each once."""

@@ -38,8 +38,9 @@ def channel_axis(header: TextHeader) -> int | None:
     if not found and "space directions" in header.fields:
         # some writers mark the axis only by its lack of a direction
         vectors = _vectors(header, "space directions", len(sizes))
-        unknown = [kind in ("none", "???") for kind in kinds]
-        found = [axis for axis, vector in enumerate(vectors) if not vector and unknown[axis]]
+        for axis, (kind, vector) in enumerate(zip(kinds, vectors, strict=True)):
+            if kind in ("none", "???") and not vector:
+                found.append(axis)
     if len(found) > 1:
         raise header.error(f"has {len(found)} axes of values in a voxel; segpipe reads one")
     return found[0] if found else None
@@ -91,7 +92,7 @@ def _directions(header: TextHeader, axes: list[int]) -> np.ndarray:
     vectors = _vectors(header, "space directions", count)
     steps = [vectors[axis] for axis in axes]
     allowed = (2,) if len(axes) == 2 else (3, 4)  # in a space with time, the axis of time is one
-    lengths = {len(step) for step in steps}
+    lengths = set(map(len, steps))
     if len(lengths) != 1 or not lengths.issubset(allowed):
         given = shown(header.fields["space directions"])
         raise header.error(f"its space directions are {given}; a scan has {len(axes)} in its space")
@@ -157,7 +158,7 @@ def _unit(header: TextHeader) -> float:
     """
     value = header.fields.get("space units", header.fields.get("units", ""))
     names = set(value.lower().replace('"', " ").split())
-    units = {MM[name] for name in names if name in MM}
+    units = {MM[name] for name in names & MM.keys()}
     if len(units) > 1:
         raise header.error(f"its axes have several units, {shown(value)}; segpipe reads one")
     return units.pop() if units else 1.0

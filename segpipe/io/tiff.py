@@ -1,6 +1,5 @@
 """TIFF images as volumes: channels, pages, and millimetres where ImageJ or OME give them."""
 
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,21 +9,23 @@ from typing import Any
 import numpy as np
 
 from segpipe.errors import DataError
+from segpipe.io.apart import decoded
 from segpipe.io.images import PIXELS, to_upright
 from segpipe.io.notes import warnings_of
 from segpipe.io.tiff_colours import in_colour, with_palette, without_opaque_alpha
-from segpipe.io.unpack import available_bytes, regular_size
+from segpipe.io.tiff_spacing import spacing_mm
+from segpipe.io.unpack import regular_size
+from segpipe.memory import available_bytes
 from segpipe.text import first_line
 
 ENDINGS = (".tiff", ".tif")
 SMALLER_COPY = 1  # bits of a page's tag NewSubfileType
 TRANSPARENCY_MASK = 4
 DEFLATE = (8, 32946)
+WHOLE_BYTES = (8, 16, 32, 64)
 WHOLE_SLIDES = ("svs", "ndpi", "philips", "bif", "scn", "qpi", "avs", "trestle", "ventana")
 CHANNELS = "CS"
 TIMES = "T"
-MM = {"nm": 1e-6, "um": 1e-3, "micron": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1e3, "inch": 25.4}
-MICRO = str.maketrans({"\N{MICRO SIGN}": "u", "\N{GREEK SMALL LETTER MU}": "u"})
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +74,7 @@ def unit_of(path: Path) -> str:
     """Return `mm` where the file gives the size of its voxels, else `px`."""
     (_, _, depth), _ = read_grid(path)
     with _opened(path) as tiff:
-        return "px" if _spacing_mm(tiff, depth) is None else "mm"
+        return "px" if spacing_mm(tiff, depth) is None else "mm"
 
 
 def write_stack(voxels: np.ndarray, affine: np.ndarray, in_mm: bool, path: Path) -> None:
@@ -123,12 +124,32 @@ def _read_series(path: Path, tiff: Any) -> tuple[np.ndarray, str]:
     """Read the pages as one array, and the letters of its axes."""
     series = _only_series(path, tiff)
     _check_bytes(path, series)
-    array = series.asarray(maxworkers=1)
+    if all(_is_plain(page.keyframe) for page in series.pages):
+        array = series.asarray(maxworkers=1)
+    else:
+        (array,) = decoded("tiff", str(path), [str(path)])
     if array.shape != series.shape:
         raise ValueError(f"it holds {array.shape} where it declares {series.shape}")
     if array.dtype == bool:
         array = array.astype(np.uint8)
     return array, series.axes
+
+
+def _is_plain(page: Any) -> bool:
+    """Return whether a page needs no decoder but that of zlib, whose data are checked before."""
+    packed = page.compression not in (1, *DEFLATE) or page.predictor != 1
+    return not packed and page.fillorder == 1 and page.bitspersample in WHOLE_BYTES
+
+
+def decode(name: str) -> Iterator[np.ndarray]:
+    """Yield the voxels of a TIFF, in a process that may die.
+
+    Raises:
+        DataError: if they cannot be decoded.
+    """
+    path = Path(name)
+    with _opened(path) as tiff:
+        yield _only_series(path, tiff).asarray(maxworkers=1)
 
 
 def _only_series(path: Path, tiff: Any) -> Any:
@@ -216,16 +237,16 @@ def _slice_axes(path: Path, axes: str, shape: tuple[int, ...]) -> list[str]:
     """
     longer = []
     for axis, size in zip(axes, shape, strict=True):
-        if axis not in f"XY{CHANNELS}" and size > 1:
-            longer.append((axis, size))
+        if axis in f"XY{CHANNELS}" or size <= 1:
+            continue
+        if axis == TIMES:
+            raise DataError(f"{path}: holds {size} points of time; save each as a file of its own")
+        longer.append(axis)
     if not {"X", "Y"} <= set(axes):
         raise DataError(f"{path}: has the axes {axes}, but no rows and columns")
-    times = [size for axis, size in longer if axis == TIMES]
-    if times:
-        raise DataError(f"{path}: holds {times[0]} points of time; save each as a file of its own")
     if len(longer) > 1:
         raise DataError(f"{path}: has the axes {axes} of {shape}; a volume has one axis of pages")
-    return [axis for axis, _ in longer]
+    return longer
 
 
 def _upright(page: Any, channels: np.ndarray) -> np.ndarray:
@@ -241,47 +262,5 @@ def _orientation(page: Any) -> int:
 
 def _affine(tiff: Any, depth: int) -> np.ndarray:
     """Return the affine of the voxels, to mm where the file gives the size of a stack's voxels."""
-    spacing = _spacing_mm(tiff, depth) or (1.0, 1.0, 1.0)
+    spacing = spacing_mm(tiff, depth) or (1.0, 1.0, 1.0)
     return PIXELS @ np.diag([*spacing, 1.0])
-
-
-def _spacing_mm(tiff: Any, depth: int) -> tuple[float, ...] | None:
-    """Return the size of a stack's voxels, mm; None of a single slice, or where it is not given."""
-    found: list[float] = []
-    if depth > 1 and tiff.is_imagej:
-        found = _imagej_spacing(tiff)
-    elif depth > 1 and tiff.is_ome:
-        found = _ome_spacing(tiff.ome_metadata)
-    if len(found) != 3 or not np.isfinite(found).all() or min(found) <= 0:
-        return None
-    return tuple(found)
-
-
-def _imagej_spacing(tiff: Any) -> list[float]:
-    """Return what ImageJ writes: pixels per unit in tags, the distance of slices in its text."""
-    metadata = tiff.imagej_metadata or {}
-    unit = _unit_mm(str(metadata.get("unit", "")))
-    sizes = []
-    for tag in (282, 283):
-        numerator, denominator = tiff.pages.first.tags.valueof(tag, (0, 1))
-        sizes.append(unit * denominator / numerator if numerator else 0.0)
-    return [*sizes, unit * float(metadata.get("spacing", 1.0))]
-
-
-def _ome_spacing(xml: str) -> list[float]:
-    """Return the attributes `PhysicalSizeX` and so on of the first image of an OME header."""
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
-    if pixels is None:
-        return []
-    given = dict(re.findall(r'(PhysicalSize\w+)\s*=\s*"([^"]*)"', pixels[0]))
-    sizes = []
-    for axis in "XYZ":
-        unit = _unit_mm(given.get(f"PhysicalSize{axis}Unit", "um"))
-        sizes.append(unit * float(given.get(f"PhysicalSize{axis}", 0)))
-    return sizes
-
-
-def _unit_mm(name: str) -> float:
-    """Return a unit of length in mm; 0 where it is none, as `pixel`."""
-    plain = name.replace("\\u00B5", "u").translate(MICRO).strip().lower()
-    return MM.get(plain.removesuffix("s"), 0.0)

@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from segpipe.errors import DataError
+from segpipe.memory import available_bytes
 from segpipe.text import first_line
 
 log = logging.getLogger("segpipe")
@@ -29,7 +30,6 @@ PADDING = 2**12  # bytes after the voxels that a writer may have filled a block 
 # most bytes that one byte unpacks to: deflate has 258 bytes in 2 bits; bzip2 has 46.6 MB of equal
 # bytes in a block of 38 bytes
 LARGEST_RATIO: dict[Compression, int] = {"none": 1, "gzip": 1032, "zlib": 1032, "bzip2": 1_250_000}
-MEMORY_INFO = Path("/proc/meminfo")
 MAGIC: dict[Compression, bytes] = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}
 STREAM_ERRORS = (zlib.error, OSError, EOFError, ValueError)
 
@@ -180,15 +180,6 @@ def allocated(path: Path, size: int) -> np.ndarray:
         return np.empty(size, np.uint8)
     except (MemoryError, ValueError):  # the latter beyond the machine's addresses
         raise _too_large(path, size) from None
-
-
-def available_bytes() -> int:
-    """Return the bytes of memory that a process can still take without swapping."""
-    if MEMORY_INFO.is_file():
-        for line in MEMORY_INFO.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _too_large(path: Path, size: int) -> DataError:

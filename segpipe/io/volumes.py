@@ -1,7 +1,6 @@
 """Reading and writing of images of every format; no other module opens one."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from nibabel.nifti1 import Nifti1Extension
-from nibabel.spatialimages import SpatialImage
 from PIL import Image
-from torch import Tensor
 
 from segpipe.config.data import NaNPolicy
 from segpipe.errors import DataError
@@ -20,12 +17,10 @@ from segpipe.files import atomic, digest
 from segpipe.geometry import Grid, Located, Volume, check_same_grid
 from segpipe.io import images, nifti, tiff
 from segpipe.io.formats import ENDINGS, NIFTI, TIFF, Format, format_of, is_image
-from segpipe.io.nifti import check_header, image_voxels
+from segpipe.io.nifti import check_header
 from segpipe.io.nifti_header import open_header
 from segpipe.io.values import count_invalid, for_torch, one_channel, whole_numbers, without_nan
 from segpipe.units import UnitName, unit_name
-
-ScanLike = Path | str | Sequence[Path | str] | SpatialImage | Located | Tensor
 
 
 def read_voxels(path: Path, nan: NaNPolicy = "refuse") -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +64,7 @@ def load(path: Path, nan: NaNPolicy = "refuse") -> Volume:
         DataError: if it cannot be read.
     """
     array, affine = read_voxels(path, nan)
-    return _to_volume(array, affine)
+    return to_volume(array, affine)
 
 
 def load_label(path: Path, image: Path | None = None) -> Volume:
@@ -96,7 +91,7 @@ def load_label(path: Path, image: Path | None = None) -> Volume:
     if image is not None and is_image(path) and is_image(image) and unit_of(path) == "px":
         grid = read_grid(image)
         affine = grid.affine if grid.shape == array.shape[1:] else affine
-    return _to_volume(whole_numbers(path, one_channel(path, array)), affine)
+    return to_volume(whole_numbers(path, one_channel(path, array)), affine)
 
 
 def unit_of(path: Path) -> str:
@@ -127,7 +122,8 @@ def mask_ending(path: Path) -> str:
         return ".png"
 
 
-def _to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
+def to_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
+    """Return voxels `(C, x, y, z)` of any number type with their affine as a volume."""
     return Volume(torch.from_numpy(for_torch(array)), affine)
 
 
@@ -148,35 +144,6 @@ def read(paths: Sequence[Path], load: Callable[[Path], Located] = load) -> Locat
         return channels[0]
     voxels = torch.cat([channel.as_tensor().float() for channel in channels])
     return Volume(voxels, np.asarray(channels[0].affine, dtype=float))
-
-
-def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
-    """Return one volume of shape `(C, x, y, z)` of any object that a program may hold.
-
-    Args:
-        scan: a file, a file per channel, a nibabel image, or a `MetaTensor` or `Volume` `(x, y, z)`
-            or `(C, x, y, z)`, whose affine leads to mm in RAS+.
-        nan: as `read_voxels` takes it.
-
-    Raises:
-        DataError: if it cannot be read, or has no affine.
-    """
-    if isinstance(scan, str | Path):
-        return read([Path(scan)], partial(load, nan=nan))
-    if isinstance(scan, Sequence):
-        return read(list(map(Path, scan)), partial(load, nan=nan))
-    if isinstance(scan, SpatialImage):
-        scan = _to_volume(*image_voxels("the image", scan))
-    if not isinstance(scan, Located):
-        raise DataError("the tensor has no affine: give monai.data.MetaTensor(tensor, affine)")
-    voxels = scan.as_tensor()
-    if voxels.ndim != 4:
-        voxels = voxels[None]
-    affine = np.asarray(scan.affine, dtype=float)
-    check_header("the tensor", tuple(voxels.shape[1:]), affine)
-    if not voxels.isfinite().all():
-        voxels = torch.from_numpy(without_nan("the scan", voxels.cpu().numpy(), nan))
-    return Volume(voxels, affine)
 
 
 def read_grid(path: Path) -> Grid:

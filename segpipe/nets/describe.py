@@ -100,7 +100,7 @@ def describe(
 
 def count_parameters(network: nn.Module) -> int:
     """Return the number of trainable numbers."""
-    return sum(weight.numel() for weight in network.parameters())
+    return sum(map(Tensor.numel, network.parameters()))
 
 
 def _multiply_adds(network: nn.Module, image: Tensor) -> dict[str, int]:

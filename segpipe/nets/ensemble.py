@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -19,6 +19,10 @@ class Ensemble(nn.Module):
             (sigmoid).
         mirror_axes: spatial axes along which the window is mirrored too, alone and together.
         mean: of their probabilities, or of their logits, as nnU-Net has it.
+
+    Attributes:
+        agreement: how far the masks of single predictions are those of the mean; None where it is
+            not measured.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Ensemble(nn.Module):
         self.exclusive = exclusive
         self.mirror_axes = tuple(mirror_axes)
         self.mean: Literal["probabilities", "logits"] = mean
+        self.agreement: Agreement | None = None
         axes = [axis + 2 for axis in mirror_axes]
         self.flips: list[tuple[int, ...]] = []
         for count in range(len(axes) + 1):
@@ -40,7 +45,13 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
         """Return the mean over networks and mirror images: as logits, or of the logits."""
-        predictions = self._predictions(x)
+        masks: list[Tensor] = []
+        mean = self._mean(self._predictions(x, masks))
+        if self.agreement is not None:
+            self.agreement.add(masks, self._mask(mean))
+        return mean
+
+    def _mean(self, predictions: Iterator[Tensor]) -> Tensor:
         if self.mean == "logits":
             total = next(predictions)
             for logits in predictions:
@@ -54,7 +65,46 @@ class Ensemble(nn.Module):
             log_sum = torch.logaddexp(log_sum, torch.log_softmax(logits, 1))
         return log_sum - math.log(len(self.networks) * len(self.flips))
 
-    def _predictions(self, x: Tensor) -> Iterator[Tensor]:
+    def _predictions(self, x: Tensor, masks: list[Tensor]) -> Iterator[Tensor]:
+        """Yield the logits of each network and mirror image; note masks where they are needed."""
         for network in self.networks:
             for flip in self.flips:
-                yield network(x.flip(flip)).float().flip(flip)
+                logits = network(x.flip(flip)).float().flip(flip)
+                if self.agreement is not None:
+                    masks.append(self._mask(logits))
+                yield logits
+
+    def _mask(self, logits: Tensor) -> Tensor:
+        """Return the classes `(k, voxels)` that logits speak for; of labels, not the background."""
+        if not self.exclusive:
+            return (logits > 0).transpose(0, 1).flatten(1)
+        labels = logits.argmax(1).flatten()
+        return torch.stack([labels == number for number in range(1, logits.shape[1])])
+
+
+class Agreement:
+    """Voxels that single predictions and their mean give to each class, over all windows.
+
+    Attributes:
+        common: voxels that both give to a class.
+        either: voxels of the one and of the other, added up.
+    """
+
+    def __init__(self) -> None:
+        self.common = torch.zeros(0)
+        self.either = torch.zeros(0)
+
+    def add(
+        self, masks: Sequence[Bool[Tensor, "k voxels"]], mean: Bool[Tensor, "k voxels"]
+    ) -> None:
+        """Add the windows of one batch."""
+        for mask in masks:
+            common = (mask & mean).sum(1).cpu()
+            either = (mask.sum(1) + mean.sum(1)).cpu()
+            self.common = common if not self.common.numel() else self.common + common
+            self.either = either if not self.either.numel() else self.either + either
+
+    @property
+    def dice(self) -> list[float]:
+        """Return the Dice of each class; NaN where no prediction has it."""
+        return (2 * self.common / self.either).tolist()

@@ -3,9 +3,11 @@
 Removing a skip removes parameters too, so an unmatched ablation compares sizes as well as skips.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,11 +17,13 @@ from segpipe.nets.build import PAIR, build_meta
 from segpipe.nets.describe import count_parameters
 
 TOLERANCE = 0.01
+NEAREST = 0.05  # up to which the nearest channels are taken where none come within the tolerance
 # channels are rounded to multiples of the first of these that comes within the tolerance
 MULTIPLES = (8, 4, 2, 1)
 LOWEST_FACTOR = 1 / 8  # of the channels
 HIGHEST_FACTOR = 8.0
 HALVINGS = 20
+FEW_LEVELS = 3  # of which all combinations of five widths can be measured
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class Match:
         """Relative deviation of the variant from the reference."""
         return self.reached / self.reference - 1
 
+    @property
+    def is_close(self) -> bool:
+        """Whether the variant is within 1 % of the reference."""
+        return abs(self.deviation) <= TOLERANCE
+
 
 def match(
     model: Model,
@@ -53,6 +62,8 @@ def match(
     patch: Sequence[int],
 ) -> Match:
     """Scale a model's channels to within 1 % of the reference, as `model.match` asks.
+
+    Where none come so near, as of few channels, the nearest within 5 % are taken.
 
     The reference has the same options with every long skip `concat` and every short skip on:
     `dense` where there is a growth rate, else `residual`.
@@ -72,11 +83,14 @@ def match(
     for multiple in MULTIPLES:
         search.scale_all(multiple)
         best = search.best()
-        if abs(best.deviation) <= TOLERANCE:
+        if best.is_close:
             return best
+    search.try_neighbours()
     best = search.best()
+    if abs(best.deviation) <= NEAREST:
+        return best
     raise ConfigError(
-        f"model.match={model.match}: no channels come within {TOLERANCE:.0%} of the "
+        f"model.match={model.match}: no channels come within {NEAREST:.0%} of the "
         f"{best.reference:,} of the network with all skips on; the nearest, "
         f"{best.model.channels}, are {best.deviation:+.1%} off: give wider model.channels"
     )
@@ -125,6 +139,16 @@ class _Search:
             widths[index] += multiple
             if self.size(widths) > self.goal:
                 widths[index] -= multiple
+
+    def try_neighbours(self) -> None:
+        """Measure models with a channel or two more or less at any levels than the nearest one."""
+        found = self.best().model
+        nearest = [*found.channels, *(found.decoder_channels or [])]
+        steps = (-1, 1, 0, -2, 2) if len(nearest) <= FEW_LEVELS else (-1, 1, 0)
+        for change in itertools.product(steps, repeat=len(nearest)):
+            widths = np.add(nearest, change).tolist()
+            if min(widths) > 0 and not self.best().is_close:
+                self.size(widths)
 
     def size(self, widths: Sequence[int]) -> int:
         """Return the size of the model with these channels, measured once."""

@@ -68,24 +68,19 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList()
         self.skips = nn.ModuleList()
         self.decoder_stages = nn.ModuleList()
-        self.heads = nn.ModuleList()
         below = [*decoder_channels, channels[-1]]  # channels that come up from level i
         for i, fine in enumerate(channels[:-1]):
-            coarse = channels[i + 1]
             pool, stride = downsampling(config, down[i], fine, strides[i])
-            encode = stage(config, encoder[i + 1], fine, coarse, kernels[i + 1], stride)
+            encode = stage(config, encoder[i + 1], fine, channels[i + 1], kernels[i + 1], stride)
             self.downs.append(nn.Sequential(pool, encode))
-
             raised = below[i + 1] if up_keeps_channels else below[i]
-            self.ups.append(
-                upsampling(config, up, below[i + 1], raised, up_kernels[i], strides[i], up_bias)
-            )
+            grow = upsampling(config, up, below[i + 1], raised, up_kernels[i], strides[i], up_bias)
+            self.ups.append(grow)
             skip = LONG_SKIPS[long_skips[i]](config, raised, fine, skip_dropout)
             self.skips.append(skip)
             decode = stage(config, decoder[i], skip.channels, below[i], kernels[i])
             self.decoder_stages.append(decode)
-        for width in below[:-1] if deep_supervision else below[:1]:
-            self.heads.append(CONV[config.dims](width, out_channels, 1))
+        self.heads = _heads(config, below[:-1], out_channels, deep_supervision)
 
     def forward(
         self, x: Float[Tensor, "b c *space"]
@@ -107,3 +102,20 @@ class UNet(nn.Module):
         if self.training and len(self.heads) > 1:
             return [head(level) for head, level in zip(self.heads, decoded, strict=True)]
         return self.heads[0](x)
+
+
+def _heads(
+    config: ConvConfig, widths: Sequence[int], out_channels: int, deep_supervision: bool
+) -> nn.ModuleList:
+    """Return the convolutions that make logits, of each level or of the finest alone.
+
+    Args:
+        config: the network's convolutions.
+        widths: channels of the decoder per level, finest first.
+        out_channels: labels, the background included.
+        deep_supervision: whether each level has one.
+    """
+    heads = nn.ModuleList()
+    for width in widths if deep_supervision else widths[:1]:
+        heads.append(CONV[config.dims](width, out_channels, 1))
+    return heads

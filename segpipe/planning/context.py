@@ -80,7 +80,8 @@ def widen(
         if ceiling < (COMFORTABLE if is_whole else lowest):
             break
         coarse = np.maximum(spacing_mm, factor * finest)
-        needed = float(np.prod([median_shape(cases, coarse)[axis] for axis in axes]))
+        shape = np.array(median_shape(cases, coarse))
+        needed = float(shape[list(axes)].prod())
         if factor == 1 and usual >= ENOUGH * needed:
             return None
         best = View(coarse, factor, min(1.0, largest / needed), ceiling)
@@ -96,7 +97,7 @@ def median_shape(cases: Fingerprint, spacing_mm: Sequence[float | None] | np.nda
         cases: their fingerprint, along the axes of model space.
         spacing_mm: of model space; None along an axis keeps each case's own.
     """
-    target = np.array([np.nan if mm is None else mm for mm in spacing_mm], dtype=float)
+    target = np.array(spacing_mm, dtype=float)  # None becomes NaN
     scale = np.where(np.isnan(target), 1.0, cases.spacings_mm / target)
     median = np.median(np.round(cases.boxes * scale), axis=0)
-    return [max(1, int(voxels)) for voxels in median]
+    return np.maximum(1, median.astype(int)).tolist()

@@ -27,9 +27,6 @@ class Decision(Generic[T]):
         return f"{self.entry}: {self.why}"
 
 
-def by_times(sizes: Iterable[float | int | None]) -> str:
-    """Return sizes of three digits joined by `x`; `own` where a scan keeps its own."""
-    words = []
-    for size in sizes:
-        words.append("own" if size is None else f"{size:.3g}")
-    return "x".join(words)
+def by_times(sizes: Iterable[float | int]) -> str:
+    """Return sizes of three digits joined by `x`."""
+    return "x".join(f"{size:.3g}" for size in sizes)

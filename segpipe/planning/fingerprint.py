@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float
@@ -167,8 +168,17 @@ def facts(
     return Facts(cases, list(map(_intensities, channels, _foreground(train))))
 
 
-def label_ids(cases: Sequence[InspectedCase], declared: dict[str, int] | None) -> dict[str, int]:
+def label_ids(
+    cases: Sequence[InspectedCase],
+    declared: dict[str, int] | None,
+    names: Mapping[int, str] = MappingProxyType({}),
+) -> dict[str, int]:
     """Return name -> id on disk of the labels, as declared or else as found in the cases.
+
+    Args:
+        cases: as inspected.
+        declared: name -> id; None where nothing is declared.
+        names: id -> name of ids that are found; others are called by their number.
 
     Raises:
         DataError: if no voxel is labelled.
@@ -183,8 +193,11 @@ def label_ids(cases: Sequence[InspectedCase], declared: dict[str, int] | None) -
         )
     if declared:
         return declared
-    named = {f"label {number}": number for number in sorted(ids - {0})}
-    return {"background": 0} | named
+    found = {"background": 0}
+    for number in sorted(ids - {0}):
+        name = names.get(number, f"label {number}")
+        found[name if name not in found else f"{name} {number}"] = number
+    return found
 
 
 def content_row(case: InspectedCase) -> str:
@@ -212,11 +225,10 @@ def _part_facts(
         grid = case.grid
         if grid is None:
             continue
-        volumes = dict.fromkeys(list(labels)[1:], 0.0)
-        names = {number: name for name, number in labels.items() if number}
-        for number, voxels, _, _ in case.sizes:
-            if int(number) in names:
-                volumes[names[int(number)]] = float(voxels) * grid.voxel_ml
+        volumes = dict.fromkeys(list(labels)[1:], 0.0)  # without the background
+        voxels_of = {int(number): float(voxels) for number, voxels, *_ in case.sizes}
+        for name in volumes:
+            volumes[name] = voxels_of.get(labels[name], 0.0) * grid.voxel_ml
         shape = list(grid.ras_shape)
         rows.append(CaseFacts(case.case.name, part, shape, list(grid.ras_spacing_mm), volumes))
     return rows

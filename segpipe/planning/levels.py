@@ -47,20 +47,21 @@ def decide_levels(options: Train, patch: list[int], spacing: list[float]) -> Dec
             raise ConfigError(
                 "plan.strides and plan.kernels are for network=unet: give model.arguments instead"
             )
-        return _decision(_fixed(options.model), "as the network has them")
+        return levels_decision(_fixed(options.model), "as the network has them")
     _check(options, "strides", given.strides, options.model.levels - 1)
     _check(options, "kernels", given.kernels, options.model.levels)
     levels = _derive(options, patch, spacing)
     fixed = [key for key in ("strides", "kernels") if getattr(given, key) is not None]
     if fixed:
-        return _decision(levels, f"{' and '.join(fixed)} {GIVEN}")
+        return levels_decision(levels, f"{' and '.join(fixed)} {GIVEN}")
     why = count(options.model.levels, "level")
     if spacing != [spacing[0]] * len(spacing):
         why += ", coarse axes later"
-    return _decision(levels, why)
+    return levels_decision(levels, why)
 
 
-def _decision(levels: Levels, why: str) -> Decision[Levels]:
+def levels_decision(levels: Levels, why: str) -> Decision[Levels]:
+    """Return strides and kernels with the reason for them."""
     strides = ", ".join(map(by_times, levels.strides))
     kernels = ", ".join(map(by_times, levels.kernels))
     return Decision(levels, f"strides {strides}; kernels {kernels}", why)

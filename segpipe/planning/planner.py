@@ -11,6 +11,7 @@ from segpipe.data.inspected_case import InspectedCase
 from segpipe.device import NumberFormat
 from segpipe.plan import Plan
 from segpipe.planning.fingerprint import fingerprint, label_ids
+from segpipe.planning.inherited import Origin, inherit_plan, warn_of_changes
 from segpipe.planning.memory import fitting_plan
 from segpipe.planning.rules import make_plan
 from segpipe.regions import misshown
@@ -25,8 +26,18 @@ def plan_dataset(
     options: Train,
     device: torch.device,
     number_format: NumberFormat,
+    origin: Origin | None = None,
 ) -> Plan:
     """Return the plan for these cases on this device.
+
+    Args:
+        dataset: of the cases.
+        train: training cases.
+        val: validation cases.
+        options: the run's options.
+        device: that trains.
+        number_format: in which the network computes.
+        origin: the plan of the checkpoint that the run starts from; None where there is none.
 
     Raises:
         SegpipeError: if no case is labelled, given entries do not go together, or no step fits.
@@ -34,14 +45,18 @@ def plan_dataset(
     cases = [*train, *val]
     # the folds of a cross-validation share one plan, so that their networks can be averaged
     planned = train if options.data.fold is None else cases
-    labels = label_ids(cases, dataset.labels)
+    labels = label_ids(cases, dataset.labels, dataset.names)
     common = fingerprint(planned)
     channels = _channel_names(dataset.channels, len(common.zero_fraction))
 
     def make(scale: float) -> Plan:
+        if origin is not None:
+            return inherit_plan(origin, options, common, channels, labels, scale)
         return make_plan(options, common, channels, labels, device.type, scale)
 
     plan = fitting_plan(make, options, number_format, device)
+    if origin is not None:
+        warn_of_changes(origin, options, plan)
     _warn_of_painting(plan)
     return plan
 
@@ -73,7 +88,11 @@ def _channel_names(declared: Sequence[str], number: int) -> list[str]:
 
 def log_plan(plan: Plan) -> None:
     """Log every entry of a plan with its reason."""
-    entries = [reason.partition(": ") for reason in plan.reasons]
-    width = max(len(entry) for entry, _, _ in entries)
-    for entry, _, why in entries:
+    rows = []
+    width = 0
+    for reason in plan.reasons:
+        entry, _, why = reason.partition(": ")
+        rows.append((entry, why))
+        width = max(width, len(entry))
+    for entry, why in rows:
         log.info("  %s  %s", entry.ljust(width), why)

@@ -47,4 +47,11 @@ def decide_spacing(
     spacing: Spacing = [float(mm) for mm in given or derived]
     if slice_axis is not None and given is None:
         spacing[slice_axis] = None
-    return Decision(spacing, f"spacing {by_times(spacing)} mm", GIVEN if given else why)
+    return Decision(spacing, spacing_entry(spacing), GIVEN if given else why)
+
+
+def spacing_entry(spacing: Spacing) -> str:
+    """Return a spacing as the plan shows it."""
+    known = [mm for mm in spacing if mm is not None]
+    own = "" if None not in spacing else f", each scan's own along axis {spacing.index(None)}"
+    return f"spacing {by_times(known)} mm{own}"

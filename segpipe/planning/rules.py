@@ -5,7 +5,7 @@ network. A CPU gets smaller patches, because in a given time many small steps te
 than few large ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -22,6 +22,7 @@ from segpipe.planning.levels import Levels, decide_levels
 from segpipe.planning.planes import along_planes, decide_planes
 from segpipe.planning.resolution import Spacing, decide_spacing, derive_spacing
 from segpipe.regions import index_regions
+from segpipe.text import count, nearest
 from segpipe.units import UNITS, Units
 
 # voxels of a patch, by device and number of network axes
@@ -79,9 +80,25 @@ def make_plan(
         ConfigError: if the given entries do not go together.
     """
     decisions = _decide(options, fingerprint, channels, device, scale)
+    return assemble(options, fingerprint, channels, labels, decisions)
+
+
+def assemble(
+    options: Train,
+    fingerprint: Fingerprint,
+    channels: list[str],
+    labels: dict[str, int],
+    decisions: Decisions,
+) -> Plan:
+    """Return the plan that decisions make; the other arguments are those of `make_plan`.
+
+    Raises:
+        ConfigError: if the regions do not go with the labels.
+    """
     planes = decisions.planes.value
     data = options.data
     painted = index_regions(data.regions, labels, data.paint, data.ignore_label)
+    _check_codes(data.codes, painted.labels if painted else labels)
     units = UNITS[fingerprint.unit]
     return Plan(
         channels=channels,
@@ -107,12 +124,24 @@ def make_plan(
     )
 
 
+def _check_codes(codes: Mapping[str, object] | None, labels: Mapping[str, int]) -> None:
+    """Check that codes are of labels.
+
+    Raises:
+        ConfigError: naming one that is not.
+    """
+    names = list(labels)[1:]
+    for name in codes or {}:
+        if name not in names:
+            raise ConfigError(f"data.codes.{name}: is no label.{nearest(name, names)}")
+
+
 def _averages(fingerprint: Fingerprint, decisions: Decisions) -> bool:
     """Return whether model space is more than twice as coarse as a case along an axis."""
     cases = along_planes(fingerprint, decisions.planes.value)
     finest = cases.spacings_mm.min(axis=0)
-    coarse = [mm or 0.0 for mm in decisions.spacing.value]
-    return bool((np.array(coarse) > 2 * finest).any())
+    coarse = np.array(decisions.spacing.value, dtype=float)  # NaN where cases keep their own
+    return bool((coarse > 2 * finest).any())
 
 
 def _decide(
@@ -138,7 +167,7 @@ def _decide(
     patch = _decide_patch(options, size, levels.value.strides, axes, median, device)
     smallest = SMALLEST_BATCH if view is None else 1  # a patch that sees all is large
     batch = _decide_batch(options, patch.value, device, scale, smallest)
-    normalise = _decide_normalise(options, channels, fingerprint.zero_fraction)
+    normalise = decide_normalise(options, channels, fingerprint.zero_fraction)
     return Decisions(spacing, planes, patch, batch, levels, normalise)
 
 
@@ -221,7 +250,7 @@ def _decide_batch(
     return Decision(batch, f"batch {batch}", f"about {voxels} voxels a step, for {device}")
 
 
-def _decide_normalise(
+def decide_normalise(
     options: Train, channels: list[str], zero_fraction: Sequence[float]
 ) -> Decision[list[Normalise]]:
     """Return per channel how its intensities are brought to a common scale.
@@ -266,10 +295,10 @@ def _sampling_reasons(
         if number not in fingerprint.labels:
             continue
         size = fingerprint.labels[number]
+        parts = "1 part" if size.parts == 1 else f"{size.parts:.3g} parts"
         lines.append(
-            f"{name}: {100 * size.fraction:.2g} % of the voxels of {size.cases} cases, mostly in "
-            f"{size.parts:.3g} parts, the largest of {units.of_volume(size.part_ml):.3g} "
-            f"{units.volume}"
+            f"{name}: {100 * size.fraction:.2g} % of the voxels of {count(size.cases, 'case')}, "
+            f"mostly in {parts}, the largest of {units.of_volume(size.part_ml):.3g} {units.volume}"
         )
     lines.append(
         f"foreground {options.plan.foreground:g}: this fraction of patches is centred on a "

@@ -75,7 +75,7 @@ def requested(options: Predict, chosen: PostProcess, labels: Mapping[str, int]) 
 
     Args:
         options: whose `keep_largest` is added, and whose `min_volume_ml` and `thresholds` take the
-            place of those of the same labels.
+            place of those of the same labels, and whose `temperature` takes the other's place.
         chosen: that of the checkpoint.
         labels: of the plan.
     """
@@ -87,6 +87,7 @@ def requested(options: Predict, chosen: PostProcess, labels: Mapping[str, int]) 
         thresholds=chosen.thresholds | (options.thresholds or {}),
         keep_largest=list(largest),
         min_volume_ml=chosen.min_volume_ml | volumes,
+        temperature=options.temperature or chosen.temperature,
     )
 
 

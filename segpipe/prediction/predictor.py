@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 from segpipe.accelerator import is_out_of_memory, place
 from segpipe.checkpoint import Trained
-from segpipe.data.prepare import PreparedScan, model_space, prepare_volume
+from segpipe.data.prepare import PreparedScan, mask_dtype, model_space, prepare_volume
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in, to_device
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
-from segpipe.io.volumes import ScanLike, as_volume
+from segpipe.io.objects import Readable, ScanLike, as_file, as_volume
+from segpipe.io.volumes import write_mask
 from segpipe.nets.activation_memory import forward_bytes
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.backends import BackendRequest, with_backend
+from segpipe.prediction.confidence import Confidence
 from segpipe.prediction.empty_windows import SkipEmptyWindows, should_skip_air
 from segpipe.prediction.inference_plan import (
     InferencePlan,
@@ -41,13 +43,16 @@ from segpipe.prediction.postprocessing import (
     with_thresholds,
 )
 from segpipe.prediction.prediction import Prediction as Prediction
+from segpipe.prediction.prediction import region_ids
 from segpipe.prediction.timing import ProgressCallback, Stopwatch, reporting, timed_slabs
-from segpipe.regions import painted_ids
+from segpipe.quality import QualityModel
 from segpipe.windows import count_windows, predict_slabs, slab_axis
 
 
 class Predictor:
     """Segments scans with one network.
+
+    It may be called by several threads at once: a call changes nothing of it.
 
     Args:
         network: maps `(b, c, *space)` to logits `(b, k, *space)`.
@@ -65,6 +70,7 @@ class Predictor:
         backend: name of a registered backend.
         compiled: whether `torch.compile` is to make the network faster.
         postprocess: of the masks.
+        quality: models by which the quality of masks is predicted, one per network.
 
     Raises:
         ConfigError: if `skip_air` or `backend` does not go with the network or the device, or
@@ -85,7 +91,10 @@ class Predictor:
         backend: str = "torch",
         compiled: bool = False,
         postprocess: PostProcess | None = None,
+        quality: Sequence[QualityModel] = (),
     ) -> None:
+        self.quality = quality
+        self.measures_confidence = bool(quality)
         self.network = network
         self.plan = plan
         self.device = device
@@ -135,6 +144,7 @@ class Predictor:
             overlap,
             batch_size,
             postprocess=trained.postprocess,
+            quality=trained.quality,
         )
 
     def __call__(self, scan: ScanLike) -> Integer[np.ndarray, "x y z"]:
@@ -143,8 +153,8 @@ class Predictor:
         It holds the same voxels as the file that `predict.py` writes.
 
         Args:
-            scan: a file, a file per channel, an image of nibabel's, or a `MetaTensor` or `Volume`
-                `(x, y, z)` or `(c, x, y, z)`.
+            scan: a path, a path per channel, the bytes of a NIfTI file or a file object of one,
+                an image of nibabel's, or a `MetaTensor` or `Volume` `(x, y, z)` or `(c, x, y, z)`.
 
         Raises:
             DataError: if the scan cannot be used.
@@ -163,6 +173,23 @@ class Predictor:
         name = scan if isinstance(scan, str | Path) else "the scan"
         found = self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
         return replace(found, labels=clean(found.labels, found.grid.voxel_ml, **self.cleaning))
+
+    def save_mask(self, scan: ScanLike, path: Path | str) -> Prediction:
+        """Write the mask of one scan as NIfTI, whole or not at all, and return the prediction.
+
+        Args:
+            scan: as in a call.
+            path: file to write; ends in `.nii.gz` or `.nii`.
+
+        Raises:
+            DataError: if the scan cannot be used, or the file does not read back as the mask.
+        """
+        if isinstance(scan, Readable):
+            scan = scan.read()
+        found = self.predict(scan)
+        with as_file(scan) as source:
+            write_mask(found.mask(self.plan), source, Path(path), mask_dtype(self.plan.labels))
+        return found
 
     def fallbacks_for(self, grid: Grid) -> list[InferencePlan]:
         """Return the ways to compute a scan of this grid that fit the memory, the fastest first.
@@ -229,10 +256,7 @@ class Predictor:
         note: str,
         progress: ProgressCallback | None,
     ) -> Prediction:
-        """Return the prediction of a scan, computed in one way.
-
-        Each slab is brought to the scan's grid as soon as its windows are done.
-        """
+        """Return the prediction of a scan, computed in one way; slab by slab."""
         start = time.perf_counter()
         stopwatch = Stopwatch(self.device)
         plan = self.plan
@@ -240,17 +264,32 @@ class Predictor:
         skipping = SkipEmptyWindows(self._compute, plan.outputs, exclusive)
         network: Callable[[Tensor], Tensor] = skipping if self.skips_air else self._compute
         axis = slab_axis(scan.image.shape[1:], plan.slice_axis)
-        slabs = timed_slabs(self._slabs(network, scan, inference_plan, progress), stopwatch)
+        slabs = self._slabs(network, scan, inference_plan, progress)
         space = model_space(plan)
-        kept = (self.save, self.folder, space.orientation(scan.grid), scan.box)
+        confidence = None
+        if self.measures_confidence:
+            channels = scan.image[: len(plan.channels)].to(inference_plan.blending)
+            confidence = Confidence(
+                channels, axis, exclusive, self._computed_network, of_logits=space.as_nnunet
+            )
+            slabs = confidence.watch(slabs)
+        turned = space.orientation(scan.grid)
+        kept = (self.save, self.folder, turned, self.postprocess.temperature, scan.box)
         maps = Maps(scan.grid, axis, plan.outputs, exclusive, *kept)
         observer = with_thresholds(maps.observe, self.factors)
-        labels = space.to_native(slabs, axis, scan.seen_grid, _region_ids(plan), observer)
+        labels = space.to_native(
+            timed_slabs(slabs, stopwatch),
+            axis,
+            scan.seen_grid,
+            region_ids(plan),
+            observer,
+            maps.block_voxels,
+        )
         found = scan.whole(labels[0].cpu().numpy())
         network_seconds = stopwatch.read()
         rest = time.perf_counter() - start - network_seconds
         seconds = {"network": network_seconds, "resample": max(0.0, rest)}
-        return Prediction(found, scan, maps, seconds, note, skipping.skipped)
+        return Prediction(found, scan, maps, seconds, note, skipping.skipped, confidence)
 
     def _slabs(
         self,
@@ -291,10 +330,3 @@ class Predictor:
         """Return the logits of patches."""
         with computing_in(self.number_format, self.device):
             return self._computed_network(to_device(patches, self.device))
-
-
-def _region_ids(plan: Plan) -> list[int] | None:
-    """Return the label that each region paints; None where labels exclude one another."""
-    if plan.regions is None:
-        return None
-    return painted_ids(plan.regions, plan.paint)

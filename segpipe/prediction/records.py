@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from segpipe.data.prepare import PreparedScan
 from segpipe.files import digest
-from segpipe.metrics import Score, score_columns
+from segpipe.metrics import METRICS, Score
 from segpipe.prediction.channel_sets import Scan
 from segpipe.text import clipped, name_fault, visible
 from segpipe.units import UNITS, UnitName, Units
@@ -40,6 +40,8 @@ class ScanRecord:
         warnings: what is worth a look, though the mask is done.
         drawn: whether there is a picture of it.
         unit: in which its lengths and volumes are shown.
+        quality: predicted Dice of its mask, mean over the targets; None where it is not predicted.
+        quality_reason: why it is not higher, in words.
     """
 
     name: str
@@ -58,6 +60,8 @@ class ScanRecord:
     warnings: list[str] = field(default_factory=list)
     drawn: bool = False
     unit: UnitName = "mm"
+    quality: float | None = None
+    quality_reason: str = ""
 
     @property
     def units(self) -> Units:
@@ -169,7 +173,7 @@ def from_row(row: Mapping[str, Any], unknown: set[str]) -> ScanRecord:
     values = {name: value for name, value in row.items() if name in FIELDS}
     scores = []
     for score in values.get("scores", []):
-        unknown |= score.keys() - {*score_columns()}
+        unknown |= score.keys() - {"case", "label", "volume_ml", "truth_ml", *METRICS}
         scores.append(Score.from_values(score))
     record = RECORD.validate_python({**values, "scores": scores})
     for path in (record.name, *record.files):

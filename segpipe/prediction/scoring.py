@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from segpipe.config.scoring import Scoring
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
 from segpipe.io.content import content_files
+from segpipe.io.notes import collecting_notes, log_first
 from segpipe.metrics import score_case
 from segpipe.plan import Plan
 from segpipe.prediction.channel_sets import Scan
@@ -19,7 +21,12 @@ log = logging.getLogger("segpipe")
 
 
 def add_scores(
-    record: ScanRecord, scan: Scan, truth: Path | None, prediction: Prediction, plan: Plan
+    record: ScanRecord,
+    scan: Scan,
+    truth: Path | None,
+    prediction: Prediction,
+    plan: Plan,
+    scoring: Scoring,
 ) -> np.ndarray | None:
     """Add the scores of a mask to its record; return the truth on the scan's grid, `(x, y, z)`.
 
@@ -30,9 +37,13 @@ def add_scores(
     grid = prediction.grid
     try:
         content_files([truth])  # raises where reading would never end
-        labels = read_labels(Case(scan.name, scan.images, truth), plan, grid).numpy()[0]
+        with collecting_notes() as notes:
+            labels = read_labels(Case(scan.name, scan.images, truth), plan, grid).numpy()[0]
+        for note in notes:
+            record.warnings.append(note.text)
+            log_first(note)
         record.scores = score_case(
-            scan.name, prediction.labels, labels, grid.spacing_mm, plan.targets
+            scan.name, prediction.labels, labels, grid.spacing_mm, plan.targets, scoring
         )
     except Exception as error:  # the mask is done, whatever is wrong with its truth
         why = one_line(truth, error)

@@ -10,7 +10,7 @@ from segpipe.errors import ConfigError
 from segpipe.io.dicom import files as dicom_files
 from segpipe.io.dicom import is_series, volumes_in
 from segpipe.io.dicom_file import is_dicom
-from segpipe.io.formats import DICOM, ENDINGS, ending_of, format_of
+from segpipe.io.formats import DICOM, ENDINGS, ending_of, format_of, header_of
 from segpipe.prediction.channel_sets import Found
 from segpipe.text import closest, count
 
@@ -61,6 +61,7 @@ class Search:
         self.passed_over: list[str] = []
         self.unsearched: list[Path] = []
         self.visited: set[str] = set()
+        self.headers: set[Path] = set()
 
     def add_folder(self, folder: Path, root: Path) -> None:
         """Add the scans of a folder; of a folder of DICOM files these, and files of other formats.
@@ -81,14 +82,23 @@ class Search:
                 self.add_file(path, root)
 
     def add_file(self, path: Path, root: Path, typed: bool = False) -> None:
-        """Add a file if it is a scan by its name, or was typed and is one by its content."""
+        """Add a file if it is a scan by its name, or was typed and is one by its content.
+
+        The header of a pair stands for both of its files.
+        """
+        header = header_of(path)
+        if header != path and os.path.isfile(header):
+            if header not in self.headers:
+                self.add_file(header, root)
+            return
+        self.headers.add(path)
         if path.name.startswith(".") and not typed:
             self.passed_over.append(path.name)
         elif ending_of(path) or (typed and format_of(path) is not None):
             name = path.relative_to(root).as_posix()
             is_file = format_of(path) is not DICOM
             self.found.append(Found(path, name[: len(name) - len(ending_of(path))], is_file))
-        elif format_of(path) is None:  # else the header beside it stands for both
+        else:
             self.passed_over.append(path.name)
 
     def add_matches(self, root: Path, paths: Iterable[Path]) -> None:

@@ -15,6 +15,7 @@ from monai.transforms.croppad.array import ResizeWithPadOrCrop
 from torch import Tensor
 
 from segpipe.config.probe import Lesion
+from segpipe.config.scoring import USUAL
 from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan
 from segpipe.errors import ConfigError
@@ -197,7 +198,7 @@ class LesionProbe:
             truth,
             prediction.grid.spacing_mm,
             predictor.plan.targets,
-            self.options.nsd_tolerance_mm,
+            USUAL.model_copy(update={"nsd_tolerance_mm": self.options.nsd_tolerance_mm}),
         )
 
 
@@ -230,13 +231,12 @@ def _loss(
 ) -> SkipLoss:
     mean = summarise(scores)[-1]
     before = summarise(intact)[-1]
-    cases = dict.fromkeys(row.case for row in rows)
+    lost_of: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        lost_of.setdefault(row.case, []).append((row.dice_lost, row.nsd_lost))
     per_case = []
-    for case in cases:
-        own = [row for row in rows if row.case == case]
-        dice = _mean_of_known([row.dice_lost for row in own])
-        nsd = _mean_of_known([row.nsd_lost for row in own])
-        per_case.append((dice, nsd))
+    for lost in lost_of.values():
+        per_case.append(list(map(_mean_of_known, zip(*lost, strict=True))))
     losses = np.array(per_case).T
     return SkipLoss(skip, size, lesion, before.dice - mean.dice, before.nsd - mean.nsd, losses)
 

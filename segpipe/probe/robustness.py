@@ -13,13 +13,13 @@ import numpy as np
 
 from segpipe.config.probe import Robustness
 from segpipe.data.cases import Case
+from segpipe.data.degradation import CHANGES, CLEAN, degrade
 from segpipe.data.prepare import prepare_volume, read_labels
 from segpipe.errors import ConfigError
 from segpipe.files import write_rows
 from segpipe.geometry import Grid, Located
 from segpipe.io.volumes import load, read
 from segpipe.metrics import dice_per_target, mean_dice
-from segpipe.probe.degradation import CHANGES, CLEAN, degrade
 from segpipe.probe.robustness_picture import Curves, draw_changes, draw_robustness
 from segpipe.probe.trained import TrainedRun, find_cases, open_runs, output_folder, same_targets
 from segpipe.terminal import progress_bar, show_next, show_table
@@ -147,13 +147,15 @@ def _curves(
     by_change: dict[str, list[float]] = {}
     for change, strength in trials:
         by_change.setdefault(change, []).append(strength)
-    clean = [mean_of(scores, network, "", CLEAN) for network in networks]
     dice = {}
     for change, strengths in by_change.items():
-        columns = [clean]
-        for strength in strengths:
-            columns.append([mean_of(scores, network, change, strength) for network in networks])
-        dice[change] = np.array(columns).T
+        rows = []
+        for network in networks:
+            row = [mean_of(scores, network, "", CLEAN)]
+            for strength in strengths:
+                row.append(mean_of(scores, network, change, strength))
+            rows.append(row)
+        dice[change] = np.array(rows)
     return Curves(list(networks), by_change, dice, units)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from segpipe.probe.degradation import CHANGES
+from segpipe.data.degradation import CHANGES
 from segpipe.probe.picture_colours import network_colour
 from segpipe.reporting.figures import save
 from segpipe.units import Units

@@ -7,6 +7,7 @@ from pathlib import Path
 from segpipe.metrics import Score, metrics_of, summarise
 from segpipe.reporting.page import Cell, Column, Link, Page, Table, write_page
 from segpipe.reporting.run_record import RunRecord
+from segpipe.reporting.score_tables import scores_table, summary_table
 from segpipe.text import count
 from segpipe.units import Units
 
@@ -55,53 +56,30 @@ def write_crossval(file: Path, names: Sequence[str], postprocess: str) -> None:
         title=f"Cross-validation {file.resolve().parent.name}",
         lead=f"{count(len(cases), 'case')} in {len(names)} folds; mean Dice {mean:.3f}.",
         postprocess=postprocess,
-        summary=_summary(scores, units),
+        summary=summary_table(scores, units, "means over all cases"),
         folds=_folds(runs, units),
-        scores=_scores(scores, units),
+        scores=scores_table(scores, units),
         files=[*links, *(Link(name, f"{name}/report.html") for name in names)],
     )
     write_page(file, "crossval.html", page)
 
 
-def _metric_columns(units: Units) -> list[Column]:
+def _metric_columns(scores: Sequence[Score], units: Units) -> list[Column]:
     columns = []
-    for metric in metrics_of("summary").values():
+    for metric in metrics_of("summary", scores).values():
         columns.append(Column(units.in_text(metric.heading), metric.digits))
     return columns
 
 
-def _summary(scores: Sequence[Score], units: Units) -> Table:
-    """Return a row per label with the means over all cases, and the mean of the labels."""
-    columns = [Column("label"), *_metric_columns(units)]
-    columns += [Column("misses", 0), Column("false alarms", 0)]
-    rows: list[list[Cell]] = []
-    for line in summarise(scores):
-        rows.append([*line.to_values().values()])
-    return Table("means over all cases", columns, rows)
-
-
 def _folds(runs: dict[str, RunRecord], units: Units) -> Table:
     """Return a row per fold with the means over its cases and labels."""
-    columns = [Column("fold"), Column("cases", 0), *_metric_columns(units)]
+    scores: list[Score] = []
+    for run in runs.values():
+        scores += run.scores
+    columns = [Column("fold"), Column("cases", 0), *_metric_columns(scores, units)]
     rows: list[list[Cell]] = []
     for name, run in runs.items():
         mean = summarise(run.scores)[-1]
-        values = [mean.values[metric] for metric in metrics_of("summary")]
+        values = [getattr(mean, metric) for metric in metrics_of("summary", scores)]
         rows.append([name, len({score.case for score in run.scores}), *values])
     return Table("means of each fold", columns, rows)
-
-
-def _scores(scores: Sequence[Score], units: Units) -> Table:
-    """Return a row per case and label, the lowest Dice first."""
-    columns = [Column("case"), Column("label"), *_metric_columns(units)]
-    rows: list[list[Cell]] = []
-    for score in sorted(scores, key=_rank):
-        values = [score.values[metric] for metric in metrics_of("summary")]
-        rows.append([score.case, score.label, *values])
-    return Table("every case and label, the worst first", columns, rows)
-
-
-def _rank(score: Score) -> float:
-    """Return the Dice; targets that neither mask has are last."""
-    dice = float(score.dice)
-    return dice if dice == dice else float("inf")

@@ -1,5 +1,6 @@
 """What a run was trained on, as numbers and as a picture: grids, volumes of labels, intensities."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
-from segpipe.planning.fingerprint import Facts
+from segpipe.planning.fingerprint import Facts, Intensities
 from segpipe.reporting.figures import save
 from segpipe.reporting.pictures import COLOURS
+from segpipe.text import agreeing
 from segpipe.units import Units
 
 PARTS = {"train": (COLOURS[4], "o", "train"), "val": (COLOURS[5], "^", "validate")}
@@ -27,45 +29,46 @@ def draw_fingerprint(facts: Facts, picture: Path, units: Units) -> None:
     """
     figure = Figure(figsize=(11, 6.6), layout="constrained")
     (spacing, size), (volume, intensity) = figure.subplots(2, 2)
-    _strips(
-        spacing,
-        facts,
-        {name: [one.spacing_mm[axis] for one in facts.cases] for axis, name in enumerate(AXES)},
-    )
-    _strips(
-        size,
-        facts,
-        {name: [float(one.shape[axis]) for one in facts.cases] for axis, name in enumerate(AXES)},
-    )
-    labels = list(facts.cases[0].volumes_ml)
-    _strips(
-        volume,
-        facts,
-        {label: _volumes(facts, label, units) for label in labels},
-    )
-    if any(value > 0 for one in facts.cases for value in one.volumes_ml.values()):
-        volume.set_yscale("log")
-        for axis in (volume.yaxis.set_major_formatter, volume.yaxis.set_minor_formatter):
-            axis(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    _draw_edges(spacing, facts, "spacing_mm")
     spacing.set(title=f"voxel size, {units.length}")
+    _draw_edges(size, facts, "shape")
     size.set(title="size, voxels")
-    volume.set(title=units.in_text("volume of each label in a case, mL (cases that have it)"))
-    volume.tick_params(axis="x", rotation=0 if len(labels) < 8 else 90)
-    for place, channel in enumerate(facts.intensities):
-        heights = np.array(channel.counts) / max(1, sum(channel.counts))
-        intensity.stairs(
-            heights,
-            channel.edges,
-            color=COLOURS[(4 + place) % 7],
-            label=channel.channel,
-            linewidth=1.6,
-        )
-    intensity.set(
-        title="intensities of labelled voxels, cases that train", ylabel="share of voxels"
-    )
-    intensity.legend(frameon=False, fontsize=8)
+    _draw_volumes(volume, facts, units)
+    _draw_intensities(intensity, facts.intensities)
     _legend(figure, facts)
     save(figure, picture)
+
+
+def _draw_edges(axes: Axes, facts: Facts, attribute: str) -> None:
+    """Draw an attribute of each case that has a value for each axis of space."""
+    columns: dict[str, list[float]] = {}
+    for axis, name in enumerate(AXES):
+        columns[name] = [float(getattr(case, attribute)[axis]) for case in facts.cases]
+    _strips(axes, facts, columns)
+
+
+def _draw_volumes(axes: Axes, facts: Facts, units: Units) -> None:
+    """Draw the volume of each label in each case, on a logarithmic scale if any is there."""
+    columns: dict[str, list[float]] = {}
+    for label in facts.cases[0].volumes_ml:
+        columns[label] = _volumes(facts, label, units)
+    _strips(axes, facts, columns)
+    if np.greater(list(columns.values()), 0).any():
+        axes.set_yscale("log")
+        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            set_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    axes.set(title=units.in_text("volume of each label in a case, mL (cases that have it)"))
+    axes.tick_params(axis="x", rotation=0 if len(columns) < 8 else 90)
+
+
+def _draw_intensities(axes: Axes, channels: Sequence[Intensities]) -> None:
+    """Draw a histogram of the labelled voxels for each channel."""
+    for place, channel in enumerate(channels):
+        heights = np.array(channel.counts) / max(1, sum(channel.counts))
+        colour = COLOURS[(4 + place) % 7]
+        axes.stairs(heights, channel.edges, color=colour, label=channel.channel, linewidth=1.6)
+    axes.set(title="intensities of labelled voxels, cases that train", ylabel="share of voxels")
+    axes.legend(frameon=False, fontsize=8)
 
 
 def _volumes(facts: Facts, label: str, units: Units) -> list[float]:
@@ -101,7 +104,7 @@ def _legend(figure: Figure, facts: Facts) -> None:
             color=colour,
             marker=marker,
             linestyle="",
-            label=f"{sum(one.part == part for one in facts.cases)} cases {word}",
+            label=agreeing(sum(one.part == part for one in facts.cases), "case", word),
         )
         for part, (colour, marker, word) in PARTS.items()
     ]

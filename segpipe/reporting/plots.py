@@ -19,8 +19,11 @@ DASHES = ("-", "--", ":", "-.")
 NOT_MEASURED = np.empty((2, 0))
 BOX_HEIGHT = 0.62  # of the distance between two labels
 MANY_EPOCHS = 20  # from here on, the loss is drawn smoothed too
+TRAINING = "training, mean of an epoch"
+VALIDATION = "validation, fixed patches without augmentation"
+VALIDATION_COLOUR = COLOURS[5]
 DICE_TITLE = "Dice of whole validation scans"
-Curve = Float[np.ndarray, "2 points"]  # steps, and the values after them
+Curve = Float[np.ndarray, "2 _points"]  # steps, and the values after them
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ def draw_curves(metrics: Path, picture: Path, loss_name: str = "loss") -> None:
     """Draw loss, learning rate and Dice per label against the step.
 
     Args:
-        metrics: `metrics.csv` of a run, with the column `step`. The columns `loss`, `lr`,
-            `dice/LABEL` and `dice/mean` may be missing; cells are empty where nothing was measured.
+        metrics: `metrics.csv` of a run, with the column `step`. The columns `loss`, `val_loss`,
+            `lr`, `dice/LABEL` and `dice/mean` may be missing; cells are empty where nothing was
+            measured.
         picture: PNG to write.
         loss_name: label of the loss axis.
     """
@@ -54,7 +58,8 @@ def draw_curves(metrics: Path, picture: Path, loss_name: str = "loss") -> None:
             dice[name.removeprefix("dice/")] = curve
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    _draw_loss(left, columns.get("loss", NOT_MEASURED), loss_name)
+    validated = columns.get("val_loss", NOT_MEASURED)
+    _draw_loss(left, columns.get("loss", NOT_MEASURED), validated, loss_name)
     _draw_learning_rate(left, columns.get("lr", NOT_MEASURED))
     _draw_dice(right, dice)
     for axes in (left, right):
@@ -128,15 +133,19 @@ def _read_curves(metrics: Path) -> dict[str, Curve]:
     return curves
 
 
-def _draw_loss(axes: Axes, loss: Curve, name: str) -> None:
+def _draw_loss(axes: Axes, loss: Curve, validated: Curve, name: str) -> None:
+    """Draw the loss of training, and that of validation where it was measured."""
     steps, values = loss[:, np.isfinite(loss[1])]
     if len(values) < MANY_EPOCHS:
-        axes.plot(steps, values, color="black", marker=".")
+        axes.plot(steps, values, color="black", marker=".", label=TRAINING)
     else:
         smooth = gaussian_filter1d(values, len(values) / 40, mode="nearest")
         axes.plot(steps, values, color="0.6", linewidth=0.8)
-        axes.plot(steps, smooth, color="black", linewidth=1.8)
-    axes.set(title="training loss (mean of an epoch)", ylabel=name)
+        axes.plot(steps, smooth, color="black", linewidth=1.8, label=TRAINING)
+    axes.set(title="loss", ylabel=name)
+    if validated.size:
+        axes.plot(*validated, color=VALIDATION_COLOUR, marker=".", label=VALIDATION)
+        axes.legend(frameon=False)
 
 
 def _draw_learning_rate(axes: Axes, rate: Curve) -> None:

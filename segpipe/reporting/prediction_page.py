@@ -9,10 +9,10 @@ import numpy as np
 
 from segpipe import __version__
 from segpipe.config.predict import Predict
-from segpipe.data.prepare import model_space
-from segpipe.plan import Plan
-from segpipe.prediction.predictor import Prediction
+from segpipe.metrics import tolerance_text
+from segpipe.prediction.outputs import quality_rank
 from segpipe.prediction.records import STAGES, ScanRecord, label_names, scores_of, units_of
+from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_volumes
 from segpipe.reporting.page import (
     NOT_KNOWN,
     Cell,
@@ -22,6 +22,7 @@ from segpipe.reporting.page import (
     Picture,
     Sorted,
     Table,
+    embed,
     embed_all,
     write_page,
 )
@@ -33,8 +34,6 @@ from segpipe.verdict import Verdict, judge
 WIDTH = 800  # pixels of a picture inside the page
 ROWS = 300  # of a page: one of more is slow to open and to sort
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a page of more is slow to open
-SPACING_RATIO = 3.0  # to the training's spacing, from which a scan is worth a look
-AXES = ("left-right", "back-front", "foot-head")
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Index(Page):
         failed: scan and reason; None where none failed.
         scans: those that are done; None where none is.
         pictures: how many pictures are inside the page, and where the others are.
+        volumes: predicted against true volumes; None where there is no truth.
         viewer: of volumes, where it is requested.
         files: beside the page.
     """
@@ -56,36 +56,9 @@ class Index(Page):
     failed: Table | None
     scans: Table | None
     pictures: str
+    volumes: Picture | None
     viewer: Viewer | None
     files: Sequence[Link]
-
-
-def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list[str]:
-    """Return what a person should know of a mask that is done.
-
-    It names how it was computed, where that was unusual, labels that were not found, a spacing far
-    from that of training, and channels of one value.
-    """
-    warnings = [record.note] if record.note else []
-    volumes = zip(record.labels, record.voxels, strict=True)
-    missing = [name for name, voxels in volumes if not voxels]
-    if missing:
-        warnings.append(f"finds no {', no '.join(missing)}")
-    grid = prediction.grid
-    turned = model_space(plan).orientation(grid)
-    spacings = zip(
-        turned.order, turned.along(grid.spacing_mm.tolist()), plan.spacing_mm, strict=True
-    )
-    for scan_axis, mm, model_mm in spacings:
-        if model_mm is None or 1 / SPACING_RATIO <= mm / model_mm <= SPACING_RATIO:
-            continue
-        axis = AXES[grid.ras.order.index(scan_axis)]
-        edges = f"voxels of {mm:.3g} mm {axis}, but the network sees {model_mm:.3g} mm"
-        warnings.append(record.units.in_text(edges))
-    for number, channel in enumerate(prediction.scan.native.as_tensor()):
-        if channel.min() == channel.max():
-            warnings.append(f"every voxel of channel {number} is {float(channel.flatten()[0]):g}")
-    return warnings
 
 
 def write_index(
@@ -112,15 +85,17 @@ def write_index(
     failed = [record for record in records if record.failed]
     done = [record for record in records if not record.failed]
     failed.sort(key=lambda record: record.name)
-    done.sort(key=lambda record: (_mean_dice(record), record.name))
+    done.sort(key=lambda record: (_rank(record), record.name))
     ordered = failed + done
     pages = max(1, math.ceil(len(ordered) / ROWS))
     lead = f"{count(len(done), 'scan')} done, {len(failed)} failed"
     lead = f"{lead}; the last call asked for {requested}."
     verdict = judge(scores_of(done), "batch")
+    volumes = _volumes(folder, done) if is_final else None
     for number in range(pages if is_final else 1):
         shown = ordered[number * ROWS : (number + 1) * ROWS]
-        page = _index(folder, shown, lead, verdict, options, _Position(number, pages))
+        position = _Position(number, pages)
+        page = _index(folder, shown, lead, verdict, volumes, options, position)
         write_page(folder / _page_name(number), "index.html", page)
 
 
@@ -150,6 +125,7 @@ def _index(
     shown: Sequence[ScanRecord],
     lead: str,
     verdict: Verdict | None,
+    volumes: Picture | None,
     options: Predict,
     position: _Position,
 ) -> Index:
@@ -167,6 +143,7 @@ def _index(
         failed=_failed_table(failed) if failed else None,
         scans=_done_table(done, pictures, scored) if done else None,
         pictures=_pictures_note(pictures, done),
+        volumes=volumes if position.number == 0 else None,
         viewer=viewer_of(folder, done, options) if has_viewer else None,
         files=[*position.links, *_files(folder, scored)],
     )
@@ -188,6 +165,7 @@ def _facts(options: Predict) -> list[tuple[str, str]]:
         ("checkpoint", ", ".join(map(str, options.checkpoint or [])) or NOT_KNOWN),
         ("input", str(options.input or NOT_KNOWN)),
         ("truth", str(options.truth or "not given")),
+        ("tolerance of NSD", tolerance_text(options)),
         ("overlap of windows", f"{options.overlap:g}"),
         ("mirrored along axes", mirrored),
         ("masks cleaned", "; ".join(cleaning) or "no"),
@@ -222,6 +200,13 @@ def _pictures_note(pictures: Mapping[str, Picture], done: Sequence[ScanRecord]) 
     )
 
 
+def _volumes(folder: Path, done: Sequence[ScanRecord]) -> Picture | None:
+    file = folder / ".segpipe" / "volumes.png"  # beside masks, a scan might have its name
+    if not draw_volumes(scores_of(done), file, units_of(done)):
+        return None
+    return embed(file, "predicted against true volumes of each label", WIDTH, VOLUMES_CAPTION)
+
+
 def _failed_table(records: Sequence[ScanRecord]) -> Table:
     """Return the table of the scans that failed, by name."""
     rows = sorted([record.name, record.reason] for record in records)
@@ -237,6 +222,9 @@ def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], sco
     if scored:
         columns.append(Column("Dice, mean", 3))
     columns += [Column(f"Dice {name}", 3) for name in targets]
+    judged = any(record.quality is not None for record in done)
+    if judged:
+        columns += [Column("Dice, predicted", 2), Column("why")]
     units = units_of(done)
     columns += [Column(f"{name}, {units.volume}", units.digits) for name in labels]
     columns += [Column(f"{stage}, s", 2) for stage in STAGES]
@@ -247,11 +235,14 @@ def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], sco
         row.append(_picture_cell(record, pictures))
         if scored:
             row.append(_mean_dice(record))
-        row += _numbers(record, targets, labels)
+        row += _dice(record, targets)
+        if judged:
+            row += [record.quality, record.quality_reason]
+        row += _volumes_and_seconds(record, labels)
         row.append("; ".join(record.warnings))
         rows.append(row)
     caption = f"{count(len(done), 'scan')}; the name is a link to the mask"
-    return Table(caption, columns, rows, Sorted(2 if scored else 0))
+    return Table(caption, columns, rows, Sorted(2 if scored or judged else 0))
 
 
 def _picture_cell(record: ScanRecord, pictures: Mapping[str, Picture]) -> Cell:
@@ -261,15 +252,16 @@ def _picture_cell(record: ScanRecord, pictures: Mapping[str, Picture]) -> Cell:
     return Link("picture", record.picture) if record.drawn else None
 
 
-def _numbers(record: ScanRecord, targets: Sequence[str], labels: Sequence[str]) -> list[Cell]:
-    """Return Dice per target, volume per label and seconds per stage; None where there is none."""
+def _dice(record: ScanRecord, targets: Sequence[str]) -> list[Cell]:
+    """Return Dice per target; None where there is none."""
     dice = {score.label: score.dice for score in record.scores}
+    return list(map(dice.get, targets))
+
+
+def _volumes_and_seconds(record: ScanRecord, labels: Sequence[str]) -> list[Cell]:
+    """Return volume per label and seconds per stage; None where there is none."""
     volumes = dict(zip(record.labels, map(record.units.of_volume, record.volumes_ml), strict=True))
-    return [
-        *map(dice.get, targets),
-        *map(volumes.get, labels),
-        *map(record.seconds.get, STAGES),
-    ]
+    return [*map(volumes.get, labels), *map(record.seconds.get, STAGES)]
 
 
 def _targets(records: Sequence[ScanRecord]) -> list[str]:
@@ -278,6 +270,12 @@ def _targets(records: Sequence[ScanRecord]) -> list[str]:
     for record in records:
         names |= dict.fromkeys(score.label for score in record.scores)
     return list(names)
+
+
+def _rank(record: ScanRecord) -> float:
+    """Return by what scans are sorted, the worst first: the Dice, or else the predicted one."""
+    dice = _mean_dice(record)
+    return quality_rank(record) if math.isnan(dice) else dice
 
 
 def _mean_dice(record: ScanRecord) -> float:

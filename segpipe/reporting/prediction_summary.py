@@ -23,16 +23,16 @@ class Outcomes:
         failed: scans that have failed in it, and did not fail so before.
         unchanged: scans whose masks were up to date, as of an earlier call or of another one.
         known: scans that fail as they did in an earlier call.
-        unscored: number of the new ones that have a truth and no score.
-        unscored_before: likewise of the unchanged ones.
+        incomplete: number of the new ones that lack a file, or a score though they have a truth.
+        incomplete_before: likewise of the unchanged ones.
     """
 
     new: list[ScanRecord] = field(default_factory=list)
     failed: list[ScanRecord] = field(default_factory=list)
     unchanged: list[ScanRecord] = field(default_factory=list)
     known: list[ScanRecord] = field(default_factory=list)
-    unscored: int = 0
-    unscored_before: int = 0
+    incomplete: int = 0
+    incomplete_before: int = 0
 
     @property
     def settled(self) -> int:
@@ -67,7 +67,7 @@ def show_batch(outcomes: Outcomes, names: Sequence[str], folder: Path, truth: Pa
         show_scores(scores, title, units_of(outcomes.new))
     masks = len(outcomes.new) + len(outcomes.unchanged)
     log.info("%s", outcomes)
-    log.info("%d of %d masks written to %s", masks, outcomes.settled, folder)
+    log.info("%d of %s written to %s", masks, count(outcomes.settled, "mask"), folder)
     show_views(folder)
     verdict = judge(scores, "batch")
     if verdict is not None:

@@ -80,13 +80,13 @@ def add_to_viewer(
 
 def show_scores(scores: Sequence[Score], title: str, units: Units) -> None:
     """Print the mean of each metric per target, with the number of misses and false alarms."""
-    metrics = metrics_of("summary")
+    metrics = metrics_of("summary", scores)
     headings = [units.in_text(metric.heading) for metric in metrics.values()]
     rows: list[list[str]] = []
     for line in summarise(scores):
         row = [line.label]
         for name, metric in metrics.items():
-            row.append(f"{line.values[name]:.{metric.digits}f}")
+            row.append(f"{getattr(line, name):.{metric.digits}f}")
         rows.append([*row, str(line.misses), str(line.false_alarms)])
     show_table(title, ["label", *headings, "misses", "false alarms"], rows)
 

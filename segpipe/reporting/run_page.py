@@ -8,19 +8,21 @@ from pathlib import Path
 
 from segpipe.config.quoting import invocation, typed
 from segpipe.files import write_json, write_text
-from segpipe.metrics import metrics_of, summarise
 from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
 from segpipe.reporting import run_tables as tables
+from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_reliability, draw_volumes
 from segpipe.reporting.fingerprint import draw_fingerprint
 from segpipe.reporting.page import Link, Page, Picture, Table, embed, write_page
-from segpipe.reporting.plots import BoxPanel, draw_boxes, draw_curves
+from segpipe.reporting.plots import BoxPanel, draw_curves
 from segpipe.reporting.run_record import RunRecord, plain
+from segpipe.reporting.score_tables import embed_boxes, score_boxes, summary_values
 from segpipe.reporting.viewer import Viewer, ViewerBudget, make_viewer
 from segpipe.stored import SCHEMA
 from segpipe.terminal import relative_to_cwd
 from segpipe.text import first_line
 from segpipe.training.callbacks.history import CASES
 from segpipe.training.callbacks.phases import PhaseTimer
+from segpipe.training.initial_record import FILE as INITIAL
 from segpipe.verdict import Verdict, judge
 
 log = logging.getLogger("segpipe")
@@ -33,7 +35,9 @@ BESIDE = (
     *(
         "network.json",
         "stages.json",
+        INITIAL,
         "postprocess.json",
+        "quality.json",
         "doctor.csv",
         "environment.json",
         "train.log",
@@ -53,6 +57,8 @@ class Report(Page):
         scored: how the cases were scored.
         boxes: each metric over the cases of each label.
         curves: loss and Dice over the steps.
+        volumes: predicted against true volumes.
+        reliability: how often predictions are right, by their probability.
         cases: a picture of each case, the worst first.
         scores: a row per case and label, the worst first.
         viewer: of volumes, where it is requested.
@@ -60,6 +66,7 @@ class Report(Page):
         split: names of the cases, by part.
         findings: of the doctor.
         plan: entry and reason.
+        initial: what became of the weights that it started from.
         network: its drawing.
         stages: time and memory.
         command: that started the run.
@@ -75,6 +82,8 @@ class Report(Page):
     scored: str
     boxes: Picture | None
     curves: Picture | None
+    volumes: Picture | None
+    reliability: Picture | None
     cases: Table | None
     scores: Table | None
     viewer: Viewer | None
@@ -82,6 +91,7 @@ class Report(Page):
     split: Mapping[str, Sequence[str]]
     findings: Table | None
     plan: Table
+    initial: Table | None
     network: Picture | None
     stages: Table
     command: str
@@ -136,7 +146,6 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
     run = RunRecord(folder)
     content = plain(_for_machines(run, stopped))
     write_text(folder / MACHINES, json.dumps(content, indent=1, allow_nan=False) + "\n")
-    pictures = tables.case_pictures(run)
     page = Report(
         title=f"Run {run.config['name']}, {folder.resolve().name}",
         lead=tables.lead(run),
@@ -147,13 +156,16 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         scored=tables.scored(run),
         boxes=_boxes(run),
         curves=_curves(run),
-        cases=tables.cases(run, pictures),
+        volumes=_volumes(run),
+        reliability=_reliability(run),
+        cases=tables.cases(run, tables.case_pictures(run)),
         scores=tables.scores(run),
         viewer=None if viewer is None else make_viewer(viewer, run.labels),
         fingerprint=_fingerprint(run),
         split=run.split,
         findings=tables.findings(run),
         plan=tables.plan(run),
+        initial=tables.initial(run),
         network=_network(run),
         stages=tables.stages(run),
         command=tables.command(run),
@@ -171,7 +183,7 @@ def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
         "schema": SCHEMA,
         "stopped": stopped or None,
         "verdict": None if verdict is None else verdict.to_values(),
-        "summary": [line.to_values() for line in summarise(run.scores)] if run.scores else [],
+        "summary": summary_values(run.scores) if run.scores else [],
         "scores": [score.to_values() for score in run.scores],
         "last_validation": [asdict(case) for case in run.last],
         "metrics": run.metrics,
@@ -179,7 +191,9 @@ def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
         "split": run.split,
         "plan": run.plan,
         "fingerprint": run.json(FACTS),
+        "initial": run.json(INITIAL),
         "postprocess": run.postprocess or None,
+        "quality": run.quality or None,
         "findings": run.rows("doctor.csv"),
         "network": run.network,
         "config": run.config,
@@ -211,19 +225,35 @@ def _curves(run: RunRecord) -> Picture | None:
     return embed(file, "loss, learning rate and Dice per label over the steps", WIDTH)
 
 
+def _volumes(run: RunRecord) -> Picture | None:
+    file = run.folder / "volumes.png"
+    if not draw_volumes(run.scores, file, run.units):
+        return None
+    return embed(file, "predicted against true volumes of each label", WIDTH, VOLUMES_CAPTION)
+
+
+def _reliability(run: RunRecord) -> Picture | None:
+    calibration = run.postprocess.get("calibration")
+    if not calibration:
+        return None
+    file = run.folder / "reliability.png"
+    draw_reliability(calibration, file)
+    caption = (
+        "Reliability of voxels in question, those with 1 % of foreground or more. The temperature "
+        f"{calibration['temperature']:.3g} is stored for saved probabilities; the curve with a "
+        "temperature is of cases on which that was not learnt."
+    )
+    return embed(file, "share of right voxels against their probability", WIDTH, caption)
+
+
 def _boxes(run: RunRecord) -> Picture | None:
     """Return a plot of the summary's metrics; of Dice alone where the run was only validated."""
-    scores = run.scores or run.last
-    if not scores:
-        return None
-    metrics = metrics_of("summary") if run.scores else {"dice": metrics_of("scores")["dice"]}
-    panels: list[BoxPanel] = []
-    for name, metric in metrics.items():
-        values: dict[str, list[float]] = {}
-        for score in scores:
-            values.setdefault(score.label, []).append(getattr(score, name))
-        panels.append(BoxPanel(run.units.in_text(metric.heading), values, metric.is_share))
     file = run.folder / "boxes.png"
-    draw_boxes(panels, file)
-    caption = "A point is a case; boxes hold the middle half of them, the line is the median."
-    return embed(file, "a box plot of the cases for each label", WIDTH, caption)
+    if run.scores:
+        return score_boxes(run.scores, run.units, file)
+    if not run.last:
+        return None
+    values: dict[str, list[float]] = {}
+    for case in run.last:
+        values.setdefault(case.label, []).append(case.dice)
+    return embed_boxes([BoxPanel("Dice", values, is_share=True)], file)

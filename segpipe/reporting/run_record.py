@@ -16,6 +16,8 @@ from segpipe.stored import read_config, read_plan, read_record, read_yaml
 from segpipe.text import first_line
 from segpipe.training.callbacks.history import CASES, CaseDice
 from segpipe.training.callbacks.phases import Phase, read_phases
+from segpipe.training.initial_record import FILE as INITIAL
+from segpipe.training.initial_record import Record
 from segpipe.units import UNITS, Units
 
 
@@ -94,6 +96,16 @@ class RunRecord:
     def postprocess(self) -> dict[str, Any]:
         """Return what was tried and chosen as post-processing; empty where nothing was."""
         return self.json("postprocess.json") or {}
+
+    @cached_property
+    def initial(self) -> Record | None:
+        """Return what became of the weights that the run started from; None where it had none."""
+        return self.json(INITIAL, Record)
+
+    @cached_property
+    def quality(self) -> dict[str, Any]:
+        """Return the model of the quality of masks; empty where nothing was learnt."""
+        return self.json("quality.json") or {}
 
     @cached_property
     def metrics(self) -> list[dict[str, float]]:

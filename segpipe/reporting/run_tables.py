@@ -1,22 +1,26 @@
 """The tables and facts of a run's page, made from the run's record."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from segpipe.metrics import Score, mean_dice_of, metrics_of, summarise
-from segpipe.reporting.page import Cell, Column, Link, Picture, Sorted, Table, embed_all
+from segpipe.config.scoring import Scoring
+from segpipe.metrics import metrics_of, summarise, tolerance_text
+from segpipe.reporting.page import Cell, Column, Picture, Sorted, Table, embed_all
 from segpipe.reporting.run_record import RunRecord
-from segpipe.text import count
+from segpipe.reporting.score_tables import (
+    POLICY,
+    cases_table,
+    ranked_cases,
+    scores_table,
+    summary_table,
+)
+from segpipe.text import agreeing, count
 
 WIDTH = 1000  # pixels of a case's picture inside the page
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a larger page is slow to open
-POLICY = (
-    "By the best checkpoint, on whole scans in their own geometry. A label that neither mask has "
-    "is not counted; one that only one of them has scores Dice, IoU and NSD 0 and the image's "
-    "diagonal as distance."
-)
+SCORED = "By the best checkpoint, on whole scans in their own geometry."
 FINDING = ("case", "severity", "problem", "what to do")
 
 
@@ -25,7 +29,8 @@ def lead(run: RunRecord) -> str:
     train = len(run.split["train"])
     val = len(run.split["val"])
     steps = run.metrics[-1]["step"] if run.metrics else 0
-    text = f"{train} cases train, {val} validate; {steps:.0f} steps"
+    cases = f"{agreeing(train, 'case', 'train')}, {agreeing(val, 'case', 'validate')}"
+    text = f"{cases}; {count(round(steps), 'step')}"
     if run.scores:
         text += f"; mean Dice {summarise(run.scores)[-1].dice:.3f}"
     return f"{text}."
@@ -45,6 +50,8 @@ def facts(run: RunRecord) -> list[tuple[str, str]]:
         facts["seconds a step, median"] = f"{run.seconds_per_step:.3f}"
     if run.postprocess:
         facts["post-processing"] = str(run.postprocess.get("line", ""))
+    if run.quality:
+        facts["predicted quality"] = str(run.quality.get("line", ""))
     facts["seed"] = str(run.config["seed"])
     facts["device"] = run.environment["device"]
     return [(name, text) for name, text in facts.items() if text]
@@ -63,7 +70,9 @@ def _best_dice(run: RunRecord) -> str:
 def scored(run: RunRecord) -> str:
     """Return how the cases were scored; an empty string where they were not."""
     if run.scores:
-        return POLICY
+        scoring = Scoring(**{name: run.config[name] for name in Scoring.model_fields})
+        tolerance = run.units.in_text(tolerance_text(scoring))
+        return f"{SCORED} {POLICY} NSD counts surfaces within {tolerance} as equal."
     if run.last:
         return f"By the last validation during training, after step {run.last[0].step}."
     return ""
@@ -73,88 +82,33 @@ def summary(run: RunRecord) -> Table | None:
     """Return a row per label with the means over cases, and the mean of the labels."""
     if not run.scores:
         return None
-    columns = [Column("label")]
-    for metric in metrics_of("summary").values():
-        columns.append(Column(run.units.in_text(metric.heading), metric.digits))
-    columns += [Column("misses", 0), Column("false alarms", 0)]
     cases = {score.case for score in run.scores}
-    rows = [list(line.to_values().values()) for line in summarise(run.scores)]
-    return Table(f"means over {count(len(cases), 'validation case')}", columns, rows)
+    caption = f"means over {count(len(cases), 'validation case')}"
+    return summary_table(run.scores, run.units, caption)
 
 
 def scores(run: RunRecord) -> Table | None:
     """Return a row per case and label, the lowest Dice first; targets in neither mask are last."""
-    columns = [Column("case"), Column("label")]
-    rows: list[list[Cell]] = []
     if run.scores:
-        for metric in metrics_of("scores").values():
-            columns.append(Column(run.units.in_text(metric.heading), metric.digits))
-        for name in ("volume", "truth"):
-            columns.append(Column(f"{name}, {run.units.volume}", run.units.digits))
-        for score in run.scores:
-            cells: list[Cell] = [*score.to_values().values()]
-            cells[-2:] = map(run.units.of_volume, (score.volume_ml, score.truth_ml))
-            rows.append(cells)
-    elif run.last:
-        columns.append(Column("Dice", metrics_of("scores")["dice"].digits))
-        for last in run.last:
-            rows.append([last.case, last.label, last.dice])
-    else:
+        return scores_table(run.scores, run.units)
+    if not run.last:
         return None
-    dice = [score.dice for score in run.scores or run.last]
-    order = np.argsort(np.nan_to_num(dice, nan=np.inf), kind="stable")
-    by_dice = Sorted([column.name for column in columns].index("Dice"))
-    caption = "every case and label, the worst first"
-    return Table(caption, columns, [rows[index] for index in order], by_dice)
+    columns = [Column("case"), Column("label"), Column("Dice", metrics_of("scores")["dice"].digits)]
+    worst_first = sorted(run.last, key=lambda last: float(np.nan_to_num(last.dice, nan=np.inf)))
+    rows = [[last.case, last.label, last.dice] for last in worst_first]
+    return Table("every case and label, the worst first", columns, rows, Sorted(2))
 
 
 def case_pictures(run: RunRecord) -> dict[str, Picture]:
     """Return pictures of cases, the worst first, as many as there is room for."""
-    files = {name: run.folder / "overlays" / f"{name}.png" for name in _ranked(run)}
+    files = {name: run.folder / "overlays" / f"{name}.png" for name in ranked_cases(run.scores)}
     alt = "truth and prediction over the scan in three slices"
     return embed_all(files, alt, WIDTH, PICTURES_MIB)
 
 
-def _by_case(scores: Sequence[Score]) -> dict[str, list[Score]]:
-    cases: dict[str, list[Score]] = {}
-    for score in scores:
-        cases.setdefault(score.case, []).append(score)
-    return cases
-
-
-def _ranked(run: RunRecord) -> dict[str, float]:
-    """Return the mean Dice of each case, the worst first and unknown ones last."""
-    dice = {name: mean_dice_of(scores) for name, scores in _by_case(run.scores).items()}
-    order = sorted(dice, key=lambda name: (np.isnan(dice[name]), dice[name]))
-    return {name: dice[name] for name in order}
-
-
 def cases(run: RunRecord, pictures: Mapping[str, Picture]) -> Table | None:
     """Return a row per case with its picture, the worst first."""
-    if not run.scores:
-        return None
-    digits = metrics_of("scores")["dice"].digits
-    labels = list(dict.fromkeys(score.label for score in run.scores))
-    columns = [Column("case"), Column("picture", sortable=False), Column("Dice, mean", digits)]
-    columns += [Column(f"Dice {label}", digits) for label in labels]
-    by_case = _by_case(run.scores)
-    rows: list[list[Cell]] = []
-    for name, mean in _ranked(run).items():
-        dice = {score.label: score.dice for score in by_case[name]}
-        rows.append([name, _picture(run, name, pictures), mean, *map(dice.get, labels)])
-    caption = (
-        "prediction filled, truth dashed; a click enlarges a picture, which is in full size in "
-        "overlays/"
-    )
-    return Table(caption, columns, rows, Sorted(2))
-
-
-def _picture(run: RunRecord, name: str, pictures: Mapping[str, Picture]) -> Picture | Link | None:
-    """Return the picture of a case, a link to it where there is no room, or None."""
-    if name in pictures:
-        return pictures[name]
-    file = f"overlays/{name}.png"
-    return Link("picture", file) if (run.folder / file).is_file() else None
+    return cases_table(run.scores, pictures, run.folder) if run.scores else None
 
 
 def findings(run: RunRecord) -> Table | None:
@@ -176,6 +130,17 @@ def plan(run: RunRecord) -> Table:
         entry, _, reason = line.partition(": ")
         rows.append([entry, reason])
     return Table("what was derived, and why", [Column("entry"), Column("reason")], rows)
+
+
+def initial(run: RunRecord) -> Table | None:
+    """Return what was loaded, new and left of the weights that the run started from, if it had."""
+    if run.initial is None:
+        return None
+    source = run.initial.source
+    trained = f"{source.step:,} steps on {source.data or 'data that were not noted'}"
+    caption = f"the weights of {source.path}, {trained}"
+    columns = [Column("what"), Column("number", 0), Column("of")]
+    return Table(caption, columns, list(map(list, run.initial.rows)))
 
 
 def stages(run: RunRecord) -> Table:

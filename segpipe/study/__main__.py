@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from segpipe.cli import launch
+from segpipe.config.compare import Compare
 from segpipe.config.probe import Report
 from segpipe.config.quoting import literal
 from segpipe.config.validation import validate
 from segpipe.probe import __main__ as probe
 
 USAGE = """\
-Compares the variants of a sweep: study.html, study.md and study.csv in its folder.
+Compares the variants of a sweep: study.html, study.md and study.csv in its folder; or any systems
+on the cases that all of them have: compare.html, compare.md and compare.csv.
 
   python -m segpipe.study SWEEP
   python -m segpipe.study RUN RUN [RUN ...] [output=DIR]
   python -m segpipe.study report --help    its keys
+  python -m segpipe.study compare A B [C ...] [margin=0.01] [output=DIR]
+  python -m segpipe.study compare --help   its keys
 
 Measurements of single networks are commands of python -m segpipe.probe now: lesion, landscape,
 robustness, depth."""
@@ -34,6 +38,29 @@ def _report(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int
     with logged_to(options.folder / "study.log"):
         sweep = read_sweep(options.sweep) if options.sweep else read_runs(options.runs or [])
         return 0 if write_study(sweep, options.folder, options) else NO_COMPARISON
+
+
+def _compare(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
+    options = validate(Compare, values)
+    from segpipe.study.comparison import compare_systems
+    from segpipe.terminal import logged_to
+
+    with logged_to(options.folder / "compare.log"):
+        compare_systems(options)
+    return 0
+
+
+def _named_systems(words: list[str]) -> list[str]:
+    """Return the words of `compare`, with those that name files or folders as an override."""
+    systems = list(itertools.takewhile(_is_path, words))
+    if not systems:
+        return words
+    return [f"systems=[{','.join(map(literal, systems))}]", *words[len(systems) :]]
+
+
+def _is_path(word: str) -> bool:
+    is_option = word.startswith("-") or "=" in word
+    return Path(word).exists() or not is_option
 
 
 def _named_folders(words: list[str]) -> list[str]:
@@ -60,6 +87,10 @@ def main() -> None:
         new_name = f"python -m segpipe.probe {name}"
         print(f"segpipe.study: {name} has a new name: {new_name}", file=sys.stderr)
         probe.main()
+        return
+    if name == "compare":
+        sys.argv[1:] = _named_systems(sys.argv[2:])
+        launch("compare", Compare, _compare, "python -m segpipe.study compare")
         return
     if Path(name).is_dir():
         sys.argv[1:] = _named_folders(sys.argv[1:])

@@ -1,5 +1,6 @@
 """The results of a sweep: scores and cost of each variant, and paired comparisons with one."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,11 +8,22 @@ import numpy as np
 from jaxtyping import Float
 
 from segpipe.device import choose_device, choose_format
+from segpipe.intervals import Interval, cases_and_labels, interval, metric_table
 from segpipe.metrics import metrics_of
 from segpipe.planning.memory import step_mib
 from segpipe.stored import read_plan, read_train_options, read_yaml
-from segpipe.study.statistics import Difference, Interval, compare, holm, interval, warn_of_few
-from segpipe.study.sweep import Sweep, SweepRun, Variant, metric_table, why_not_comparable
+from segpipe.study.statistics import (
+    LEAST_RUNS,
+    Difference,
+    compare,
+    holm,
+    mean_of_rows,
+    mean_over_runs,
+    spread_over_runs,
+    warn_of_few,
+    warn_of_few_cases,
+)
+from segpipe.study.sweep import ScoredRun, Sweep, SweepRun, Variant, why_not_comparable
 from segpipe.units import Units
 
 ALL = "mean"  # stands for all targets
@@ -90,9 +102,11 @@ class Evidence:
         sweep: that was analysed.
         reference: the variant that the others are compared with.
         variant_scores: of every variant and target, the mean last.
-        costs: of every variant.
+        costs: of every variant; empty where they are not known.
         comparisons: of every other variant that shares runs with the reference.
         problems: of the sweep, and of runs that cannot be compared.
+        noun: what is compared.
+        margin: loss of Dice that would not matter; None where that is not asked.
     """
 
     sweep: Sweep
@@ -101,6 +115,8 @@ class Evidence:
     costs: Sequence[Cost]
     comparisons: Sequence[Comparison]
     problems: Mapping[str, str]
+    noun: str = "variant"
+    margin: float | None = None
 
     @property
     def units(self) -> Units:
@@ -113,7 +129,7 @@ class Evidence:
         return [score for score in self.variant_scores if score.label == ALL]
 
 
-def analyse(sweep: Sweep, reference: Variant) -> Evidence:
+def analyse(sweep: Sweep[SweepRun], reference: Variant[SweepRun]) -> Evidence:
     """Return scores and costs of all variants, and their comparisons with the reference."""
     problems = dict(sweep.problems)
     comparisons: list[Comparison] = []
@@ -124,9 +140,31 @@ def analyse(sweep: Sweep, reference: Variant) -> Evidence:
             continue
         pairs = _pair_runs(variant, reference, problems)
         if pairs:
-            comparisons.append(_compare(variant, pairs))
+            runs = [run for run, _ in pairs]
+            partners = [partner for _, partner in pairs]
+            comparisons.append(_compare(variant, runs, partners, same_seeds=True))
     costs = list(map(_cost, sweep.variants))
     return Evidence(sweep, reference, scores, costs, _corrected(comparisons), problems)
+
+
+def analyse_systems(systems: Sweep, reference: Variant, margin: float | None) -> Evidence:
+    """Return scores of systems of any origin on the same cases, and their comparisons with one.
+
+    Args:
+        systems: with the cases that are left out as problems.
+        reference: one of them.
+        margin: loss of Dice that would not matter; None: that is not asked.
+    """
+    comparisons: list[Comparison] = []
+    scores: list[VariantScore] = []
+    partners = list(reference.runs.values())
+    for system in systems.variants:
+        scores += _score(system)
+        if system is not reference:
+            runs = list(system.runs.values())
+            comparisons.append(_compare(system, runs, partners, same_seeds=False))
+    compared = _corrected(comparisons)
+    return Evidence(systems, reference, scores, [], compared, systems.problems, "system", margin)
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -143,7 +181,7 @@ def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _pair_runs(
-    variant: Variant, reference: Variant, problems: dict[str, str]
+    variant: Variant[SweepRun], reference: Variant[SweepRun], problems: dict[str, str]
 ) -> list[tuple[SweepRun, SweepRun]]:
     """Return runs of the same seed and fold; add those without a partner to the problems."""
     pairs: list[tuple[SweepRun, SweepRun]] = []
@@ -161,51 +199,45 @@ def _pair_runs(
     return pairs
 
 
-def _compare(variant: Variant, pairs: Sequence[tuple[SweepRun, SweepRun]]) -> Comparison:
-    runs = [run for run, _ in pairs]
-    partners = [partner for _, partner in pairs]
+def _compare(
+    variant: Variant, runs: Sequence[ScoredRun], partners: Sequence[ScoredRun], same_seeds: bool
+) -> Comparison:
+    """Return the differences of runs to those of the reference.
+
+    Args:
+        variant: of the runs.
+        runs: of the variant.
+        partners: of the reference.
+        same_seeds: whether each run has a partner of its seed and fold; else they are averaged.
+    """
     cases, labels = _cases_and_labels([*runs, *partners])
+    least_runs = LEAST_RUNS if same_seeds else 1
     differences: dict[str, Difference] = {}
+    per_case: dict[str, float] = {}
     for metric in metrics_of("study"):
-        tables = _tables(runs, metric, cases, labels)
-        differences[metric] = compare(tables, _tables(partners, metric, cases, labels))
-    tables = _tables(runs, MAIN, cases, labels)
-    gains = np.array(tables) - np.array(_tables(partners, MAIN, cases, labels))
-    per_case = dict(zip(cases, _mean_of_rows(_mean_over_runs(gains)), strict=True))
+        own = _tables(runs, metric, cases, labels)
+        others = _tables(partners, metric, cases, labels)
+        if not same_seeds:
+            own = [mean_over_runs(np.array(own))]
+            others = [mean_over_runs(np.array(others))]
+        differences[metric] = compare(own, others, least_runs)
+        if metric == MAIN:
+            gains = mean_over_runs(np.array(own) - np.array(others))
+            per_case = dict(zip(cases, mean_of_rows(gains), strict=True))
     main = differences[MAIN]
-    return Comparison(variant, differences, {}, per_case, warn_of_few(main.cases, main.runs))
+    few = warn_of_few(main.cases, main.runs) if same_seeds else warn_of_few_cases(main.cases)
+    return Comparison(variant, differences, {}, per_case, few)
 
 
 def _tables(
-    runs: Sequence[SweepRun], metric: str, cases: Sequence[str], labels: Sequence[str]
+    runs: Sequence[ScoredRun], metric: str, cases: Sequence[str], labels: Sequence[str]
 ) -> Tables:
     return [metric_table(run.scores, metric, cases, labels) for run in runs]
 
 
-def _cases_and_labels(runs: Sequence[SweepRun]) -> tuple[list[str], list[str]]:
-    """Return the names of all cases and targets, in the order in which they occur."""
-    cases: dict[str, None] = {}
-    labels: dict[str, None] = {}
-    for run in runs:
-        for score in run.scores:
-            cases[score.case] = None
-            labels[score.label] = None
-    return list(cases), list(labels)
-
-
-def _mean_over_runs(
-    tables: Float[np.ndarray, "runs cases labels"],
-) -> Float[np.ndarray, "cases labels"]:
-    """Return the mean over the runs that have a value; NaN where none has."""
-    runs = (~np.isnan(tables)).sum(axis=0)
-    return np.where(runs > 0, np.nansum(tables, axis=0) / np.maximum(runs, 1), np.nan)
-
-
-def _mean_of_rows(table: Float[np.ndarray, "cases labels"]) -> list[float]:
-    means = np.full(len(table), np.nan)
-    known = ~np.isnan(table).all(axis=1)
-    means[known] = np.nanmean(table[known], axis=1)
-    return means.tolist()
+def _cases_and_labels(runs: Sequence[ScoredRun]) -> tuple[list[str], list[str]]:
+    """Return the names of all cases and targets of runs, in the order in which they occur."""
+    return cases_and_labels(itertools.chain.from_iterable(run.scores for run in runs))
 
 
 def _score(variant: Variant) -> list[VariantScore]:
@@ -221,8 +253,8 @@ def _score(variant: Variant) -> list[VariantScore]:
         metrics: dict[str, Interval] = {}
         spread: dict[str, float] = {}
         for metric, table in tables.items():
-            metrics[metric] = interval(_mean_over_runs(table[..., columns]))
-            spread[metric] = _spread(table[..., columns])
+            metrics[metric] = interval(mean_over_runs(table[..., columns]))
+            spread[metric] = spread_over_runs(table[..., columns])
         misses, alarms = _count_misses(runs, label)
         lines.append(
             VariantScore(
@@ -232,7 +264,7 @@ def _score(variant: Variant) -> list[VariantScore]:
     return lines
 
 
-def _count_misses(runs: Sequence[SweepRun], label: str) -> tuple[int, int]:
+def _count_misses(runs: Sequence[ScoredRun], label: str) -> tuple[int, int]:
     """Return the misses and the false alarms of a target, or of all, in all runs."""
     misses = 0
     false_alarms = 0
@@ -244,17 +276,7 @@ def _count_misses(runs: Sequence[SweepRun], label: str) -> tuple[int, int]:
     return misses, false_alarms
 
 
-def _spread(tables: Float[np.ndarray, "runs cases labels"]) -> float:
-    """Return the standard deviation over runs of the mean over targets and cases."""
-    means: list[float] = []
-    for table in tables:
-        known = table[:, ~np.isnan(table).all(axis=0)]
-        if known.size:
-            means.append(float(np.nanmean(known, axis=0).mean()))
-    return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
-
-
-def _cost(variant: Variant) -> Cost:
+def _cost(variant: Variant[SweepRun]) -> Cost:
     run = variant.first_run
     options = read_train_options(run.folder / "config.yaml", read_yaml(run.folder / "config.yaml"))
     number_format = choose_format(options.trainer.precision, choose_device(options.trainer.device))

@@ -2,63 +2,108 @@
 
 import numpy as np
 
-from segpipe.metrics import Metric, metrics_of
+from segpipe.metrics import Metric, Score, metrics_of
 from segpipe.study.evidence import MAIN, Comparison, Evidence
-from segpipe.study.statistics import Difference
+from segpipe.study.statistics import LEAST_CASES, Difference, inferiority
 from segpipe.study.sweep import Variant
 from segpipe.text import count
+from segpipe.verdict import judge
 
 SKIP_KINDS = {"model.long_skips": "long skips", "model.short_skips": "short skips"}
 
 
 def findings(evidence: Evidence) -> list[str]:
-    """Return a sentence for each comparison with the reference."""
-    return [sentence(comparison, evidence.reference) for comparison in evidence.comparisons]
+    """Return a sentence to quote for each comparison with the reference.
+
+    There is none where the cases are too few for a test, or the reference has learnt nothing.
+    """
+    if _reference_caution(evidence):
+        return []
+    sentences: list[str] = []
+    for comparison in evidence.comparisons:
+        if comparison.differences[MAIN].cases >= LEAST_CASES:
+            sentences.append(sentence(comparison, evidence.reference, evidence.margin))
+    return sentences
 
 
 def cautions(evidence: Evidence) -> list[str]:
-    """Return what so few cases or runs cannot tell, each caution once."""
-    return list(dict.fromkeys(one.caution for one in evidence.comparisons if one.caution))
+    """Return what the comparisons cannot tell, each caution once."""
+    given = [_reference_caution(evidence), *(one.caution for one in evidence.comparisons)]
+    return list(dict.fromkeys(filter(None, given)))
 
 
-def sentence(comparison: Comparison, reference: Variant) -> str:
-    """Return a comparison in plain words: differences with intervals, p-value, cases and runs."""
-    difference = comparison.differences[MAIN]
-    clauses = [_main_clause(comparison, reference, difference)]
+def _reference_caution(evidence: Evidence) -> str:
+    """Return what is wrong with a reference that has learnt nothing; else an empty string."""
+    scores: list[Score] = []
+    for run in evidence.reference.runs.values():
+        scores += run.scores
+    verdict = judge(scores, "training")
+    if verdict is None or verdict.level != "nothing":
+        return ""
+    return (
+        f"the reference, {evidence.reference.name}, has found nothing (mean Dice "
+        f"{verdict.mean_dice:.3f}), so a difference to it says nothing of either"
+    )
+
+
+def sentence(comparison: Comparison, reference: Variant, margin: float | None = None) -> str:
+    """Return a comparison in plain words: differences with intervals, p-value, cases and runs.
+
+    Differences are those of the variant less the reference, as in every table and plot.
+
+    Args:
+        comparison: to put into words.
+        reference: the variant that it is with.
+        margin: loss of Dice that would not matter; None: nothing is said of it.
+    """
+    main = comparison.differences[MAIN]
+    clauses = [_difference(metrics_of("tests")[MAIN], main)]
     p = comparison.p[MAIN]
     if np.isfinite(p):
         clauses.append(f"p < {1e-4:.4f}" if p < 1e-4 else f"p = {p:.2g}")
-    clauses.append(count(difference.cases, "case"))
-    clauses.append(f"{count(difference.runs, 'run')} of each")
-    text = ", ".join(clauses)
+    clauses.append(count(main.cases, "case"))
+    if comparison.variant.overrides:
+        clauses.append(f"{count(main.runs, 'run')} of each")
+    text = f"{_change(comparison.variant, reference)} changes {', '.join(clauses)}"
     for name, metric in metrics_of("tests").items():
         if name != MAIN and np.isfinite(comparison.differences[name].interval.mean):
-            other = _other_metric(metric, comparison.differences[name])
+            other = _difference(metric, comparison.differences[name])
             text += f"; {reference.first_run.units.in_text(other)}"
     if _boundary_suffers_most(comparison):
         text += ": the boundary suffers most"
+    if margin is not None:
+        text += f". {_inferiority(comparison, reference, margin)}"
     return text[0].upper() + text[1:] + "."
 
 
-def _main_clause(comparison: Comparison, reference: Variant, difference: Difference) -> str:
-    """Return `taking away all long skips costs 1.9 [1.2, 2.6] Dice points`."""
-    mean = 100 * difference.interval.mean
-    ends = [100 * difference.interval.low, 100 * difference.interval.high]
-    verb = "gains"
-    if mean < 0:
-        verb = "costs"
-        mean = -mean
-        ends = [-ends[1], -ends[0]]
-    points = f"{mean:.1f}{_range(ends)}"
-    return f"{_change(comparison.variant, reference)} {verb} {points} Dice points"
+def _inferiority(comparison: Comparison, reference: Variant, margin: float) -> str:
+    """Return whether a variant is not inferior by a margin, in words."""
+    interval = comparison.differences[MAIN].interval
+    points = in_points(margin)
+    name = comparison.variant.name
+    match inferiority(interval, margin):
+        case "not inferior":
+            return f"By a margin of {points}, {name} is not inferior to {reference.name}"
+        case "inferior":
+            return f"By a margin of {points}, {name} is inferior to {reference.name}"
+    return (
+        f"Whether {name} is inferior to {reference.name} by more than {points} stays open: the "
+        f"interval begins at {100 * interval.low:.1f}"
+    )
 
 
-def _other_metric(metric: Metric, difference: Difference) -> str:
-    """Return `NSD 1 mm -2.4 [-3.1, -1.7]`, in points, or in the unit of the metric."""
+def in_points(margin: float) -> str:
+    """Return a margin of Dice in points: `1 Dice point`."""
+    points = 100 * margin
+    return f"{points:g} Dice point{'' if points == 1 else 's'}"
+
+
+def _difference(metric: Metric, difference: Difference) -> str:
+    """Return `Dice by -2.4 [-3.1, -1.7] points`, or with the unit of the metric."""
     scale = metric.difference_scale
     ends = [scale * difference.interval.low, scale * difference.interval.high]
-    unit = f" {metric.unit}" if metric.unit else ""
-    return f"{metric.title} {scale * difference.interval.mean:+.1f}{_range(ends)}{unit}"
+    mean = f"{scale * difference.interval.mean:+.1f}{_range(ends)}"
+    return f"{metric.title} by {mean} {metric.unit or 'points'}"
 
 
 def _range(ends: list[float]) -> str:
@@ -74,6 +119,8 @@ def _boundary_suffers_most(comparison: Comparison) -> bool:
 
 def _change(variant: Variant, reference: Variant) -> str:
     """Return in words what distinguishes a variant from the reference."""
+    if not variant.overrides:
+        return f"taking {variant.name} in place of {reference.name}"
     overrides = [word for word in variant.overrides if word not in reference.overrides]
     return " and ".join(map(_change_by, overrides))
 

@@ -11,7 +11,7 @@ from segpipe.config.data import data_options
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import read_labels
 from segpipe.device import choose_device, choose_format
-from segpipe.errors import SegpipeError
+from segpipe.errors import DataError, SegpipeError
 from segpipe.metrics import Score, mean_dice_of, score_case
 from segpipe.prediction.predictor import Predictor
 from segpipe.reporting.rendering import draw_prediction
@@ -25,7 +25,7 @@ log = logging.getLogger("segpipe")
 Pictures = dict[str, dict[str, Path]]  # case -> variant -> picture
 
 
-def draw_hard_cases(variants: Sequence[Variant], count: int, folder: Path) -> Pictures:
+def draw_hard_cases(variants: Sequence[Variant[SweepRun]], count: int, folder: Path) -> Pictures:
     """Draw the cases with the lowest Dice over all runs, by one run of each variant.
 
     Where the dataset or a checkpoint is gone, a warning says so, and the rest is drawn.
@@ -49,7 +49,7 @@ def draw_hard_cases(variants: Sequence[Variant], count: int, folder: Path) -> Pi
             try:
                 for case, run in _first_runs(variant, list(drawn)).items():
                     picture = folder / f"{case.replace('/', '_')}-{number}.png"
-                    drawn[case][variant.name] = _draw(run, case, variant.name, picture)
+                    drawn[case][variant.name] = draw_case(run, case, variant.name, picture)
                     bar.advance(drawing)
             except (SegpipeError, OSError) as error:
                 log.warning("%s: its masks cannot be drawn: %s", variant.name, error)
@@ -67,7 +67,7 @@ def _worst(runs: Sequence[SweepRun], count: int) -> list[str]:
     return sorted(known, key=dice.__getitem__)[:count]
 
 
-def _first_runs(variant: Variant, cases: Sequence[str]) -> dict[str, SweepRun]:
+def _first_runs(variant: Variant[SweepRun], cases: Sequence[str]) -> dict[str, SweepRun]:
     """Return for each case the first run that validated it; cases of one run are neighbours."""
     runs: dict[str, SweepRun] = {}
     for run in variant.runs.values():
@@ -77,7 +77,12 @@ def _first_runs(variant: Variant, cases: Sequence[str]) -> dict[str, SweepRun]:
     return runs
 
 
-def _draw(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
+def draw_case(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
+    """Draw a case of a run's dataset with the mask of its best checkpoint; return the picture.
+
+    Raises:
+        SegpipeError, OSError: if the dataset or the checkpoint is gone.
+    """
     file = run.folder / "config.yaml"
     options = read_train_options(file, read_yaml(file))
     device = choose_device(options.trainer.device)
@@ -85,7 +90,9 @@ def _draw(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
     number_format = choose_format(options.trainer.precision, device)
     predictor = Predictor.of(trained, device, number_format)
     dataset = open_dataset(data_options(run.config["data"]))
-    case = next(case for case in dataset.cases if case.name == name)
+    case = next((case for case in dataset.cases if case.name == name), None)
+    if case is None:
+        raise DataError(f"{name} is no case of {dataset.name} any more")
     prediction = predictor.predict(case.images)
     truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]
     spacing_mm = prediction.grid.spacing_mm

@@ -68,7 +68,7 @@ def draw_cases(evidence: Evidence, picture: Path) -> None:
     save(figure, picture)
 
 
-def draw_bands(variants: Sequence[Variant], picture: Path) -> None:
+def draw_bands(variants: Sequence[Variant[SweepRun]], picture: Path) -> None:
     """Draw training loss and Dice of whole scans against the step.
 
     A line is the mean over the runs of a variant, its band reaches from the lowest to the highest.
@@ -88,13 +88,13 @@ def draw_bands(variants: Sequence[Variant], picture: Path) -> None:
     save(figure, picture)
 
 
-def _loss_name(variants: Sequence[Variant]) -> str:
+def _loss_name(variants: Sequence[Variant[SweepRun]]) -> str:
     """Return the name of the loss where all variants have the same one."""
     names = {variant.first_run.loss_name for variant in variants}
     return names.pop() if len(names) == 1 else "loss"
 
 
-def _draw_band(axes: Axes, variant: Variant, column: str, colour: str) -> None:
+def _draw_band(axes: Axes, variant: Variant[SweepRun], column: str, colour: str) -> None:
     curves = [_curve(run, column) for run in variant.runs.values()]
     epochs = min(map(len, curves))
     if not epochs:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segpipe.config.train import ComparisonOptions
+from segpipe.config.page import ComparisonOptions
 from segpipe.files import write_table, write_text
 from segpipe.metrics import metrics_of
 from segpipe.reporting.page import (
@@ -23,7 +23,7 @@ from segpipe.study.evidence import MAIN, Evidence, analyse
 from segpipe.study.findings import cautions, findings
 from segpipe.study.hard_cases import draw_hard_cases
 from segpipe.study.plots import draw_bands, draw_cases, draw_differences
-from segpipe.study.sweep import Sweep, find_reference, read_sweep
+from segpipe.study.sweep import Sweep, SweepRun, find_reference, read_sweep
 from segpipe.study.tables import (
     comparison_table,
     csv_table,
@@ -99,7 +99,9 @@ def report(folder: Path, options: ComparisonOptions) -> Evidence | None:
     return write_study(read_sweep(folder), folder, options)
 
 
-def write_study(sweep: Sweep, folder: Path, options: ComparisonOptions) -> Evidence | None:
+def write_study(
+    sweep: Sweep[SweepRun], folder: Path, options: ComparisonOptions
+) -> Evidence | None:
     """Write `study.html`, `study.md`, `study.csv` and `study/*.png`, and print the findings.
 
     Args:
@@ -122,7 +124,7 @@ def write_study(sweep: Sweep, folder: Path, options: ComparisonOptions) -> Evide
     write_table(folder / "study.csv", *csv_table(evidence))
     write_text(folder / "study.md", _markdown(evidence))
     write_page(folder / "study.html", "study.html", _page(evidence, options, folder))
-    _show(evidence)
+    show_study(evidence)
     files = {"report": "study.html", "for a paper": "study.md", "table": "study.csv"}
     show_next([(purpose, folder / name) for purpose, name in files.items()])
     return evidence
@@ -166,7 +168,7 @@ def _plots(evidence: Evidence, folder: Path) -> list[Picture]:
     return plots
 
 
-def _networks(sweep: Sweep) -> list[Picture]:
+def _networks(sweep: Sweep[SweepRun]) -> list[Picture]:
     """Return the drawing of each variant's network, where the run still has it."""
     drawings: list[Picture] = []
     for variant in sweep.variants:
@@ -176,7 +178,7 @@ def _networks(sweep: Sweep) -> list[Picture]:
     return drawings
 
 
-def _worst(sweep: Sweep, count: int, folder: Path) -> Table | None:
+def _worst(sweep: Sweep[SweepRun], count: int, folder: Path) -> Table | None:
     """Return a row per worst case with a picture by each variant; None if none can be drawn."""
     drawn = draw_hard_cases(sweep.variants, count, folder)
     if not drawn:
@@ -209,7 +211,7 @@ def _markdown(evidence: Evidence) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _show(evidence: Evidence) -> None:
+def show_study(evidence: Evidence) -> None:
     """Print the variants and the findings."""
     metrics = {name: metric for name, metric in metrics_of("study").items() if metric.summary}
     headings = [evidence.units.in_text(metric.heading) for metric in metrics.values()]
@@ -220,7 +222,8 @@ def _show(evidence: Evidence) -> None:
         for name, metric in metrics.items():
             row.append(f"{score.metrics[name].mean:.{metric.digits}f}")
         rows.append(row)
-    show_table("variants", ["variant", "runs", "± Dice", *headings], rows)
+    noun = evidence.noun
+    show_table(f"{noun}s", [noun, "runs", "± Dice", *headings], rows)
     for finding in findings(evidence):
         log.info("%s", finding)
     for caution in cautions(evidence):

@@ -21,7 +21,7 @@ NO_VARIANT = (
 SHOWN = ("page.", "comparison.", "logger.")
 
 
-def read_runs(folders: Sequence[Path]) -> Sweep:
+def read_runs(folders: Sequence[Path]) -> Sweep[SweepRun]:
     """Return runs as variants, named by the keys in which their configs differ.
 
     Runs that differ in seed and fold alone are one variant. Those that differ in nothing are told
@@ -52,7 +52,7 @@ def read_runs(folders: Sequence[Path]) -> Sweep:
         if repeat in grouped.get(variant, {}):
             variant = (*variant, str(run.folder))
         grouped.setdefault(variant, {})[repeat] = SweepRun(run.folder, variant, repeat)
-    variants: list[Variant] = []
+    variants: list[Variant[SweepRun]] = []
     for overrides, repeats in grouped.items():
         name = ", ".join(word.removeprefix("model.") for word in overrides)
         first = next(iter(repeats.values()))

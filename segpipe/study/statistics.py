@@ -1,32 +1,20 @@
-"""Paired comparison of variants over cases: bootstrap intervals, rank tests, Holm correction."""
+"""Paired comparison of variants over cases: rank tests, Holm correction, non-inferiority."""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import DegenerateDataWarning, bootstrap, rankdata, wilcoxon
+from scipy.stats import rankdata, wilcoxon
+
+from segpipe.intervals import Interval, case_means, interval
 
 LEAST_CASES = 6  # with fewer no difference, however clear, can have p < 0.05
+ENOUGH_CASES = 20
 LEAST_RUNS = 2  # with one, p would tell two networks apart, but not two ways to build them
-RESAMPLES = 5000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and the 95 % bootstrap interval over cases around it.
-
-    Attributes:
-        mean: over the targets of the means over the cases that have them.
-        low: end of the interval.
-        high: likewise.
-    """
-
-    mean: float
-    low: float
-    high: float
+Inferiority = Literal["not inferior", "inferior", "open"]
 
 
 @dataclass(frozen=True)
@@ -50,71 +38,54 @@ class Difference:
     runs: int
 
 
-def case_means(table: Float[np.ndarray, "cases labels"]) -> Float[np.ndarray, " known"]:
-    """Return for each case the mean over its targets; cases without a target are left out."""
-    known = ~np.isnan(table).all(axis=1)
-    return np.nanmean(table[known], axis=1)
-
-
-def interval(table: Float[np.ndarray, "cases labels"], seed: int = 0) -> Interval:
-    """Return the mean and its 95 % interval, by the BCa bootstrap over the cases (Efron 1987).
-
-    Args:
-        table: one metric; NaN where a case does not have a target.
-        seed: of the resampling.
-    """
-    table = table[:, ~np.isnan(table).all(axis=0)]
-    table = table[~np.isnan(table).all(axis=1)]
-    if not table.size:
-        return Interval(np.nan, np.nan, np.nan)
-    mean = float(_mean(table, np.arange(len(table))))
-    if len(table) < 2 or np.ptp(case_means(table)) == 0:
-        end = np.nan if len(table) < 2 else mean
-        return Interval(mean, end, end)
-    with warnings.catch_warnings():
-        # the interval of degenerate data is NaN, and is shown as not known
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        found = bootstrap(
-            (np.arange(len(table)),),
-            lambda indices, axis=-1: _mean(table, indices),
-            n_resamples=RESAMPLES,
-            batch=500,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
-
-
-def _mean(table: Float[np.ndarray, "cases labels"], indices: np.ndarray) -> np.ndarray:
-    """Return for each row of case indices the mean over targets of the means over those cases."""
-    drawn = table[indices.astype(int)]
-    if not np.isnan(table).any():
-        return np.asarray(drawn.mean(axis=(-2, -1)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a target that none of the drawn cases has
-        return np.asarray(np.nanmean(np.nanmean(drawn, axis=-2), axis=-1))
-
-
 def compare(
     variant: Sequence[Float[np.ndarray, "cases labels"]],
     reference: Sequence[Float[np.ndarray, "cases labels"]],
+    least_runs: int = LEAST_RUNS,
 ) -> Difference:
     """Return the paired difference of one metric, averaged over runs before cases are compared.
 
     Args:
         variant: a table per run; NaN where a case was not validated or does not have a target.
         reference: likewise, of the same seeds and folds in the same order.
+        least_runs: of each, for a test.
     """
     with warnings.catch_warnings():
         # a case that no run has is NaN, and left out
         warnings.simplefilter("ignore", RuntimeWarning)
         table = np.nanmean(np.array(variant) - np.array(reference), axis=0)
     differences = case_means(table)
-    enough = len(differences) >= LEAST_CASES and len(variant) >= LEAST_RUNS
+    enough = len(differences) >= LEAST_CASES and len(variant) >= least_runs
     p = wilcoxon_p(table) if enough else np.nan
     return Difference(
         interval(table), p, _rank_biserial(differences), len(differences), len(variant)
     )
+
+
+def mean_over_runs(
+    tables: Float[np.ndarray, "runs cases labels"],
+) -> Float[np.ndarray, "cases labels"]:
+    """Return the mean over the runs that have a value; NaN where none has."""
+    runs = (~np.isnan(tables)).sum(axis=0)
+    return np.where(runs > 0, np.nansum(tables, axis=0) / np.maximum(runs, 1), np.nan)
+
+
+def mean_of_rows(table: Float[np.ndarray, "cases labels"]) -> list[float]:
+    """Return for each case the mean over its targets; NaN where it has none."""
+    means = np.full(len(table), np.nan)
+    known = ~np.isnan(table).all(axis=1)
+    means[known] = np.nanmean(table[known], axis=1)
+    return means.tolist()
+
+
+def spread_over_runs(tables: Float[np.ndarray, "runs cases labels"]) -> float:
+    """Return the standard deviation over runs of the mean over targets and cases."""
+    means: list[float] = []
+    for table in tables:
+        known = table[:, ~np.isnan(table).all(axis=0)]
+        if known.size:
+            means.append(float(np.nanmean(known, axis=0).mean()))
+    return float(np.std(means, ddof=1)) if len(means) > 1 else float("nan")
 
 
 def wilcoxon_p(table: Float[np.ndarray, "cases labels"]) -> float:
@@ -144,16 +115,43 @@ def holm(p: Sequence[float]) -> list[float]:
     return values.tolist()
 
 
+def inferiority(difference: Interval, margin: float) -> Inferiority:
+    """Return whether a variant is not inferior to the reference, by its 95 % interval.
+
+    That is the one-sided test at a level of 2.5 %.
+
+    Args:
+        difference: of a metric of which more is better, variant less reference.
+        margin: the loss that would not matter, above 0; to be chosen before the scores are seen.
+    """
+    if difference.low > -margin:
+        return "not inferior"
+    return "inferior" if difference.high < -margin else "open"
+
+
 def warn_of_few(cases: int, runs: int) -> str:
     """Return what so few cases or runs cannot tell; an empty string where they are enough."""
     if cases < LEAST_CASES:
-        are = "1 case is" if cases == 1 else f"{cases} cases are"
-        return f"{are} too few for a test (at least {LEAST_CASES}): only the differences are given"
+        return _too_few(cases)
     if runs < LEAST_RUNS:
         return (
             "one run of each variant tells two networks apart, not two ways to build them: give "
             "seed=0,1,2"
         )
-    if cases < 20 or runs < 3:
+    if cases < ENOUGH_CASES or runs < 3:
         return f"{cases} cases and {runs} runs of each are few: small differences may stay unseen"
     return ""
+
+
+def warn_of_few_cases(cases: int) -> str:
+    """Return what so few cases cannot tell of masks; an empty string where they are enough."""
+    if cases < LEAST_CASES:
+        return _too_few(cases)
+    if cases < ENOUGH_CASES:
+        return f"{cases} cases are few: small differences may stay unseen"
+    return ""
+
+
+def _too_few(cases: int) -> str:
+    are = "1 case is" if cases == 1 else f"{cases} cases are"
+    return f"{are} too few for a test (at least {LEAST_CASES}): only the differences are given"

@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-from jaxtyping import Float
 
 from segpipe.cli import FAILURE
 from segpipe.config.compose import chosen, defaults, sweep_jobs
@@ -18,6 +17,7 @@ from segpipe.metrics import Score
 from segpipe.reporting.run_record import RunRecord
 from segpipe.resume import is_done
 from segpipe.stored import read_config, read_yaml
+from segpipe.units import UNITS, Units
 
 REPEATS = ("seed", "data.fold")  # keys that repeat a variant, rather than making another one
 Repeat = tuple[str, ...]  # the overrides of `REPEATS`
@@ -43,7 +43,35 @@ class SweepRun(RunRecord):
 
 
 @dataclass(frozen=True)
-class Variant:
+class Source:
+    """Scores of masks of one origin.
+
+    Attributes:
+        folder: in whose `overlays/` pictures of the cases may lie.
+        scores: of each case and target.
+        units: in which lengths and volumes are shown.
+        train: cases that trained the network; None where that is not known.
+        run: whose network can draw a case that has no picture; None where there is none.
+    """
+
+    folder: Path
+    scores: list[Score]
+    units: Units = field(default_factory=lambda: UNITS["mm"])
+    train: frozenset[str] | None = None
+    run: SweepRun | None = None
+
+    @property
+    def cases(self) -> frozenset[str]:
+        """Return the names of the cases that were scored."""
+        return frozenset(score.case for score in self.scores)
+
+
+ScoredRun = SweepRun | Source
+R = TypeVar("R", bound=ScoredRun)
+
+
+@dataclass(frozen=True)
+class Variant(Generic[R]):
     """Runs that differ in seed and fold alone.
 
     Attributes:
@@ -54,16 +82,16 @@ class Variant:
 
     name: str
     overrides: tuple[str, ...]
-    runs: Mapping[Repeat, SweepRun]
+    runs: Mapping[Repeat, R]
 
     @property
-    def first_run(self) -> SweepRun:
+    def first_run(self) -> R:
         """Return the run that was started first."""
         return next(iter(self.runs.values()))
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Generic[R]):
     """The runs of a sweep.
 
     Attributes:
@@ -73,11 +101,11 @@ class Sweep:
     """
 
     folder: Path
-    variants: Sequence[Variant]
+    variants: Sequence[Variant[R]]
     problems: Mapping[str, str]
 
 
-def read_sweep(folder: Path) -> Sweep:
+def read_sweep(folder: Path) -> Sweep[SweepRun]:
     """Return the runs of a sweep: those that are done as variants, the others as problems.
 
     Raises:
@@ -97,7 +125,7 @@ def read_sweep(folder: Path) -> Sweep:
         variant = tuple(word for word in job if not _is_repeat(word) and counts[word] < len(jobs))
         run = SweepRun(run_folder, variant, repeat)
         runs.setdefault(variant, {})[repeat] = run
-    variants: list[Variant] = []
+    variants: list[Variant[SweepRun]] = []
     for overrides, repeats in runs.items():
         variants.append(Variant(_short_name(overrides), overrides, repeats))
     return Sweep(folder, variants, problems)
@@ -127,7 +155,7 @@ def _short_name(overrides: Sequence[str]) -> str:
     return ", ".join(words) or "as it is"
 
 
-def find_reference(sweep: Sweep, requested: str | None) -> Variant:
+def find_reference(sweep: Sweep[SweepRun], requested: str | None) -> Variant[SweepRun]:
     """Return the variant that the others are compared with.
 
     It is the requested one; else the one whose overrides are the defaults; else the first.
@@ -164,19 +192,6 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _is_usual(override: str, usual: Mapping[str, Any]) -> bool:
     key = override.partition("=")[0]
     return key in usual and parse(override).value() == usual[key]
-
-
-def metric_table(
-    scores: Sequence[Score], metric: str, cases: Sequence[str], labels: Sequence[str]
-) -> Float[np.ndarray, "cases labels"]:
-    """Return one metric as a table; NaN where neither mask has the target."""
-    table = np.full((len(cases), len(labels)), np.nan)
-    rows = {case: row for row, case in enumerate(cases)}
-    columns = {label: column for column, label in enumerate(labels)}
-    for score in scores:
-        if score.case in rows and score.label in columns:
-            table[rows[score.case], columns[score.label]] = getattr(score, metric)
-    return table
 
 
 def why_not_comparable(run: SweepRun, other: SweepRun) -> str:

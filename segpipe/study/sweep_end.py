@@ -35,7 +35,7 @@ class StudyReport(Callback):
 
 def _write_report(folder: Path, config: DictConfig) -> None:
     """Write the report, or log why there is none and exit with an error's status."""
-    from segpipe.config.train import ComparisonOptions
+    from segpipe.config.page import ComparisonOptions
     from segpipe.config.validation import validate
     from segpipe.errors import SegpipeError
     from segpipe.study.report import report  # SciPy and matplotlib take long to import

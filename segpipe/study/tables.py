@@ -7,7 +7,8 @@ import numpy as np
 from segpipe.metrics import metrics_of
 from segpipe.reporting.page import NOT_KNOWN, Cell, Column, Table
 from segpipe.study.evidence import ALL, MAIN, Comparison, Cost, Evidence, VariantScore
-from segpipe.study.statistics import Interval
+from segpipe.study.findings import in_points
+from segpipe.study.statistics import LEAST_CASES, inferiority
 from segpipe.text import visible
 from segpipe.units import Units
 
@@ -18,23 +19,25 @@ COSTS = ("parameters", "multiply_adds", "step_mib", "seconds_per_step")
 def variants_table(evidence: Evidence) -> Table:
     """Return a row per variant: the means over targets, and the cost."""
     columns = [
-        Column("variant"),
+        Column(evidence.noun),
         Column("runs", 0),
         Column("cases", 0),
         *_score_columns(evidence.units),
     ]
-    columns += [Column("parameters, M", 3), Column("multiply-adds, G", 2)]
-    columns += [Column("step, MiB", 0), Column("step, s", 3)]
+    if evidence.costs:
+        columns += [Column("parameters, M", 3), Column("multiply-adds, G", 2)]
+        columns += [Column("step, MiB", 0), Column("step, s", 3)]
+    costs = {cost.variant: _cost_cells(cost) for cost in evidence.costs}
     rows: list[list[Cell]] = []
-    for score, cost in zip(evidence.mean_scores, evidence.costs, strict=True):
+    for score in evidence.mean_scores:
         start: list[Cell] = [score.variant, score.runs, score.cases]
-        rows.append([*start, *_score_cells(score), *_cost_cells(cost)])
-    return Table("all variants, mean over targets", columns, rows)
+        rows.append([*start, *_score_cells(score), *costs.get(score.variant, [])])
+    return Table(f"all {evidence.noun}s, mean over targets", columns, rows)
 
 
 def targets_table(evidence: Evidence) -> Table:
     """Return a row for each target by each variant, ordered by target."""
-    columns = [Column("target"), Column("variant"), *_score_columns(evidence.units)]
+    columns = [Column("target"), Column(evidence.noun), *_score_columns(evidence.units)]
     rows: list[list[Cell]] = []
     for score in sorted(evidence.variant_scores, key=lambda score: score.label):
         if score.label != ALL:
@@ -59,7 +62,7 @@ def _score_cells(score: VariantScore) -> list[Cell]:
         cells.append(interval.mean)
         if metric.tested:
             cells.append(score.spread[name])
-            cells.append(_range(interval, 1, metric.digits))
+            cells.append(interval.ends(metric.digits) or NOT_KNOWN)
     return [*cells, score.misses, score.false_alarms]
 
 
@@ -72,12 +75,14 @@ def _cost_cells(cost: Cost) -> list[Cell]:
 def comparison_table(evidence: Evidence) -> Table:
     """Return a row per variant: its differences to the reference, with their tests."""
     metrics = metrics_of("tests")
-    columns = [Column("variant"), Column("cases", 0), Column("runs of each", 0)]
+    columns = [Column(evidence.noun), Column("cases", 0), Column("runs of each", 0)]
     for metric in metrics.values():
         heading = evidence.units.in_text(metric.difference_heading)
         columns.append(Column(heading, 2))
         columns.append(Column("95 % interval", sortable=False))
         columns += [Column("p, Holm", 4), Column("effect", 2)]
+    if evidence.margin is not None:
+        columns.append(Column(f"by a margin of {in_points(evidence.margin)}"))
     rows: list[list[Cell]] = []
     for comparison in evidence.comparisons:
         main = comparison.differences[MAIN]
@@ -86,16 +91,13 @@ def comparison_table(evidence: Evidence) -> Table:
             difference = comparison.differences[name]
             scale = metric.difference_scale
             row.append(scale * difference.interval.mean)
-            row.append(_range(difference.interval, scale, 2))
+            row.append(difference.interval.scaled(scale).ends(2) or NOT_KNOWN)
             row += [_p_cell(comparison.p[name]), difference.effect]
+        if evidence.margin is not None:
+            enough = main.cases >= LEAST_CASES
+            row.append(inferiority(main.interval, evidence.margin) if enough else NOT_KNOWN)
         rows.append(row)
-    return Table("variant less reference", columns, rows)
-
-
-def _range(interval: Interval, scale: float, digits: int) -> str:
-    if not np.isfinite(interval.low):
-        return NOT_KNOWN
-    return f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}"
+    return Table(f"{evidence.noun} less {evidence.reference.name}", columns, rows)
 
 
 def _p_cell(p: float) -> Cell:
@@ -117,32 +119,32 @@ def csv_table(evidence: Evidence) -> tuple[list[str], list[list[object]]]:
     comparisons = {comparison.variant.name: comparison for comparison in evidence.comparisons}
     rows: list[Row] = []
     for score in evidence.variant_scores:
-        row = _score_row(score)
+        row = _score_row(score, evidence.noun)
         if score.label == ALL:
-            for name in COSTS:
+            for name in COSTS if evidence.costs else ():
                 row[name] = getattr(costs[score.variant], name)
             comparison = comparisons.get(score.variant)
             row |= {} if comparison is None else _comparison_row(comparison)
         rows.append(row)
-    header = _csv_header()
+    header = _csv_header(evidence)
     return header, [[row.get(name) for name in header] for row in rows]
 
 
-def _csv_header() -> list[str]:
-    header = ["variant", "label", "runs", "cases"]
+def _csv_header(evidence: Evidence) -> list[str]:
+    header = [evidence.noun, "label", "runs", "cases"]
     for name, metric in metrics_of("study").items():
         header.append(name)
         if metric.tested:
             header += [f"{name}_sd", f"{name}_low", f"{name}_high"]
-    header += ["misses", "false_alarms", *COSTS]
+    header += ["misses", "false_alarms", *(COSTS if evidence.costs else ())]
     for name in metrics_of("tests"):
         header += [f"{name}_difference", f"{name}_difference_low", f"{name}_difference_high"]
         header += [f"{name}_p_holm", f"{name}_effect"]
     return header
 
 
-def _score_row(score: VariantScore) -> Row:
-    row: Row = {"variant": score.variant, "label": score.label}
+def _score_row(score: VariantScore, noun: str) -> Row:
+    row: Row = {noun: score.variant, "label": score.label}
     row |= {"runs": score.runs, "cases": score.cases}
     for name, interval in score.metrics.items():
         row[name] = interval.mean

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
+from segpipe.config.scoring import USUAL
 from segpipe.mask_pairs import IGNORED, confusion_table, mask_pairs
-from segpipe.metrics import Score
+from segpipe.metrics import Score, tolerances_mm
 from segpipe.plan import Plan
 from segpipe.prediction.postprocessing import NEIGHBOURS, clean
 from segpipe.prediction.predictor import Prediction
 from segpipe.registry import METRICS
+from segpipe.training.calibration import Voxels, voxels_of
 
 BINS = 100  # of a probability: thresholds are told apart in steps of 0.01
 LOWEST = 0.2  # no threshold below it is tried
@@ -50,6 +52,7 @@ class Evidence:
         histograms: channel -> voxels by probability, outside and inside the truth; empty where no
             probabilities were kept.
         true_voxels: channel -> voxels of the truth.
+        voxels: some that are in question, with their probabilities; None where none were kept.
     """
 
     case: str
@@ -60,6 +63,7 @@ class Evidence:
     hd95_largest_mm: dict[int, float]
     histograms: dict[str, Integer[np.ndarray, "2 bins"]]
     true_voxels: dict[str, int]
+    voxels: Voxels | None
 
 
 def gather(
@@ -78,9 +82,10 @@ def gather(
         if len(found.volumes_ml):
             components[label] = found
     largest = {}
-    if plan.regions is None:
+    if plan.regions is None and all("hd95_mm" in score.values for score in scores):
         largest = _hd95_of_largest(prediction, truth, components, plan)
     histograms, true_voxels = _histograms(prediction, truth, plan)
+    sample = prediction.maps.sample
     return Evidence(
         case,
         confusion_table(labels, truth, plan.targets),
@@ -90,6 +95,7 @@ def gather(
         largest,
         histograms,
         true_voxels,
+        None if sample is None else voxels_of(sample, truth, plan),
     )
 
 
@@ -130,8 +136,10 @@ def _hd95_of_largest(
     targets = {names[label]: [label] for label in several}
     top = {names[-1]: [len(names) - 1]}  # so that every label is one of the targets'
     values = {}
-    pairs = mask_pairs(cleaned, truth, spacing_mm, targets | top, 1.0)
-    for name, pair in zip(targets | top, pairs, strict=True):
+    both = targets | top
+    tolerances = tolerances_mm(USUAL, both)
+    pairs = mask_pairs(cleaned, truth, spacing_mm, both, tolerances, USUAL.object_iou)
+    for name, pair in zip(both, pairs, strict=True):
         if name in targets:
             values[targets[name][0]] = METRICS["hd95_mm"](pair)
     return values

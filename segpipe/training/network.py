@@ -89,6 +89,12 @@ def make_network(model: AnyModel, plan: Plan, seed: int) -> RunNetwork:
             f"{matched.reference:,}",
             100 * matched.deviation,
         )
+        if not matched.is_close:
+            log.warning(
+                "matched %s: no channels come nearer than %+.1f %%; wider model.channels would",
+                matched.what,
+                100 * matched.deviation,
+            )
     module = build(model, *shape)
     if isinstance(model, Model):  # MONAI's networks initialise themselves
         init_weights(module, seed)

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
 from segpipe import archive
-from segpipe.checkpoint import KEY
-from segpipe.files import atomic
+from segpipe.checkpoint import KEY, amend
 from segpipe.metrics import mean_dice
 from segpipe.plan import Plan
 from segpipe.postprocess import USUAL, PostProcess
+from segpipe.training.calibration import Calibration
 from segpipe.training.evidence import BINS, Components, Evidence
 
 LEAST_GAIN = 0.002  # of the mean Dice
@@ -72,6 +71,7 @@ class Choice:
         dice_after: likewise with what was chosen.
         seconds: that the choice took.
         note: why nothing, or not everything, was tried; empty otherwise.
+        calibration: of the probabilities; None where it was not measured.
     """
 
     chosen: PostProcess
@@ -81,6 +81,7 @@ class Choice:
     dice_after: float | None
     seconds: float = 0.0
     note: str = ""
+    calibration: Calibration | None = None
 
     def to_values(self) -> dict[str, Any]:
         """Return plain values, as `postprocess.json` holds them."""
@@ -95,7 +96,8 @@ class Choice:
         if self.note and not self.trials:
             return f"none: {self.note}"
         text = f"{self.chosen}; {len(self.trials)} tried on {self.cases} cases"
-        if self.chosen != PostProcess() and self.dice_before is not None:
+        removes = self.chosen.model_copy(update={"temperature": 1.0}) != PostProcess()
+        if removes and self.dice_before is not None:
             text += f", mean Dice {self.dice_before:.4f} -> {self.dice_after:.4f} on these"
         return f"{text}, {self.seconds:.1f} s"
 
@@ -156,13 +158,9 @@ def store(file: Path, chosen: PostProcess) -> None:
     Raises:
         ConfigError: if the file is not a checkpoint.
     """
-    content = archive.read(file)
-    before = PostProcess.model_validate(content[KEY].get("postprocess") or {})
-    if chosen == before:
-        return
-    content[KEY]["postprocess"] = chosen.model_dump()
-    with atomic(file) as part:
-        torch.save(content, part)
+    before = PostProcess.model_validate(archive.read(file)[KEY].get("postprocess") or {})
+    if chosen != before:
+        amend(file, postprocess=chosen.model_dump())
 
 
 def is_largest(parts: Components) -> Bool[np.ndarray, " parts"]:

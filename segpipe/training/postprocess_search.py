@@ -13,6 +13,7 @@ from segpipe.files import write_json
 from segpipe.io.volumes import read_grid
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.predictor import Predictor
+from segpipe.training.calibration import calibrate
 from segpipe.training.evidence import Evidence, gather
 from segpipe.training.postprocess_choice import (
     FEWEST_CASES,
@@ -65,8 +66,9 @@ class PostProcessSearch:
             self.note = f"{len(cases)} validation cases are fewer than {FEWEST_CASES}"
         elif largest > MOST_BYTES:
             self.note = "no thresholds were tried: the probabilities of a case are too many"
+            self.predictor = self._keeping(predictor, ("mask", "sample"))
         else:
-            self.predictor = self._keeping_probabilities(predictor)
+            self.predictor = self._keeping(predictor, ("mask", "sample", "probabilities"))
 
     def add(self, scored: ScoredCase) -> None:
         """Gather what one case says."""
@@ -79,14 +81,13 @@ class PostProcessSearch:
     def add_all(self) -> None:
         """Segment all cases, each by the predictor of its part, and gather what they say."""
         for predictor, cases in self.parts:
-            if self.predictor.save != predictor.save:
-                predictor = self._keeping_probabilities(predictor)
+            predictor = self._keeping(predictor, self.predictor.save)
             for scored in score_cases(predictor, cases):
                 self.add(scored)
 
-    def _keeping_probabilities(self, predictor: Predictor) -> Predictor:
+    def _keeping(self, predictor: Predictor, save: Sequence[str]) -> Predictor:
         other = copy.copy(predictor)
-        other.save = ("mask", "probabilities")
+        other.save = save
         other.folder = self.folder
         return other
 
@@ -130,9 +131,14 @@ class PostProcessSearch:
         removals, removal_trials = choose_removals(evidence, plan)
         after = mean_dice_with(evidence, plan, removals)
         chosen = removals.model_copy(update={"thresholds": thresholds})
+        voxels = [case.voxels for case in self.evidence if case.voxels is not None]
+        calibration = calibrate(voxels, plan.regions is None)
+        if calibration is not None:
+            chosen = chosen.model_copy(update={"temperature": calibration.temperature})
         seconds = self.seconds + time.perf_counter() - start
         tried = [*trials, *removal_trials]
-        return Choice(chosen, tried, len(self.cases), before, after, seconds, self.note)
+        number = len(self.cases)
+        return Choice(chosen, tried, number, before, after, seconds, self.note, calibration)
 
     def _evidence_with(self, thresholds: dict[str, float]) -> list[Evidence]:
         """Return what the cases say when they are segmented again under these thresholds.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Integer
 
+from segpipe.config.scoring import USUAL, Scoring
 from segpipe.data.cases import Case
 from segpipe.data.prepare import read_labels
 from segpipe.metrics import Score, mean_dice_of, score_case
@@ -38,24 +39,32 @@ class ScoredCase:
         return mean_dice_of(self.scores)
 
 
-def score_cases(predictor: Predictor, cases: Sequence[Case]) -> Iterator[ScoredCase]:
+def score_cases(
+    predictor: Predictor, cases: Sequence[Case], scoring: Scoring = USUAL
+) -> Iterator[ScoredCase]:
     """Segment and score cases one after the other, under a progress bar.
+
+    Args:
+        predictor: of the network.
+        cases: with label maps.
+        scoring: which metrics are measured, and how.
 
     Raises:
         DataError: if a case cannot be read.
     """
     plan = predictor.plan
     with progress_bar() as bar:
-        scoring = bar.add_task("scoring", total=len(cases), note="")
+        task = bar.add_task("scoring", total=len(cases), note="")
         for case in cases:
             prediction = predictor.predict(case.images)
             truth = read_labels(case, plan, prediction.grid).numpy()[0]
             spacing_mm = prediction.grid.spacing_mm
-            scores = score_case(case.name, prediction.labels, truth, spacing_mm, plan.targets)
+            labels = prediction.labels
+            scores = score_case(case.name, labels, truth, spacing_mm, plan.targets, scoring)
             dice = "  ".join(f"{score.label} {score.dice:.4f}" for score in scores)
             log.debug("%s: %s", case.name, dice)
             yield ScoredCase(case, prediction, truth, scores)
-            bar.advance(scoring)
+            bar.advance(task)
 
 
 def worst_and_best(cases: Sequence[Case], scores: Sequence[Score], count: int) -> list[Case]:

@@ -12,19 +12,24 @@ from torch.optim import Optimizer
 from segpipe.checkpoint import KEY, TrainedOn, metadata, renamed_weights
 from segpipe.config.train import Train
 from segpipe.data.cases import Case
+from segpipe.data.module import NO_CASE
 from segpipe.data.prepare import read_labels
 from segpipe.device import NumberFormat
 from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
+from segpipe.ranks import ALONE, Ranks, collected
 from segpipe.training.finite import FiniteLoss
+from segpipe.training.initial import Record
 from segpipe.training.loss import SegmentationLoss
-from segpipe.training.optim import make_optimizer
+from segpipe.training.loss.pooling import mean_over_devices
+from segpipe.training.optim import make_optimizer, set_learning_rate
 from segpipe.training.random_state import random_states, restore_random_states
 from segpipe.training.schedule import Budget, learning_rate
 from segpipe.windows import to_network
 
 RANDOM_STATES = "random_states"  # key in the checkpoint
+NEVER = 2**62  # steps between two validations, until one is due
 
 
 class SegmentationTask(pl.LightningModule):
@@ -38,6 +43,8 @@ class SegmentationTask(pl.LightningModule):
         budget: the end of the training, which the learning rate follows.
         number_format: the format in which whole scans are predicted.
         data: a record of the training data, kept in every checkpoint.
+        initial: a record of the weights that the network started from, likewise.
+        ranks: the processes that train together.
     """
 
     def __init__(
@@ -48,6 +55,8 @@ class SegmentationTask(pl.LightningModule):
         budget: Budget,
         number_format: NumberFormat,
         data: TrainedOn,
+        initial: Record | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
         self.network = network
@@ -56,19 +65,24 @@ class SegmentationTask(pl.LightningModule):
         self.budget = budget
         self.number_format: NumberFormat = number_format
         self.data = data
+        self.initial = initial
+        self.ranks = ranks
         self.loss = SegmentationLoss(plan, options.loss.weights, options.loss)
         self.finite = FiniteLoss()
         self.step = 0  # optimiser steps done before the present one
         self.predictor: Predictor | None = None  # of the validations
         self.dice: list[np.ndarray] = []  # a row per validated case, a column per target
         self.validated: list[str] = []  # names of those cases
+        self.last_validation = 0.0  # fraction of the budget that was spent then
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimiser; its learning rate is set before every step."""
-        return make_optimizer(self.network, self.options.optim)
+        loaded = [] if self.initial is None else self.initial.loaded
+        scale = self.options.init.lr_scale
+        return make_optimizer(self.network, self.options.optim, loaded, scale)
 
     def spent(self) -> float:
-        """Return the fraction of the budget that is spent, from 0 to 1."""
+        """Return the fraction of the budget that is spent by this process's clock, from 0 to 1."""
         callbacks: list[Any] = self.trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
         seconds = 0.0
         for callback in callbacks:
@@ -76,18 +90,37 @@ class SegmentationTask(pl.LightningModule):
                 seconds = callback.time_elapsed()
         return self.budget.spent(self.trainer.global_step, seconds)
 
+    def spent_of_all(self) -> float:
+        """Return the fraction that is spent by the first process's clock; all must ask at once."""
+        spent = self.spent()
+        return self.ranks.shared(spent) if self.budget.time else spent
+
+    def on_train_start(self) -> None:
+        """Count the time to the first validation; let dropout differ between devices."""
+        self.last_validation = self.spent_of_all()
+        if not self.ranks.is_first:
+            torch.manual_seed(hash((self.options.seed, self.ranks.rank, self.trainer.global_step)))
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate from the budget, so that the schedule fits wall time too."""
         self.step = self.trainer.global_step
-        rate = learning_rate(self.spent(), self.options.optim)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+        rate = learning_rate(self.spent_of_all(), self.options.optim)
+        set_learning_rate(self.trainer.optimizers[0], rate)
         self.log("lr", torch.tensor(rate), batch_size=1)  # a number would be copied to a GPU
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """End the training when the budget is spent; Lightning then validates once more."""
-        if self.spent() >= 1:
+        """End the training when the budget is spent; Lightning then validates once more.
+
+        Where several devices train for a time, it is the first one's clock that says when they
+        validate, too.
+        """
+        spent = self.spent_of_all()
+        if spent >= 1:
             self.trainer.should_stop = True
+        if self.ranks.size > 1 and not self.budget.steps:
+            interval = 1 / self.options.trainer.validations
+            is_due = spent - self.last_validation >= interval
+            self.trainer.val_check_batch = 1 if is_due else NEVER
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of a batch of patches.
@@ -99,7 +132,8 @@ class SegmentationTask(pl.LightningModule):
         terms = self.loss.terms(logits, to_network(batch["label"], self.plan.slice_axis))
         loss = torch.stack(list(terms.values())).sum()
         self.finite.check(self.step, terms, batch["case"])
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["case"]))
+        mean = mean_over_devices(loss.detach())
+        self.log("loss", mean, on_step=False, on_epoch=True, batch_size=len(batch["case"]))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -116,6 +150,8 @@ class SegmentationTask(pl.LightningModule):
 
     def validation_step(self, case: Case, batch_idx: int) -> None:
         """Measure Dice per target of a whole scan on its own grid, segmented as by `predict.py`."""
+        if case == NO_CASE:
+            return
         assert self.predictor is not None
         prediction = self.predictor.predict(case.images)
         truth = read_labels(case, self.plan, prediction.grid).numpy()[0]
@@ -123,11 +159,15 @@ class SegmentationTask(pl.LightningModule):
         self.dice.append(dice_per_target(prediction.labels, truth, self.plan.targets))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean Dice over cases per target, and the mean of those over targets."""
+        """Log the mean Dice over all cases per target, and the mean of those over targets."""
+        names, rows = zip(*self.ranks.gathered((self.validated, self.dice)), strict=True)
+        self.validated = collected(names)
+        self.dice = collected(rows)
         means = mean_dice(np.array(self.dice))
         for target, mean in zip(self.plan.targets, means, strict=True):
             self.log(f"dice/{target}", float(mean))
         self.log("dice/mean", float(np.nanmean(means)), prog_bar=True)
+        self.last_validation = self.spent_of_all()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store beside the weights what is needed to predict with them.
@@ -141,7 +181,9 @@ class SegmentationTask(pl.LightningModule):
         for target in self.plan.targets:
             if f"dice/{target}" in metrics:
                 dice[target] = float(metrics[f"dice/{target}"])
-        checkpoint[KEY] = metadata(self.options.model_dump(mode="json"), self.plan, self.data, dice)
+        source = None if self.initial is None else self.initial.source
+        config = self.options.model_dump(mode="json")
+        checkpoint[KEY] = metadata(config, self.plan, self.data, dice, source)
         checkpoint[RANDOM_STATES] = random_states(self.trainer.strategy.root_device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

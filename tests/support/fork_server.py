@@ -5,11 +5,14 @@ of the README run in processes of their own, in `make demo`, as do the tests of 
 
     python fork_server.py REPOSITORY
 
-reads a line of JSON for each command, `{argv, cwd, env, stdout, stderr}`, and answers with a line
-that holds the process id of the fork, and with another that holds its exit status.
+reads a line of JSON for each request and answers with another. `{argv, cwd, env, stdout, stderr,
+pictures}` starts a command and gives the process id of the fork; `{wait, block}` gives the exit status of a
+process and the most memory that it had resident in KiB, or null where it still runs and nobody asks
+to wait.
 """
 
 import atexit
+import io
 import json
 import os
 import runpy
@@ -18,14 +21,31 @@ import threading
 import traceback
 from typing import Any
 
+from matplotlib.figure import Figure
+from PIL import Image
+
 
 def preload() -> None:
-    """Import what commands import."""
+    """Import what commands import, and do once what each would do the first time."""
     import segpipe.batch
+    import segpipe.cli
+    import segpipe.data.intensity
     import segpipe.doctor
     import segpipe.probe.depth
     import segpipe.probe.lesion
     import segpipe.run  # noqa: F401
+    from segpipe.config.compose import defaults
+    from segpipe.registry import LAYOUTS
+
+    for name in LAYOUTS:
+        _ = LAYOUTS[name]  # which imports its module
+    defaults("train")  # Hydra looks for its plugins
+    Figure().savefig(io.BytesIO())  # matplotlib looks for its fonts, Pillow for its formats
+
+
+def draw_blank(_figure: Figure, file: Any, **_options: Any) -> None:
+    """Write a picture of nothing in place of a figure, which takes a third of a tiny run."""
+    Image.new("RGB", (60, 40), "white").save(file, "png")
 
 
 def run(request: dict[str, Any]) -> int:
@@ -36,6 +56,8 @@ def run(request: dict[str, Any]) -> int:
     os.environ.update(request["env"])
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if not request["pictures"]:
+        Figure.savefig = draw_blank  # type: ignore[method-assign]
     sys.argv = request["argv"]
     status = 0
     try:
@@ -56,19 +78,30 @@ def run(request: dict[str, Any]) -> int:
 
 
 def serve() -> None:
-    """Fork for each request, one at a time."""
+    """Answer requests until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     preload()
     atexit._clear()  # of what the server has imported; each command registers its own
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            os._exit(run(json.loads(line)) & 255)
-        print(child, file=answers, flush=True)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+        request = json.loads(line)
+        answer = status_of(**request) if "wait" in request else fork(request)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def fork(request: dict[str, Any]) -> int:
+    """Start a command, and return its process id."""
+    child = os.fork()
+    if child == 0:
+        os._exit(run(request) & 255)
+    return child
+
+
+def status_of(wait: int, block: bool) -> tuple[int, int] | None:
+    """Return the exit status of a command and its most memory in KiB; None where it still runs."""
+    child, status, used = os.wait4(wait, 0 if block else os.WNOHANG)
+    return (os.waitstatus_to_exitcode(status), used.ru_maxrss) if child else None
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, sys.argv[1])
+    sys.path[:0] = [sys.argv[1], f"{sys.argv[1]}/tests"]
     serve()

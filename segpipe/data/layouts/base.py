@@ -9,7 +9,7 @@ from segpipe.config.data import Data
 from segpipe.data.cases import Dataset
 from segpipe.errors import ConfigError, DataError
 from segpipe.registry import LAYOUTS
-from segpipe.text import closest
+from segpipe.text import closest, count
 
 log = logging.getLogger("segpipe")
 LISTED = 3  # files that a message names before it only counts them
@@ -84,6 +84,11 @@ def list_folder(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
 
 
+def list_subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders in a folder, sorted."""
+    return list(filter(Path.is_dir, list_folder(folder)))
+
+
 def list_names(folder: Path) -> list[str]:
     """Return the names of the visible contents of a folder, sorted."""
     return [path.name for path in list_folder(folder)]
@@ -133,5 +138,10 @@ def warn_of_incomplete(root: Path, incomplete: Mapping[str, str], complete: int)
         more = f" and {len(incomplete) - LISTED} more" if len(incomplete) > LISTED else ""
         total = complete + len(incomplete)
         log.warning(
-            "%s: %d of %d cases are passed over: %s%s", root, len(incomplete), total, named, more
+            "%s: passed over %d of %s: %s%s",
+            root,
+            len(incomplete),
+            count(total, "case"),
+            named,
+            more,
         )

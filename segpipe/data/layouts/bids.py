@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,9 +13,11 @@ from segpipe.data.layouts.base import (
     Layout,
     layout_hint,
     list_folder,
+    list_subfolders,
     root_folder,
     warn_of_incomplete,
 )
+from segpipe.data.layouts.bids_names import names_of
 from segpipe.errors import ConfigError, DataError
 from segpipe.io.formats import ending_of, stem
 from segpipe.registry import LAYOUTS
@@ -52,7 +54,7 @@ class Bids(Layout):
 
     def looks_like(self, root: Path) -> bool:
         """Return whether there are folders `sub-*`."""
-        return any(_is_folder(path, "sub-") for path in list_folder(root))
+        return bool(_subfolders(root, "sub-"))
 
     def read(self, data: Data) -> Dataset:
         """Read the sessions that have a label map and each image."""
@@ -60,8 +62,13 @@ class Bids(Layout):
         sessions = _sessions(root)
         if not sessions:
             raise ConfigError(f"data.root={root}: has no folder sub-*{layout_hint(root)}")
-        chosen = {session.name: _labels_of(session, root, data.label) for session in sessions}
-        labelled = [session for session in sessions if chosen[session.name]]
+        chosen = {}
+        labelled = []
+        for session in sessions:
+            labels = _labels_of(session, root, data.label)
+            chosen[session.name] = labels
+            if labels:
+                labelled.append(session)
         if not labelled:
             raise DataError(f"{root}: no session has a label map{_label_hint(sessions, data)}")
         suffixes = data.suffixes or _common_suffixes(root, labelled)
@@ -73,7 +80,7 @@ class Bids(Layout):
             if not labels or None in images:
                 incomplete[session.name] = "label map" if not labels else "image of each suffix"
                 continue
-            files = tuple(image for image in images if image is not None)
+            files = tuple(filter(None, images))
             cases.append(Case(session.name, files, labels[0], group=session.participant))
         if not cases:
             found = ", ".join(sorted(_suffixes(labelled[0])))
@@ -83,17 +90,22 @@ class Bids(Layout):
             )
         warn_of_incomplete(root, incomplete, len(cases))
         log.info("%s: images are %s", root, ", ".join(suffixes))
-        return Dataset(root.name, tuple(cases), (), None, tuple(suffixes))
+        label_maps = [case.label for case in cases if case.label is not None]
+        return Dataset(
+            name=root.name,
+            cases=tuple(cases),
+            test=(),
+            labels=None,
+            channels=tuple(suffixes),
+            names=names_of(label_maps, root),
+        )
 
 
 def _sessions(root: Path) -> list[Session]:
     """Return the sessions of all participants by name, with the label maps of derivatives."""
     found: dict[str, Session] = {}
-    for participant in list_folder(root):
-        if not _is_folder(participant, "sub-"):
-            continue
-        folders = [path for path in list_folder(participant) if _is_folder(path, "ses-")]
-        for folder in folders or [participant]:
+    for participant in _subfolders(root, "sub-"):
+        for folder in _subfolders(participant, "ses-") or [participant]:
             name = participant.name if folder is participant else _name(participant, folder)
             found[name] = Session(participant.name, name)
             _fill(found[name], folder)
@@ -108,14 +120,15 @@ def _name(participant: Path, session: Path) -> str:
     return f"{participant.name}_{session.name}"
 
 
-def _is_folder(path: Path, prefix: str) -> bool:
-    return path.name.startswith(prefix) and path.is_dir()
+def _subfolders(folder: Path, prefix: str) -> list[Path]:
+    """Return the folders in a folder whose names begin with a prefix, sorted."""
+    return [path for path in list_subfolders(folder) if path.name.startswith(prefix)]
 
 
 def _fill(session: Session, folder: Path) -> None:
     """Add the files of a session's folder and of the folders in it."""
     has_anat = (folder / "anat").is_dir()
-    for inner in [folder, *filter(Path.is_dir, list_folder(folder))]:
+    for inner in [folder, *list_subfolders(folder)]:
         for path in list_folder(inner):
             if not ending_of(path):
                 continue
@@ -131,17 +144,29 @@ def _session_of(path: Path, sessions: dict[str, Session]) -> Session | None:
     """Return the session that a file of a derivative belongs to, by its folders."""
     if any(part.startswith(".") for part in path.parts):
         return None
-    participant = next((part for part in path.parts[:-1] if part.startswith("sub-")), None)
-    session = next((part for part in path.parts[:-1] if part.startswith("ses-")), None)
+    participant = _first_folder(path, "sub-")
+    session = _first_folder(path, "ses-")
     if participant is None:
         return None
     return sessions.get(f"{participant}_{session}" if session else participant)
 
 
-def _ends_in(path: Path, root: Path, ending: str) -> bool:
-    """Return whether a file's path, without the format's ending, ends as an option says."""
-    text = (path.relative_to(root).parent / stem(path)).as_posix()
-    return fnmatchcase(text, f"*[_/]{ending}") or fnmatchcase(text, ending)
+def _first_folder(path: Path, prefix: str) -> str | None:
+    """Return the first folder of a file's path whose name begins with a prefix, if any."""
+    for name in path.parent.parts:
+        if name.startswith(prefix):
+            return name
+    return None
+
+
+def _ending_in(ending: str, paths: Iterable[Path], root: Path) -> list[Path]:
+    """Return the files whose path, without the format's ending, ends as an option says."""
+    found = []
+    for path in paths:
+        text = (path.relative_to(root).parent / stem(path)).as_posix()
+        if fnmatchcase(text, f"*[_/]{ending}") or fnmatchcase(text, ending):
+            found.append(path)
+    return found
 
 
 def _labels_of(session: Session, root: Path, ending: str | None) -> list[Path]:
@@ -153,7 +178,7 @@ def _labels_of(session: Session, root: Path, ending: str | None) -> list[Path]:
     labels = session.labels
     if ending is not None:
         candidates = [*session.labels, *session.images, *session.others]
-        labels = [path for path in candidates if _ends_in(path, root, ending)]
+        labels = _ending_in(ending, candidates, root)
     if len(labels) > 1:
         names = ", ".join(str(path.relative_to(root)) for path in labels[:NAMED])
         raise DataError(
@@ -206,9 +231,9 @@ def _image_of(session: Session, root: Path, suffix: str) -> Path | None:
     Raises:
         DataError: if there are several.
     """
-    images = [path for path in session.images if _ends_in(path, root, suffix)]
+    images = _ending_in(suffix, session.images, root)
     if not images:
-        images = [path for path in session.others if _ends_in(path, root, suffix)]
+        images = _ending_in(suffix, session.others, root)
     if len(images) > 1:
         names = ", ".join(path.name for path in images[:NAMED])
         raise DataError(

@@ -10,7 +10,7 @@ from segpipe.config.data import Data
 from segpipe.data.cases import read_json
 from segpipe.data.layouts.base import layout_hint, root_folder
 from segpipe.errors import ConfigError, DataError
-from segpipe.text import unwritable
+from segpipe.text import count, unwritable
 
 log = logging.getLogger("segpipe")
 NAME = "dataset.json"
@@ -101,7 +101,8 @@ class DatasetJson:
         """Log a warning where `numTraining` is another number than that of the cases found."""
         declared = self.content.get("numTraining")
         if isinstance(declared, int) and declared != found:
-            log.warning("%s: numTraining is %d, but there are %d cases", self.file, declared, found)
+            there = f"there {'is' if found == 1 else 'are'} {count(found, 'case')}"
+            log.warning("%s: numTraining is %d, but %s", self.file, declared, there)
 
     def _object(self, key: str, example: str) -> dict[str, Any]:
         value = self.content.get(key)

@@ -12,6 +12,7 @@ from segpipe.data.layouts.base import (
     content_hint,
     layout_hint,
     list_folder,
+    list_subfolders,
     root_folder,
 )
 from segpipe.data.layouts.channel_files import ChannelFiles
@@ -50,7 +51,7 @@ class Folder(Layout):
 
 def _check_subfolder(root: Path, name: str) -> None:
     if not (root / name).is_dir():
-        folders = [path.name for path in list_folder(root) if path.is_dir()]
+        folders = [path.name for path in list_subfolders(root)]
         hint = closest_hint(name, folders)
         raise ConfigError(f"data.root={root}: has no folder {name}{hint}{layout_hint(root)}")
 

@@ -16,6 +16,7 @@ from segpipe.data.tables import file_named
 from segpipe.errors import ConfigError, DataError
 from segpipe.io.formats import ENDINGS, ending_of
 from segpipe.registry import LAYOUTS
+from segpipe.text import count
 
 
 @LAYOUTS.register("nnunet", help="nnU-Net v2 (raw): imagesTr, labelsTr, a file per channel")
@@ -134,5 +135,6 @@ def _check_found(root: Path, cases: tuple[Case, ...], ending: str) -> None:
             unused.append(path)
     if unused:
         raise DataError(
-            f"{folder}: {len(unused)} labels have no image in imagesTr, such as {unused[0].name}"
+            f"{folder}: {count(len(unused), 'label map')} without an image in imagesTr, such as "
+            f"{unused[0].name}"
         )

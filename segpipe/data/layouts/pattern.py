@@ -13,6 +13,7 @@ from segpipe.data.layouts.base import (
     Layout,
     content_hint,
     list_folder,
+    list_subfolders,
     root_folder,
     warn_of_incomplete,
 )
@@ -39,8 +40,8 @@ class Pattern(Layout):
         if not data.images or not data.label:
             missing = "data.label" if data.images else "data.images"
             raise ConfigError(f"data=pattern needs {missing}, as in {EXAMPLE}{_hint(root)}")
-        channels = [_find("data.images", root, pattern) for pattern in data.images]
-        labels = _find("data.label", root, data.label)
+        channels = [find_by_pattern("data.images", root, pattern) for pattern in data.images]
+        labels = find_by_pattern("data.label", root, data.label)
         names = sorted(set(labels).union(*channels))
         cases = []
         incomplete = {}
@@ -70,7 +71,7 @@ def _missing(
     return None if name in labels else data.label
 
 
-def _find(key: str, root: Path, pattern: str) -> dict[str, Path]:
+def find_by_pattern(key: str, root: Path, pattern: str) -> dict[str, Path]:
     """Return case name -> file below a folder, of those that match a pattern.
 
     Raises:
@@ -143,7 +144,7 @@ def _hint(root: Path) -> str:
 
 def suggested_patterns(root: Path) -> tuple[str, str] | None:
     """Return patterns of an image and of a label map that most folders of a tree have, if any."""
-    folders = [path for path in list_folder(root) if path.is_dir()][:MOST_FOLDERS]
+    folders = list_subfolders(root)[:MOST_FOLDERS]
     counts: Counter[str] = Counter()
     for folder in folders:
         for file in _files(folder):

@@ -56,7 +56,8 @@ class LastCheckpoint(RunCheckpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the checkpoint where it is time to."""
         start = time.perf_counter()
-        if not trainer.should_stop and start - self.written < WAIT * self.writing:
+        is_due = trainer.should_stop or start - self.written >= WAIT * self.writing
+        if not trainer.strategy.broadcast(is_due):  # by the clock of the first device
             return
         super().on_train_epoch_end(trainer, pl_module)
         self.written = time.perf_counter()

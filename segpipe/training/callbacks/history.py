@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from segpipe.files import write_rows, write_table
+from segpipe.training.callbacks.validation_loss import NAME as VALIDATION_LOSS
 from segpipe.training.task import SegmentationTask
 
 CASES = "dice.csv"
@@ -34,7 +35,7 @@ class CaseDice:
 
 
 class History(pl.Callback):
-    """A callback that records the mean loss, learning rate and validated Dice of every epoch.
+    """A callback that records loss, learning rate, and validated loss and Dice of every epoch.
 
     The rows are kept in the checkpoint, so that those of an epoch which a killed run did not save
     are forgotten.
@@ -47,20 +48,20 @@ class History(pl.Callback):
         self.file = folder / "metrics.csv"
         self.cases = folder / CASES
         self.rows: list[dict[str, float]] = []
-        self.dice: dict[str, float] = {}  # as validated in this epoch
+        self.validation: dict[str, float] = {}  # what was validated in this epoch
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write `dice.csv`, and keep the mean Dice for the epoch's row."""
+        """Write `dice.csv`, and keep loss and mean Dice for the epoch's row."""
         assert isinstance(pl_module, SegmentationTask)
         rows = []
         for case, dice_of_case in zip(pl_module.validated, pl_module.dice, strict=True):
             for label, dice in zip(pl_module.plan.targets, dice_of_case, strict=True):
                 rows.append(CaseDice(trainer.global_step, case, label, float(dice)))
         write_rows(self.cases, rows, CaseDice)
-        self.dice = {}
+        self.validation = {}
         for name, value in trainer.callback_metrics.items():
-            if name.startswith("dice/"):
-                self.dice[name] = float(value)
+            if name.startswith("dice/") or name == VALIDATION_LOSS:
+                self.validation[name] = float(value)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the table with the epoch's row."""
@@ -68,8 +69,8 @@ class History(pl.Callback):
         for name in PER_EPOCH:
             if name in trainer.callback_metrics:
                 row[name] = float(trainer.callback_metrics[name])
-        self.rows.append(row | self.dice)
-        self.dice = {}
+        self.rows.append(row | self.validation)
+        self.validation = {}
         self._write()
 
     def _write(self) -> None:

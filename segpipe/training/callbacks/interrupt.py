@@ -6,9 +6,26 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from segpipe.signals import Stopped, number_of
+from segpipe.signals import number_of, stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class EndsWithTheFirst(pl.Callback):
+    """A callback of a process beside the first one, which a signal to the first one ends.
+
+    A Ctrl-C strikes all of them: the first takes it, writes the page, and ends the others.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the signals to the first process, but for the one that ends this process."""
+        follow_the_first()
+
+
+def follow_the_first() -> None:
+    """Let Ctrl-C pass by, and SIGTERM end this process at once, wherever it waits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Interrupt(pl.Callback):
@@ -39,7 +56,7 @@ class Interrupt(pl.Callback):
             Stopped: that was lost in the step.
         """
         if self.number is not None:
-            raise Stopped(self.number)
+            stop(self.number)
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         """End the training likewise after a validated case."""
@@ -64,4 +81,4 @@ class Interrupt(pl.Callback):
 
     def _interrupt(self, number: int, _frame: Any) -> None:
         self.number = number
-        raise Stopped(number)
+        stop(number)

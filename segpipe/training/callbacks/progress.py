@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from rich.progress import TaskID
 
 from segpipe.terminal import progress_bar
+from segpipe.text import count
 from segpipe.training.task import SegmentationTask
 
 log = logging.getLogger("segpipe")
@@ -78,7 +79,8 @@ class RunProgress(pl.Callback):
     ) -> None:
         """Advance the validation's bar."""
         if self.validation is not None:
-            self.bar.update(self.validation, completed=batch_idx + 1, note=f"{batch_idx + 1} cases")
+            done = batch_idx + 1
+            self.bar.update(self.validation, completed=done, note=count(done, "case"))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the Dice of whole scans."""

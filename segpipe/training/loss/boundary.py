@@ -9,7 +9,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from segpipe.registry import LOSSES
-from segpipe.training.loss import LossInput
+from segpipe.training.loss.loss_input import LossInput
 
 
 @LOSSES.register("boundary", help="distance of the probability from the surface (Kervadec 2019)")

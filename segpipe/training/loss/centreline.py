@@ -1,12 +1,14 @@
 """clDice: overlap of centre lines, for vessels and other tubes that must not be torn."""
 
+import torch
 from jaxtyping import Float
 from monai.losses.cldice import soft_erode, soft_open
 from torch import Tensor, relu
 from torch.utils.checkpoint import checkpoint
 
 from segpipe.registry import LOSSES
-from segpipe.training.loss import LossInput, whole_annotation
+from segpipe.training.loss.loss_input import LossInput, whole_annotation
+from segpipe.training.loss.pooling import pooled
 
 SMOOTH = 1.0  # voxels, as in the paper's code
 
@@ -57,4 +59,5 @@ def _eroded(tube: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
 def _share(line: Float[Tensor, "b c *space"], tube: Float[Tensor, "b c *space"]) -> Tensor:
     """Return the share of a centre line that lies in a tube, per channel `(c,)`."""
     axes = [0, *range(2, line.ndim)]
-    return ((line * tube).sum(axes) + SMOOTH) / (line.sum(axes) + SMOOTH)
+    inside, total = pooled(torch.stack([(line * tube).sum(axes), line.sum(axes)]))
+    return (inside + SMOOTH) / (total + SMOOTH)

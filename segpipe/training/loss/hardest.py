@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from segpipe.registry import LOSSES
-from segpipe.training.loss import LossInput
+from segpipe.training.loss.loss_input import LossInput
+from segpipe.training.loss.pooling import gathered
 
 
 @LOSSES.register("top_k", help="cross-entropy of the voxels with the most loss (Wu 2016)")
@@ -21,6 +22,7 @@ def top_k(batch: LossInput) -> Float[Tensor, ""]:
     entropies = batch.entropies
     if batch.known is not None:
         entropies = entropies[batch.known.expand_as(entropies)]
+    entropies = gathered(entropies)
     number = math.ceil(batch.options.top_k_share * entropies.numel())
     if number == 0:  # no voxel is annotated
         return batch.mean(batch.entropies)

@@ -1,12 +1,12 @@
 """Terms that compare whole labels, as Dice does."""
 
+import torch
 from jaxtyping import Float
-from monai.losses.dice import GeneralizedDiceLoss
-from monai.losses.tversky import TverskyLoss
 from torch import Tensor
 
 from segpipe.registry import LOSSES
-from segpipe.training.loss import LossInput
+from segpipe.training.loss.loss_input import LossInput
+from segpipe.training.loss.pooling import SMOOTH, hits_and_errors, pooled
 
 # MONAI's 1e-5 is as large as what it is added to, which is 1 / voxels of a label
 GENERALISED_SMOOTH = 1e-12
@@ -18,13 +18,14 @@ def tversky(batch: LossInput) -> Float[Tensor, ""]:
 
     Salehi 2017: https://arxiv.org/abs/1706.05721
     """
-    compare = TverskyLoss(
-        include_background=not batch.exclusive,
-        alpha=batch.options.tversky_alpha,
-        beta=batch.options.tversky_beta,
-        batch=True,
+    first = batch.first
+    probabilities = batch.probabilities[:, first:]
+    hits, false_alarms, misses = hits_and_errors(
+        probabilities, batch.truth[:, first:], decoupled=False
     )
-    return compare(batch.probabilities, batch.truth)
+    false_alarms = batch.options.tversky_alpha * false_alarms
+    misses = batch.options.tversky_beta * misses
+    return (1 - (hits + SMOOTH) / (hits + false_alarms + misses + SMOOTH)).mean()
 
 
 @LOSSES.register("generalised_dice", help="one Dice of all labels, rare ones up (Sudre 2017)")
@@ -36,10 +37,12 @@ def generalised_dice(batch: LossInput) -> Float[Tensor, ""]:
 
     Sudre 2017: https://arxiv.org/abs/1707.03237
     """
-    compare = GeneralizedDiceLoss(
-        w_type="square",
-        smooth_nr=GENERALISED_SMOOTH,
-        smooth_dr=GENERALISED_SMOOTH,
-        batch=True,
-    )
-    return compare(batch.probabilities, batch.truth)
+    hits, false_alarms, misses = hits_and_errors(batch.probabilities, batch.truth)
+    voxels = pooled(batch.truth.sum([0, *range(2, batch.truth.ndim)]))
+    weights = torch.reciprocal(voxels * voxels)
+    is_absent = torch.isinf(weights)
+    weights = weights.masked_fill(is_absent, 0)
+    weights = torch.where(is_absent, weights.max(), weights)
+    above = 2 * (hits * weights).sum() + GENERALISED_SMOOTH
+    both = 2 * (hits + 0.5 * false_alarms + 0.5 * misses)
+    return 1 - above / ((both * weights).sum() + GENERALISED_SMOOTH)

@@ -1,28 +1,7 @@
-"""Metrics of a predicted mask against the truth, and the scores of cases that hold their values.
-
-A metric is a function of a `MaskPair` with a record of what tables need to know of it. It is
-registered under its name, which is also its column in `validation.csv`, `scores.csv`, `study.csv`
-and `report.json`. One of your own, in a file that `extensions=[FILE]` names:
-
-    from segpipe.metrics import MaskPair, metric
-    from segpipe.registry import METRICS
-
-    @METRICS.register("recall", help="share of the truth that the prediction covers")
-    @metric(title="Recall", digits=4)
-    def recall(pair: MaskPair) -> float:
-        return pair.common_voxels / pair.true_voxels
-
-Both masks that a metric is given hold the target. The other cases follow one policy: if neither
-mask holds the target, every metric is NaN and the case is not counted. If only one holds it, the
-case is a miss or a false alarm, and a metric has its worst value, `Metric.miss`: 0 for an overlap,
-the diagonal of the field of view for a distance, so that a network which finds nothing never looks
-better than one that finds something. (MONAI's HD95 of a miss is NaN, which its means leave out.)
-Means are taken over the cases in which either mask holds the target, and then over the targets.
-"""
+"""Scores of cases, and their means."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,97 +9,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer
 
-from segpipe.errors import ConfigError
+from segpipe.config.scoring import USUAL, Scoring
 from segpipe.files import write_table
-from segpipe.mask_pairs import IGNORED as IGNORED
-from segpipe.mask_pairs import MaskPair, Targets, confusion_table, mask_pairs
-from segpipe.metric_record import Metric, MetricValues, TableName, metric
+from segpipe.mask_pairs import Targets, confusion_table, mask_pairs
+from segpipe.metric_record import MetricValues
+from segpipe.metrics.chosen import chosen_metrics, metrics_of, tolerances_mm
 from segpipe.registry import METRICS
 
 NAN = float("nan")
-
-
-def metrics_of(table: TableName) -> dict[str, Metric]:
-    """Return the metrics that a table shows, by name, in the order of their registration.
-
-    Raises:
-        ConfigError: if an extension has registered something that `metric` has not made.
-    """
-    shown: dict[str, Metric] = {}
-    for name in METRICS:
-        entry = METRICS[name]
-        if not isinstance(entry, Metric):
-            raise ConfigError(
-                f"metric {name}: give it a title: @metric(title=...) below @METRICS.register(...)"
-            )
-        if entry.stands_in(table):
-            shown[name] = entry
-    return shown
-
-
-@METRICS.register("dice", help="Dice coefficient (Dice 1945)")
-@metric(title="Dice", tested=True)
-def dice(pair: MaskPair) -> float:
-    """Return 2 |A n B| / (|A| + |B|)."""
-    return 2 * pair.common_voxels / (pair.predicted_voxels + pair.true_voxels)
-
-
-@METRICS.register("iou", help="intersection over union (Jaccard 1912)")
-@metric(title="IoU", summary=False)  # not tested: it ranks cases as Dice does
-def iou(pair: MaskPair) -> float:
-    """Return |A n B| / |A u B|."""
-    return pair.common_voxels / (pair.predicted_voxels + pair.true_voxels - pair.common_voxels)
-
-
-@METRICS.register("hd95_mm", help="95th percentile Hausdorff distance (Huttenlocher 1993)")
-@metric(title="HD95", unit="mm", digits=2, better="lower", miss="diagonal")
-def hd95_mm(pair: MaskPair) -> float:
-    """Return the larger of the two directed 95th percentiles of surface distances, mm.
-
-    A study does not test it: a miss has a value by convention, which is too coarse for ranks.
-    """
-    # MONAI takes longer to import than a small scan to segment, and only scoring needs it
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-
-    spacing = pair.spacing_mm.tolist()
-    with _without_monai_warning():
-        distance = compute_hausdorff_distance(*pair.one_hot, percentile=95, spacing=spacing)
-    return float(distance)
-
-
-@METRICS.register("assd_mm", help="average symmetric surface distance")
-@metric(
-    title="ASSD", unit="mm", digits=2, better="lower", miss="diagonal", summary=False, study=False
-)
-def assd_mm(pair: MaskPair) -> float:
-    """Return the mean distance between the surfaces, in both directions, mm."""
-    from monai.metrics.surface_distance import compute_average_surface_distance
-
-    spacing = pair.spacing_mm.tolist()
-    with _without_monai_warning():
-        distance = compute_average_surface_distance(*pair.one_hot, symmetric=True, spacing=spacing)
-    return float(distance)
-
-
-@METRICS.register("nsd", help="normalised surface Dice at a tolerance of 1 mm (Nikolov 2018)")
-@metric(title="NSD 1 mm", tested=True)
-def nsd(pair: MaskPair) -> float:
-    """Return the share of both surfaces that lies within the tolerance of the other surface."""
-    from monai.metrics.surface_dice import compute_surface_dice
-
-    tolerance = [pair.tolerance_mm]
-    spacing = pair.spacing_mm.tolist()
-    with _without_monai_warning():
-        share = compute_surface_dice(*pair.one_hot, tolerance, spacing=spacing, use_subvoxels=True)
-    return float(share)
-
-
-@contextmanager
-def _without_monai_warning() -> Iterator[None]:
-    """Hide a deprecation warning that MONAI gives of its own call."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
-        yield
 
 
 @dataclass(frozen=True)
@@ -145,17 +41,17 @@ class Score(MetricValues):
     def from_values(cls, stored: Mapping[str, Any]) -> "Score":
         """Return the score of a line of CSV or of a JSON object, as `to_values` makes it.
 
-        A metric that the line lacks, or for which it has an empty cell or null, is NaN. Columns
-        of metrics that are not registered are ignored.
+        A metric for which the line has an empty cell or null is NaN. Columns of metrics that are
+        not registered are ignored.
         """
-        values = {name: _number(stored.get(name)) for name in METRICS}
+        values = {name: _number(stored[name]) for name in METRICS if name in stored}
         volume_ml = _number(stored.get("volume_ml"))
         truth_ml = _number(stored.get("truth_ml"))
         return cls(stored["case"], stored["label"], values, volume_ml, truth_ml)
 
     def to_values(self) -> dict[str, str | float]:
         """Return all values by the name of their column, in the order of `score_columns`."""
-        return {name: getattr(self, name) for name in score_columns()}
+        return {name: getattr(self, name) for name in score_columns([self])}
 
     @property
     def is_miss(self) -> bool:
@@ -190,9 +86,9 @@ class Summary(MetricValues):
         return {"label": self.label, **self.values, **counts}
 
 
-def score_columns() -> list[str]:
-    """Return the columns of a table of scores: case, label, every metric, and the volumes."""
-    return ["case", "label", *metrics_of("scores"), "volume_ml", "truth_ml"]
+def score_columns(scores: Sequence[Score]) -> list[str]:
+    """Return the columns of a table: case, label, what any of the scores has, and the volumes."""
+    return ["case", "label", *metrics_of("scores", scores), "volume_ml", "truth_ml"]
 
 
 def _number(stored: str | float | None) -> float:
@@ -205,7 +101,7 @@ def score_case(
     truth: Integer[np.ndarray, "x y z"],
     spacing_mm: Sequence[float] | np.ndarray,
     targets: Targets,
-    nsd_tolerance_mm: float = 1.0,
+    scoring: Scoring = USUAL,
 ) -> list[Score]:
     """Return the scores of a case, one per target.
 
@@ -215,14 +111,15 @@ def score_case(
         truth: likewise; a 2D image has one slice, and its distances are those within the slice.
         spacing_mm: voxel size along the three axes, mm.
         targets: name of each target -> the ids that it unites.
-        nsd_tolerance_mm: distance up to which the NSD counts two surfaces as equal, mm.
+        scoring: which metrics are measured, and how.
 
     Raises:
         ValueError: if the shapes differ or an id is neither 0 nor of a target.
     """
-    metrics = metrics_of("scores")
+    metrics = chosen_metrics(scoring)
     voxel_ml = float(np.prod(spacing_mm)) / 1000
-    pairs = mask_pairs(prediction, truth, spacing_mm, targets, nsd_tolerance_mm)
+    tolerances = tolerances_mm(scoring, targets)
+    pairs = mask_pairs(prediction, truth, spacing_mm, targets, tolerances, scoring.object_iou)
     scores: list[Score] = []
     for label, pair in zip(targets, pairs, strict=True):
         values = {name: measure(pair) for name, measure in metrics.items()}
@@ -289,10 +186,11 @@ def summarise(scores: Sequence[Score]) -> list[Summary]:
 
 
 def _means(rows: Sequence[MetricValues]) -> dict[str, float]:
-    return {name: _mean_of(rows, name) for name in metrics_of("summary")}
+    return {name: _mean_of(rows, name) for name in metrics_of("summary", rows)}
 
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:
     """Write a CSV file with a line per case and target."""
-    rows = [list(score.to_values().values()) for score in scores]
-    write_table(path, score_columns(), rows)
+    columns = score_columns(scores)
+    rows = [[getattr(score, name) for name in columns] for score in scores]
+    write_table(path, columns, rows)

@@ -51,6 +51,26 @@ def coarser(volume: MetaTensor, strength: float, seed: int) -> Tensor:
     return torch.as_tensor(Resize(sizes, mode="trilinear", align_corners=False)(small))
 
 
+def cut_off(volume: MetaTensor, strength: float, seed: int) -> Tensor:
+    """Set one end of the scan, this share of its longest axis, to the scan's smallest value."""
+    voxels = volume.as_tensor().clone()
+    axis = 1 + max(range(3), key=lambda number: volume.shape[1 + number])
+    size = voxels.shape[axis]
+    gone = min(size - 1, max(1, round(strength * size)))
+    start = 0 if seed % 2 else size - gone
+    for channel in voxels:
+        channel.narrow(axis - 1, start, gone).fill_(float(channel.min()))
+    return voxels
+
+
+def inverted(volume: MetaTensor, strength: float, seed: int) -> Tensor:
+    """Mix each channel with its negative, as of another modality; at a strength of 1 all of it."""
+    voxels = volume.as_tensor()
+    axes = (1, 2, 3)
+    negative = voxels.amax(axes, keepdim=True) + voxels.amin(axes, keepdim=True) - voxels
+    return voxels.lerp(negative, strength)
+
+
 @dataclass(frozen=True)
 class Change:
     """A way to make a scan worse.
@@ -73,19 +93,24 @@ CHANGES = {
     "coarser": Change(coarser, "lost resolution: voxels times as wide", unchanged=1.0),
 }
 
+FAULTS = {  # of the scan rather than of the scanner; masks are judged by them, networks are not
+    "cut_off": Change(cut_off, "cut off: share of the scan"),
+    "inverted": Change(inverted, "another contrast: share of the negative"),
+}
+
 
 def degrade(volume: Located, change: str, strength: float, seed: int) -> Located:
     """Return a scan `(C, X, Y, Z)` made worse, on its own grid.
 
     Args:
         volume: the scan.
-        change: a key of `CHANGES`; any where the strength is 0.
+        change: a key of `CHANGES` or `FAULTS`; any where the strength is 0.
         strength: of the change; 0 returns the scan itself.
-        seed: of noise and bias fields.
+        seed: of noise and bias fields, and of which end is cut off.
     """
     if strength == CLEAN:
         return volume
     affine = torch.as_tensor(volume.affine)
     scan = MetaTensor(volume.as_tensor().float(), affine)
-    changed = CHANGES[change].function(scan, strength, seed)
+    changed = (CHANGES | FAULTS)[change].function(scan, strength, seed)
     return MetaTensor(changed.as_subclass(Tensor), affine)

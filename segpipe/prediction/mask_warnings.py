@@ -1,0 +1,37 @@
+"""What a person should know of a mask that is done."""
+
+from segpipe.data.prepare import model_space
+from segpipe.plan import Plan
+from segpipe.prediction.prediction import Prediction
+from segpipe.prediction.records import ScanRecord
+
+SPACING_RATIO = 3.0  # to the training's spacing, from which a scan is worth a look
+AXES = ("left-right", "back-front", "foot-head")
+
+
+def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list[str]:
+    """Return what a person should know of a mask that is done.
+
+    It names how it was computed, where that was unusual, labels that were not found, a spacing far
+    from that of training, and channels of one value.
+    """
+    warnings = [record.note] if record.note else []
+    volumes = zip(record.labels, record.voxels, strict=True)
+    missing = [name for name, voxels in volumes if not voxels]
+    if missing:
+        warnings.append(f"finds no {', no '.join(missing)}")
+    grid = prediction.grid
+    turned = model_space(plan).orientation(grid)
+    spacings = zip(
+        turned.order, turned.along(grid.spacing_mm.tolist()), plan.spacing_mm, strict=True
+    )
+    for scan_axis, mm, model_mm in spacings:
+        if model_mm is None or 1 / SPACING_RATIO <= mm / model_mm <= SPACING_RATIO:
+            continue
+        axis = AXES[grid.ras.order.index(scan_axis)]
+        edges = f"voxels of {mm:.3g} mm {axis}, but the network sees {model_mm:.3g} mm"
+        warnings.append(record.units.in_text(edges))
+    for number, channel in enumerate(prediction.scan.native.as_tensor()):
+        if channel.min() == channel.max():
+            warnings.append(f"every voxel of channel {number} is {float(channel.flatten()[0]):g}")
+    return warnings
