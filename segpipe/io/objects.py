@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import nibabel as nib
 import numpy as np
 import torch
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
+from typing_extensions import TypeIs
 
 from segpipe.config.data import NaNPolicy
 from segpipe.errors import DataError
@@ -31,8 +32,7 @@ class Readable(Protocol):
         ...
 
 
-Content = bytes | bytearray | memoryview[Any] | Readable
-CONTENT = (bytes, bytearray, memoryview, Readable)
+Content = bytes | bytearray | memoryview | Readable
 ScanLike = Path | str | Sequence[Path | str] | Content | SpatialImage | Located | Tensor
 
 
@@ -50,7 +50,7 @@ def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
     """
     if isinstance(scan, str | Path):
         return read([Path(scan)], partial(load, nan=nan))
-    if isinstance(scan, CONTENT):
+    if _is_content(scan):
         with stored(scan) as path:
             return _read_stored(path, nan)
     if isinstance(scan, Sequence):
@@ -67,6 +67,11 @@ def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
     if not voxels.isfinite().all():
         voxels = torch.from_numpy(without_nan("the scan", voxels.cpu().numpy(), nan))
     return Volume(voxels, affine)
+
+
+def _is_content(scan: object) -> TypeIs[Content]:
+    """Return whether something is the content of a file, as bytes or as an open file."""
+    return isinstance(scan, bytes | bytearray | memoryview | Readable)
 
 
 def _read_stored(path: Path, nan: NaNPolicy) -> Located:
@@ -112,7 +117,7 @@ def as_file(scan: ScanLike) -> Iterator[Path]:
     """
     if isinstance(scan, str | Path):
         yield Path(scan)
-    elif isinstance(scan, CONTENT):
+    elif _is_content(scan):
         with stored(scan) as path:
             yield path
     elif isinstance(scan, Sequence):

@@ -22,7 +22,7 @@ from segpipe.ranks import Ranks
 from segpipe.signals import Stopped
 from segpipe.training.callbacks.interrupt import Interrupt
 from segpipe.training.callbacks.phases import PhaseTimer
-from segpipe.training.initial import Record
+from segpipe.training.initial import Record, freeze
 from segpipe.training.loggers import open_logger
 from segpipe.training.out_of_memory import out_of_memory
 from segpipe.training.schedule import Budget
@@ -156,6 +156,8 @@ def _follow_one(job: Job, ranks: Ranks, device: torch.device) -> None:
     plan = job.plan
     network = build(job.options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
     network.load_state_dict(job.weights)
+    if job.initial is not None:
+        freeze(network, job.initial, job.options.init)
     place(network, device)
     task = job.task(network, ranks)
     cases = job.cases(device, ranks)
