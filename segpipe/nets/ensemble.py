@@ -53,9 +53,9 @@ class Ensemble(nn.Module):
 
     def _mean(self, predictions: Iterator[Tensor]) -> Tensor:
         if self.mean == "logits":
-            total = next(predictions).clone()
+            total = next(predictions)
             for logits in predictions:
-                total += logits
+                total = total + logits  # not in place, for exports
             return total / (len(self.networks) * len(self.flips))
         if not self.exclusive:
             mean = torch.stack(list(map(torch.sigmoid, predictions))).mean(0)
