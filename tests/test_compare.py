@@ -254,6 +254,6 @@ def test_a_metric_that_was_chosen_is_compared_too(tmp_path: Path) -> None:
         paths.append(folder / "scores.csv")
     evidence = compare(tmp_path, *paths)
     assert list(evidence.metrics) == ["dice", "cldice"]
-    line = rows(tmp_path / "out" / "study.csv")[-1]
+    line = rows(tmp_path / "out" / "compare.csv")[-1]
     assert float(line["cldice"]) == pytest.approx(float(line["dice"]) / 2)
     assert "hd95_mm" not in line
