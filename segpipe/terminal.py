@@ -4,6 +4,7 @@ The terminal shows log lines from INFO on, or from DEBUG on with `verbose=true`;
 all of them, and the tables too.
 """
 
+import errno
 import io
 import logging
 import os
@@ -89,7 +90,21 @@ class LogFile(logging.FileHandler):
             return
         self.waiting.append(record)
         while self.waiting and self.folder.is_dir():
-            super().emit(self.waiting.pop(0))
+            try:
+                super().emit(self.waiting.pop(0))
+            except OSError:  # it cannot be opened
+                self.handleError(record)
+                return
+
+    def _open(self) -> io.TextIOWrapper:
+        """Open the file; opening a pipe would wait for its other end.
+
+        Raises:
+            OSError: if it cannot be opened, or is a pipe.
+        """
+        if Path(self.baseFilename).is_fifo():
+            raise OSError(errno.EINVAL, "is a pipe")
+        return super()._open()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Say once that the file cannot be written, in place of a traceback for each record."""

@@ -246,3 +246,8 @@ def test_no_file_to_build_on_is_offered_as_a_choice() -> None:
     with pytest.raises(ConfigError) as caught:
         check("train", Train, ["data=nowhere"])
     assert "_" not in str(caught.value).replace("phantom_ct", "")
+
+
+def test_a_config_folder_that_is_missing_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="^--config-dir nowhere: no such folder$"):
+        check("train", Train, ["--config-dir", "nowhere"])

@@ -2,8 +2,10 @@
 
 import io
 import logging
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +276,24 @@ def test_an_output_that_is_a_file_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_log_that_cannot_be_opened_is_one_line(
+    make: Callable[[Path], None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = logging.getLogger("segpipe")
+    make(tmp_path / "run.log")
+    with logged_to(tmp_path / "run.log"):
+        for number in range(3):
+            log.warning("scan %d", number)
+    said = [record.getMessage() for record in caplog.records]
+    assert len([text for text in said if "run.log: cannot be written (" in text]) == 1
+    assert said.count("scan 2") == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_a_log_that_cannot_be_written_is_one_line(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

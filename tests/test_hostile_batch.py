@@ -26,6 +26,7 @@ from segpipe.config.predict import Predict
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.prediction.predictor import Predictor
+from segpipe.prediction.reasons import one_line
 from segpipe.prediction.record_store import RecordStore
 
 VOXELS = np.random.default_rng(0).integers(0, 900, (20, 16, 8)).astype(np.int16)
@@ -261,6 +262,13 @@ def test_any_error_stays_with_its_scan(
     rows = table(four / "out")
     assert [name for name, row in rows.items() if row["status"] == "failed"] == ["b"]
     assert "b.nii.gz" in rows["b"]["reason"]
+
+
+def test_the_reason_of_a_failure_names_scan_and_place() -> None:
+    error = IsADirectoryError(21, "Is a directory", "out/.part", None, "out/a.nii.gz")
+    said = one_line(Path("in/a.nii.gz"), error)
+    assert said == "in/a.nii.gz: Is a directory (out/a.nii.gz)"
+    assert one_line(Path("in/a.nii.gz"), OSError(5, "I/O")) == "in/a.nii.gz: I/O"
 
 
 def test_a_truth_that_cannot_be_used_costs_no_mask(

@@ -122,7 +122,8 @@ def test_simpleitk(
 ) -> None:
     rng = np.random.default_rng(seed)
     voxels = draw(seed, (channels, *shape), dtype)
-    image = SimpleITK.GetImageFromArray(voxels.T.squeeze(3) if channels == 1 else voxels.T)
+    array = voxels.T.squeeze(3) if channels == 1 else voxels.T
+    image = SimpleITK.GetImageFromArray(array, isVector=channels > 1)
     turn = Rotation.random(random_state=seed % 2**31).as_matrix()
     spacing = rng.uniform(0.3, 5, 3)
     origin = rng.normal(0, 100, 3)

@@ -59,6 +59,8 @@ def check(program: str, schema: type[Section], arguments: Sequence[str]) -> list
     given = parse_flags(normalise(arguments))
     if given.unknown:
         raise ConfigError(f"{given.unknown[0]} is not an option (--help lists all keys)")
+    if given.config_dir and not Path(given.config_dir).is_dir():
+        raise ConfigError(f"--config-dir {given.config_dir}: no such folder")
     folders = [CONF, *([Path(given.config_dir)] if given.config_dir else [])]
     extra = searchpath(given.config_dir)
     name = given.config_name or program

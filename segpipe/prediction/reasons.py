@@ -22,4 +22,7 @@ def one_line(file: Path, error: Exception) -> str:
         return str(error) if str(file) in str(error) else f"{file}: {error}"
     if isinstance(error, MemoryError):
         return f"{file}: needs more memory than there is"
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename2 or error.filename
+        return f"{file}: {error.strerror}{f' ({place})' if place else ''}"
     return f"{file}: {type(error).__name__}: {first_line(error)}"
