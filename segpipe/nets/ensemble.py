@@ -44,10 +44,12 @@ class Ensemble(nn.Module):
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
         """Return the mean over networks and mirror images: as logits, or of the logits."""
         masks: list[Tensor] = []
-        mean = self._mean(self._predictions(x, masks))
+        predictions = self._predictions(x)
         agreement = self.agreements.get(get_ident())
-        if agreement is not None:
-            agreement.add(masks, self._mask(mean))
+        if agreement is None:
+            return self._mean(predictions)
+        mean = self._mean(self._noting_masks(predictions, masks))
+        agreement.add(masks, self._mask(mean))
         return mean
 
     def _mean(self, predictions: Iterator[Tensor]) -> Tensor:
@@ -64,14 +66,17 @@ class Ensemble(nn.Module):
             log_sum = torch.logaddexp(log_sum, torch.log_softmax(logits, 1))
         return log_sum - math.log(len(self.networks) * len(self.flips))
 
-    def _predictions(self, x: Tensor, masks: list[Tensor]) -> Iterator[Tensor]:
-        """Yield the logits of each network and mirror image; note masks where they are needed."""
+    def _predictions(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the logits of each network and mirror image, of which none is held here."""
         for network in self.networks:
             for flip in self.flips:
-                logits = network(x.flip(flip)).float().flip(flip)
-                if get_ident() in self.agreements:
-                    masks.append(self._mask(logits))
-                yield logits
+                yield network(x.flip(flip)).float().flip(flip)
+
+    def _noting_masks(self, predictions: Iterator[Tensor], masks: list[Tensor]) -> Iterator[Tensor]:
+        """Yield predictions again, after adding the mask of each to a list."""
+        for logits in predictions:
+            masks.append(self._mask(logits))
+            yield logits
 
     def _mask(self, logits: Tensor) -> Tensor:
         """Return the classes `(k, voxels)` that logits speak for; of labels, not the background."""
