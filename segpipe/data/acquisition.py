@@ -46,7 +46,7 @@ class RandBiasFieldd(RandomizableTransform, MapTransform):
         exponent = to_device(torch.from_numpy(coefficients).float(), image.device)
         for edge in image.shape[1:]:  # each time the first axis of powers becomes the last of space
             powers = to_device(_powers(edge), image.device)
-            exponent = torch.tensordot(exponent, powers, dims=([0], [0]))
+            exponent = torch.einsum("i...,ij->...j", exponent, powers)
         axes = (1, 2, 3)
         lowest = image.amin(axes, keepdim=True)
         changed = (image - lowest) * exponent.exp()
