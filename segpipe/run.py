@@ -35,7 +35,7 @@ from segpipe.reporting.viewer import ViewerBudget
 from segpipe.stored import read_plan, read_yaml
 from segpipe.text import agreeing, count
 from segpipe.training.beside import together
-from segpipe.training.callbacks.phases import PREPARING, PhaseTimer
+from segpipe.training.callbacks.phases import PREPARING, TRAINING, PhaseTimer
 from segpipe.training.initial import open_initial
 from segpipe.training.job import Job, lead
 from segpipe.training.last import check_last
@@ -180,7 +180,8 @@ class Run:
                 search.finish()
         if self.options.trainer.quality:
             with self.phases.phase("learning to judge masks"):
-                store_quality(self.folder, predictor, self.val_cases, self.options.seed)
+                seconds = self.phases.seconds_of(TRAINING)
+                store_quality(self.folder, predictor, self.val_cases, self.options.seed, seconds)
 
     def report(self) -> None:
         """Write the run's page; print where to look, what to type next, and the verdict.

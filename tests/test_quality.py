@@ -211,6 +211,18 @@ def test_a_run_learns_from_its_cases_and_stores_it_in_the_checkpoint(tmp_path: P
     assert model.predict(clean.measured).dice > model.predict(worse.measured).dice + 0.1
 
 
+def test_after_a_short_training_few_copies_are_judged(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    file = write_checkpoint(tmp_path / "checkpoints/best.ckpt")
+    cases = [labelled(tmp_path, number) for number in range(6)]
+    threshold = Predictor(
+        Bright(), plan(labels=ORGAN), torch.device("cpu"), overlap=0.25, skip_air=False
+    )
+    store_quality(tmp_path, threshold, cases, seed=0, trained=0.001)
+    (model,) = checkpoint.load(file).quality
+    assert model.scans == 6 + 10
+
+
 def test_files_of_before_have_none_and_a_hostile_model_is_one_line(tmp_path: Path) -> None:
     assert checkpoint.load(OLD).quality == ()
     file = write_checkpoint(tmp_path / "best.ckpt")

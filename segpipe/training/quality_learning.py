@@ -7,6 +7,7 @@ another contrast.
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +39,8 @@ FILE = "quality.json"
 FEWEST_CASES = 5
 MOST_CASES = 60  # beyond these, a model learns little more
 COPIES = (10, 60)  # the least and the largest number of copies
-SECONDS = 300.0  # that copies may take, beyond the least number of them
+SECONDS = 300.0  # that copies may take at most, beyond the least number of them
+SHARE = 0.1  # of the training's time that they may take
 PRIOR = 0.05  # Dice that each step of a feature costs where the scans do not say otherwise
 PENALTY = 3.0  # of squared differences from the prior, of standardised features
 STRENGTHS = {  # from, to; of a blur in voxels of the finest spacing
@@ -100,7 +102,9 @@ def judge_scan(predictor: Predictor, case: Case, change: Change) -> JudgedScan:
     return JudgedScan(case.name, change, measure_quality(prediction, plan), mean)
 
 
-def store_quality(folder: Path, predictor: Predictor, cases: Sequence[Case], seed: int) -> None:
+def store_quality(
+    folder: Path, predictor: Predictor, cases: Sequence[Case], seed: int, trained: float = math.inf
+) -> None:
     """Learn on validation cases, store the model in a run's best checkpoint and `quality.json`.
 
     Args:
@@ -108,6 +112,7 @@ def store_quality(folder: Path, predictor: Predictor, cases: Sequence[Case], see
         predictor: of its best network; masks get the post-processing that is stored with it.
         cases: that did not train it.
         seed: of what is done to the copies.
+        trained: time of the training, s, of which the copies may take a tenth.
 
     Raises:
         SegpipeError: if a case cannot be read, or the checkpoint not be written.
@@ -120,7 +125,7 @@ def store_quality(folder: Path, predictor: Predictor, cases: Sequence[Case], see
         )
         return
     predictor = predictor.with_postprocess(checkpoint.load(folder).postprocess)
-    model = learn_quality(list(judge_scans(predictor, cases, seed)))
+    model = learn_quality(list(judge_scans(predictor, cases, seed, min(SECONDS, SHARE * trained))))
     assert model is not None
     stored = model.model_dump(mode="json")
     checkpoint.amend(folder / "checkpoints" / "best.ckpt", quality=stored)
@@ -128,8 +133,16 @@ def store_quality(folder: Path, predictor: Predictor, cases: Sequence[Case], see
     log.info("quality of masks: %s", model)
 
 
-def judge_scans(predictor: Predictor, cases: Sequence[Case], seed: int) -> Iterator[JudgedScan]:
+def judge_scans(
+    predictor: Predictor, cases: Sequence[Case], seed: int, seconds: float = SECONDS
+) -> Iterator[JudgedScan]:
     """Yield the cases, and then copies of them, each made worse in one way.
+
+    Args:
+        predictor: of the network.
+        cases: that did not train it.
+        seed: of what is done to the copies.
+        seconds: that the copies may take, beyond the least number of them.
 
     Raises:
         DataError: if a case cannot be read.
@@ -140,7 +153,7 @@ def judge_scans(predictor: Predictor, cases: Sequence[Case], seed: int) -> Itera
     for index in order:
         yield judge_scan(predictor, cases[index], Change())
     per_scan = (time.perf_counter() - start) / len(order)
-    copies = int(np.clip(SECONDS / per_scan, *COPIES))
+    copies = int(np.clip(seconds / per_scan, *COPIES))
     is_ct = "ct" in predictor.plan.normalise
     kinds = [kind for kind in STRENGTHS if kind != "bias" or not is_ct]  # HU have no bias field
     for number in range(copies):

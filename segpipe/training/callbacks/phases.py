@@ -72,6 +72,10 @@ class PhaseTimer(pl.Callback):
         self._charge()
         self.running.pop()
 
+    def seconds_of(self, name: str) -> float:
+        """Return the time of a phase so far, s; 0 where it has not begun."""
+        return self.phases[name].seconds if name in self.phases else 0.0
+
     def save(self) -> None:
         """Write what is measured so far."""
         self._charge()
