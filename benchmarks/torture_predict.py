@@ -166,7 +166,8 @@ def predict_flip_input(scans: Path, arena: Arena, where: str) -> str:
 def predict_flip_output(scans: Path, arena: Arena, pattern: str) -> str:
     """Flip a bit of a record, or of a mask, manifest or table, between two calls."""
     arena.copy(scans, "in", "some.ckpt", "out")
-    file = arena.rng.choice(sorted((arena.folder / "out").glob(pattern)))
+    files = filter(Path.is_file, (arena.folder / "out").glob(pattern))
+    file = arena.rng.choice(sorted(files))
     done = arena.flip(file)
     ended = arena.call("predict.py", *PREDICT)
     try:
