@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy  # whose `ndimage` is imported when it is first needed
 import torch
 from jaxtyping import Bool, Float, Num
-from scipy.ndimage import binary_fill_holes, find_objects, gaussian_filter1d, zoom
 from torch import Tensor
 
 ANISOTROPIC = 3.0  # the coarsest spacing is apart if it is more than this times the finest
@@ -25,7 +25,7 @@ Box = tuple[slice, slice, slice]
 
 def nonzero_box(voxels: Num[np.ndarray, "c x y z"]) -> Box:
     """Return the box around all voxels that are not 0 in some channel; all where there is none."""
-    boxes = find_objects((voxels != 0).any(0).astype(np.uint8))
+    boxes = scipy.ndimage.find_objects((voxels != 0).any(0).astype(np.uint8))
     if boxes and boxes[0] is not None:
         return boxes[0]
     x, y, z = voxels.shape[1:]
@@ -34,7 +34,7 @@ def nonzero_box(voxels: Num[np.ndarray, "c x y z"]) -> Box:
 
 def filled_mask(voxels: Num[np.ndarray, "c x y z"]) -> Bool[np.ndarray, "x y z"]:
     """Return where some channel is not 0, holes filled."""
-    filled: Any = binary_fill_holes((voxels != 0).any(0))
+    filled: Any = scipy.ndimage.binary_fill_holes((voxels != 0).any(0))
     return filled
 
 
@@ -103,7 +103,7 @@ def spline_matrix(size: int, target: int) -> Float[Tensor, "target size"]:
 
 
 def _zoom(array: np.ndarray, factors: Sequence[float]) -> np.ndarray:
-    resampled: Any = zoom(array, factors, order=CUBIC, mode="nearest", grid_mode=True)
+    resampled: Any = scipy.ndimage.zoom(array, factors, order=CUBIC, mode="nearest", grid_mode=True)
     return resampled
 
 
@@ -126,7 +126,7 @@ def window_weights(patch: Sequence[int]) -> Float[Tensor, "1 x y z"]:
     for edge in patch:
         peak = np.zeros(edge)
         peak[edge // 2] = 1
-        row = torch.from_numpy(gaussian_filter1d(peak, edge / 8, mode="constant"))
+        row = torch.from_numpy(scipy.ndimage.gaussian_filter1d(peak, edge / 8, mode="constant"))
         weight = weight[..., None] * (row / row.max())
     half = weight.half()
     return half.where(half > 0, half[half > 0].min()).float()[None]

@@ -13,6 +13,7 @@ from support.patches import cut_and_augment, voxel_indices
 from support.plans import case, fingerprint, plan
 from torch.utils.data import default_collate
 
+from segpipe.data.acquisition import RandBiasFieldd, RandGhostd, RandMissingChanneld
 from segpipe.data.augment import UNCHANGED, Augmentation, make_augmentation
 from segpipe.data.intensity import RandBlurd, RandGammad, RandNoised
 from segpipe.data.patches import Patches, augment_batch
@@ -24,7 +25,7 @@ from segpipe.registry import AUGMENTATIONS
 def test_a_registered_augmentation_changes_the_image_alone(name: str) -> None:
     rng = torch.Generator().manual_seed(0)
     patch = {
-        "image": torch.rand(1, 12, 12, 12, generator=rng),
+        "image": torch.rand(5, 12, 12, 12, generator=rng),
         "label": torch.randint(0, 3, (1, 12, 12, 12), generator=rng, dtype=torch.uint8),
     }
     before = patch["image"].clone()
@@ -35,7 +36,8 @@ def test_a_registered_augmentation_changes_the_image_alone(name: str) -> None:
     assert torch.equal(patch["image"], before)
     assert torch.equal(changed["label"], patch["label"])
     assert torch.equal(augmentation(patch, 3)["image"], changed["image"])
-    assert not torch.equal(augmentation(patch, 4)["image"], changed["image"])
+    others = [augmentation(patch, seed)["image"] for seed in (4, 5, 6)]
+    assert not all(torch.equal(other, changed["image"]) for other in others)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS.names())
@@ -197,3 +199,49 @@ def test_a_patch_without_a_seed_is_the_middle_of_its_cut() -> None:
     assert torch.equal(found[0], images[0, :, 1:13, 1:11, 1:9])
     alone = augmentation({"image": images[1], "label": labels[1]}, 5)
     assert torch.equal(found[1], alone["image"])
+
+
+def test_a_bias_field_is_smooth_and_keeps_mean_and_deviation() -> None:
+    image = torch.rand(2, 20, 16, 12, generator=torch.Generator().manual_seed(0)) + 1
+    image[:, 0, 0, 0] = 0  # air
+    changed = Augmentation([RandBiasFieldd(1.0, 0.3)])({"image": image, "label": image}, 3)["image"]
+    for axis_function in (torch.mean, torch.std):
+        torch.testing.assert_close(
+            axis_function(changed, (1, 2, 3)), axis_function(image, (1, 2, 3))
+        )
+    # what is multiplied is the distance from air, so the field is the ratio of distances
+    field = (changed - changed[:, :1, :1, :1]) / image
+    field = field[0] / field[0, 10, 8, 6]
+    field = field[1:, 1:, 1:].log()
+    steps = (field[1:] - field[:-1]).abs()
+    assert 0.01 < steps.max() < 0.2
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_ghosts_are_copies_at_equal_distances(axis: int) -> None:
+    """Of 4 copies on 12 voxels each is 3 voxels from the next; the mean stays."""
+    shape = [1, 1, 1, 1]
+    shape[axis] = 12
+    image = torch.zeros(shape)
+    image.view(-1)[2] = 1.0
+    ghosts = Augmentation([RandGhostd(1.0, (4, 4), (0.5, 0.5))])
+    line = ghosts({"image": image, "label": image}, 0)["image"].view(-1)
+    shown = (line - line.median()).abs() > 0.05
+    assert shown.nonzero().ravel().tolist() == [2, 5, 8, 11]
+    torch.testing.assert_close(line.mean(), image.mean())
+    assert line[2] == line.max()
+
+
+def test_one_channel_of_several_is_missing() -> None:
+    image = torch.rand(3, 4, 4, 4, generator=torch.Generator().manual_seed(0)) + 1
+    missing = Augmentation([RandMissingChanneld(1.0)])
+    found = set()
+    for seed in range(20):
+        changed = missing({"image": image, "label": image}, seed)["image"]
+        gone = changed.flatten(1).eq(0).all(1)
+        assert gone.sum() == 1
+        assert torch.equal(changed[~gone], image[~gone])
+        found |= set(gone.nonzero().ravel().tolist())
+    assert found == {0, 1, 2}
+    alone = missing({"image": image[:1], "label": image}, 0)["image"]
+    assert torch.equal(alone, image[:1])

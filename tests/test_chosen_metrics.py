@@ -199,7 +199,9 @@ def test_what_is_not_chosen_is_not_measured_nor_shown(tmp_path: Path) -> None:
 
 def test_an_unknown_metric_or_label_is_named_in_one_line() -> None:
     values = defaults("predict")
-    with pytest.raises(ConfigError, match="Input should be 'dice', 'iou'"):
+    with pytest.raises(
+        ConfigError, match="metrics entry 0 is 'dise', which is none of 'dice', 'iou'"
+    ):
         validate(Predict, values | {"checkpoint": "x", "metrics": ["dise"]})
     scoring = Scoring(metrics=None, nsd_tolerance_mm={"vesel": 2.0}, object_iou=0.1)
     with pytest.raises(ConfigError, match=r"nsd_tolerance_mm: vesel is none of vessel\. .*vessel"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,21 @@ def test_the_command_takes_paths_in_front_of_keys(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_metric_that_was_chosen_is_compared_too(tmp_path: Path) -> None:
+    paths = []
+    for seed in range(2):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        found = []
+        for score in scores_of(planted(seed)):
+            lines = {"dice": score.dice, "cldice": score.dice / 2}
+            found.append(replace(score, values=lines))
+        write_scores(found, folder / "scores.csv")
+        paths.append(folder / "scores.csv")
+    evidence = compare(tmp_path, *paths)
+    assert list(evidence.metrics) == ["dice", "cldice"]
+    line = rows(tmp_path / "out" / "compare.csv")[-1]
+    assert float(line["cldice"]) == pytest.approx(float(line["dice"]) / 2)
+    assert "hd95_mm" not in line

@@ -612,7 +612,7 @@ def test_segmentations_that_are_no_label_map_are_refused(tmp_path: Path) -> None
         1
     ].PlanePositionSequence = first.PlanePositionSequence
     overlapping.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence = [last]
-    with pytest.raises(DataError, match="segment 2 shares 9 voxels of frame 2"):
+    with pytest.raises(DataError, match="segment 2 of frame 2 shares 9 voxels"):
         dicom.read(save(tmp_path / "overlapping.dcm", overlapping))
 
 

@@ -225,7 +225,9 @@ def test_nothing_to_mend_is_said_and_nothing_is_advised(tmp_path: Path) -> None:
     done = command("train.py", "mode=doctor", f"data.root={tmp_path}", "fix=new", "hydra.run.dir=run",
                    folder=tmp_path)  # fmt: skip
     assert done.returncode == 3
-    assert "fix=new: nothing can be mended, and nothing is written: all 3 cases need" in done.stderr
+    assert (
+        "fix=new: nothing can be mended, and nothing is written: all of 3 cases need" in done.stderr
+    )
     assert "train on it" not in done.stdout
     assert not (tmp_path / "new").exists()
 

@@ -244,7 +244,7 @@ def test_a_monai_bundle_makes_the_masks_of_segpipe(tmp_path: Path, options: list
     found = nib.load(tmp_path / "masks" / scan.name)
     assert np.array_equal(found.affine, nib.load(scan).affine)
     assert (np.asanyarray(found.dataobj) == expected).mean() > 0.999
-    assert len(np.unique(expected)) > 2
+    assert len(np.unique(expected)) > 1
     json.loads((bundle / "configs/metadata.json").read_text())
 
 

@@ -26,7 +26,7 @@ from segpipe.errors import ConfigError
 from segpipe.geometry import Volume
 from segpipe.import_nnunet import import_nnunet
 from segpipe.import_nnunet_axes import Turn
-from segpipe.io.volumes import as_volume
+from segpipe.io.objects import as_volume
 from segpipe.nnunet_rules import resample, window_starts, window_weights
 from segpipe.prediction.predictor import Predictor
 from segpipe.probe.landscape import landscape

@@ -16,7 +16,8 @@ from segpipe.registry import METRICS
 from segpipe.reporting.rendering import show_scores
 from segpipe.reporting.run_page import write_report
 from segpipe.study import evidence
-from segpipe.study.evidence import ALL, Cost, analyse
+from segpipe.study.cost import Cost
+from segpipe.study.evidence import ALL, analyse
 from segpipe.study.sweep import Sweep, SweepRun, Variant
 from segpipe.study.tables import csv_table
 from segpipe.units import UNITS
@@ -107,7 +108,7 @@ def test_a_run_of_before_is_compared_with_one_that_has_it(
             runs[(f"seed={seed}",)] = SweepRun(folder, (name,), (f"seed={seed}",))
         return Variant(name, (name,), runs)
 
-    monkeypatch.setattr(evidence, "_cost", lambda variant: Cost(variant.name, 1, 1, 1.0, 1.0))
+    monkeypatch.setattr(evidence, "cost_of", lambda variant: Cost(variant.name, 1, 1, 1.0, 1.0))
     old = [run_folder(tmp_path / f"old {seed}", 8, seed) for seed in range(2)]
     METRICS.register("recall", help="share of the truth that the prediction covers")(recall)
     try:

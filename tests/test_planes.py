@@ -295,5 +295,5 @@ def test_distances_in_an_oblique_slice_are_those_in_its_plane() -> None:
     for turn in ORIENTATIONS[::5]:
         grid = Grid((1, 9, 9), make_affine(turn, (8.0, 0.5, 2.0), (33.0, 41.0, -20.0)))
         mask = np.ones((1, 9, 9), np.uint8)
-        pair = next(mask_pairs(mask, mask, grid.spacing_mm, {"organ": [1]}, 1.0))
+        pair = next(mask_pairs(mask, mask, grid.spacing_mm, {"organ": [1]}, [1.0], 0.1))
         assert np.allclose(pair.spacing_mm, (0.5, 2.0))

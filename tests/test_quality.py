@@ -1,6 +1,7 @@
 """The predicted quality of masks: what is measured, learnt, stored, and shown worst first."""
 
 import csv
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError
 from segpipe.geometry import Grid, Volume
 from segpipe.metrics import dice_per_target
-from segpipe.nets.ensemble import Agreement, Ensemble
+from segpipe.nets.ensemble import Ensemble, measuring
 from segpipe.prediction.confidence import Confidence
 from segpipe.prediction.maps import Maps
 from segpipe.prediction.prediction import Prediction
@@ -313,9 +314,11 @@ def test_the_agreement_of_an_ensemble_is_that_of_its_masks(exclusive: bool) -> N
     """Over two batches; the mean of both thresholds lies between them."""
     networks = [Above(-0.5), Above(0.7)]
     ensemble = Ensemble(networks, exclusive)
-    ensemble.agreement = Agreement()
     x = torch.randn(4, 1, 6, 5, 4, generator=torch.Generator().manual_seed(0))
-    logits = torch.cat([ensemble(x[:1]), ensemble(x[1:])])
+    with measuring(ensemble) as agreement:
+        logits = torch.cat([ensemble(x[:1]), ensemble(x[1:])])
+    ensemble(-x)  # no longer measured
+    assert agreement is not None
     mean = logits[:, 1] > (logits[:, 0] if exclusive else 0)
     common = 0
     either = 0
@@ -323,8 +326,23 @@ def test_the_agreement_of_an_ensemble_is_that_of_its_masks(exclusive: bool) -> N
         own = network(x)[:, 1] > 0
         common += int((own & mean).sum())
         either += int(own.sum() + mean.sum())
-    assert ensemble.agreement.dice[-1] == pytest.approx(2 * common / either)
-    assert 0.5 < ensemble.agreement.dice[-1] < 0.95
+    assert agreement.dice[-1] == pytest.approx(2 * common / either)
+    assert 0.5 < agreement.dice[-1] < 0.95
+
+
+def test_the_agreement_is_that_of_one_thread() -> None:
+    ensemble = Ensemble([Above(-0.5), Above(0.7)], exclusive=True)
+    x = torch.randn(1, 1, 6, 5, 4, generator=torch.Generator().manual_seed(0))
+    with measuring(ensemble) as agreement:
+        ensemble(x)
+        beside = threading.Thread(target=ensemble, args=(x.abs(),))
+        beside.start()
+        beside.join()
+    with measuring(ensemble) as alone:
+        ensemble(x)
+    assert agreement is not None
+    assert alone is not None
+    assert agreement.dice == alone.dice
 
 
 def test_quality_is_no_higher_than_the_agreement() -> None:

@@ -46,7 +46,7 @@ def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_rep
     pictures = [
         to for name, to in page.addresses if name == "img" and to.startswith("data:image/webp")
     ]
-    assert len(pictures) == 2 + 4, "two cases, boxes, curves, fingerprint and network"
+    assert len(pictures) == 2 + 5, "two cases, boxes, curves, volumes, fingerprint and network"
     assert "Not done" not in page.text
 
 

@@ -58,6 +58,7 @@ class Dropped:
         if sys.argv[2] == "finaliser":
             signal.raise_signal(int(sys.argv[1]))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored around the tests
 handle_termination()
 dropped = Dropped()
 if sys.argv[2] == "weakref":

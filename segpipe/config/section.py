@@ -90,7 +90,7 @@ class RegisteredSection(Section):
         fields = {}
         for name, entry in cls.registry.entries().items():
             text = f"{cls.entry_help} {entry.help}"
-            annotation: Any = Annotated[cls.entry_type, Field(description=text)]
+            annotation: Any = Annotated[cls.entry_type, Was(0.0), Field(description=text)]
             fields[name] = FieldInfo.from_annotation(annotation)
         return fields
 

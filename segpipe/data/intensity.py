@@ -2,7 +2,7 @@
 
 Strengths are those of nnU-Net (Isensee 2021) where `conf/augment/*.yaml` does not say otherwise.
 The transforms are MONAI's except for two that took most of the time, `RandNoised` and `RandBlurd`
-(`benchmarks/augment.py`), and `RandGammad`, whose own waits for a GPU.
+(`benchmarks/augment.py`), `RandGammad`, whose own waits for a GPU, and those of `acquisition.py`.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from monai.transforms.spatial.dictionary import RandSimulateLowResolutiond
 from monai.transforms.transform import MapTransform, RandomizableTransform
 from torch import Tensor
 
+from segpipe.data.acquisition import RandBiasFieldd, RandGhostd, RandMissingChanneld
 from segpipe.device import to_device
 from segpipe.registry import AUGMENTATIONS
 
@@ -58,6 +59,24 @@ def low_resolution(probability: float) -> MapTransform:
 def gamma(probability: float) -> MapTransform:
     """Raise to a power drawn from 0.7 to 1.5; mean and deviation stay the same."""
     return RandGammad(probability, (0.7, 1.5))
+
+
+@AUGMENTATIONS.register("bias_field", help="a bias field of MR")
+def bias_field(probability: float) -> MapTransform:
+    """Multiply by a smooth field whose coefficients are drawn from -0.3 to 0.3."""
+    return RandBiasFieldd(probability, 0.3)
+
+
+@AUGMENTATIONS.register("ghosts", help="ghosts of a moving patient, in MR")
+def ghosts(probability: float) -> MapTransform:
+    """Add 2 to 6 fainter copies along an axis, by weakening lines of the spectrum by 20 to 60 %."""
+    return RandGhostd(probability, (2, 6), (0.2, 0.6))
+
+
+@AUGMENTATIONS.register("missing_channel", help="one of several channels set to 0")
+def missing_channel(probability: float) -> MapTransform:
+    """Set a channel to 0, as a scan has it in which that channel is a constant."""
+    return RandMissingChanneld(probability)
 
 
 class RandNoised(RandomizableTransform, MapTransform):

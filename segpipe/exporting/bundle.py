@@ -72,8 +72,10 @@ def _check_plan(plan: Plan) -> None:
     reason = ""
     if plan.unit != "mm":
         reason = f"the scans are images in {plan.unit}"
-    elif plan.slices != "plan" or plan.frame is not None:
+    elif plan.slices not in ("plan", "flat") or plan.frame is not None:
         reason = "the axes of its scans are not those of RAS+"
+    elif plan.axes != "ras" or plan.rules != "segpipe":
+        reason = "it prepares scans as nnU-Net does"
     if reason:
         raise ConfigError(f"monai_bundle: cannot take this network: {reason}")
     if plan.averages:

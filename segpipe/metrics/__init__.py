@@ -25,6 +25,7 @@ from segpipe.mask_pairs import MaskPair as MaskPair
 from segpipe.mask_pairs import Targets as Targets
 from segpipe.metric_record import Metric as Metric
 from segpipe.metric_record import metric as metric
+from segpipe.metrics.chosen import all_metrics as all_metrics
 from segpipe.metrics.chosen import check_scoring as check_scoring
 from segpipe.metrics.chosen import metrics_of as metrics_of
 from segpipe.metrics.chosen import tolerance_text as tolerance_text

@@ -3,6 +3,8 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
 from typing import Literal
 
 import torch
@@ -19,10 +21,6 @@ class Ensemble(nn.Module):
             (sigmoid).
         mirror_axes: spatial axes along which the window is mirrored too, alone and together.
         mean: of their probabilities, or of their logits, as nnU-Net has it.
-
-    Attributes:
-        agreement: how far the masks of single predictions are those of the mean; None where it is
-            not measured.
     """
 
     def __init__(
@@ -37,7 +35,7 @@ class Ensemble(nn.Module):
         self.exclusive = exclusive
         self.mirror_axes = tuple(mirror_axes)
         self.mean: Literal["probabilities", "logits"] = mean
-        self.agreement: Agreement | None = None
+        self.agreements: dict[int, Agreement] = {}  # by the thread that measures one
         axes = [axis + 2 for axis in mirror_axes]
         self.flips: list[tuple[int, ...]] = []
         for count in range(len(axes) + 1):
@@ -46,9 +44,12 @@ class Ensemble(nn.Module):
     def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b k *space"]:
         """Return the mean over networks and mirror images: as logits, or of the logits."""
         masks: list[Tensor] = []
-        mean = self._mean(self._predictions(x, masks))
-        if self.agreement is not None:
-            self.agreement.add(masks, self._mask(mean))
+        predictions = self._predictions(x)
+        agreement = self.agreements.get(get_ident())
+        if agreement is None:
+            return self._mean(predictions)
+        mean = self._mean(self._noting_masks(predictions, masks))
+        agreement.add(masks, self._mask(mean))
         return mean
 
     def _mean(self, predictions: Iterator[Tensor]) -> Tensor:
@@ -65,14 +66,17 @@ class Ensemble(nn.Module):
             log_sum = torch.logaddexp(log_sum, torch.log_softmax(logits, 1))
         return log_sum - math.log(len(self.networks) * len(self.flips))
 
-    def _predictions(self, x: Tensor, masks: list[Tensor]) -> Iterator[Tensor]:
-        """Yield the logits of each network and mirror image; note masks where they are needed."""
+    def _predictions(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield the logits of each network and mirror image, of which none is held here."""
         for network in self.networks:
             for flip in self.flips:
-                logits = network(x.flip(flip)).float().flip(flip)
-                if self.agreement is not None:
-                    masks.append(self._mask(logits))
-                yield logits
+                yield network(x.flip(flip)).float().flip(flip)
+
+    def _noting_masks(self, predictions: Iterator[Tensor], masks: list[Tensor]) -> Iterator[Tensor]:
+        """Yield predictions again, after adding the mask of each to a list."""
+        for logits in predictions:
+            masks.append(self._mask(logits))
+            yield logits
 
     def _mask(self, logits: Tensor) -> Tensor:
         """Return the classes `(k, voxels)` that logits speak for; of labels, not the background."""
@@ -80,6 +84,23 @@ class Ensemble(nn.Module):
             return (logits > 0).transpose(0, 1).flatten(1)
         labels = logits.argmax(1).flatten()
         return torch.stack([labels == number for number in range(1, logits.shape[1])])
+
+
+@contextmanager
+def measuring(network: nn.Module) -> Iterator["Agreement | None"]:
+    """Measure how far masks of single predictions are those of the mean, while the block lasts.
+
+    Only predictions of this thread count. Gives None where the network is no ensemble.
+    """
+    if not isinstance(network, Ensemble):
+        yield None
+        return
+    agreement = Agreement()
+    network.agreements[get_ident()] = agreement
+    try:
+        yield agreement
+    finally:
+        del network.agreements[get_ident()]
 
 
 class Agreement:

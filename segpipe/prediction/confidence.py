@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from segpipe.nets.ensemble import Agreement, Ensemble
+from segpipe.nets.ensemble import Agreement
 
 TAKEN = 0.5  # probability from which a voxel belongs to a region
 
@@ -19,7 +19,8 @@ class Confidence:
         image: `(c, x, y, z)` in model space, as the network sees it.
         axis: of model space along which the slabs follow one another.
         exclusive: whether a voxel has one label; the first class is then the background.
-        network: that is asked about the scan; of an ensemble, the agreement is measured.
+        agreement: of the members of an ensemble and of mirrored windows, while it is measured;
+            None of one network.
         of_logits: whether the slabs hold logits, not probabilities.
 
     Attributes:
@@ -33,13 +34,11 @@ class Confidence:
         image: Float[Tensor, "c x y z"],
         axis: int,
         exclusive: bool,
-        network: nn.Module | None = None,
+        agreement: Agreement | None = None,
         of_logits: bool = False,
     ) -> None:
         self.of_logits = of_logits
-        self.agreement = Agreement() if isinstance(network, Ensemble) else None
-        if isinstance(network, Ensemble):
-            network.agreement = self.agreement
+        self.agreement = agreement
         self.image = image
         self.axis = axis
         self.exclusive = exclusive

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from segpipe.geometry import Grid
 from segpipe.io.objects import Readable, ScanLike, as_file, as_volume
 from segpipe.io.volumes import write_mask
 from segpipe.nets.activation_memory import forward_bytes
+from segpipe.nets.ensemble import measuring
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.backends import BackendRequest, with_backend
@@ -266,30 +268,42 @@ class Predictor:
         axis = slab_axis(scan.image.shape[1:], plan.slice_axis)
         slabs = self._slabs(network, scan, inference_plan, progress)
         space = model_space(plan)
-        confidence = None
-        if self.measures_confidence:
-            channels = scan.image[: len(plan.channels)].to(inference_plan.blending)
-            confidence = Confidence(
-                channels, axis, exclusive, self._computed_network, of_logits=space.as_nnunet
-            )
-            slabs = confidence.watch(slabs)
         turned = space.orientation(scan.grid)
         kept = (self.save, self.folder, turned, self.postprocess.temperature, scan.box)
         maps = Maps(scan.grid, axis, plan.outputs, exclusive, *kept)
         observer = with_thresholds(maps.observe, self.factors)
-        labels = space.to_native(
-            timed_slabs(slabs, stopwatch),
-            axis,
-            scan.seen_grid,
-            region_ids(plan),
-            observer,
-            maps.block_voxels,
-        )
+        with self._confidence(scan, inference_plan) as confidence:
+            if confidence is not None:
+                slabs = confidence.watch(slabs)
+            labels = space.to_native(
+                timed_slabs(slabs, stopwatch),
+                axis,
+                scan.seen_grid,
+                region_ids(plan),
+                observer,
+                maps.block_voxels,
+            )
         found = scan.whole(labels[0].cpu().numpy())
         network_seconds = stopwatch.read()
         rest = time.perf_counter() - start - network_seconds
         seconds = {"network": network_seconds, "resample": max(0.0, rest)}
         return Prediction(found, scan, maps, seconds, note, skipping.skipped, confidence)
+
+    @contextmanager
+    def _confidence(
+        self, scan: PreparedScan, inference_plan: InferencePlan
+    ) -> Iterator[Confidence | None]:
+        """Give what measures how sure the network is, where that is asked."""
+        if not self.measures_confidence:
+            yield None
+            return
+        plan = self.plan
+        channels = scan.image[: len(plan.channels)].to(inference_plan.blending)
+        axis = slab_axis(scan.image.shape[1:], plan.slice_axis)
+        with measuring(self._computed_network) as agreement:
+            yield Confidence(
+                channels, axis, plan.regions is None, agreement, of_logits=plan.rules == "nnunet"
+            )
 
     def _slabs(
         self,

@@ -12,7 +12,6 @@ from segpipe.config.predict import Predict
 from segpipe.metrics import tolerance_text
 from segpipe.prediction.outputs import quality_rank
 from segpipe.prediction.records import STAGES, ScanRecord, label_names, scores_of, units_of
-from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_volumes
 from segpipe.reporting.page import (
     NOT_KNOWN,
     Cell,
@@ -202,6 +201,9 @@ def _pictures_note(pictures: Mapping[str, Picture], done: Sequence[ScanRecord]) 
 
 def _volumes(folder: Path, done: Sequence[ScanRecord]) -> Picture | None:
     file = folder / ".segpipe" / "volumes.png"  # beside masks, a scan might have its name
+    # imported late: matplotlib takes longer to import than a small scan to segment
+    from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_volumes
+
     if not draw_volumes(scores_of(done), file, units_of(done)):
         return None
     return embed(file, "predicted against true volumes of each label", WIDTH, VOLUMES_CAPTION)

@@ -1,17 +1,15 @@
 """The results of a sweep: scores and cost of each variant, and paired comparisons with one."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from segpipe.device import choose_device, choose_format
 from segpipe.intervals import Interval, cases_and_labels, interval, metric_table
-from segpipe.metrics import metrics_of
-from segpipe.planning.memory import step_mib
-from segpipe.stored import read_plan, read_train_options, read_yaml
+from segpipe.metrics import Metric, Score, metrics_of
+from segpipe.study.cost import Cost, cost_of
 from segpipe.study.statistics import (
     LEAST_RUNS,
     Difference,
@@ -57,25 +55,6 @@ class VariantScore:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """The cost of a variant.
-
-    Attributes:
-        variant: name of the variant.
-        parameters: of its network.
-        multiply_adds: for one patch.
-        step_mib: memory of a training step by the memory model, MiB.
-        seconds_per_step: median wall time of a step; the median over runs, s.
-    """
-
-    variant: str
-    parameters: int
-    multiply_adds: int
-    step_mib: float
-    seconds_per_step: float
-
-
-@dataclass(frozen=True)
 class Comparison:
     """A variant minus the reference, over the runs and cases that both have.
 
@@ -105,6 +84,7 @@ class Evidence:
         costs: of every variant; empty where they are not known.
         comparisons: of every other variant that shares runs with the reference.
         problems: of the sweep, and of runs that cannot be compared.
+        metrics: that any of the runs has, by name; of those that a study shows.
         noun: what is compared.
         margin: loss of Dice that would not matter; None where that is not asked.
     """
@@ -115,6 +95,7 @@ class Evidence:
     costs: Sequence[Cost]
     comparisons: Sequence[Comparison]
     problems: Mapping[str, str]
+    metrics: Mapping[str, Metric]
     noun: str = "variant"
     margin: float | None = None
 
@@ -122,6 +103,11 @@ class Evidence:
     def units(self) -> Units:
         """Return the units in which lengths are shown: those of the reference's dataset."""
         return self.reference.first_run.units
+
+    @property
+    def tested(self) -> dict[str, Metric]:
+        """Return the metrics whose differences are tested."""
+        return {name: metric for name, metric in self.metrics.items() if metric.tested}
 
     @property
     def mean_scores(self) -> list[VariantScore]:
@@ -132,19 +118,30 @@ class Evidence:
 def analyse(sweep: Sweep[SweepRun], reference: Variant[SweepRun]) -> Evidence:
     """Return scores and costs of all variants, and their comparisons with the reference."""
     problems = dict(sweep.problems)
+    metrics = _measured(sweep)
     comparisons: list[Comparison] = []
     scores: list[VariantScore] = []
     for variant in sweep.variants:
-        scores += _score(variant)
+        scores += _score(variant, metrics)
         if variant is reference:
             continue
         pairs = _pair_runs(variant, reference, problems)
         if pairs:
             runs = [run for run, _ in pairs]
             partners = [partner for _, partner in pairs]
-            comparisons.append(_compare(variant, runs, partners, same_seeds=True))
-    costs = list(map(_cost, sweep.variants))
-    return Evidence(sweep, reference, scores, costs, _corrected(comparisons), problems)
+            comparisons.append(_compare(variant, runs, partners, metrics, same_seeds=True))
+    costs = list(map(cost_of, sweep.variants))
+    compared = _corrected(comparisons, metrics)
+    return Evidence(sweep, reference, scores, costs, compared, problems, metrics)
+
+
+def _measured(sweep: Sweep) -> dict[str, Metric]:
+    """Return the metrics that a study shows, as far as any run has them."""
+    scores: list[Score] = []
+    for variant in sweep.variants:
+        for run in variant.runs.values():
+            scores += run.scores
+    return metrics_of("study", scores)
 
 
 def analyse_systems(systems: Sweep, reference: Variant, margin: float | None) -> Evidence:
@@ -158,18 +155,31 @@ def analyse_systems(systems: Sweep, reference: Variant, margin: float | None) ->
     comparisons: list[Comparison] = []
     scores: list[VariantScore] = []
     partners = list(reference.runs.values())
+    metrics = _measured(systems)
     for system in systems.variants:
-        scores += _score(system)
+        scores += _score(system, metrics)
         if system is not reference:
             runs = list(system.runs.values())
-            comparisons.append(_compare(system, runs, partners, same_seeds=False))
-    compared = _corrected(comparisons)
-    return Evidence(systems, reference, scores, [], compared, systems.problems, "system", margin)
+            comparisons.append(_compare(system, runs, partners, metrics, same_seeds=False))
+    compared = _corrected(comparisons, metrics)
+    return Evidence(
+        systems,
+        reference,
+        scores,
+        [],
+        compared,
+        systems.problems,
+        metrics,
+        noun="system",
+        margin=margin,
+    )
 
 
-def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def _corrected(
+    comparisons: Sequence[Comparison], metrics: Mapping[str, Metric]
+) -> list[Comparison]:
     """Return comparisons with p-values that are corrected for the number of all tests."""
-    tested = list(metrics_of("tests"))
+    tested = [name for name, metric in metrics.items() if metric.tested]
     p_values: list[float] = []
     for comparison in comparisons:
         p_values += [comparison.differences[metric].p for metric in tested]
@@ -200,7 +210,11 @@ def _pair_runs(
 
 
 def _compare(
-    variant: Variant, runs: Sequence[ScoredRun], partners: Sequence[ScoredRun], same_seeds: bool
+    variant: Variant,
+    runs: Sequence[ScoredRun],
+    partners: Sequence[ScoredRun],
+    metrics: Iterable[str],
+    same_seeds: bool,
 ) -> Comparison:
     """Return the differences of runs to those of the reference.
 
@@ -208,13 +222,14 @@ def _compare(
         variant: of the runs.
         runs: of the variant.
         partners: of the reference.
+        metrics: that are compared.
         same_seeds: whether each run has a partner of its seed and fold; else they are averaged.
     """
     cases, labels = _cases_and_labels([*runs, *partners])
     least_runs = LEAST_RUNS if same_seeds else 1
     differences: dict[str, Difference] = {}
     per_case: dict[str, float] = {}
-    for metric in metrics_of("study"):
+    for metric in metrics:
         own = _tables(runs, metric, cases, labels)
         others = _tables(partners, metric, cases, labels)
         if not same_seeds:
@@ -240,12 +255,12 @@ def _cases_and_labels(runs: Sequence[ScoredRun]) -> tuple[list[str], list[str]]:
     return cases_and_labels(itertools.chain.from_iterable(run.scores for run in runs))
 
 
-def _score(variant: Variant) -> list[VariantScore]:
+def _score(variant: Variant, measured: Iterable[str]) -> list[VariantScore]:
     """Return the scores of each target, and of all."""
     runs = list(variant.runs.values())
     cases, labels = _cases_and_labels(runs)
     tables: dict[str, np.ndarray] = {}
-    for metric in metrics_of("study"):
+    for metric in measured:
         tables[metric] = np.array(_tables(runs, metric, cases, labels))
     lines: list[VariantScore] = []
     for label in [*labels, ALL]:
@@ -274,18 +289,3 @@ def _count_misses(runs: Sequence[ScoredRun], label: str) -> tuple[int, int]:
                 misses += score.is_miss
                 false_alarms += score.is_false_alarm
     return misses, false_alarms
-
-
-def _cost(variant: Variant[SweepRun]) -> Cost:
-    run = variant.first_run
-    options = read_train_options(run.folder / "config.yaml", read_yaml(run.folder / "config.yaml"))
-    number_format = choose_format(options.trainer.precision, choose_device(options.trainer.device))
-    plan = read_plan(run.folder / "plan.yaml", run.plan)
-    network = run.json("network.json")
-    return Cost(
-        variant.name,
-        network["parameters"],
-        network["multiply_adds"],
-        step_mib(plan, options, number_format),
-        float(np.median([run.seconds_per_step for run in variant.runs.values()])),
-    )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segpipe.metrics import Metric, Score, metrics_of
+from segpipe.metrics import Metric, Score, all_metrics
 from segpipe.study.evidence import MAIN, Comparison, Evidence
 from segpipe.study.statistics import LEAST_CASES, Difference, inferiority
 from segpipe.study.sweep import Variant
@@ -57,7 +57,7 @@ def sentence(comparison: Comparison, reference: Variant, margin: float | None = 
         margin: loss of Dice that would not matter; None: nothing is said of it.
     """
     main = comparison.differences[MAIN]
-    clauses = [_difference(metrics_of("tests")[MAIN], main)]
+    clauses = [_difference(all_metrics()[MAIN], main)]
     p = comparison.p[MAIN]
     if np.isfinite(p):
         clauses.append(f"p < {1e-4:.4f}" if p < 1e-4 else f"p = {p:.2g}")
@@ -65,9 +65,9 @@ def sentence(comparison: Comparison, reference: Variant, margin: float | None = 
     if comparison.variant.overrides:
         clauses.append(f"{count(main.runs, 'run')} of each")
     text = f"{_change(comparison.variant, reference)} changes {', '.join(clauses)}"
-    for name, metric in metrics_of("tests").items():
+    for name in comparison.p:
         if name != MAIN and np.isfinite(comparison.differences[name].interval.mean):
-            other = _difference(metric, comparison.differences[name])
+            other = _difference(all_metrics()[name], comparison.differences[name])
             text += f"; {reference.first_run.units.in_text(other)}"
     if _boundary_suffers_most(comparison):
         text += ": the boundary suffers most"
@@ -112,6 +112,8 @@ def _range(ends: list[float]) -> str:
 
 def _boundary_suffers_most(comparison: Comparison) -> bool:
     """Return whether the surface Dice loses more than Dice does, and surely something."""
+    if "nsd" not in comparison.differences:  # which was not chosen
+        return False
     dice = comparison.differences["dice"].interval
     nsd = comparison.differences["nsd"].interval
     return nsd.mean < dice.mean < 0 and nsd.high < 0

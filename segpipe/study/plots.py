@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from segpipe.metrics import Metric, metrics_of
+from segpipe.metrics import Metric
 from segpipe.reporting.figures import save
 from segpipe.reporting.pictures import COLOURS
 from segpipe.study.evidence import Evidence
@@ -19,7 +19,7 @@ ORDER = (4, 5, 2, 0, 6, 1, 3)  # of the palette: the first ones differ most on w
 
 def draw_differences(evidence: Evidence, picture: Path) -> None:
     """Draw each variant minus the reference: a panel per tested metric, with 95 % intervals."""
-    metrics = metrics_of("tests")
+    metrics = evidence.tested
     figure = Figure(figsize=(10, 1.6 + 0.45 * len(evidence.comparisons)), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, (name, metric) in zip(panels, metrics.items(), strict=True):

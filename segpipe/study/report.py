@@ -7,7 +7,6 @@ from pathlib import Path
 
 from segpipe.config.page import ComparisonOptions
 from segpipe.files import write_table, write_text
-from segpipe.metrics import metrics_of
 from segpipe.reporting.page import (
     NOT_KNOWN,
     Cell,
@@ -213,7 +212,7 @@ def _markdown(evidence: Evidence) -> str:
 
 def show_study(evidence: Evidence) -> None:
     """Print the variants and the findings."""
-    metrics = {name: metric for name, metric in metrics_of("study").items() if metric.summary}
+    metrics = {name: metric for name, metric in evidence.metrics.items() if metric.summary}
     headings = [evidence.units.in_text(metric.heading) for metric in metrics.values()]
     rows: list[list[str]] = []
     for score in evidence.mean_scores:

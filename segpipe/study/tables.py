@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from segpipe.metrics import metrics_of
+from segpipe.metrics import all_metrics
 from segpipe.reporting.page import NOT_KNOWN, Cell, Column, Table
-from segpipe.study.evidence import ALL, MAIN, Comparison, Cost, Evidence, VariantScore
+from segpipe.study.cost import Cost
+from segpipe.study.evidence import ALL, MAIN, Comparison, Evidence, VariantScore
 from segpipe.study.findings import in_points
 from segpipe.study.statistics import LEAST_CASES, inferiority
 from segpipe.text import visible
-from segpipe.units import Units
 
 Row = dict[str, str | int | float]  # of study.csv: column -> value
 COSTS = ("parameters", "multiply_adds", "step_mib", "seconds_per_step")
@@ -22,7 +22,7 @@ def variants_table(evidence: Evidence) -> Table:
         Column(evidence.noun),
         Column("runs", 0),
         Column("cases", 0),
-        *_score_columns(evidence.units),
+        *_score_columns(evidence),
     ]
     if evidence.costs:
         columns += [Column("parameters, M", 3), Column("multiply-adds, G", 2)]
@@ -37,7 +37,7 @@ def variants_table(evidence: Evidence) -> Table:
 
 def targets_table(evidence: Evidence) -> Table:
     """Return a row for each target by each variant, ordered by target."""
-    columns = [Column("target"), Column(evidence.noun), *_score_columns(evidence.units)]
+    columns = [Column("target"), Column(evidence.noun), *_score_columns(evidence)]
     rows: list[list[Cell]] = []
     for score in sorted(evidence.variant_scores, key=lambda score: score.label):
         if score.label != ALL:
@@ -45,9 +45,10 @@ def targets_table(evidence: Evidence) -> Table:
     return Table("each target", columns, rows)
 
 
-def _score_columns(units: Units) -> list[Column]:
+def _score_columns(evidence: Evidence) -> list[Column]:
+    units = evidence.units
     columns: list[Column] = []
-    for metric in metrics_of("study").values():
+    for metric in evidence.metrics.values():
         columns.append(Column(units.in_text(metric.heading), metric.digits))
         if metric.tested:
             columns.append(Column(units.in_text(f"± {metric.title}"), metric.digits))
@@ -57,8 +58,8 @@ def _score_columns(units: Units) -> list[Column]:
 
 def _score_cells(score: VariantScore) -> list[Cell]:
     cells: list[Cell] = []
-    for name, metric in metrics_of("study").items():
-        interval = score.metrics[name]
+    for name, interval in score.metrics.items():
+        metric = all_metrics()[name]
         cells.append(interval.mean)
         if metric.tested:
             cells.append(score.spread[name])
@@ -74,7 +75,7 @@ def _cost_cells(cost: Cost) -> list[Cell]:
 
 def comparison_table(evidence: Evidence) -> Table:
     """Return a row per variant: its differences to the reference, with their tests."""
-    metrics = metrics_of("tests")
+    metrics = evidence.tested
     columns = [Column(evidence.noun), Column("cases", 0), Column("runs of each", 0)]
     for metric in metrics.values():
         heading = evidence.units.in_text(metric.difference_heading)
@@ -132,12 +133,12 @@ def csv_table(evidence: Evidence) -> tuple[list[str], list[list[object]]]:
 
 def _csv_header(evidence: Evidence) -> list[str]:
     header = [evidence.noun, "label", "runs", "cases"]
-    for name, metric in metrics_of("study").items():
+    for name, metric in evidence.metrics.items():
         header.append(name)
         if metric.tested:
             header += [f"{name}_sd", f"{name}_low", f"{name}_high"]
     header += ["misses", "false_alarms", *(COSTS if evidence.costs else ())]
-    for name in metrics_of("tests"):
+    for name in evidence.tested:
         header += [f"{name}_difference", f"{name}_difference_low", f"{name}_difference_high"]
         header += [f"{name}_p_holm", f"{name}_effect"]
     return header
