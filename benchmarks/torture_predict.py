@@ -41,13 +41,18 @@ def prepare_scans(folder: Path) -> None:
         raise SystemExit(ended.said)
 
 
+def masks_of(arena: Arena) -> list[Path]:
+    """Return the masks; what a killed call has left unfinished is none, and has a hidden name."""
+    return list((arena.folder / "out").glob("[!.]*.nii.gz"))
+
+
 def check_masks(scans: Path, arena: Arena, but: Sequence[str] = ()) -> int:
     """Return the number of masks; each must be that of an undisturbed call.
 
     Raises:
         WrongError: if one differs.
     """
-    masks = list((arena.folder / "out").glob("*.nii.gz"))
+    masks = masks_of(arena)
     for mask in masks:
         if mask.name not in but and mask.read_bytes() != (scans / "out" / mask.name).read_bytes():
             raise WrongError(f"the mask {mask.name} differs")
@@ -166,7 +171,8 @@ def predict_flip_input(scans: Path, arena: Arena, where: str) -> str:
 def predict_flip_output(scans: Path, arena: Arena, pattern: str) -> str:
     """Flip a bit of a record, or of a mask, manifest or table, between two calls."""
     arena.copy(scans, "in", "some.ckpt", "out")
-    file = arena.rng.choice(sorted((arena.folder / "out").glob(pattern)))
+    files = filter(Path.is_file, (arena.folder / "out").glob(pattern))
+    file = arena.rng.choice(sorted(files))
     done = arena.flip(file)
     ended = arena.call("predict.py", *PREDICT)
     try:
@@ -180,12 +186,10 @@ def predict_moved(scans: Path, arena: Arena) -> str:
     arena.copy(scans, "in", "some.ckpt")
     arena.disturb("predict.py", *PREDICT, longest_s=_usual_s(scans))
     arena.move()
-    before = {
-        path.name: path.stat().st_mtime_ns for path in (arena.folder / "out").glob("*.nii.gz")
-    }
+    before = {path.name: path.stat().st_mtime_ns for path in masks_of(arena)}
     known = len(list((arena.folder / "out/.segpipe/records").glob("*/*.json")))
     ended = arena.call("predict.py", *PREDICT)
-    after = {path.name: path.stat().st_mtime_ns for path in (arena.folder / "out").glob("*.nii.gz")}
+    after = {path.name: path.stat().st_mtime_ns for path in masks_of(arena)}
     again = [name for name in before if before[name] != after.get(name)]
     if len(again) > len(before) - known:  # masks without a record may be
         raise WrongError(f"{len(again)} of {len(before)} masks were computed again")
