@@ -61,10 +61,8 @@ def dicom_details(options: Predict, trained: Trained) -> DicomDetails | None:
             "codes={NAME:[SCT,CODE,MEANING]} gives one",
             ", ".join(unknown),
         )
-    assert options.checkpoint is not None
-    product = Product(
-        segpipe.__version__, str(trained.config["model"]["network"]), _sha256(options.checkpoint)
-    )
+    network = str(trained.config["model"]["network"])
+    product = Product(segpipe.__version__, network, _sha256(options.checkpoint_paths))
     return DicomDetails(product, codes, options.seg_type)
 
 

@@ -161,7 +161,7 @@ def _facts(options: Predict) -> list[tuple[str, str]]:
     if not isinstance(mirrored, str):
         mirrored = ", ".join(map(str, mirrored)) or "none"
     return [
-        ("checkpoint", ", ".join(map(str, options.checkpoint or [])) or NOT_KNOWN),
+        ("checkpoint", ", ".join(map(str, options.checkpoint_paths)) or NOT_KNOWN),
         ("input", str(options.input or NOT_KNOWN)),
         ("truth", str(options.truth or "not given")),
         ("tolerance of NSD", tolerance_text(options)),
