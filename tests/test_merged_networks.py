@@ -18,6 +18,7 @@ from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.import_nnunet import import_nnunet
 from segpipe.prediction.inference_plan import format_for
+from segpipe.prediction.merged import MergedPredictor
 from segpipe.prediction.opening import open_predictor
 from segpipe.prediction.predictor import Predictor
 
@@ -77,7 +78,9 @@ def test_the_later_network_paints_over_the_earlier(
     assert all(f"{name} mL" in table for name in ("liver", "spleen", "rib", "spine", "skull"))
     again = command("predict.py", *given, folder=tmp_path, pictures=False)
     assert "1 unchanged" in again.stdout
-    ids = command("predict.py", *given, "label_ids={skull:40,liver:7}", folder=tmp_path, pictures=False)
+    ids = command(
+        "predict.py", *given, "label_ids={skull:40,liver:7}", folder=tmp_path, pictures=False
+    )
     assert ids.returncode == 0, ids.stderr
     mask = np.asarray(nib.load(tmp_path / "masks/a.nii.gz").dataobj)
     assert np.array_equal(mask, np.array([0, 1, 2, 40, 7, 5])[expected])
@@ -93,7 +96,8 @@ def test_post_processing_is_of_each_networks_labels(networks: dict[str, Path]) -
     asked = options(networks, thresholds={"rib": 0.3, "liver": 0.4}, keep_largest=["spine"])
     predictor, _ = open_predictor(asked)
     assert predictor.postprocess.keep_largest == ["spine"]
-    parts = getattr(predictor, "parts")
+    assert isinstance(predictor, MergedPredictor)
+    parts = predictor.parts
     assert parts["organs"].postprocess.thresholds == {"liver": 0.4}
     assert parts["bones"].postprocess.thresholds == {"rib": 0.3}
 

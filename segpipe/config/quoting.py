@@ -154,7 +154,7 @@ def _quoted_entry(entry: str) -> str:
 
 
 def _entries(value: str) -> list[str]:
-    """Return the entries `NAME:VALUE` between commas; what has no name belongs to the one before."""
+    """Return the entries `NAME:VALUE` between commas; what has no name is of the one before."""
     entries: list[str] = []
     for piece in value.split(","):
         if entries and not NAMED.match(piece):

@@ -211,6 +211,12 @@ class Predictor:
         other._computed_network = network
         return other
 
+    def with_confidence(self) -> "Predictor":
+        """Return a copy whose predictions say how sure the network is of each target."""
+        other = copy.copy(self)
+        other.measures_confidence = True
+        return other
+
     def with_postprocess(self, postprocess: PostProcess) -> "Predictor":
         """Return a copy with another post-processing of the masks.
 

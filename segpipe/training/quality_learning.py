@@ -5,7 +5,6 @@ looks like. The copies have noise, blur, a bias field, coarser voxels, an end th
 another contrast.
 """
 
-import copy
 import logging
 import math
 import time
@@ -90,9 +89,8 @@ def judge_scan(predictor: Predictor, case: Case, change: Change) -> JudgedScan:
     if change.kind == "blur_mm":
         strength *= float(Grid.of(volume).spacing_mm.min())
     changed = degrade(volume, change.kind, strength, change.seed)
-    measuring = copy.copy(predictor)
-    measuring.measures_confidence = True
-    prediction = measuring.segment(prepare_volume(changed, plan, case.name))
+    prepared = prepare_volume(changed, plan, case.name)
+    prediction = predictor.with_confidence().segment(prepared)
     labels = clean(prediction.labels, prediction.grid.voxel_ml, **predictor.cleaning)
     prediction = replace(prediction, labels=labels)
     truth = read_labels(case, plan, prediction.grid).numpy()[0]
