@@ -299,7 +299,8 @@ class Batch:
         paths = output_paths(read.scan, self.options.save).values()
         is_incomplete = is_unscored or any(path not in record.files for path in paths)
         if record.failed:
-            (outcomes.known if is_known else outcomes.failed).append(record)
+            failures = outcomes.known if is_known else outcomes.failed
+            failures.append(record)
         elif read.state == "new":
             outcomes.new.append(record)
             outcomes.incomplete += is_incomplete

@@ -250,8 +250,9 @@ class Run:
             file = self.folder / "plan.yaml"
             return read_plan(file, read_yaml(file))
         origin = self.initial and self.initial.origin
-        cases = (self.dataset, train, val)
-        plan = plan_dataset(*cases, self.options, self.device, self.number_format, origin)
+        plan = plan_dataset(
+            self.dataset, train, val, self.options, self.device, self.number_format, origin
+        )
         return for_devices(plan, self.devices, self.options.plan.batch)
 
     def _log_plan(self) -> None:

@@ -25,8 +25,8 @@ from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError
 from segpipe.export import export
 from segpipe.geometry import Volume
-from segpipe.import_nnunet import import_nnunet
-from segpipe.import_nnunet_axes import Turn
+from segpipe.import_nnunet.axes import Turn
+from segpipe.import_nnunet.convert import import_nnunet
 from segpipe.io.objects import as_volume
 from segpipe.nnunet_rules import resample, window_starts, window_weights
 from segpipe.prediction.predictor import Predictor

@@ -16,7 +16,7 @@ from segpipe.config.predict import Predict
 from segpipe.config.quoting import quoted
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
-from segpipe.import_nnunet import import_nnunet
+from segpipe.import_nnunet.convert import import_nnunet
 from segpipe.prediction.inference_plan import format_for
 from segpipe.prediction.merged import MergedPredictor
 from segpipe.prediction.opening import open_predictor

@@ -26,6 +26,7 @@ from segpipe.errors import DataError
 from segpipe.files import write_json
 from segpipe.geometry import Grid
 from segpipe.io.volumes import load, read
+from segpipe.metric_record import mean_of_known
 from segpipe.metrics import dice_per_target
 from segpipe.prediction.postprocessing import clean
 from segpipe.prediction.predictor import Predictor
@@ -94,9 +95,7 @@ def judge_scan(predictor: Predictor, case: Case, change: Change) -> JudgedScan:
     labels = clean(prediction.labels, prediction.grid.voxel_ml, **predictor.cleaning)
     prediction = replace(prediction, labels=labels)
     truth = read_labels(case, plan, prediction.grid).numpy()[0]
-    dice = dice_per_target(labels, truth, plan.targets)
-    known = dice[~np.isnan(dice)]
-    mean = float(known.mean()) if known.size else 1.0
+    mean = mean_of_known(dice_per_target(labels, truth, plan.targets), none=1.0)
     return JudgedScan(case.name, change, measure_quality(prediction, plan), mean)
 
 

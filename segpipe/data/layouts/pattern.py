@@ -154,8 +154,10 @@ def suggested_patterns(root: Path) -> tuple[str, str] | None:
     labels = []
     images = []
     for pattern in common:
-        is_label = LABEL_NAME.search(stem(Path(pattern)))
-        (labels if is_label else images).append(pattern)
+        if LABEL_NAME.search(stem(Path(pattern))):
+            labels.append(pattern)
+        else:
+            images.append(pattern)
     if len(folders) < 2 or not labels or not images:
         return None
     return images[0], labels[0]
