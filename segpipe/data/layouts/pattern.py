@@ -34,6 +34,10 @@ MOST_FOLDERS = 50  # that a suggestion is made of
 class Pattern(Layout):
     """Patterns of paths below `data.root`, in which `{case}` is the name of a case."""
 
+    def is_meant(self, data: Data) -> bool:
+        """Return whether patterns of images are given."""
+        return data.images is not None
+
     def read(self, data: Data) -> Dataset:
         """Read the cases whose files match all patterns."""
         root = root_folder(data)
