@@ -298,7 +298,7 @@ def test_a_scan_is_predicted_alike_by_all_ways_that_memory_allows(
     assert [str(plan.blending) for plan in plans] == ["cuda:0", "cpu", "cpu", "cpu"]
     masks = []
     for way in plans:
-        masks.append(predictor._segment(scan, way, "", None).labels)
+        masks.append(predictor._segmenter()(scan, way, "", None).labels)
     on_host = Predictor.of(checkpoint.load(folder / "run"), torch.device("cpu"), "float32")
     expected = on_host.segment(scan).labels
     assert all(np.array_equal(mask, expected) for mask in masks)
