@@ -1,5 +1,6 @@
 """How coarse model space is: resolution against the field of view of a patch."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from segpipe.data.ceiling import FACTORS, ceilings
 from segpipe.geometry import Grid, ModelSpace, Volume
 from segpipe.plan import Plan
 from segpipe.planning.fingerprint import LabelSize
+from segpipe.planning.pace import Pace
 from segpipe.planning.rules import make_plan
 
 LABELS = {"background": 0, "organ": 1}
@@ -26,13 +28,12 @@ def plan(
     measured: tuple[float, ...],
     *overrides: str,
     parts: float = 1.0,
+    count: int = 1,
+    pace: Pace | None = None,
 ) -> Plan:
-    seen = replace(
-        fingerprint(spacing, shape),
-        ceilings=measured,
-        labels={1: LabelSize(5, 0.02, parts, 3.4)},
-    )
-    return make_plan(composed(*overrides), seen, ["MRI"], LABELS, "cpu")
+    labels = dict.fromkeys(range(1, count + 1), LabelSize(5, 0.02, parts, 3.4))
+    seen = replace(fingerprint(spacing, shape), ceilings=measured, labels=labels)
+    return make_plan(composed(*overrides), seen, ["MRI"], LABELS, "cpu", pace=pace)
 
 
 def radiograph(measured: tuple[float, ...], *overrides: str, parts: float = 1.0) -> Plan:
@@ -89,6 +90,46 @@ def test_a_gpu_keeps_the_median() -> None:
 
 def test_a_given_patch_decides_what_is_seen() -> None:
     assert radiograph(ORGANS, "plan.patch=[256,256]").spacing_mm == [4, 4, None]
+
+
+BRAIN = (0.833, 0.6, 0.3)  # 37 small labels
+
+
+def mouse(seconds: float, *overrides: str, count: int = 37) -> Plan:
+    pace = Pace(float(seconds), 2.4e-6)
+    return plan((0.15,) * 3, (70, 124, 50), BRAIN, *overrides, count=count, pace=pace)
+
+
+def test_a_short_budget_makes_many_labels_coarser() -> None:
+    made = mouse(480)
+    assert made.spacing_mm == pytest.approx([0.252] * 3, abs=1e-3)
+    assert "the budget" in made.reasons[0]
+    assert "37" not in made.reasons[0]
+    assert mouse(60).spacing_mm == pytest.approx([0.3] * 3)  # as far as the ceiling allows
+    assert mouse(60, "plan.short_ceiling=0.9").spacing_mm == mouse(10_000).spacing_mm
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1200, 37), (480, 4)], ids=["long", "few labels"])
+def test_a_budget_that_is_long_for_its_labels_changes_nothing(seconds: float, count: int) -> None:
+    made = mouse(seconds, count=count)
+    assert made == mouse(math.inf, count=count)
+    assert made.spacing_mm == pytest.approx([0.212] * 3, abs=1e-3)
+    assert "the budget" not in made.reasons[0]
+
+
+def test_pace_follows_budget_network_and_labels() -> None:
+    def patches(*overrides: str, labels: int = 2) -> float:
+        found = Pace.of(composed(*overrides), "bf16", 1, labels)
+        assert found is not None
+        return found.patches(40.0**3)
+
+    usual = patches("trainer.max_time=00:00:10:00")
+    assert patches("trainer.max_time=00:00:20:00") == pytest.approx(2 * usual)
+    assert patches() == pytest.approx(3 * usual)  # half an hour, where no budget is given
+    assert patches("trainer.max_time=00:00:10:00", labels=37) < 0.7 * usual
+    wide = ("trainer.max_time=00:00:10:00", "model.channels=[32,64,128,256]")
+    assert patches(*wide) < 0.4 * usual
+    assert Pace.of(composed("trainer.max_steps=9"), "bf16", 1, 2) is None
 
 
 def test_a_ball_survives_a_coarse_grid_and_a_thread_does_not() -> None:

@@ -19,6 +19,8 @@ from segpipe.planning.context import View, median_shape, widen
 from segpipe.planning.decision import GIVEN, Decision, by_times
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.levels import Levels, decide_levels
+from segpipe.planning.normalisation import decide_normalise
+from segpipe.planning.pace import Pace
 from segpipe.planning.planes import along_planes, decide_planes
 from segpipe.planning.resolution import Spacing, decide_spacing, derive_spacing
 from segpipe.regions import index_regions
@@ -29,15 +31,6 @@ from segpipe.units import UNITS, Units
 PATCH_VOXELS = {("cpu", 2): 128**2, ("cpu", 3): 40**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
 SMALLEST_BATCH = 2
 LARGEST_BATCH = 16
-# a channel with more zeros than this was cut out of its background, as brains are
-CUT_OUT_ZERO_FRACTION = 0.25
-HOUNSFIELD = ("CT", "HU")  # first words of the names of channels in Hounsfield units
-# names of channels by which nnU-Net's dataset.json asks for a normalisation
-NAMED: dict[str, Normalise] = {
-    "nonorm": "none",
-    "rescale_to_0_1": "rescale",
-    "rgb_to_0_1": "rgb",
-}
 
 
 @dataclass(frozen=True)
@@ -65,6 +58,7 @@ def make_plan(
     labels: dict[str, int],
     device: str,
     scale: float = 1.0,
+    pace: Pace | None = None,
 ) -> Plan:
     """Return the plan for these cases, with the values of `options.plan` where they are given.
 
@@ -75,11 +69,12 @@ def make_plan(
         labels: name -> id on disk, background first.
         device: `cpu` or `cuda`.
         scale: fraction of the usual voxels per step, below 1 where memory is short.
+        pace: of the training; None where its budget is not of wall time.
 
     Raises:
         ConfigError: if the given entries do not go together.
     """
-    decisions = _decide(options, fingerprint, channels, device, scale)
+    decisions = _decide(options, fingerprint, channels, device, scale, pace)
     return assemble(options, fingerprint, channels, labels, decisions)
 
 
@@ -145,7 +140,12 @@ def _averages(fingerprint: Fingerprint, decisions: Decisions) -> bool:
 
 
 def _decide(
-    options: Train, fingerprint: Fingerprint, channels: list[str], device: str, scale: float
+    options: Train,
+    fingerprint: Fingerprint,
+    channels: list[str],
+    device: str,
+    scale: float,
+    pace: Pace | None,
 ) -> Decisions:
     """Return all decisions; arguments as of `make_plan`."""
     planes = decide_planes(options, fingerprint)
@@ -153,7 +153,7 @@ def _decide(
     fingerprint = along_planes(fingerprint, planes.value)
     axes = network_axes(slice_axis)
     derived, why = derive_spacing(fingerprint)
-    view = _decide_view(options, fingerprint, derived, axes, device)
+    view = _decide_view(options, fingerprint, derived, axes, device, pace)
     if view is not None:
         derived = view.spacing_mm
         why = view.why
@@ -177,6 +177,7 @@ def _decide_view(
     spacing_mm: Float[np.ndarray, "3"],
     axes: Sequence[int],
     device: str,
+    pace: Pace | None,
 ) -> View | None:
     """Return a coarser model space in which a patch sees more; None where it is given or stays.
 
@@ -189,7 +190,8 @@ def _decide_view(
     largest = float(BATCH_VOXELS[device, len(axes)])
     if options.plan.patch is not None:
         usual = largest = float(np.prod(options.plan.patch))
-    return widen(spacing_mm, fingerprint, axes, (usual, largest), options.plan.ceiling)
+    lowest = (options.plan.ceiling, options.plan.short_ceiling)
+    return widen(spacing_mm, fingerprint, axes, (usual, largest), lowest, pace)
 
 
 def _shrink(shape: list[int], voxels: float) -> list[int]:
@@ -248,42 +250,6 @@ def _decide_batch(
     voxels = int(scale * BATCH_VOXELS[device, options.model.dims])
     batch = int(np.clip(voxels // np.prod(patch), smallest, LARGEST_BATCH))
     return Decision(batch, f"batch {batch}", f"about {voxels} voxels a step, for {device}")
-
-
-def decide_normalise(
-    options: Train, channels: list[str], zero_fraction: Sequence[float]
-) -> Decision[list[Normalise]]:
-    """Return per channel how its intensities are brought to a common scale.
-
-    Raises:
-        ConfigError: if there are more or fewer given entries than channels.
-    """
-    given = options.plan.normalise
-    if given is not None:
-        if len(given) not in (1, len(channels)):
-            raise ConfigError(
-                f"plan.normalise has {len(given)} entries, but there are {len(channels)} channels: "
-                "give each one"
-            )
-        rules = given * len(channels) if len(given) == 1 else given
-        return Decision(rules, f"intensities {', '.join(rules)}", GIVEN)
-    rules = []
-    facts = []
-    for channel, fraction in zip(channels, zero_fraction, strict=True):
-        rules.append(_rule(channel, fraction))
-        facts.append(f"{channel} ({100 * fraction:.0f} % are 0)")
-    why = f"channels are {', '.join(facts)}"
-    return Decision(rules, f"intensities {', '.join(rules)}", why)
-
-
-def _rule(channel: str, zero_fraction: float) -> Normalise:
-    """Return the normalisation of a channel, by its name and its fraction of zeros."""
-    named = NAMED.get(channel.casefold())
-    if named is not None:
-        return named
-    if channel.split(" ")[0].upper() in HOUNSFIELD:
-        return "ct"
-    return "zscore_nonzero" if zero_fraction > CUT_OUT_ZERO_FRACTION else "zscore"
 
 
 def _sampling_reasons(
