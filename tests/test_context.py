@@ -96,7 +96,7 @@ BRAIN = (0.833, 0.6, 0.3)  # 37 small labels
 
 
 def mouse(seconds: float, *overrides: str, count: int = 37) -> Plan:
-    pace = Pace(float(seconds), 2.4e-6)
+    pace = Pace(composed(), float(seconds), 2.5e-6)
     return plan((0.15,) * 3, (70, 124, 50), BRAIN, *overrides, count=count, pace=pace)
 
 
@@ -121,7 +121,7 @@ def test_pace_follows_budget_network_and_labels() -> None:
     def patches(*overrides: str, labels: int = 2) -> float:
         found = Pace.of(composed(*overrides), "bf16", 1, labels)
         assert found is not None
-        return found.patches(40.0**3)
+        return found.patches([40, 40, 40], [1.0, 1.0, 1.0], 1e6)
 
     usual = patches("trainer.max_time=00:00:10:00")
     assert patches("trainer.max_time=00:00:20:00") == pytest.approx(2 * usual)

@@ -22,7 +22,7 @@ ENOUGH = 0.3  # of a scan that a patch sees
 COMFORTABLE = 0.95  # ceiling down to which a coarser spacing is taken for the sake of speed
 # Whole scans that a network must see for each label, since a step teaches all labels at once: where
 # a budget holds fewer, a coarser spacing is better (docs/recipe.md).
-ENOUGH_SCANS = 40
+ENOUGH_SCANS = 30
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,14 @@ def _views(
         factor = 2 ** (step / STEPS_PER_DOUBLING)
         ceiling = float(np.interp(factor, (1, *FACTORS), (1.0, *cases.ceilings)))
         coarse = np.maximum(spacing_mm, factor * finest)
-        shape = np.array(median_shape(cases, coarse))
-        needed = float(shape[list(axes)].prod())
+        median = median_shape(cases, coarse)
+        shape = [median[axis] for axis in axes]
+        needed = float(math.prod(shape))
         share = min(1.0, largest / needed)
         scans = math.inf
         if pace is not None:
-            scans = pace.patches(min(needed, largest)) * share / len(cases.labels)
+            patches = pace.patches(shape, coarse[list(axes)].tolist(), largest)
+            scans = patches * share / len(cases.labels)
         views.append(View(coarse, factor, needed, share, ceiling, scans))
     return views
 

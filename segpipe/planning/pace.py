@@ -1,8 +1,9 @@
 """About how many patches a budget of wall time holds, estimated before the first step."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from segpipe.config.model import MonaiModel
@@ -10,6 +11,7 @@ from segpipe.config.train import Train
 from segpipe.device import NumberFormat
 from segpipe.nets.describe import describe
 from segpipe.planning.levels import decide_levels
+from segpipe.planning.patch_size import round_up, shrink
 
 TRIAL = 64  # voxels along each axis of the patch whose multiply-adds are counted
 PASSES = 3  # the backward pass has twice the multiply-adds of the forward pass
@@ -23,10 +25,12 @@ class Pace:
     """How fast a CPU trains, and for how long.
 
     Attributes:
+        options: the run's options.
         seconds: of the budget, times the cores.
         voxel_seconds: of one core, for a voxel of a patch.
     """
 
+    options: Train
     seconds: float
     voxel_seconds: float
 
@@ -51,12 +55,21 @@ class Pace:
         size = [TRIAL] * options.model.dims
         levels = decide_levels(options, size, [1.0] * options.model.dims).value
         stages = describe(options.model, channels, labels + 1, levels.strides, levels.kernels, size)
-        multiply_adds = sum(stage.multiply_adds for stage in stages) / np.prod(size)
+        multiply_adds = sum(stage.multiply_adds for stage in stages) / math.prod(size)
         computing = PASSES * multiply_adds / MULTIPLY_ADDS[number_format]
         comparing = (labels + 1) * LOGIT_SECONDS
         seconds = time.total_seconds() * torch.get_num_threads()
-        return cls(seconds, float(computing + comparing))
+        return cls(options, seconds, float(computing + comparing))
 
-    def patches(self, voxels: float) -> float:
-        """Return how many patches of so many voxels the budget holds."""
+    def patches(self, shape: Sequence[int], spacing: Sequence[float], largest: float) -> float:
+        """Return how many patches of a case the budget holds.
+
+        Args:
+            shape: voxels of the case along the axes that the network sees.
+            spacing: voxel size in mm along the same axes.
+            largest: voxels that a patch may hold, before it is rounded up.
+        """
+        size = shrink(shape, largest)
+        levels = decide_levels(self.options, size, list(spacing)).value
+        voxels = math.prod(round_up(size, levels.strides))
         return self.seconds / (voxels * self.voxel_seconds)

@@ -21,6 +21,7 @@ from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.levels import Levels, decide_levels
 from segpipe.planning.normalisation import decide_normalise
 from segpipe.planning.pace import Pace
+from segpipe.planning.patch_size import round_up, shrink
 from segpipe.planning.planes import along_planes, decide_planes
 from segpipe.planning.resolution import Spacing, decide_spacing, derive_spacing
 from segpipe.regions import index_regions
@@ -162,7 +163,7 @@ def _decide(
     size = options.plan.patch
     if size is None:
         voxels = (PATCH_VOXELS if view is None else BATCH_VOXELS)[device, len(axes)]
-        size = _shrink([median[axis] for axis in axes], scale * voxels)
+        size = shrink([median[axis] for axis in axes], scale * voxels)
     levels = decide_levels(options, size, [float(spacing.value[axis] or 0) for axis in axes])
     patch = _decide_patch(options, size, levels.value.strides, axes, median, device)
     smallest = SMALLEST_BATCH if view is None else 1  # a patch that sees all is large
@@ -194,20 +195,6 @@ def _decide_view(
     return widen(spacing_mm, fingerprint, axes, (usual, largest), lowest, pace)
 
 
-def _shrink(shape: list[int], voxels: float) -> list[int]:
-    """Return the shape, its longest axes shortened until it holds at most so many voxels."""
-    size = np.array(shape, dtype=float)
-    while size.prod() > voxels:
-        longest = np.flatnonzero(size == size.max())
-        others = np.delete(size, longest)
-        equal = (voxels / others.prod()) ** (1 / len(longest))
-        next_longest = others.max(initial=0)
-        size[longest] = max(equal, next_longest)
-        if equal >= next_longest:  # done, though rounding may leave the product above the limit
-            break
-    return [max(1, round(float(axis))) for axis in size]
-
-
 def _decide_patch(
     options: Train,
     size: list[int],
@@ -224,11 +211,12 @@ def _decide_patch(
         ConfigError: if a given size cannot be halved.
     """
     given = options.plan.patch is not None
-    steps = np.prod(strides, axis=0)
+    steps = np.prod(strides, axis=0).tolist()
+    rounded = round_up(size, strides)
     patch = [1, 1, 1]
     for entry, axis in enumerate(axes):
-        step = int(steps[entry])
-        above = -(-size[entry] // step) * step
+        step = steps[entry]
+        above = rounded[entry]
         if given and above != size[entry]:
             raise ConfigError(
                 f"plan.patch entry {entry} is {size[entry]}, which the network's levels cannot "
