@@ -27,17 +27,19 @@ def plan(
     shape: tuple[int, ...],
     measured: tuple[float, ...],
     *overrides: str,
-    parts: float = 1.0,
+    spread: float = 1.0,
     count: int = 1,
     pace: Pace | None = None,
 ) -> Plan:
-    labels = dict.fromkeys(range(1, count + 1), LabelSize(5, 0.02, parts, 3.4))
+    labels = dict.fromkeys(range(1, count + 1), LabelSize(5, 0.02, 24.0, 3.4, spread))
     seen = replace(fingerprint(spacing, shape), ceilings=measured, labels=labels)
     return make_plan(composed(*overrides), seen, ["MRI"], LABELS, "cpu", pace=pace)
 
 
-def radiograph(measured: tuple[float, ...], *overrides: str, parts: float = 1.0) -> Plan:
-    return plan((1.0, 1.0, 1.0), (1024, 1024, 1), measured, "model=unet2d", *overrides, parts=parts)
+def radiograph(measured: tuple[float, ...], *overrides: str, spread: float = 1.0) -> Plan:
+    return plan(
+        (1.0, 1.0, 1.0), (1024, 1024, 1), measured, "model=unet2d", *overrides, spread=spread
+    )
 
 
 def test_organs_are_seen_whole() -> None:
@@ -59,7 +61,7 @@ def test_thin_walls_are_coarsened_no_further_than_the_largest_patch_needs() -> N
 
 
 @pytest.mark.parametrize(
-    ("measured", "parts", "override"),
+    ("measured", "spread", "override"),
     [
         (VESSELS, 1.0, "seed=0"),
         (ORGANS, 24.0, "seed=0"),
@@ -70,9 +72,9 @@ def test_thin_walls_are_coarsened_no_further_than_the_largest_patch_needs() -> N
     ids=["threads", "cells", "not measured", "switched off", "given"],
 )
 def test_other_labels_keep_their_resolution(
-    measured: tuple[float, ...], parts: float, override: str
+    measured: tuple[float, ...], spread: float, override: str
 ) -> None:
-    made = radiograph(measured, override, parts=parts)
+    made = radiograph(measured, override, spread=spread)
     assert made.spacing_mm[:2] == [1, 1]
     assert made.patch == [128, 128, 1]
     assert not made.averages

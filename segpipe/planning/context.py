@@ -15,8 +15,9 @@ from segpipe.data.ceiling import FACTORS
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.pace import Pace
 
-# chosen on benchmarks/datasets.py: labels of organs lie in up to two parts, cells in dozens
-MOST_PARTS = 3
+# chosen on benchmarks/datasets.py: organs are up to twice as large as their largest part, whatever
+# specks lie beside it, cells nine times and more
+MOST_SPREAD = 3
 STEPS_PER_DOUBLING = 4  # factors that are tried
 ENOUGH = 0.3  # of a scan that a patch sees
 COMFORTABLE = 0.95  # ceiling down to which a coarser spacing is taken for the sake of speed
@@ -88,8 +89,8 @@ def widen(
         None where the spacing is to stay: a patch holds enough of a case already, or would not at
         any spacing; the labels are too fine, in many parts, or not measured.
     """
-    parts = [size.parts for size in cases.labels.values()]
-    if not cases.ceilings or np.median(parts) > MOST_PARTS:
+    spreads = [size.spread for size in cases.labels.values()]
+    if not cases.ceilings or np.median(spreads) > MOST_SPREAD:
         return None
     usual, largest = voxels
     views = _views(spacing_mm, cases, axes, largest, pace)
