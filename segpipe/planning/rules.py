@@ -190,7 +190,8 @@ def _decide_view(
     usual = float(PATCH_VOXELS[device, len(axes)])
     largest = float(BATCH_VOXELS[device, len(axes)])
     if options.plan.patch is not None:
-        usual = largest = float(np.prod(options.plan.patch))
+        usual = float(np.prod(options.plan.patch))
+        largest = usual
     lowest = (options.plan.ceiling, options.plan.short_ceiling)
     return widen(spacing_mm, fingerprint, axes, (usual, largest), lowest, pace)
 
