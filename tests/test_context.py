@@ -33,7 +33,7 @@ def plan(
 ) -> Plan:
     labels = dict.fromkeys(range(1, count + 1), LabelSize(5, 0.02, 24.0, 3.4, spread))
     seen = replace(fingerprint(spacing, shape), ceilings=measured, labels=labels)
-    return make_plan(composed(*overrides), seen, ["MRI"], LABELS, "cpu", pace=pace)
+    return make_plan(composed(*overrides), seen, ["MRI"], LABELS, "cpu", pace=lambda: pace)
 
 
 def radiograph(measured: tuple[float, ...], *overrides: str, spread: float = 1.0) -> Plan:
@@ -120,17 +120,17 @@ def test_a_budget_that_is_long_for_its_labels_changes_nothing(seconds: float, co
 
 
 def test_pace_follows_budget_network_and_labels() -> None:
-    def patches(*overrides: str, labels: int = 2) -> float:
-        found = Pace.of(composed(*overrides), "bf16", 1, labels)
+    def patches(*overrides: str, labels: int = 2, channels: str = "[16,32]") -> float:
+        options = composed(*overrides, f"model.channels={channels}")
+        found = Pace.of(options, "bf16", 1, labels)
         assert found is not None
         return found.patches([40, 40, 40], [1.0, 1.0, 1.0], 1e6)
 
-    usual = patches("trainer.max_time=00:00:10:00")
-    assert patches("trainer.max_time=00:00:20:00") == pytest.approx(2 * usual)
+    ten = "trainer.max_time=00:00:10:00"
+    usual = patches(ten)
     assert patches() == pytest.approx(3 * usual)  # half an hour, where no budget is given
-    assert patches("trainer.max_time=00:00:10:00", labels=37) < 0.7 * usual
-    wide = ("trainer.max_time=00:00:10:00", "model.channels=[32,64,128,256]")
-    assert patches(*wide) < 0.4 * usual
+    assert patches(ten, labels=37) < 0.7 * usual
+    assert patches(ten, channels="[32,64]") < 0.4 * usual
     assert Pace.of(composed("trainer.max_steps=9"), "bf16", 1, 2) is None
 
 

@@ -5,7 +5,7 @@ vessels, or in many parts, as cells, are recognised by their looks: they keep th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,7 +33,7 @@ class View:
     Attributes:
         spacing_mm: along all three axes.
         factor: times the finest spacing of the cases.
-        voxels: of a median case, along the axes that the network sees.
+        shape: voxels of a median case along the axes that the network sees.
         share: of a median case that the largest patch holds, in voxels; 1 at most.
         ceiling: Dice that a perfect network would have, mean of the labels.
         scans: whole scans that the budget holds for each label; infinite where it is not of time.
@@ -42,11 +42,16 @@ class View:
 
     spacing_mm: Float[np.ndarray, "3"]
     factor: float
-    voxels: float
+    shape: list[int]
     share: float
     ceiling: float
     scans: float = math.inf
     finer: float | None = None
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of a median case."""
+        return math.prod(self.shape)
 
     @property
     def why(self) -> str:
@@ -71,7 +76,7 @@ def widen(
     axes: Sequence[int],
     voxels: tuple[float, float],
     lowest: tuple[float, float],
-    pace: Pace | None = None,
+    pace: Callable[[], Pace | None] = lambda: None,
 ) -> View | None:
     """Return the finest view in which a patch holds a whole median case, as far as labels allow.
 
@@ -83,7 +88,7 @@ def widen(
         axes: that the network sees.
         voxels: of a usual patch, and of the largest.
         lowest: ceiling that coarser spacings must keep, and where the budget is short.
-        pace: of the training; None where its budget is not of wall time.
+        pace: estimates that of the training, where it is asked for.
 
     Returns:
         None where the spacing is to stay: a patch holds enough of a case already, or would not at
@@ -93,13 +98,17 @@ def widen(
     if not cases.ceilings or np.median(spreads) > MOST_SPREAD:
         return None
     usual, largest = voxels
-    views = _views(spacing_mm, cases, axes, largest, pace)
+    views = _views(spacing_mm, cases, axes, largest)
     if usual >= ENOUGH * views[0].voxels:
         return None
     best = _by_context(views, usual, lowest[0])
     if best is None or best.factor == 1 or best.share < ENOUGH:
         return None
-    return _within_budget(best, views, lowest[1])
+    speed = pace()
+    if speed is None:
+        return best
+    coarser = [view for view in views if view.factor > best.factor and view.ceiling >= lowest[1]]
+    return _within_budget([best, *coarser], axes, largest, speed, len(cases.labels))
 
 
 def _by_context(views: Sequence[View], usual: float, lowest: float) -> View | None:
@@ -116,11 +125,7 @@ def _by_context(views: Sequence[View], usual: float, lowest: float) -> View | No
 
 
 def _views(
-    spacing_mm: Float[np.ndarray, "3"],
-    cases: Fingerprint,
-    axes: Sequence[int],
-    largest: float,
-    pace: Pace | None,
+    spacing_mm: Float[np.ndarray, "3"], cases: Fingerprint, axes: Sequence[int], largest: float
 ) -> list[View]:
     """Return all views, finest first; arguments as of `widen`, and voxels of the largest patch."""
     finest = float(spacing_mm[list(axes)].min())
@@ -131,27 +136,32 @@ def _views(
         coarse = np.maximum(spacing_mm, factor * finest)
         median = median_shape(cases, coarse)
         shape = [median[axis] for axis in axes]
-        needed = float(math.prod(shape))
-        share = min(1.0, largest / needed)
-        scans = math.inf
-        if pace is not None:
-            patches = pace.patches(shape, coarse[list(axes)].tolist(), largest)
-            scans = patches * share / len(cases.labels)
-        views.append(View(coarse, factor, needed, share, ceiling, scans))
+        share = min(1.0, largest / math.prod(shape))
+        views.append(View(coarse, factor, shape, share, ceiling))
     return views
 
 
-def _within_budget(best: View, views: Sequence[View], lowest: float) -> View:
-    """Return the finest view, from the best on, of which the budget holds enough scans.
+def _within_budget(
+    views: Sequence[View], axes: Sequence[int], largest: float, pace: Pace, labels: int
+) -> View:
+    """Return the first view of which the budget holds enough scans for each label, or the last.
 
-    Where none does, it is the coarsest that keeps the lowest ceiling.
+    Args:
+        views: finest first.
+        axes: that the network sees.
+        largest: voxels of the largest patch.
+        pace: of the training.
+        labels: without the background.
     """
-    chosen = best
+    finer = None
+    chosen = views[0]
     for view in views:
+        spacing = view.spacing_mm[list(axes)].tolist()
+        patches = pace.patches(view.shape, spacing, largest)
+        chosen = replace(view, scans=patches * view.share / labels, finer=finer)
         if chosen.scans >= ENOUGH_SCANS:
             break
-        if view.factor > chosen.factor and view.ceiling >= lowest:
-            chosen = replace(view, finer=chosen.scans)
+        finer = chosen.scans
     return chosen
 
 

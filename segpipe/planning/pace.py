@@ -54,6 +54,7 @@ class Pace:
             return None
         size = [TRIAL] * options.model.dims
         levels = decide_levels(options, size, [1.0] * options.model.dims).value
+        size = round_up(size, levels.strides)
         stages = describe(options.model, channels, labels + 1, levels.strides, levels.kernels, size)
         multiply_adds = sum(stage.multiply_adds for stage in stages) / math.prod(size)
         computing = PASSES * multiply_adds / MULTIPLY_ADDS[number_format]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -49,9 +50,7 @@ def plan_dataset(
     labels = label_ids(cases, dataset.labels, dataset.names)
     common = fingerprint(planned)
     channels = _channel_names(dataset.channels, len(common.zero_fraction))
-    pace = None
-    if origin is None and device.type == "cpu":
-        pace = Pace.of(options, number_format, len(channels), len(common.labels))
+    pace = partial(Pace.of, options, number_format, len(channels), len(common.labels))
 
     def make(scale: float) -> Plan:
         if origin is not None:

@@ -5,7 +5,7 @@ network. A CPU gets smaller patches, because in a given time many small steps te
 than few large ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -59,7 +59,7 @@ def make_plan(
     labels: dict[str, int],
     device: str,
     scale: float = 1.0,
-    pace: Pace | None = None,
+    pace: Callable[[], Pace | None] = lambda: None,
 ) -> Plan:
     """Return the plan for these cases, with the values of `options.plan` where they are given.
 
@@ -70,7 +70,7 @@ def make_plan(
         labels: name -> id on disk, background first.
         device: `cpu` or `cuda`.
         scale: fraction of the usual voxels per step, below 1 where memory is short.
-        pace: of the training; None where its budget is not of wall time.
+        pace: estimates that of the training, where it is asked for; None: it is not known.
 
     Raises:
         ConfigError: if the given entries do not go together.
@@ -146,7 +146,7 @@ def _decide(
     channels: list[str],
     device: str,
     scale: float,
-    pace: Pace | None,
+    pace: Callable[[], Pace | None],
 ) -> Decisions:
     """Return all decisions; arguments as of `make_plan`."""
     planes = decide_planes(options, fingerprint)
@@ -178,7 +178,7 @@ def _decide_view(
     spacing_mm: Float[np.ndarray, "3"],
     axes: Sequence[int],
     device: str,
-    pace: Pace | None,
+    pace: Callable[[], Pace | None],
 ) -> View | None:
     """Return a coarser model space in which a patch sees more; None where it is given or stays.
 
