@@ -60,8 +60,8 @@ class View:
         hurry = ""
         if self.finer is not None:
             hurry = (
-                f", and the budget about {self.scans:.2g} scans for each label, of which a finer "
-                f"spacing has {self.finer:.2g} and {ENOUGH_SCANS} are enough"
+                f" and the budget holds about {self.scans:.2g} scans for each label, in place of "
+                f"{self.finer:.2g} at a finer spacing ({ENOUGH_SCANS} are enough)"
             )
         return (
             f"{self.factor:.2g} times the finest of the cases, so that a patch sees {shown}"
