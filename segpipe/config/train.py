@@ -69,6 +69,10 @@ class PlanOptions(Section):
         description="Dice that a perfect network must still have, mean of the labels, where model "
         "space is made coarser so that a patch sees whole scans (on a CPU); 1 = never"
     )
+    short_ceiling: Annotated[Probability, Was(1.0)] = Field(
+        description="the same, where it is made still coarser because the budget of wall time is "
+        "too short for the many labels; 1 = never"
+    )
     foreground: Probability = Field(
         description="share of patches that are centred on a labelled voxel"
     )
@@ -220,6 +224,13 @@ class TrainerOptions(Section):
         description="auto = bf16 where the device computes it faster, else fp16 on a GPU with "
         "tensor cores, else float32"
     )
+
+    @property
+    def wall_time(self) -> Duration | None:
+        """The budget of wall time; None where it is of steps or epochs alone."""
+        if self.max_time is None and self.max_steps is None and self.max_epochs is None:
+            return self.default_time
+        return self.max_time
 
     @model_validator(mode="after")
     def _devices_are_the_first(self) -> "TrainerOptions":

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -13,6 +14,7 @@ from segpipe.plan import Plan
 from segpipe.planning.fingerprint import fingerprint, label_ids
 from segpipe.planning.inherited import Origin, inherit_plan, warn_of_changes
 from segpipe.planning.memory import fitting_plan
+from segpipe.planning.pace import Pace
 from segpipe.planning.rules import make_plan
 from segpipe.regions import misshown
 
@@ -48,11 +50,12 @@ def plan_dataset(
     labels = label_ids(cases, dataset.labels, dataset.names)
     common = fingerprint(planned)
     channels = _channel_names(dataset.channels, len(common.zero_fraction))
+    pace = partial(Pace.of, options, number_format, len(channels), len(common.labels))
 
     def make(scale: float) -> Plan:
         if origin is not None:
             return inherit_plan(origin, options, common, channels, labels, scale)
-        return make_plan(options, common, channels, labels, device.type, scale)
+        return make_plan(options, common, channels, labels, device.type, scale, pace)
 
     plan = fitting_plan(make, options, number_format, device)
     if origin is not None:
