@@ -20,7 +20,7 @@ from segpipe.config.duration import Duration as Duration
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.initial import NOTHING, InitOptions
 from segpipe.config.logger import LoggerChoice
-from segpipe.config.model import ModelChoice
+from segpipe.config.model import Model, ModelChoice
 from segpipe.config.page import ComparisonOptions, RunPageOptions
 from segpipe.config.scoring import Scoring
 from segpipe.config.section import OneOf, RegisteredSection, Section, Unit, Was
@@ -204,6 +204,14 @@ class TrainerOptions(Section):
         description="at the end, learn on the validation cases, and on copies of them that are "
         "made worse, to predict the Dice of a mask, and store that in best.ckpt for predict.py"
     )
+    accumulate: Annotated[PositiveInt | None, Unit("parts"), Was(1)] = Field(
+        description="parts of plan.batch that are computed one after another, and their gradients "
+        "added: less memory, and a Dice of each part; null = 1, or as many as the memory asks for"
+    )
+    recompute: Annotated[bool | None, Was(False)] = Field(
+        description="compute the activations of a U-Net again for the backward pass rather than "
+        "keep them: less memory, a third more time; null = where the memory asks for it"
+    )
     gradient_flow: bool = Field(
         description="measure gradient and step of each layer, relative to its weights: "
         "gradient_flow.csv and .png"
@@ -227,6 +235,15 @@ class TrainerOptions(Section):
             raise ValueError(
                 f"trainer.device={self.device} is one device, but trainer.devices={self.devices} "
                 f"trainer.nodes={self.nodes} asks for several: use trainer.device=cuda"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_of_one_device(self) -> "TrainerOptions":
+        if self.accumulate not in (None, 1) and (self.devices != 1 or self.nodes > 1):
+            raise ValueError(
+                f"trainer.accumulate={self.accumulate} is for one device: with several, each has "
+                "its share of plan.batch already"
             )
         return self
 
@@ -284,6 +301,19 @@ class Train(Scoring):
         if self.mode == "crossval" and self.resume is not None:
             raise ValueError(
                 "resume is for one run; mode=crossval goes on in its folder: hydra.run.dir=FOLDER"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_recomputed(self) -> "Train":
+        if not self.trainer.recompute:
+            return self
+        if not isinstance(self.model, Model):
+            raise ValueError("trainer.recompute is for network=unet")
+        if self.model.norm == "batch":
+            raise ValueError(
+                "trainer.recompute would count each batch twice in the means of model.norm=batch: "
+                "use model.norm=instance"
             )
         return self
 
