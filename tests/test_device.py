@@ -77,6 +77,7 @@ class Steps:
         data = TrainedOn("tiny", "", 1, 1)
         self.task = SegmentationTask(network, self.plan, self.options, budget, "float32", data)
         self.task.to(CUDA)
+        self.task.loss._to_device(CUDA)  # as the first step does, once
         self.optimiser: Any = self.task.configure_optimizers()
         self.data = CaseData([], [], self.plan, self.options, CUDA)
 
@@ -151,9 +152,7 @@ def _check_step(gpu: PretendedGpu, row: tuple[str, ...]) -> None:
     )
     gpu.waits.clear()
     assert steps.step(0).device == CUDA
-    # the loss copies the ids of regions at every step
-    waits = Counter({line: n for line, n in gpu.waits.items() if not line.endswith("_compared")})
-    assert waits.total() <= MOST_WAITS, gpu.waits
+    assert gpu.waits.total() <= MOST_WAITS, gpu.waits
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")

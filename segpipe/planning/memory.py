@@ -56,7 +56,8 @@ def fitting_plan(
     for plan in _trials(make, options, device):
         needed = step_mib(plan, options, number_format, device.type)
         if needed <= limit:
-            reason = f"memory about {needed:.0f} of {limit:.0f} MiB: {source}{_how(plan, make(1))}"
+            how = _how(plan, as_asked(make(1.0), options))
+            reason = f"memory about {needed:.0f} of {limit:.0f} MiB: {source}{how}"
             return plan.model_copy(update={"reasons": [*plan.reasons, reason]})
     assert plan is not None
     raise ConfigError(
@@ -94,6 +95,28 @@ def _how(plan: Plan, usual: Plan) -> str:
     if plan.recompute:
         done.append("activations are computed again for the backward pass")
     return f", for which {', and '.join(done)}" if done else ""
+
+
+def smaller_plan(
+    plan: Plan, options: Train, number_format: NumberFormat, kind: str, share: float
+) -> Plan | None:
+    """Return the plan computed in parts, or with activations computed again; None where none helps.
+
+    The network learns the same from it: patch, batch and network stay.
+
+    Args:
+        plan: of a run that was short of memory.
+        options: of the run.
+        number_format: in which the network computes.
+        kind: of the device, `cpu` or `cuda`.
+        share: of the memory of its step, which it may need at most.
+    """
+    most = share * step_mib(plan, options, number_format, kind)
+    for trial in last_resorts(plan, options):
+        if step_mib(trial, options, number_format, kind) <= most:
+            reason = f"step in {trial.parts} parts: memory was too scarce{_how(trial, trial)}"
+            return trial.model_copy(update={"reasons": [*plan.reasons, reason]})
+    return None
 
 
 def limit_mib(options: Train, device: torch.device) -> tuple[float, str]:

@@ -33,7 +33,7 @@ def with_own(model: AnyModel, given: AnyModel, overrides: Sequence[str], source:
     own: dict[str, Any] = {}
     differing: list[str] = []
     for key, value in given.model_dump().items():
-        if key not in kept or kept[key] == value or (key == "channels" and value is None):
+        if key not in kept or kept[key] == value:
             continue
         is_typed = f"model.{key}" in typed
         is_given = is_typed or ("model" not in typed and value != usual.get(key))
