@@ -21,7 +21,7 @@ from segpipe.stored import read_plan
 LABELS = {"background": 0, "organ": 1}
 BRAIN = ((1.0, 1.0, 1.0), (240, 240, 155))
 HIPPOCAMPUS = ((1.0, 1.0, 1.0), (35, 50, 36))
-LARGE = ["plan.patch=[128,128,128]", "plan.batch=2", "model=unet3d_large"]
+LARGE = ["plan.patch=[128,128,128]", "plan.batch=2", "model=nnunet"]
 FORMAT: dict[str, NumberFormat] = {"cpu": "float32", "cuda": "bf16"}
 PlanOn = Callable[..., Plan]
 

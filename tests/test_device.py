@@ -18,6 +18,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from support.config import composed
+from support.datasets import write_cases
 from support.pairwise import pairwise
 from support.plans import case, plan
 from support.pretended_gpu import PretendedGpu, pretended_gpu
@@ -202,19 +203,6 @@ def test_workers_are_as_many_as_cores_that_the_process_may_use(
 
 
 # --- a whole training
-
-
-def write_cases(folder: Path, number: int) -> None:
-    rng = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir(parents=True)
-    for index in range(number):
-        label = np.zeros((20, 16, 12), np.uint8)
-        label[4:12, 4:12, 3:9] = 1
-        label[6:9, 6:9, 4:7] = 2
-        image = (label + rng.normal(size=label.shape)).astype(np.float32)
-        nib.save(nib.Nifti1Image(image, np.eye(4)), folder / f"images/case{index}.nii")
-        nib.save(nib.Nifti1Image(label, np.eye(4)), folder / f"labels/case{index}.nii")
 
 
 def options_of(folder: Path, *words: str) -> Train:
