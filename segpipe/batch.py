@@ -1,6 +1,6 @@
 """A batch of predictions: a scan that fails is reported, the rest are done, and nothing twice.
 
-While the network computes one scan, the next is read and the last is written.
+While the network computes one scan, the next is read and the last is written; on a GPU, several.
 """
 
 import errno
@@ -35,7 +35,7 @@ from segpipe.prediction.outputs import (
 )
 from segpipe.prediction.postprocessing import clean, cleaning_arguments
 from segpipe.prediction.predictor import Prediction, Predictor
-from segpipe.prediction.prefetch import interruption, one_core, prefetched
+from segpipe.prediction.prefetch import count_helpers, interruption, one_core, prefetched
 from segpipe.prediction.progress import BatchProgress
 from segpipe.prediction.reasons import reason
 from segpipe.prediction.record_store import RecordStore
@@ -131,6 +131,7 @@ class Batch:
         self.calls = Calls(folder, digest([], *self.settings), shares)
         self.views = Views(folder, self.store, self.calls, options, len(scans))
         self.outcomes = Outcomes()
+        self.helpers = count_helpers(predictor.device)
 
     def run(self) -> None:
         """Predict what is missing or changed.
@@ -141,8 +142,8 @@ class Batch:
         """
         scans = self.scans
         with (
-            one_core() as reader,
-            one_core() as writer,
+            one_core(self.helpers) as reader,
+            one_core(self.helpers) as writer,
             interruption() as interrupted,
             BatchProgress(len(self.scans)) as progress,
         ):
@@ -168,13 +169,13 @@ class Batch:
         """Predict scans, and return those that other calls have claimed."""
         claimed: list[Scan] = []
         writing: deque[tuple[ReadScan, Future[None] | None]] = deque()
-        for read in prefetched(reader, self._read, scans):
+        for read in prefetched(reader, self._read, scans, self.helpers):
             if read.state == "claimed":
                 claimed.append(read.scan)
                 continue
             progress.start(read.scan.name)
             writing.append((read, self._segment(read, writer, progress.report)))
-            if len(writing) > 1:
+            if len(writing) > self.helpers:
                 self._finish(*writing.popleft())
             progress.finish()
             if interrupted.is_set():

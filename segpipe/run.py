@@ -18,6 +18,7 @@ from segpipe.device import NumberFormat, choose_device, choose_format, count_dev
 from segpipe.metrics import Score, check_scoring, write_scores
 from segpipe.nets.build import check as check_network
 from segpipe.plan import Plan
+from segpipe.planning.capacity import planned_model
 from segpipe.planning.case_record import CaseRecord
 from segpipe.planning.devices import for_devices
 from segpipe.planning.fingerprint import content_of, facts
@@ -268,7 +269,8 @@ class Run:
 
     def _make_network(self) -> None:
         """Build, match and draw the network; the options then hold the channels that it has."""
-        network = make_network(self.options.model, self.plan, self.options.seed)
+        model = planned_model(self.options.model, self.plan)
+        network = make_network(model, self.plan, self.options.seed)
         if self.initial is not None:
             self.initial.load(network.module, network.model, self.plan)
         self.network = network.module

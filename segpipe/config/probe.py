@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -152,7 +153,7 @@ class Report(ComparisonOptions):
 class Depth(Section):
     """The options of `depth`, the gradient of each layer at initialisation."""
 
-    model: Model
+    model: Annotated[Model, AfterValidator(Model.small)]
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
     long_skips: list[LongSkip] = Field(
         min_length=1, description="kinds of long skip to put in, at all levels"

@@ -92,7 +92,7 @@ def match(
     raise ConfigError(
         f"model.match={model.match}: no channels come within {NEAREST:.0%} of the "
         f"{best.reference:,} of the network with all skips on; the nearest, "
-        f"{best.model.channels}, are {best.deviation:+.1%} off: give wider model.channels"
+        f"{best.model.widths}, are {best.deviation:+.1%} off: give wider model.channels"
     )
 
 
@@ -109,7 +109,7 @@ class _Search:
         self.model = model
         self.shape = shape
         self.patch = patch
-        self.widths = [*model.channels, *(model.decoder_channels or [])]
+        self.widths = [*model.widths, *(model.decoder_channels or [])]
         skips = {
             "long_skips": "concat",
             "short_skips": "dense" if model.growth_rate else "residual",
@@ -173,7 +173,7 @@ class _Search:
 
     def _with(self, widths: Sequence[int]) -> Model:
         """Return the model with these channels: the encoder's, then the decoder's."""
-        levels = len(self.model.channels)
+        levels = len(self.model.widths)
         channels = {
             "channels": list(widths[:levels]),
             "decoder_channels": list(widths[levels:]) or None,

@@ -126,6 +126,7 @@ def inherit_plan(
         _decide_planes(origin, options),
         _decide_patch(origin, options),
         _decide_batch(origin, options, scale),
+        Decision(origin.plan.widths, "", ""),
         _decide_levels(origin, options),
         _decide_normalise(origin, options, fingerprint, channels, sources),
     )

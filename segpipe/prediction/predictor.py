@@ -167,7 +167,12 @@ class Predictor:
             DataError: if the scan cannot be used.
         """
         name = scan if isinstance(scan, str | Path) else "the scan"
-        found = self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
+        return self.cleaned(
+            self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
+        )
+
+    def cleaned(self, found: Prediction) -> Prediction:
+        """Return a prediction with its labels post-processed."""
         return replace(found, labels=clean(found.labels, found.grid.voxel_ml, **self.cleaning))
 
     def save_mask(self, scan: ScanLike, path: Path | str) -> Prediction:

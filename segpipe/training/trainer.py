@@ -83,7 +83,10 @@ def _trainer(
     """Return a trainer; its process has one device, which Lightning takes for a node of its own."""
     options = task.options
     several = task.ranks.size > 1
+    parts = task.plan.parts
     interval = task.budget.validation_interval(options.trainer.validations)
+    if isinstance(interval, int):
+        interval *= parts  # Lightning counts what it is given at once
     if several and not task.budget.steps:
         interval = NEVER  # the task says when
     return pl.Trainer(
@@ -99,6 +102,7 @@ def _trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=options.optim.clip,
+        accumulate_grad_batches=parts,
         callbacks=callbacks,
         logger=logger,
         log_every_n_steps=min(LOG_INTERVAL, options.trainer.steps_per_epoch),
