@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from segpipe.reporting.contrast import window
-from segpipe.reporting.pictures import COLOURS, OPACITY, colour, draw_overlay
+from segpipe.reporting.pictures import COLOURS, DASHES, colour, draw_overlay
 from segpipe.reporting.plots import draw_curves
 
 NAMES = ["liver", "kidney"]
@@ -32,16 +32,19 @@ def labelled(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(14, 12, 10), (14, 12, 1)])
-def test_an_overlay_shows_every_label_and_the_truth(
+def test_an_overlay_shows_the_outline_of_every_label_over_the_whole_image(
     tmp_path: Path, shape: tuple[int, int, int]
 ) -> None:
     picture = tmp_path / "overlays" / "case.png"
     image, labels = np.full(shape, 100.0), labelled(shape)
-    image[0, 0, 0] = 300
+    image[0, 0] = 0
+    image[-1, -1] = 500
     draw_overlay(image, labels, np.roll(labels, 1, 1), (1.0, 1.5, 3.0), NAMES, "case", picture)
     for place in range(2):
-        on_black = OPACITY * np.array(to_rgb(COLOURS[place]))
-        assert shows(picture, tuple(on_black)) > 500, NAMES[place]
+        assert shows(picture, to_rgb(COLOURS[place])) > 500, NAMES[place]
+    grey = pixels(picture).astype(int)
+    is_image = (np.ptp(grey, axis=1) == 0) & (grey[:, 0] > 40) & (grey[:, 0] < 60)
+    assert is_image.mean() > 0.3, "the image is under the masks too"
     with Image.open(picture) as drawn:
         assert 600 < drawn.width < 1600
         assert 300 < drawn.height < 1200
@@ -65,10 +68,43 @@ def test_the_patients_right_is_on_the_left(tmp_path: Path) -> None:
     labels[16:19, 16:19] = 1  # right and front
     draw_overlay(image, labels, None, (1.0, 1.0, 1.0), ["x"], "", tmp_path / "case.png")
     drawn = np.asarray(Image.open(tmp_path / "case.png").convert("RGB")).astype(int)
-    fill = np.round(255 * OPACITY * np.array(to_rgb(COLOURS[0])))
-    rows, columns = np.nonzero(np.abs(drawn - fill).max(axis=2) <= 3)
+    drawn = drawn[: int(0.8 * len(drawn))]  # without the legend
+    line = np.round(255 * np.array(to_rgb(COLOURS[0])))
+    rows, columns = np.nonzero(np.abs(drawn - line).max(axis=2) <= 3)
     assert rows.mean() < drawn.shape[0] * 0.4
     assert columns.mean() < drawn.shape[1] * 0.4
+
+
+@pytest.mark.parametrize("has_truth", [True, False])
+def test_the_truth_is_solid_and_the_prediction_dashed_where_there_is_a_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_truth: bool
+) -> None:
+    drawn: list[object] = []
+    contour = Axes.contour
+
+    def listen(axes: Axes, *args: object, **kwargs: object) -> object:
+        drawn.append((kwargs["colors"], kwargs["linestyles"]))
+        return contour(axes, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Axes, "contour", listen)
+    labels = np.zeros((8, 9, 1), np.uint8)
+    labels[2:4, 2:4] = 2
+    truth = labels if has_truth else None
+    draw_overlay(
+        np.zeros(labels.shape), labels, truth, (1.0, 1.0, 1.0), NAMES, "", tmp_path / "a.png"
+    )
+    own = [colour(1)]
+    expected = [(own, ["-"]), (own, [DASHES])] if has_truth else [(own, ["-"])]
+    assert drawn == expected
+
+
+def test_the_pixels_of_a_large_image_are_visible_in_its_picture(tmp_path: Path) -> None:
+    labels = np.zeros((1400, 1400, 1), np.uint8)
+    labels[4:9, 4:9] = 1
+    image = np.random.default_rng(0).normal(size=labels.shape)
+    draw_overlay(image, labels, None, (1.0, 1.0, 1.0), ["x"], "", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert 1300 < drawn.width < 1800
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from segpipe.text import visible_lines
 DPI = 110
 
 
-def save(figure: Figure, picture: Path) -> None:
+def save(figure: Figure, picture: Path, dpi: int = DPI) -> None:
     """Write a figure as a PNG file, whole or not at all.
 
     Texts are names from files, so a `$` in them is no mathematics; the numbers at axes are.
@@ -29,7 +29,7 @@ def save(figure: Figure, picture: Path) -> None:
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
-        figure.savefig(content, format="png", dpi=DPI, facecolor=figure.get_facecolor())
+        figure.savefig(content, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     with atomic(picture) as part:
         part.write_bytes(content.getvalue())
 

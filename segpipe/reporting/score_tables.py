@@ -19,7 +19,7 @@ POLICY = (
     "cases (BCa)."
 )
 CASES_CAPTION = (
-    "prediction filled, truth dashed; a click enlarges a picture, in full size it is in overlays/"
+    "truth solid, prediction dashed; a click enlarges a picture, in full size it is in overlays/"
 )
 
 

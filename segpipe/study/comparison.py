@@ -219,7 +219,7 @@ def _differing(evidence: Evidence, dice: Dice, options: Compare) -> Table | None
             drawn = options.folder / "compare" / f"{case.replace('/', '_')}-{number}.png"
             row += [value, _picture(system, case, drawn)]
         rows.append(row)
-    caption = "the cases that differ most; prediction filled, truth dashed"
+    caption = "the cases that differ most; truth solid, prediction dashed"
     return Table(caption, columns, rows) if rows else None
 
 
