@@ -14,7 +14,7 @@ from pydantic import (
 
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.model import LongSkip, Model, ShortSkip, per_level
-from segpipe.config.page import ComparisonOptions
+from segpipe.config.page import ComparisonOptions, FigureOptions
 from segpipe.config.section import Section
 from segpipe.config.train import DEVICE_HELP, Device, Duration, Precision
 
@@ -46,6 +46,7 @@ class Probe(Section):
         description="auto = as in training: bf16 where the device computes it faster"
     )
 
+    page: FigureOptions
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @field_validator("checkpoint", mode="before")
@@ -123,6 +124,7 @@ class Report(ComparisonOptions):
         description="folder to write to; null = the sweep's, or of runs a folder study beside the "
         "first"
     )
+    page: FigureOptions
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @field_validator("sweep")
@@ -153,6 +155,7 @@ class Depth(Section):
     """The options of `depth`, the gradient of each layer at initialisation."""
 
     model: Model
+    page: FigureOptions
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
     long_skips: list[LongSkip] = Field(
         min_length=1, description="kinds of long skip to put in, at all levels"
