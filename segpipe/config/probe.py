@@ -114,7 +114,7 @@ class Robustness(Probe):
 
 
 class Report(ComparisonOptions):
-    """The options of the report of a sweep: `study.html`, `study.csv` and `study.md`."""
+    """The options of the report of a sweep: `study.html` and its tables."""
 
     sweep: Path | None = Field(description="folder of a sweep, with a folder for each run in it")
     runs: list[Path] | None = Field(
