@@ -15,6 +15,7 @@ from segpipe import checkpoint
 from segpipe.import_nnunet import import_nnunet
 from segpipe.reporting.methods import in_latex, methods, on_page, references, write_methods
 from segpipe.reporting.methods_record import MethodsRecord, record_of_checkpoint, record_of_run
+from segpipe.reporting.methods_words import TIMES
 from segpipe.reporting.run_page import write_report
 from segpipe.reporting.run_record import RunRecord
 
@@ -25,7 +26,7 @@ WORDS = re.compile(
 
 
 def told(record: MethodsRecord) -> str:
-    return " ".join(methods(record))
+    return " ".join(methods(record)).replace(TIMES, "x")
 
 
 def numbers(text: str) -> set[str]:
@@ -70,7 +71,7 @@ def test_every_number_is_that_of_the_files(tmp_path: Path) -> None:
     )
     text = told(record_of_run(RunRecord(folder)))
     for words in ("rate 0.0123", "decay 0.045", "over 7 %", "norm of 8.5", "17°", "19 % (0.61)", "fold 3 of 7",
-                  "1.21 × 1.31 × 2.41 mm", "6 patches a step", "24 × 28 × 32 voxels", "the seed was 7"):  # fmt: skip
+                  "1.21 x 1.31 x 2.41 mm", "6 patches a step", "24 x 28 x 32 voxels", "the seed was 7"):  # fmt: skip
         assert words in text, words
     files = ("config.yaml", "plan.yaml", "network.json", "metrics.csv", "environment.json")
     stored = " ".join((folder / name).read_text() for name in files)
@@ -97,13 +98,13 @@ def test_slices_images_and_fine_tuned_runs(tmp_path: Path) -> None:
     source = {"path": "/home/me/runs/a/best.ckpt", "content": "x", "step": 4321, "data": "Organs"}
     (folder / "initial.json").write_text(json.dumps({"source": source, "states": {}, "rows": []}))
     text = told(record_of_run(RunRecord(folder)))
-    for words in ("2D U-Net [@ronneberger2015unet]", "64 × 48 pixels of slices across the foot-head axis", "attention gates",
+    for words in ("2D U-Net [@ronneberger2015unet]", "64 x 48 pixels of slices across the foot-head axis", "attention gates",
                   "residual blocks", "from the weights of best.ckpt, which had been trained for 4321 steps on Organs",
                   "the encoder was frozen", "0.1 times the learning rate"):  # fmt: skip
         assert words in text, words
     assert "/home/me" not in text, "is nobody's business"
     changed(folder, "plan.yaml", {"unit": "px2", "spacing_mm": [4.0, 4.0, 1.0]})
-    assert "pixels of 4 × 4 px;" in told(record_of_run(RunRecord(folder)))
+    assert "pixels of 4 x 4 px;" in told(record_of_run(RunRecord(folder)))
 
 
 def test_networks_of_nnunet_are_not_said_to_be_trained_here(tmp_path: Path) -> None:

@@ -204,6 +204,10 @@ class TrainerOptions(Section):
         description="at the end, learn on the validation cases, and on copies of them that are "
         "made worse, to predict the Dice of a mask, and store that in best.ckpt for predict.py"
     )
+    masks: Annotated[bool, Was(False)] = Field(
+        description="at the end, write the masks of the validation cases by the best checkpoint, "
+        "without post-processing, to masks/; mode=crossval always does"
+    )
     gradient_flow: bool = Field(
         description="measure gradient and step of each layer, relative to its weights: "
         "gradient_flow.csv and .png"

@@ -33,7 +33,7 @@ from segpipe.verdict import Verdict, judge
 PAGE = "report.html"
 MACHINES = "report.json"
 KIND = "evaluation"  # of `report.json`, which a run has too
-WIDTH = 1000  # pixels of a picture inside the page
+WIDTH = 1400  # pixels of a picture inside the page
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a larger page is slow to open
 NAMED = 8  # names that a line holds at most
 

@@ -13,7 +13,17 @@ from segpipe.files import make_folder, write_table, write_text
 from segpipe.intervals import metric_table
 from segpipe.metrics import metrics_of
 from segpipe.reporting.latex import write_latex
-from segpipe.reporting.page import Cell, Column, Link, Page, Picture, Table, embed, write_page
+from segpipe.reporting.page import (
+    Cell,
+    Column,
+    Link,
+    Page,
+    Picture,
+    Table,
+    embed,
+    embed_overlay,
+    write_page,
+)
 from segpipe.study.common_cases import Common, find_common
 from segpipe.study.evidence import Evidence, analyse_systems
 from segpipe.study.findings import cautions, findings
@@ -232,12 +242,13 @@ def _picture(system: System, case: str, drawn: Path) -> Picture | None:
     for source in system.runs.values():
         file = source.folder / "overlays" / f"{case}.png"
         if case in source.cases and file.is_file():
-            return embed(file, alt, SMALL)
+            return embed_overlay(file, alt, SMALL)
     for source in system.runs.values():
         if source.run is None or case not in source.cases:
             continue
         try:
-            return embed(draw_case(source.run, case, system.name, drawn), alt, SMALL)
+            drawing = draw_case(source.run, case, system.name, drawn)
+            return embed_overlay(drawing, alt, SMALL)
         except (SegpipeError, OSError) as error:
             log.warning("%s: %s cannot be drawn: %s", system.name, case, error)
     return None

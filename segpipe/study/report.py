@@ -17,6 +17,7 @@ from segpipe.reporting.page import (
     Picture,
     Table,
     embed,
+    embed_overlay,
     write_page,
 )
 from segpipe.study.evidence import MAIN, Evidence, analyse
@@ -192,7 +193,7 @@ def _worst(sweep: Sweep[SweepRun], count: int, folder: Path) -> Table | None:
         row: list[Cell] = [case]
         for variant in sweep.variants:
             file = pictures.get(variant.name)
-            row.append(embed(file, f"{case} by {variant.name}", SMALL) if file else None)
+            row.append(embed_overlay(file, f"{case} by {variant.name}", SMALL) if file else None)
         rows.append(row)
     caption = "the cases with the lowest Dice over all runs, by one run of each variant"
     return Table(caption, columns, rows)
