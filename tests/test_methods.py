@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.checkpoints import write_checkpoint
+from support.commands import command
 from support.nnunet import write_results
 from support.run_folders import done
 
@@ -133,3 +134,15 @@ def test_a_name_is_no_command_of_latex(name: str) -> None:
     assert not re.search(r"(?<!\\)[&%_]|\\input\{", latex)
     assert on_page("x [@dice1945measures; @lin2017focal].") == "x (Dice 1945; Lin 2017)."
     assert references(["no citation"]) == "\n"
+
+
+def test_the_card_of_a_checkpoint_may_be_its_methods(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "x.ckpt")
+    words = ["checkpoint=x.ckpt", "format=methods"]
+    printed = command("segpipe.card", *words, folder=tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    assert "[@cicek2016unet3d]" in printed.stdout
+    written = command("segpipe.card", *words, "output=out/m.md", folder=tmp_path)
+    assert written.returncode == 0, written.stderr
+    assert (tmp_path / "out/m.md").read_text().strip() == printed.stdout.strip()
+    assert "@inproceedings{cicek2016unet3d" in (tmp_path / "out/m.bib").read_text()

@@ -5,13 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from segpipe.metrics import Score
+from segpipe.probe.robustness_picture import Curves, draw_robustness
+from segpipe.reporting.agreement import draw_volumes
 from segpipe.reporting.contrast import window
 from segpipe.reporting.pictures import COLOURS, DASHES, colour, draw_overlay
 from segpipe.reporting.plots import draw_curves
+from segpipe.units import UNITS
 
 NAMES = ["liver", "kidney"]
 
@@ -289,3 +294,43 @@ def test_curves_can_be_drawn_from_the_first_epoch_on(tmp_path: Path, text: str) 
     draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
     assert len(pixels(tmp_path / "curves.png")) > 100_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "metrics.csv"]
+
+
+def listened(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Fills with the figures that are written."""
+    written: list[Figure] = []
+    save = Figure.savefig
+
+    def listen(figure: Figure, *args: object, **kwargs: object) -> None:
+        save(figure, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+        written.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", listen)
+    return written
+
+
+def ticks(axis: Axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_numbers_at_axes_are_those_that_people_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = listened(monkeypatch)
+    rows = [f"{step},{1 / step},{0.008 - step / 1e7}" for step in range(2000, 40001, 2000)]
+    (tmp_path / "metrics.csv").write_text("step,loss,lr\n" + "\n".join(rows) + "\n")
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    left, _, rate = figures[0].axes
+    assert "20,000" in ticks(left.xaxis)
+    assert "0.004" in ticks(rate.yaxis), "no factor at the end of the axis"
+    scores = [Score(f"case {number}", "liver", {"dice": 0.9}, 20.0 + number, 25.0) for number in range(5)]  # fmt: skip
+    draw_volumes(scores, tmp_path / "volumes.png", UNITS["px2"])
+    assert any("," in text for text in ticks(figures[1].axes[0].xaxis))
+
+
+def test_dice_of_robustness_begins_at_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = listened(monkeypatch)
+    dice = {"noise": np.array([[0.91, 0.9, 0.89]])}
+    curves = Curves(["ours"], {"noise": [0.1, 0.2]}, dice, UNITS["mm"])
+    draw_robustness(curves, tmp_path / "robustness.png")
+    assert figures[0].axes[0].get_ylim() == (0, 1.02)
