@@ -13,7 +13,7 @@ from support.nnunet import write_results
 from support.run_folders import done
 
 from segpipe import checkpoint
-from segpipe.import_nnunet import import_nnunet
+from segpipe.import_nnunet.convert import import_nnunet
 from segpipe.reporting.methods import in_latex, methods, on_page, references, write_methods
 from segpipe.reporting.methods_record import MethodsRecord, record_of_checkpoint, record_of_run
 from segpipe.reporting.methods_words import TIMES

@@ -3,6 +3,7 @@
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -17,7 +18,7 @@ from segpipe.text import visible_lines
 
 DPI = 110
 # of texts as texts rather than as outlines: they can be searched and edited, and fonts are inside
-TEXTS = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "segpipe"}
+TEXTS: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "segpipe"}
 NO_DATE = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figure, the same file
 
 

@@ -266,8 +266,8 @@ def _legend_handles(
         if index + 1 in present:
             handles.append(Line2D([], [], color=colour(index), linewidth=4, label=name))
     if truth is not None:
-        for name, dashes in (("truth", "-"), ("prediction", DASHES)):
-            handles.append(Line2D([], [], color="white", linestyle=dashes, label=name))
+        handles.append(Line2D([], [], color="white", label="truth"))
+        handles.append(Line2D([], [], color="white", linestyle=DASHES, label="prediction"))
     return handles
 
 

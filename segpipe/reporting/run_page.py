@@ -35,18 +35,25 @@ MACHINES = "report.json"
 FACTS = "fingerprint.json"
 WIDTH = 1100  # pixels of a picture inside the page
 BESIDE = (
-    *("validation.csv", CASES, "metrics.csv", "split.json", FACTS, "plan.yaml", "config.yaml"),
-    *(
-        "network.json",
-        "stages.json",
-        INITIAL,
-        "postprocess.json",
-        "quality.json",
-        "doctor.csv",
-        "environment.json",
-        "train.log",
-    ),
-    *("tables.tex", "methods.md", "methods.tex", "methods.bib"),
+    "validation.csv",
+    CASES,
+    "metrics.csv",
+    "split.json",
+    FACTS,
+    "plan.yaml",
+    "config.yaml",
+    "network.json",
+    "stages.json",
+    INITIAL,
+    "postprocess.json",
+    "quality.json",
+    "doctor.csv",
+    "environment.json",
+    "train.log",
+    "tables.tex",
+    "methods.md",
+    "methods.tex",
+    "methods.bib",
 )
 
 
@@ -153,7 +160,6 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
     run = RunRecord(folder)
     content = plain(_for_machines(run, stopped))
     write_text(folder / MACHINES, json.dumps(content, indent=1, allow_nan=False) + "\n")
-    paragraphs = [] if stopped or not run.scores else _for_paper(run)
     page = Report(
         title=f"Run {run.config['name']}, {folder.resolve().name}",
         lead=tables.lead(run),
@@ -179,7 +185,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         command=tables.command(run),
         alone=tables.alone(run),
         environment=tables.environment(run),
-        methods=paragraphs,
+        methods=[] if stopped else _for_paper(run),
         files=[Link(name, name) for name in (MACHINES, *BESIDE) if (folder / name).is_file()],
     )
     write_page(folder / FILE, "run.html", page)
@@ -211,9 +217,13 @@ def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
 
 
 def _for_paper(run: RunRecord) -> list[str]:
-    """Write the result as a LaTeX table, and the methods; return the methods for the page."""
+    """Write the result as a LaTeX table, and the methods; return the methods for the page.
+
+    Nothing is written of a run that is not scored.
+    """
     result = tables.summary(run)
-    assert result is not None
+    if result is None:
+        return []
     write_latex(run.folder / "tables.tex", {"result": result})
     record = record_of_run(run)
     write_methods(run.folder / METHODS, record)
