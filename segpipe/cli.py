@@ -30,6 +30,7 @@ from segpipe.config.validation import validate
 from segpipe.dealing import take_gpu
 from segpipe.errors import ConfigError, SegpipeError
 from segpipe.launchers import check_sweep, given_place, is_launched
+from segpipe.reporting.formats import figures_as
 from segpipe.signals import exit_status, handle_termination, interruption_behind
 from segpipe.text import count, visible, visible_lines
 
@@ -118,7 +119,8 @@ def _train_first(options: Train, folder: Path, overrides: list[str], *launched: 
     if options.mode == "crossval":
         from segpipe.crossval import cross_validate
 
-        cross_validate(options, folder, overrides, *launched)
+        with figures_as(options.page.figures):
+            cross_validate(options, folder, overrides, *launched)
         return
     if options.resume is None:
         options = options.model_copy(update={"resume": resumable(folder, overrides)})
@@ -129,7 +131,7 @@ def _train_first(options: Train, folder: Path, overrides: list[str], *launched: 
     from segpipe.lock import alone_in
     from segpipe.run import fit
 
-    with alone_in(folder):
+    with alone_in(folder), figures_as(options.page.figures):
         fit(options, folder, overrides, *launched)
 
 
@@ -145,7 +147,7 @@ def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -
         say_more()
 
     assert options.output is not None
-    with logged_to(options.output / "predict.log"):
+    with logged_to(options.output / "predict.log"), figures_as(options.page.figures):
         return run(options)
 
 

@@ -23,6 +23,8 @@ from segpipe.planning.case_record import CaseRecord
 from segpipe.planning.devices import for_devices
 from segpipe.planning.fingerprint import content_of, facts
 from segpipe.planning.planner import log_plan, plan_dataset
+from segpipe.prediction.channel_sets import Scan
+from segpipe.prediction.outputs import write_outputs
 from segpipe.prediction.predictor import Predictor
 from segpipe.ranks import ALONE, Ranks, named
 from segpipe.reporting.drawing import draw_network
@@ -299,6 +301,9 @@ class Run:
         for scored in score_cases(search.predictor, self.val_cases, self.options):
             scores += scored.scores
             search.add(scored)
+            if self.options.trainer.masks:
+                scan = Scan(scored.case.name, scored.case.images)
+                write_outputs(scored.prediction, scan, self.plan, ["mask"], self.folder / "masks")
             if self._draws_all:
                 self._draw(scored)
             if self.viewer is not None:

@@ -50,6 +50,10 @@ class TrainerOptions(Section):
         description="compute the activations of a U-Net again for the backward pass rather than "
         "keep them: less memory, a third more time; null = where the memory asks for it"
     )
+    masks: Annotated[bool, Was(False)] = Field(
+        description="at the end, write the masks of the validation cases by the best checkpoint, "
+        "without post-processing, to masks/; mode=crossval always does"
+    )
     gradient_flow: bool = Field(
         description="measure gradient and step of each layer, relative to its weights: "
         "gradient_flow.csv and .png"
