@@ -67,7 +67,7 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
     if options.mode == "doctor":
         from segpipe.doctor import diagnose
 
-        return diagnose(options, folder)
+        return diagnose(options, folder, overrides)
     place = given_place(options.trainer)
     if place.rank > 0:
         from segpipe.training.launched import follow_launched

@@ -1,7 +1,7 @@
 """The tables and facts of a run's page, made from the run's record."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -125,8 +125,13 @@ def findings(run: RunRecord) -> Table | None:
 
 def plan(run: RunRecord) -> Table:
     """Return each entry of the plan with its reason."""
+    return plan_table(run.plan["reasons"])
+
+
+def plan_table(reasons: Sequence[str]) -> Table:
+    """Return each entry of a plan with its reason, of lines `entry value: why`."""
     rows: list[list[Cell]] = []
-    for line in run.plan["reasons"]:
+    for line in reasons:
         entry, _, reason = line.partition(": ")
         rows.append([entry, reason])
     return Table("what was derived, and why", [Column("entry"), Column("reason")], rows)
