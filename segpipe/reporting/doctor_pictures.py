@@ -11,6 +11,7 @@ from segpipe.data.inspected_case import SEVERITY, InspectedCase
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
 from segpipe.io.label_maps import load_label_of
+from segpipe.io.notes import collecting_notes
 from segpipe.io.volumes import load, read
 from segpipe.reporting.pictures import draw_overlay
 from segpipe.text import unwritable
@@ -80,7 +81,8 @@ def draw_case(
     if unwritable(case.name) or "/" in case.name or "\\" in case.name:
         return False
     try:
-        scan = read(case.images, partial(load, nan="fill"))
+        with collecting_notes():  # which are findings of this case already
+            scan = read(case.images, partial(load, nan="fill"))
     except DataError:  # which is a finding of this case already
         return False
     grid = Grid.of(scan)
@@ -103,7 +105,8 @@ def _read_label(inspected: InspectedCase, grid: Grid, names: dict[str, int]) -> 
     if case.label is None:
         return nothing
     try:
-        label = load_label_of(case.label, grid, case.images[0], names or None).numpy()[0]
+        with collecting_notes():
+            label = load_label_of(case.label, grid, case.images[0], names or None).numpy()[0]
     except DataError:  # which is a finding of this case already
         return nothing
     ids = np.unique(label)

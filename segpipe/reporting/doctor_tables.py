@@ -11,6 +11,7 @@ import numpy as np
 from segpipe.data.cases import Dataset
 from segpipe.data.grouping import suggest_groups
 from segpipe.data.inspected_case import SEVERITY, Finding, InspectedCase
+from segpipe.geometry import Grid
 from segpipe.planning.metric_advice import advise
 from segpipe.reporting.page import Cell, Column, Picture, Table
 from segpipe.text import agreeing, count, times
@@ -171,11 +172,12 @@ def grids(examined: Examination) -> Table | None:
         return None
     spacings = np.array([grid.ras_spacing_mm for grid in read])
     shapes = np.array([grid.ras_shape for grid in read], float)
+    seen = [(axis, AXES[axis]) for axis in range(3) if (shapes[:, axis] > 1).any()]
     rows: list[list[Cell]] = []
-    for axis, name in enumerate(AXES):
+    for axis, name in seen:
         heading = f"voxel size {name}, {examined.units.length}"
         rows.append(_spread(heading, np.round(spacings[:, axis], 4), "{:.4g}"))
-    for axis, name in enumerate(AXES):
+    for axis, name in seen:
         rows.append(_spread(f"size {name}, voxels", shapes[:, axis], "{:.0f}"))
     columns = [Column("what"), *(Column(n) for n in ("smallest", "median", "largest"))]
     caption = f"grids of {count(len(read), 'case')}"
@@ -257,11 +259,17 @@ def thumbnails(
         name = inspected.case.name
         facts = [PARTS[part_of[name]]]
         if inspected.grid is not None:
-            spacing = [f"{edge:.3g}" for edge in inspected.grid.ras_spacing_mm]
-            facts.append(f"{times(inspected.grid.ras_shape)} voxels")
-            facts.append(f"{times(spacing)} {examined.units.length}")
+            facts += _grid_facts(inspected.grid, examined)
         problems: list[tuple[str, str]] = []
         for finding in sorted(inspected.findings, key=rank):
             problems.append((finding.severity, shortened(finding.problem, examined)))
         shown.append(Thumbnail(name, pictures.get(name), ", ".join(facts), problems))
     return shown
+
+
+def _grid_facts(grid: Grid, examined: Examination) -> list[str]:
+    """Return size and voxel size of a scan in words; pixels without millimetres have no size."""
+    if examined.unit == "px2":
+        return [f"{times(edge for edge in grid.ras_shape if edge > 1)} pixels"]
+    spacing = [f"{edge:.3g}" for edge in grid.ras_spacing_mm]
+    return [f"{times(grid.ras_shape)} voxels", f"{times(spacing)} {examined.units.length}"]

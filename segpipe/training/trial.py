@@ -26,7 +26,7 @@ from segpipe.training.schedule import Budget
 from segpipe.windows import count_windows, to_network
 
 MOST_STEPS = 6
-ENOUGH_S = 10.0  # of steps, after which no other begins
+ENOUGH_S = 10.0  # of steps, after which no other begins but the second
 OVERLAP = 0.5  # of the windows of a validation
 
 
@@ -85,14 +85,14 @@ def try_steps(
     step = _Step(network, cases, number_format)
     steps_s: list[float] = []
     try:
-        while len(steps_s) < MOST_STEPS and sum(steps_s) < ENOUGH_S:
+        while len(steps_s) < 2 or (len(steps_s) < MOST_STEPS and sum(steps_s) < ENOUGH_S):
             steps_s.append(_seconds(step, device))
         window_s = _time_window(network, step.image, number_format)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise out_of_memory(plan, device) from None
-    later = sorted(steps_s[1:] or steps_s)  # the first one is slower
+    later = sorted(steps_s[1:])  # the first one is slower
     return Trial(later[len(later) // 2], window_s, prepare_s)
 
 
