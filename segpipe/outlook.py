@@ -22,12 +22,11 @@ from segpipe.planning.planner import plan_dataset
 from segpipe.ranks import Ranks
 from segpipe.reporting.doctor_page import Outlook
 from segpipe.reporting.doctor_tables import Examination
-from segpipe.text import count, first_line, times
+from segpipe.text import count, first_line, spoken, times
 from segpipe.training.initial import open_initial
 from segpipe.training.trial import forecast, try_steps
 
 log = logging.getLogger("segpipe")
-MINUTE = 60  # s
 
 
 def examination(
@@ -136,17 +135,3 @@ def _time(
 def _grid(inspected: InspectedCase) -> Grid:
     assert inspected.grid is not None
     return inspected.grid
-
-
-def spoken(seconds: float) -> str:
-    """Return a span of time as people say it: `40 s`, `12 min`, `3 h 20 min`, `4 days 2 h`."""
-    if seconds < MINUTE:
-        return f"{seconds:.0f} s" if seconds >= 1 else "less than 1 s"
-    minutes = round(seconds / MINUTE)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{count(days, 'day')} {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min"

@@ -16,12 +16,13 @@ from segpipe.data.cases import Case, Dataset
 from segpipe.data.doctor import inspect_cases
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.geometry import Grid
-from segpipe.outlook import examination, spoken
+from segpipe.outlook import examination
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.rules import make_plan
 from segpipe.reporting.doctor_page import Outlook, write_diagnosis
 from segpipe.reporting.doctor_pictures import choose_cases, draw_case
 from segpipe.reporting.doctor_tables import Examination
+from segpipe.text import spoken
 from segpipe.training.trial import Trial, forecast
 
 HOSTILE = "<script>alert(1)</script>\"'&"

@@ -21,6 +21,7 @@ from segpipe.checkpoint import KEY, amend
 from segpipe.metrics import mean_dice
 from segpipe.plan import Plan
 from segpipe.postprocess import USUAL, PostProcess
+from segpipe.text import count
 from segpipe.training.calibration import Calibration
 from segpipe.training.evidence import BINS, Components, Evidence
 
@@ -95,7 +96,7 @@ class Choice:
         """Return one line for log and page."""
         if self.note and not self.trials:
             return f"none: {self.note}"
-        text = f"{self.chosen}; {len(self.trials)} tried on {self.cases} cases"
+        text = f"{self.chosen}; {len(self.trials)} tried on {count(self.cases, 'case')}"
         removes = self.chosen.model_copy(update={"temperature": 1.0}) != PostProcess()
         if removes and self.dice_before is not None:
             text += f", mean Dice {self.dice_before:.4f} -> {self.dice_after:.4f} on these"
