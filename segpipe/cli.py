@@ -5,8 +5,8 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,11 @@ from segpipe.config.compose import (
     named_extensions,
     normalise,
     register_defaults,
-    sweep_jobs,
     values_of,
 )
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
-from segpipe.config.quoting import invocation, quoted, typed
+from segpipe.config.quoting import invocation, quoted
 from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
@@ -32,7 +31,7 @@ from segpipe.errors import ConfigError, SegpipeError
 from segpipe.launchers import check_sweep, given_place, is_launched
 from segpipe.reporting.formats import figures_as
 from segpipe.signals import exit_status, handle_termination, interruption_behind
-from segpipe.text import count, visible, visible_lines
+from segpipe.text import visible, visible_lines
 
 if TYPE_CHECKING:
     from segpipe.ranks import Ranks
@@ -68,7 +67,7 @@ def _train_one(values: dict[str, Any], folder: Path, overrides: list[str]) -> in
     if options.mode == "doctor":
         from segpipe.doctor import diagnose
 
-        return diagnose(options, folder)
+        return diagnose(options, folder, overrides)
     place = given_place(options.trainer)
     if place.rank > 0:
         from segpipe.training.launched import follow_launched
@@ -246,7 +245,7 @@ def _run_jobs(program: str, run: Run) -> None:
             sweep = Path(info.sweep.dir)
             if program == "train" and "joblib" in str(info.launcher["_target_"]):
                 take_gpu(sweep, values["trainer"])
-            with _saying_what_is_left(program, sweep):
+            with _shown(program, sweep, info.job.num, overrides):
                 _run_isolated(lambda: of_sweep(values, folder, overrides), folder)
         else:
             _run_single(lambda: run(values, folder, overrides), program)
@@ -272,21 +271,15 @@ def _run_single(run: Callable[[], int], program: str) -> None:
         sys.exit(status)
 
 
-@contextmanager
-def _saying_what_is_left(program: str, sweep: Path) -> Iterator[None]:
-    """Say how many runs of a sweep are left, where a signal ends one of them."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if program == "train":
-            from segpipe.resume import is_done
+def _shown(
+    program: str, sweep: Path, number: int, overrides: list[str]
+) -> AbstractContextManager[None]:
+    """Return a context of one run of a sweep, in which its number is said and what is left."""
+    if program != "train":
+        return nullcontext()
+    from segpipe.sweep_progress import shown
 
-            total = len(sweep_jobs(sweep))
-            done = sum(map(is_done, sweep.iterdir()))
-            left = f"{total - done} of {count(total, 'run')} left"
-            again = f"{invocation('train')} {typed('resume', sweep)}"
-            log.warning("%s; go on with: %s", left, again)
-        raise
+    return shown(sweep, number, overrides)
 
 
 def _run_isolated(run: Callable[[], int], folder: Path) -> None:

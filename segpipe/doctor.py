@@ -15,8 +15,10 @@ from segpipe.data.doctor import inspect_dataset
 from segpipe.data.inspected_case import Finding, InspectedCase
 from segpipe.data.repair import can_be_repaired, write_repaired
 from segpipe.data.split import write_split
+from segpipe.outlook import examination, foresee
 from segpipe.planning.fingerprint import label_ids
 from segpipe.planning.metric_advice import advise
+from segpipe.reporting.doctor_page import write_diagnosis
 from segpipe.terminal import relative_to_cwd, show_next, show_table
 from segpipe.text import clipped, count, visible
 
@@ -27,12 +29,13 @@ FIX_REMEDIES = {"nan": "; add data.nan=fill to fill them with their channel's sm
 NAMED = 5  # cases that a message names at most
 
 
-def diagnose(options: Train, folder: Path) -> int:
+def diagnose(options: Train, folder: Path, overrides: Sequence[str]) -> int:
     """Inspect a dataset, its test part too, and write a repaired copy where that is requested.
 
     Args:
         options: the run's options.
-        folder: the run's folder, in which `doctor.csv` is left.
+        folder: the run's folder, in which `doctor.html` and `doctor.csv` are left.
+        overrides: arguments of the command line.
 
     Returns:
         The exit status: 0 where no case has an error, else 3.
@@ -48,8 +51,14 @@ def diagnose(options: Train, folder: Path) -> int:
     errors = [finding for finding in findings if finding.severity == "error"]
     _show(dataset, len(cases), findings, len(errors))
     _show_metrics(cases, dataset)
+    parts = {"train": cases[: len(train)], "val": cases[len(train) :][: len(val)]}
+    parts["test"] = cases[len(train) + len(val) :]
+    examined = examination(dataset, parts, findings, options.data)
+    outlook = foresee(examined, options, folder, overrides)
+    write_diagnosis(folder, examined, outlook, options.page.cases)
     show_next(
         [
+            ("page", relative_to_cwd(folder / "doctor.html")),
             ("every finding", relative_to_cwd(folder / "doctor.csv")),
             ("log", relative_to_cwd(folder / "train.log")),
         ]

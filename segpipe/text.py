@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+MINUTE = 60  # s
 MOST_NAME_BYTES = 200  # of the 255 of file systems, since suffixes such as `.nii.gz` are added
 
 
@@ -104,3 +105,17 @@ def agreeing(number: int, noun: str, verb: str) -> str:
 def times(sizes: Iterable[object]) -> str:
     """Return sizes joined by `x`: `96x96x64`."""
     return "x".join(str(size) for size in sizes)
+
+
+def spoken(seconds: float) -> str:
+    """Return a span of time as people say it: `40 s`, `12 min`, `3 h 20 min`, `4 days 2 h`."""
+    if seconds < MINUTE:
+        return f"{seconds:.0f} s" if seconds >= 1 else "less than 1 s"
+    minutes = round(seconds / MINUTE)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{count(days, 'day')} {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from support.run_folders import DICE, HOSTILE, LABELS, begun, done, validated
 from segpipe.reporting import run_page
 from segpipe.reporting.plots import BoxPanel, draw_boxes
 from segpipe.reporting.run_page import write_interrupted, write_report
+from segpipe.reporting.run_summary import show_run
 from segpipe.reporting.viewer import ViewerBudget, viewer_case
 from segpipe.training.callbacks.phases import PhaseTimer, read_phases
 
@@ -31,7 +33,7 @@ def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_rep
     page = written(done(tmp_path / "run"))
     assert len(page.scripts) == 1, "a name is no script"
     for words in ("2 cases train, 3 cases validate; 100 steps; mean Dice 0.6", "small cases", "abc1234", "3.11.7", "data/x",
-                  "python /x/train.py name=trial seed=7", "1,234", "2 cases train", "3 cases validate", "t1, t2", f"{HOSTILE} is odd",
+                  "python train.py name=trial seed=7", "1,234", "2 cases train", "3 cases validate", "t1, t2", f"{HOSTILE} is odd",
                   "0.6750, after step 100", "By the best checkpoint"):  # fmt: skip
         assert words in page.text, words
     rows = [row for row in page.cells if row[0] in DICE and row[1] in LABELS]
@@ -145,3 +147,32 @@ def test_boxes_of_labels_that_no_case_has_are_drawn_too(tmp_path: Path) -> None:
         tmp_path / "boxes.png",
     )
     assert (tmp_path / "boxes.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("called", "shown"),
+    [
+        ("/home/somebody/.venv/bin/segpipe-train name=a seed=7", "segpipe-train name=a seed=7"),
+        ("/home/somebody/segpipe/train.py 'data.root=a b'", "python train.py 'data.root=a b'"),
+    ],
+)
+def test_the_command_to_repeat_a_run_names_no_folder_of_the_machine(
+    tmp_path: Path, called: str, shown: str
+) -> None:
+    facts = json.loads((begun(tmp_path) / "environment.json").read_text()) | {"command": called}
+    (tmp_path / "environment.json").write_text(json.dumps(facts))
+    split = {"train": ["a"], "val": ["b", "c"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    write_report(tmp_path)
+    page = Reader(tmp_path / "report.html")
+    assert shown in page.text
+    assert "/home/somebody" not in page.text
+    assert "1 case trains, 2 cases validate" in page.text
+
+
+def test_a_run_of_an_installed_script_says_how_to_predict_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/segpipe-train", "seed=1"])
+    show_run(done(tmp_path))
+    assert "segpipe-predict checkpoint=" in capsys.readouterr().out

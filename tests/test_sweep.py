@@ -39,6 +39,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     done = command("train.py", *SWEEP, folder=folder)
     assert done.returncode == 0, done.stderr
+    assert "\nrun 1 of 4: model.long_skips=none seed=0\n" in done.stdout
+    assert re.search(r"\nrun 4 of 4: model.long_skips=concat seed=1; about .+ left\n", done.stdout)
+    assert done.stdout.count("the plan is that of the run before") == 3
+    assert done.stdout.count("  patch 32x32x32 ") == 1, "a plan of all runs is shown once"
     for once in (
         "3 cases are too few for a test",
         "\nvariants\n",
@@ -113,6 +117,11 @@ def test_runs_are_compared_as_a_sweep_is(copied: Path) -> None:
     wrong = study(odd / "run 0", str(copied))
     assert wrong.returncode == 2
     assert wrong.stderr.strip().endswith("is not the folder of a run: it holds no config.yaml")
+
+
+def test_the_log_of_each_run_has_its_whole_plan(swept: Path) -> None:
+    for number in range(4):
+        assert "  patch 32x32x32 " in (swept / str(number) / "train.log").read_text()
 
 
 def test_a_sweep_ends_in_a_report(swept: Path) -> None:

@@ -35,7 +35,7 @@ class RunPageOptions(PageOptions):
 
     cases: NonNegativeInt = Field(
         description="validation cases of which a picture is drawn; of more cases the worst and the "
-        "best, half of each"
+        "best, half of each; mode=doctor: cases of all parts, those with findings first"
     )
 
 

@@ -11,6 +11,7 @@ import yaml
 from segpipe import checkpoint
 from segpipe.checkpoint import Trained
 from segpipe.plan import Plan
+from segpipe.text import agreeing
 
 UNKNOWN = "not noted"
 NOTE = (
@@ -112,6 +113,7 @@ def _training(trained: Trained) -> Iterator[str]:
     if data is None:
         yield f"- Training data: {UNKNOWN}"
     else:
-        yield f"- Training data: {data.name}, {data.train} cases train, {data.validate} validate"
+        train = agreeing(data.train, "case", "train")
+        yield f"- Training data: {data.name}, {train}, {data.validate} validate"
         yield f"- Hash of the data's voxels, labels and geometry: `{data.content}`"
     yield f"- Trained by segpipe {trained.version}, {trained.step:,} steps"

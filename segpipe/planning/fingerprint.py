@@ -138,11 +138,11 @@ def fingerprint(train: Sequence[InspectedCase]) -> Fingerprint:
         labels=_label_sizes(train),
         ceilings=_ceilings(train),
         directions=np.array(directions),
-        unit=_unit(train),
+        unit=shared_unit(train),
     )
 
 
-def _unit(cases: Sequence[InspectedCase]) -> UnitName:
+def shared_unit(cases: Sequence[InspectedCase]) -> UnitName:
     """Return the unit in which lengths of the cases are shown: pixels where none has mm."""
     units: set[UnitName] = set()
     for case in cases:

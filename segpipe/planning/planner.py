@@ -22,6 +22,7 @@ from segpipe.regions import misshown
 
 Facts = tuple[Fingerprint, list[str], dict[str, int]]  # of the cases: also channels and labels
 log = logging.getLogger("segpipe")
+_last: list[str] = []  # the reasons of the plan that was logged last
 
 
 def plan_dataset(
@@ -135,7 +136,16 @@ def _channel_names(declared: Sequence[str], number: int) -> list[str]:
 
 
 def log_plan(plan: Plan) -> None:
-    """Log every entry of a plan with its reason."""
+    """Log every entry of a plan with its reason.
+
+    The terminal shows a plan once, though runs of a sweep that have one in common follow one
+    another; the log file of each run has all of it.
+    """
+    global _last
+    is_shown = plan.reasons == _last
+    _last = list(plan.reasons)
+    if is_shown:
+        log.info("  the plan is that of the run before")
     rows = []
     width = 0
     for reason in plan.reasons:
@@ -143,4 +153,4 @@ def log_plan(plan: Plan) -> None:
         rows.append((entry, why))
         width = max(width, len(entry))
     for entry, why in rows:
-        log.info("  %s  %s", entry.ljust(width), why)
+        log.info("  %s  %s", entry.ljust(width), why, extra={"shown": is_shown})

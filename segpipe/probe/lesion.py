@@ -28,7 +28,7 @@ from segpipe.probe.lesion_picture import SkipLoss, draw_lesions
 from segpipe.probe.replacements import Shuffled, SkipMeans, replaced
 from segpipe.probe.trained import TrainedRun, find_cases, open_runs, output_folder, read_case
 from segpipe.terminal import progress_bar, show_next, show_table
-from segpipe.text import times
+from segpipe.text import count, times
 
 log = logging.getLogger("segpipe")
 Replacement = Literal["zero", "mean", "shuffle"]
@@ -89,7 +89,8 @@ def lesion(options: Lesion) -> int:
         probe.measure(lambda: bar.advance(task))
     write_rows(folder / "lesion.csv", probe.rows)
     mean = summarise(probe.intact)[-1]
-    title = f"{len(probe.cases)} cases; whole network: Dice {mean.dice:.4f}, NSD {mean.nsd:.4f}"
+    cases = count(len(probe.cases), "case")
+    title = f"{cases}; whole network: Dice {mean.dice:.4f}, NSD {mean.nsd:.4f}"
     picture = folder / "lesion.png"
     draw_lesions(probe.losses, f"what is lost without a long skip ({title})", picture)
     _show(probe.losses, title)

@@ -23,6 +23,7 @@ from segpipe.metrics import dice_per_target, mean_dice
 from segpipe.probe.robustness_picture import Curves, draw_changes, draw_robustness
 from segpipe.probe.trained import TrainedRun, find_cases, open_runs, output_folder, same_targets
 from segpipe.terminal import progress_bar, show_next, show_table
+from segpipe.text import count
 from segpipe.units import UNITS, Units
 
 log = logging.getLogger("segpipe")
@@ -167,7 +168,7 @@ def _show(curves: Curves, cases: int) -> None:
             rows.append(["clean", *_formatted(clean)])
         for strength, column in zip(strengths, columns, strict=True):
             rows.append([f"{change.removesuffix('_mm')} {strength:g}", *_formatted(column)])
-    show_table(f"mean Dice of {cases} cases", ["scan", *curves.networks], rows)
+    show_table(f"mean Dice of {count(cases, 'case')}", ["scan", *curves.networks], rows)
 
 
 def _formatted(values: np.ndarray) -> list[str]:

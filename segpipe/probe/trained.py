@@ -28,7 +28,7 @@ from segpipe.prediction.inference_plan import format_for
 from segpipe.prediction.predictor import Predictor
 from segpipe.registry import LAYOUTS
 from segpipe.stored import read_record
-from segpipe.text import nearest
+from segpipe.text import count, nearest
 
 log = logging.getLogger("segpipe")
 NOT_COMPARED = ("name", "model.channels")  # keys that do not tell what a run is
@@ -185,10 +185,8 @@ def _warn_of_training_cases(paths: Sequence[Path], names: Sequence[str]) -> None
     for path in paths:
         trained_on = set(names) & set(_side(path, "train"))
         if trained_on:
-            counts = (len(trained_on), len(names))
-            log.warning(
-                "%s was trained on %d of these %d cases, as %s", path, *counts, min(trained_on)
-            )
+            known = f"{len(trained_on)} of {count(len(names), 'case')}"
+            log.warning("%s was trained on %s, as %s", path, known, min(trained_on))
 
 
 def _side(path: Path, side: str) -> list[str]:

@@ -76,6 +76,7 @@ class Report(Page):
         viewer: of volumes, where it is requested.
         fingerprint: the cases as plots.
         split: names of the cases, by part.
+        sides: how many cases each part has, in words.
         findings: of the doctor.
         plan: entry and reason.
         initial: what became of the weights that it started from.
@@ -102,6 +103,7 @@ class Report(Page):
     viewer: Viewer | None
     fingerprint: Picture | None
     split: Mapping[str, Sequence[str]]
+    sides: Mapping[str, str]
     findings: Table | None
     plan: Table
     initial: Table | None
@@ -177,6 +179,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         viewer=None if viewer is None else make_viewer(viewer, run.labels),
         fingerprint=_fingerprint(run),
         split=run.split,
+        sides=tables.sides(run),
         findings=tables.findings(run),
         plan=tables.plan(run),
         initial=tables.initial(run),

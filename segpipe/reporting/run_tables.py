@@ -1,7 +1,8 @@
 """The tables and facts of a run's page, made from the run's record."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 
 import numpy as np
 
@@ -27,14 +28,17 @@ FINDING = ("case", "severity", "problem", "what to do")
 
 def lead(run: RunRecord) -> str:
     """Return the run in one line."""
-    train = len(run.split["train"])
-    val = len(run.split["val"])
     steps = run.metrics[-1]["step"] if run.metrics else 0
-    cases = f"{agreeing(train, 'case', 'train')}, {agreeing(val, 'case', 'validate')}"
-    text = f"{cases}; {count(round(steps), 'step')}"
+    text = f"{', '.join(sides(run).values())}; {count(round(steps), 'step')}"
     if run.scores:
         text += f"; mean Dice {summarise(run.scores)[-1].dice:.3f}"
     return f"{text}."
+
+
+def sides(run: RunRecord) -> dict[str, str]:
+    """Return how many cases train and how many validate, in words."""
+    train = agreeing(len(run.split["train"]), "case", "train")
+    return {"train": train, "val": agreeing(len(run.split["val"]), "case", "validate")}
 
 
 def facts(run: RunRecord) -> list[tuple[str, str]]:
@@ -125,8 +129,13 @@ def findings(run: RunRecord) -> Table | None:
 
 def plan(run: RunRecord) -> Table:
     """Return each entry of the plan with its reason."""
+    return plan_table(run.plan["reasons"])
+
+
+def plan_table(reasons: Sequence[str]) -> Table:
+    """Return each entry of a plan with its reason, of lines `entry value: why`."""
     rows: list[list[Cell]] = []
-    for line in run.plan["reasons"]:
+    for line in reasons:
         entry, _, reason = line.partition(": ")
         rows.append([entry, reason])
     return Table("what was derived, and why", [Column("entry"), Column("reason")], rows)
@@ -159,9 +168,11 @@ def stages(run: RunRecord) -> Table:
 
 
 def command(run: RunRecord) -> str:
-    """Return the command that started the run."""
-    typed = run.environment["command"]
-    return f"python {typed}" if _is_script(typed) else typed
+    """Return the command that started the run, whatever folder the program was in."""
+    program, *words = shlex.split(run.environment["command"])
+    program = PurePath(program).name
+    python = ["python"] if program.endswith(".py") else []
+    return shlex.join([*python, program, *words])
 
 
 def alone(run: RunRecord) -> str:
@@ -173,12 +184,8 @@ def alone(run: RunRecord) -> str:
     if not (run.folder.resolve().parent / "multirun.yaml").is_file():
         return ""
     words = shlex.split(command(run))
-    program = words[: 2 if _is_script(run.environment["command"]) else 1]
+    program = words[: 2 if words[0] == "python" else 1]
     return shlex.join([*program, *run.environment["overrides"]])
-
-
-def _is_script(command: str) -> bool:
-    return shlex.split(command)[0].endswith(".py")
 
 
 def environment(run: RunRecord) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.stats import rankdata, wilcoxon
 
 from segpipe.intervals import Interval, case_means, interval
+from segpipe.text import count
 
 LEAST_CASES = 6  # with fewer no difference, however clear, can have p < 0.05
 ENOUGH_CASES = 20
@@ -139,7 +140,8 @@ def warn_of_few(cases: int, runs: int) -> str:
             "seed=0,1,2"
         )
     if cases < ENOUGH_CASES or runs < 3:
-        return f"{cases} cases and {runs} runs of each are few: small differences may stay unseen"
+        counted = f"{count(cases, 'case')} and {count(runs, 'run')}"
+        return f"{counted} of each are few: small differences may stay unseen"
     return ""
 
 

@@ -22,6 +22,7 @@ from segpipe.metric_record import mean_of_known
 from segpipe.metrics import mean_dice
 from segpipe.plan import Plan
 from segpipe.postprocess import USUAL, PostProcess
+from segpipe.text import count
 from segpipe.training.calibration import Calibration
 from segpipe.training.evidence import BINS, Components, Evidence
 
@@ -96,7 +97,7 @@ class Choice:
         """Return one line for log and page."""
         if self.note and not self.trials:
             return f"none: {self.note}"
-        text = f"{self.chosen}; {len(self.trials)} tried on {self.cases} cases"
+        text = f"{self.chosen}; {len(self.trials)} tried on {count(self.cases, 'case')}"
         removes = self.chosen.model_copy(update={"temperature": 1.0}) != PostProcess()
         if removes and self.dice_before is not None:
             text += f", mean Dice {self.dice_before:.4f} -> {self.dice_after:.4f} on these"

@@ -13,6 +13,7 @@ from segpipe.files import write_json
 from segpipe.io.volumes import read_grid
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.predictor import Predictor
+from segpipe.text import count
 from segpipe.training.calibration import calibrate
 from segpipe.training.evidence import Evidence, gather
 from segpipe.training.postprocess_choice import (
@@ -63,7 +64,8 @@ class PostProcessSearch:
             voxels = math.prod(read_grid(case.images[0]).shape)
             largest = max(largest, voxels * predictor.plan.outputs)
         if len(cases) < FEWEST_CASES:
-            self.note = f"{len(cases)} validation cases are fewer than {FEWEST_CASES}"
+            few = count(len(cases), "validation case")
+            self.note = f"{few}, where at least {FEWEST_CASES} are needed"
         elif largest > MOST_BYTES:
             self.note = "no thresholds were tried: the probabilities of a case are too many"
             self.predictor = self._keeping(predictor, ("mask", "sample"))
