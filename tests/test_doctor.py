@@ -326,3 +326,17 @@ def test_nothing_is_wrong_with_the_hippocampus(real_data: Path) -> None:
     assert all_findings(inspected) == []
     facts = json.loads((real_data / "Task04_Hippocampus/dataset.json").read_text())
     assert len(facts["training"]) >= 200
+
+
+def test_the_labelled_voxels_of_many_cases_take_no_more_memory_than_those_of_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = dataset(tmp_path)
+    cases = read_dataset("folder", root).cases
+    whole = inspect_cases(cases, [], LABELS, None, lambda: None)
+    assert [case.foreground.shape for case in whole] == [(1, 64)] * 4
+    monkeypatch.setattr("segpipe.data.doctor.SAMPLES", 4 * 16)
+    few = inspect_cases(cases, [], LABELS, None, lambda: None)
+    for thinned, case in zip(few, whole, strict=True):
+        assert np.array_equal(thinned.foreground, case.foreground[:, ::4])
+        assert thinned.foreground.base is None, "what is left out is let go"

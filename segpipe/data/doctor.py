@@ -28,6 +28,7 @@ from segpipe.text import clipped, count, visible
 
 log = logging.getLogger("segpipe")
 IN_ONE_LINE = {"rounded"}  # kinds of findings that the cases of a dataset have for one reason
+SAMPLES = 10_000_000  # labelled voxels of all cases that are kept, by which memory is bounded
 MOST_MIRRORED = 0.1  # a larger share of cases with the other handedness is another scanner's
 
 
@@ -54,11 +55,14 @@ def inspect_cases(
             read again.
     """
 
+    most = SAMPLES // max(1, len(train) + len(val))
+
     def inspect(case: Case) -> InspectedCase:
         if cache_folder is None:
             inspected = inspect_case(case, labels, ignore, nan)
         else:
             inspected = _inspect_once(case, labels, ignore, nan, cache_folder)
+        inspected.foreground = _thinned(inspected.foreground, most)
         done()
         return inspected
 
@@ -68,6 +72,12 @@ def inspect_cases(
     _check_copies(cases, set(map(name_of, val)))
     _check_handedness(cases)
     return cases
+
+
+def _thinned(voxels: np.ndarray, most: int) -> np.ndarray:
+    """Return at most so many of the voxels `(channels, voxels)`, taken evenly."""
+    step = -(-voxels.shape[1] // max(1, most))
+    return voxels[:, ::step].copy() if step > 1 else voxels  # a view would hold all of them
 
 
 def _inspect_once(
