@@ -64,9 +64,15 @@ def read_exactly(
     if compression != "none":
         return read_blocks(path, offset, size, partial(blocks, compression=compression), skip)
     excess = present - skip - size
-    if excess > PADDING:
+    if excess > PADDING or not _ends_in_zeros(path, excess):
         log.warning("%s: %d bytes after the voxels are left out", path, excess)
     return read_blocks(path, offset + skip, size, partial(_raw_blocks, size=size))
+
+
+def _ends_in_zeros(path: Path, count: int) -> bool:
+    """Return whether the last bytes of a file are zeros, as those that fill a block are."""
+    with opened(path, regular_size(path) - count) as file:
+        return not file.read(count).strip(b"\0")
 
 
 def read_blocks(
