@@ -33,6 +33,10 @@ class TrainerOptions(Section):
     patience: Annotated[PositiveInt | None, Unit("validations"), Was(None)] = Field(
         description="end after so many without a better mean Dice; null = at the end of the budget"
     )
+    checkpoint_every: Annotated[Duration | None, Was(None)] = Field(
+        description="least time between two writings of last.ckpt, each after an epoch; null = so "
+        "that writing takes a twentieth of the time at most"
+    )
     postprocess: Annotated[bool, Was(False)] = Field(
         description="at the end, choose thresholds, largest parts and smallest volumes per label, "
         "and the temperature of probabilities, on the validation cases where they help, and store "

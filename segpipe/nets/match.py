@@ -143,7 +143,7 @@ class _Search:
     def try_neighbours(self) -> None:
         """Measure models with a channel or two more or less at any levels than the nearest one."""
         found = self.best().model
-        nearest = [*found.channels, *(found.decoder_channels or [])]
+        nearest = [*found.widths, *(found.decoder_channels or [])]
         steps = (-1, 1, 0, -2, 2) if len(nearest) <= FEW_LEVELS else (-1, 1, 0)
         for change in itertools.product(steps, repeat=len(nearest)):
             widths = np.add(nearest, change).tolist()

@@ -69,7 +69,8 @@ def make_follower(task: SegmentationTask, folder: Path, device: torch.device) ->
         device: the device of this process.
     """
     callbacks: list[Callback] = [*_shared(task.options), EndsWithTheFirst()]
-    callbacks += best_and_last(folder / "checkpoints")  # all decide, and the first one writes
+    every = task.options.trainer.checkpoint_every
+    callbacks += best_and_last(folder / "checkpoints", every)  # all decide, the first one writes
     return _trainer(task, folder, device, False, callbacks)
 
 
@@ -166,7 +167,8 @@ def _callbacks(
     if options.trainer.gradient_flow:
         callbacks.append(GradientFlow(folder, options.trainer.steps_per_epoch))
     callbacks += [interrupt, RunProgress(), Forecast(), StepTimer(folder), phases, History(folder)]
-    return [*callbacks, *best_and_last(folder / "checkpoints")]
+    every = options.trainer.checkpoint_every
+    return [*callbacks, *best_and_last(folder / "checkpoints", every)]
 
 
 def _shared(options: Train) -> list[Callback]:
