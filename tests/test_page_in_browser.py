@@ -28,6 +28,7 @@ def picture(folder: Path, size: tuple[int, int], colour: str) -> Path:
 def written(folder: Path) -> Path:
     """A page with a table of pictures that can shrink, one that is too wide, and a chart."""
     overlay = embed_overlay(picture(folder, (1400, 700), "navy"), "a case", 1400, "a")
+    tall = embed_overlay(picture(folder, (500, 1400), "teal"), "another case", 1400, "b")
     chart: Picture = embed(picture(folder, (1100, 400), "white"), "a chart", 1100)
     names = [f"Dice label {number}" for number in range(14)]
     columns = [
@@ -35,7 +36,7 @@ def written(folder: Path) -> Path:
         Column("picture", sortable=False),
         *(Column(one, 3) for one in names),
     ]
-    cases = Table("cases", columns, [["a", overlay, *[0.5] * 14], ["b", overlay, *[0.7] * 14]])
+    cases = Table("cases", columns, [["a", overlay, *[0.5] * 14], ["b", tall, *[0.7] * 14]])
     wide = Table("wide", [Column(f"column {number}") for number in range(40)], [["some text"] * 40])
     text = _templates().from_string(TEMPLATE)
     page = Page("title", "lead")
@@ -59,6 +60,8 @@ def test_pictures_shrink_until_a_table_fits_and_what_does_not_fit_says_so(
     assert page <= 0
     assert cases <= 0
     assert wide > 0
+    sizes = "[...document.querySelectorAll('td img')].map(i => i.clientWidth / i.clientHeight)"
+    assert opened.ask(sizes) == pytest.approx([2, 500 / 1400], rel=0.02), "none is distorted"
     hint = "getComputedStyle(document.querySelector('{} caption'), '::after').content"
     assert "scroll sideways" in opened.ask(hint.format(".large ~ .scroll"))
     assert opened.ask(hint.format(".large")) == "none"

@@ -14,8 +14,10 @@ function sortBy(head) {
   });
   body.append(...rows);
 }
-for (const button of document.querySelectorAll(".sortable th button"))
+for (const button of document.querySelectorAll(".sortable th button")) {
+  button.parentElement.dataset.name = button.textContent;
   button.addEventListener("click", () => sortBy(button.parentElement));
+}
 
 const dialog = document.querySelector("dialog"), pan = dialog.querySelector(".pan"), large = pan.querySelector("img");
 let scale = 1;
@@ -75,6 +77,7 @@ for (const table of document.querySelectorAll(".large table")) {
   for (const row of table.tBodies[0].rows) names.forEach((name, place) => row.cells[place].dataset.name = name);
 }
 fit();
+addEventListener("load", fit);
 let width = innerWidth;
 addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; fit(); } });
 
