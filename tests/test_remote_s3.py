@@ -89,6 +89,7 @@ def check_masks(client: Any, tmp_path: Path) -> None:
     import gzip
 
     expected = expected_masks(tmp_path)
+    client.invalidate_cache()
     for name in NAMES:
         content = gzip.decompress(client.cat_file(f"clinic/out/{name}.nii.gz"))
         assert np.array_equal(mask_of(content), expected[name])
