@@ -24,6 +24,7 @@ from segpipe.prediction.calls import Calls
 from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.dicom_outputs import DicomDetails
 from segpipe.prediction.mask_warnings import warnings_for
+from segpipe.prediction.merged import MergedPredictor
 from segpipe.prediction.opening import mask_settings, open_predictor, scoring_settings
 from segpipe.prediction.outputs import (
     add_quality,
@@ -119,7 +120,7 @@ class Batch:
         self,
         folder: Path,
         scans: Sequence[Scan],
-        predictor: Predictor,
+        predictor: Predictor | MergedPredictor,
         options: Predict,
         dicom: DicomDetails | None = None,
         places: Places = LOCAL,
@@ -314,7 +315,8 @@ class Batch:
         paths = output_paths(read.scan, self.options.save).values()
         is_incomplete = is_unscored or any(path not in record.files for path in paths)
         if record.failed:
-            (outcomes.known if is_known else outcomes.failed).append(record)
+            failures = outcomes.known if is_known else outcomes.failed
+            failures.append(record)
         elif read.state == "new":
             outcomes.new.append(record)
             outcomes.incomplete += is_incomplete
