@@ -155,7 +155,7 @@ def test_a_server_that_goes_away_fails_its_scans_and_the_next_call_goes_on(
 
 
 def test_credentials_are_neither_printed_nor_stored(tmp_path: Path, bucket: Any) -> None:
-    options(tmp_path)  # writes the checkpoint
+    options(tmp_path, input="a", output="b")  # writes the checkpoint
     words = ["input=s3://clinic/in", "output=s3://clinic/out", f"checkpoint={tmp_path}/some.ckpt"]
     program = [sys.executable, str(Path(__file__).parents[1] / "predict.py")]
     call = [*program, *words, "device=cpu", "verbose=true"]
