@@ -17,6 +17,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -119,7 +120,7 @@ def pretend(folder: Path, done: int) -> None:
     store = RecordStore(folder / "out")
     record = store.records[names[0]]
     for name in names[1:]:
-        os.link(folder / f"out/{names[0]}.nii.gz", folder / f"out/{name}.nii.gz")
+        shutil.copyfile(folder / f"out/{names[0]}.nii.gz", folder / f"out/{name}.nii.gz")
         files = {f"{name}.nii.gz": record.files[f"{names[0]}.nii.gz"]}
         store.write(replace(record, name=name, files=files, images=[str(inputs / f"{name}.nii")]))
     os.truncate(folder / "computed", 0)

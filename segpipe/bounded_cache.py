@@ -89,6 +89,7 @@ class Usage:
         """Keep nothing any more; in a child of the process that began it, do nothing."""
         if self._file.name.startswith(_own_beginning()):
             self._life.close()
+            self._file.unlink(missing_ok=True)  # its content has changed since it was made
         else:
             _inherited.append(self)  # collected, it would remove the file
 

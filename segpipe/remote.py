@@ -29,6 +29,8 @@ ATTEMPTS = 6
 PAUSE_S = 0.5  # before the second attempt; then twice as long each time
 AT_ONCE = 500  # files of which the contents are asked for at once
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+# whose lines say where they found credentials, and with verbose=true what they sent
+CHATTY = ("botocore", "aiobotocore", "boto3", "s3fs", "gcsfs", "adlfs", "azure", "fsspec", "google")
 Result = TypeVar("Result")
 
 
@@ -229,6 +231,8 @@ def _check_address(address: str, key: str) -> None:
 def _client(address: str, key: str) -> tuple[Any, str]:
     """Return fsspec's client of an address, and its path there."""
     protocol = address.partition("://")[0]
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         from fsspec.core import url_to_fs
 

@@ -165,8 +165,10 @@ def test_credentials_are_neither_printed_nor_stored(tmp_path: Path, bucket: Any)
     failed = subprocess.run(
         [*program, "input=s3://nowhere-at-all/in", *words[1:]], capture_output=True, text=True
     )
-    assert failed.returncode == 1
-    assert failed.stderr.startswith("segpipe-predict: s3://nowhere-at-all/in: ")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("segpipe-predict: input=s3://nowhere-at-all/in: ")
+    assert "botocore" not in said + failed.stdout
+    assert "endpoint" not in said + failed.stdout
     assert len(failed.stderr.splitlines()) == 1
     said += failed.stdout + failed.stderr
     for name in names_in(bucket, "clinic/out"):
