@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -16,7 +17,6 @@ from segpipe.config.predict import Predict
 from segpipe.data.prepare import prepare_scan
 from segpipe.errors import BatchInterruptedError, DataError
 from segpipe.files import digest, make_folder, remove_abandoned_parts
-from segpipe.io.content import content_files
 from segpipe.io.notes import collecting
 from segpipe.io.volumes import read_grid, shown_unit
 from segpipe.metrics import check_scoring
@@ -33,6 +33,7 @@ from segpipe.prediction.outputs import (
     output_paths,
     write_outputs,
 )
+from segpipe.prediction.places import Places
 from segpipe.prediction.postprocessing import clean, cleaning_arguments
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.prefetch import count_helpers, interruption, one_core, prefetched
@@ -44,6 +45,7 @@ from segpipe.prediction.scans import find_scans, in_shard, readable_files
 from segpipe.prediction.scoring import add_scores
 from segpipe.prediction.timing import ProgressCallback, timed
 from segpipe.prediction.truths import find_truths
+from segpipe.remote import RemoteError
 from segpipe.reporting.prediction_summary import Outcomes, show_batch
 from segpipe.reporting.prediction_views import Views
 from segpipe.reporting.rendering import draw_prediction
@@ -52,14 +54,19 @@ from segpipe.text import count
 log = logging.getLogger("segpipe")
 SOME_FAILED = 3
 FULL = {errno.ENOSPC, errno.EDQUOT}  # a disk, or what a user may take of it
+LOCAL = Places()
 POLL_S = 2.0  # between two looks at scans that other calls have claimed
 
 
-def predict_batch(options: Predict) -> int:
+def predict_batch(options: Predict, places: Places = LOCAL) -> int:
     """Write a mask for each scan, `predictions.csv`, pictures, and scores where the truth is given.
 
     A mask that is there already, made of the same content by the same weights and settings, is left
     as it is.
+
+    Args:
+        options: of the call, whose input and output are on this machine.
+        places: for which they stand.
 
     Returns:
         The exit status: 3 when a scan has failed in this call that did not fail before, or, where
@@ -75,9 +82,10 @@ def predict_batch(options: Predict) -> int:
     predictor, dicom = open_predictor(options)
     channels = len(predictor.plan.channels)
     scans = find_scans(options.input, options.output, channels, options.recursive, options.columns)
+    places.check(scans)
     check_output_paths(scans, options.save, options.overlays)
     scans = in_shard(scans, options.shard)
-    batch = Batch(options.output, scans, predictor, options, dicom)
+    batch = Batch(options.output, scans, predictor, options, dicom, places)
     log.info("%s, %s in %s", count(len(scans), "scan"), predictor.device, predictor.number_format)
     with batch.calls.joined():
         try:
@@ -85,7 +93,8 @@ def predict_batch(options: Predict) -> int:
         finally:
             batch.views.finish()
     outcomes = batch.outcomes
-    show_batch(outcomes, predictor.plan.label_names, options.output, options.truth)
+    output = places.shown(options.output)
+    show_batch(outcomes, predictor.plan.label_names, output, options.truth)
     is_bad = bool(outcomes.failed or outcomes.incomplete)
     if options.strict:
         is_bad |= bool(outcomes.known or outcomes.incomplete_before)
@@ -101,6 +110,7 @@ class Batch:
         predictor: of the network.
         options: of the call.
         dicom: what its DICOM files say; None where it writes none.
+        places: where scans come from and masks go.
 
     Raises:
         ConfigError: if a truth is missing, or the folder or its records cannot be used.
@@ -113,9 +123,11 @@ class Batch:
         predictor: Predictor | MergedPredictor,
         options: Predict,
         dicom: DicomDetails | None = None,
+        places: Places = LOCAL,
     ) -> None:
         self.folder = folder
         self.dicom = dicom
+        self.places = places
         self.scans = scans
         self.predictor = predictor
         self.options = options
@@ -129,7 +141,7 @@ class Batch:
         self.store = RecordStore(folder)
         shares = options.claim or options.shard is not None
         self.calls = Calls(folder, digest([], *self.settings), shares)
-        self.views = Views(folder, self.store, self.calls, options, len(scans))
+        self.views = Views(folder, self.store, self.calls, places.named(options), len(scans))
         self.outcomes = Outcomes()
         self.helpers = count_helpers(predictor.device)
 
@@ -190,8 +202,8 @@ class Batch:
         if scan.problem:
             return ReadScan(scan, record)
         try:
-            files = content_files(scan.images)
-            settings = [*self.settings]
+            files, values = self.places.identity(scan)
+            settings = [*self.settings, *values]
             if scan.name in self.truths:
                 record.truth = str(self.truths[scan.name])
                 files += readable_files(self.truths[scan.name])
@@ -206,6 +218,7 @@ class Batch:
                     self.calls.release(scan.name)
                     return ReadScan(scan, self.store.records[scan.name], state="unchanged")
             with timed(record.seconds, "read"), collecting() as record.warnings:
+                scan = self.places.opened(scan)
                 self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
                 record.unit = shown_unit(scan.images[0])
                 prepared = prepare_scan(scan.images, self.plan)
@@ -219,8 +232,9 @@ class Batch:
     def _is_done(self, record: ScanRecord) -> bool:
         """Return whether an earlier call, or another one, has left nothing to do for a scan."""
         earlier = self.store.latest(record.name)
+        is_there = partial(self.places.is_there, self.folder)
         if earlier is None or not is_up_to_date(
-            earlier, record.made_from, self.folder, self.options.retry_failed
+            earlier, record.made_from, self.options.retry_failed, is_there
         ):
             return False
         earlier.truth = record.truth
@@ -263,6 +277,7 @@ class Batch:
                 names = self.plan.label_names
                 draw_prediction(prediction, truth, names, scan.name, picture, record.unit)
                 record.drawn = True
+            self.places.keep_files(record)
         except Exception as error:
             record.reason = self._failure(scan, record, error)
 
@@ -272,7 +287,7 @@ class Batch:
         Raises:
             DataError: if the disk is full, since no other scan would fare better.
         """
-        if isinstance(error, OSError | MemoryError):
+        if isinstance(error, OSError | MemoryError | RemoteError):
             record.made_from = ""
         if isinstance(error, OSError) and error.errno in FULL:
             raise DataError(
@@ -285,9 +300,10 @@ class Batch:
         if written is not None:
             written.result()
         record = read.record
+        self.places.settle(record)
         is_known = is_known_failure(record, self.store.records.get(record.name))
         if read.state == "new":
-            self.store.write(record)
+            self.places.keep_record(self.store.write(record))
             self.calls.release(record.name)
         self._count(read, is_known)
         self.views.update()

@@ -140,14 +140,16 @@ def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -
         from segpipe.reporting.collecting import collect as run
     else:
         from segpipe.batch import predict_batch as run
+    from segpipe.prediction.remote_places import at_hand
     from segpipe.terminal import logged_to, say_more
 
     if options.verbose:
         say_more()
 
-    assert options.output is not None
-    with logged_to(options.output / "predict.log"), figures_as(options.page.figures):
-        return run(options)
+    with at_hand(options) as (local, places):
+        assert local.output is not None
+        with logged_to(local.output / "predict.log"), figures_as(local.page.figures):
+            return run(local, places)
 
 
 def launch(

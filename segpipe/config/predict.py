@@ -10,6 +10,7 @@ from segpipe.config.codes import CODES_HELP, Codes
 from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
+from segpipe.config.remote import RemoteOptions
 from segpipe.config.scoring import Scoring
 from segpipe.config.section import NamesFiles, OneOf, Unit, Was
 from segpipe.config.train import DEVICE_HELP, Device, Precision
@@ -37,7 +38,8 @@ class Predict(Scoring):
         description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "
         "folder of scans, a glob such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a "
         "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., case for the mask's "
-        "name, label for the truth)"
+        "name, label for the truth); or an address such as s3://BUCKET/SCANS (pip install "
+        "'segpipe[remote]')"
     )
     columns: Annotated[dict[str, str] | None, Was(None)] = Field(
         description="of a table with other columns: which is which, as "
@@ -46,7 +48,10 @@ class Predict(Scoring):
     recursive: bool = Field(
         description="of a folder: also the scans in the folders inside it, mirrored in the output"
     )
-    output: Path | None = Field(description="folder for the masks, made if it is not there")
+    output: Path | None = Field(
+        description="folder for the masks, made if it is not there; or an address such as "
+        "s3://BUCKET/MASKS"
+    )
     truth: Path | None = Field(
         description="folder of labels with the scans' names, in any format: Dice per label is "
         "printed and saved; the column label of a table goes first"
@@ -158,6 +163,7 @@ class Predict(Scoring):
     )
     overlays: bool = Field(description="draw a picture of each mask over its scan")
     page: PageOptions
+    remote: RemoteOptions
     extensions: Annotated[Extensions, Was([])] = Field(description=EXTENSIONS_HELP)
     verbose: bool = Field(
         description="say more in the terminal; predict.log has it all in any case"

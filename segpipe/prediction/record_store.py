@@ -88,8 +88,8 @@ class RecordStore:
             self._read(path, stamp)
         return self.records.get(name)
 
-    def write(self, record: ScanRecord) -> None:
-        """Keep a record, in place of an earlier one.
+    def write(self, record: ScanRecord) -> Path:
+        """Keep a record, in place of an earlier one, and return its file.
 
         Raises:
             DataError: if it cannot be written, as on a full disk.
@@ -100,6 +100,7 @@ class RecordStore:
         stamp = _stamp_of(str(file))
         if stamp is not None:
             self._stamps[str(file)] = stamp
+        return file
 
     def _read(self, path: str, stamp: Stamp) -> None:
         """Take up the record of a file; one that is damaged counts as missing."""
