@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.batches import NAMES, options, write_scans
+from support.batches import NAMES, content, options, write_scans
 from support.commands import command
 
 from segpipe.batch import predict_batch
@@ -49,14 +49,6 @@ def names_of(taken: list[Scan | None]) -> list[str | None]:
 def forks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are forks of this process, which start at once and have what it has patched."""
     monkeypatch.setattr(local, "get_context", lambda _: multiprocessing.get_context("fork"))
-
-
-def content(output: Path) -> dict[str, tuple[str, str, dict[str, str]]]:
-    """Return of each record what does not depend on when and by whom it was made."""
-    found = {}
-    for name, record in RecordStore(output).records.items():
-        found[name] = (record.reason, record.made_from, record.files)
-    return found
 
 
 def test_two_scans_are_for_two_workers() -> None:

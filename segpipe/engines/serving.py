@@ -16,6 +16,7 @@ from segpipe.engines.events import Advanced, Event
 from segpipe.engines.worker import open_worker
 from segpipe.errors import SegpipeError
 from segpipe.prediction.channel_sets import Scan
+from segpipe.text import first_line
 
 EVERY_S = 0.2  # between two messages of how much of a scan is computed
 log = logging.getLogger("segpipe")
@@ -150,5 +151,8 @@ def serve(post: Post, exchange: Exchange) -> None:
         return
     except SegpipeError as error:
         exchange.send(error)
+    except Exception as error:  # of which the call sees only that this process has ended
+        log.error("a worker ends: %s: %s", type(error).__name__, first_line(error))
+        raise
     finally:
         log.removeHandler(handler)
