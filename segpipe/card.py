@@ -11,6 +11,7 @@ from segpipe.config.checkpoint_tools import Card
 from segpipe.config.quoting import typed
 from segpipe.config.validation import validate
 from segpipe.files import write_text
+from segpipe.metric_record import mean_of_known
 
 if TYPE_CHECKING:
     from segpipe.checkpoint import Trained
@@ -72,10 +73,9 @@ def _data_rows(trained: "Trained") -> Iterator[tuple[str, Iterable[str]]]:
         yield "started from", [f"{source.path} ({known})"]
     scores = [f"{value:.4f} {name}" for name, value in trained.dice.items()]
     yield "Dice", scores or [UNKNOWN]
-    # labels that no validation case has are NaN
-    valid = [value for value in trained.dice.values() if not math.isnan(value)]
-    if valid:
-        yield "mean Dice", [f"{sum(valid) / len(valid):.4f} over whole validation scans"]
+    mean = mean_of_known(trained.dice.values())  # labels that no validation case has are NaN
+    if not math.isnan(mean):
+        yield "mean Dice", [f"{mean:.4f} over whole validation scans"]
 
 
 def _lines(rows: Sequence[tuple[str, Iterable[str]]]) -> Iterator[str]:

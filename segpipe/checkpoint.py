@@ -232,9 +232,18 @@ def load(path: Path) -> Trained:
         return build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
 
     network = build_bounded(file, make, _weights(file, stored))
-    known = (about.version, about.data, about.dice, about.global_step, about.postprocess)
-    quality = () if about.quality is None else (about.quality,)
-    return Trained(network.eval(), plan, config, *known, about.initial, quality)
+    return Trained(
+        network.eval(),
+        plan,
+        config,
+        version=about.version,
+        data=about.data,
+        dice=about.dice,
+        step=about.global_step,
+        postprocess=about.postprocess,
+        initial=about.initial,
+        quality=() if about.quality is None else (about.quality,),
+    )
 
 
 def _about(file: Path, stored: Mapping[str, Any]) -> About:

@@ -29,7 +29,7 @@ from segpipe.config.validation import validate
 from segpipe.dealing import take_gpu
 from segpipe.errors import SegpipeError
 from segpipe.launchers import check_sweep, given_place, is_launched
-from segpipe.signals import exit_status, handle_termination
+from segpipe.signals import exit_status, handle_termination, interruption_behind
 from segpipe.slurm import check_slurm, naming_lost_jobs, requeued
 from segpipe.text import count, visible, visible_lines
 
@@ -181,9 +181,12 @@ def launch(
     except SegpipeError as error:
         print(f"segpipe-{program}: {visible(error)}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Exception) as error:
+        interruption = interruption_behind(error)
+        if interruption is None:
+            raise
         print(f"segpipe-{program}: interrupted", file=sys.stderr)
-        sys.exit(exit_status(error))
+        sys.exit(exit_status(interruption))
 
 
 def _flags_first(words: list[str]) -> list[str]:
@@ -288,5 +291,8 @@ def _run_isolated(run: Callable[[], int], folder: Path) -> None:
         log.error("%s: %s", folder, visible(error))
         note.write_text(f"{visible(error)}\n", encoding="utf-8")
     except Exception as error:  # whatever is wrong with this run, the others can still be done
+        interruption = interruption_behind(error)
+        if interruption is not None:
+            raise interruption from None
         log.exception("%s failed", folder)
         note.write_text(f"{type(error).__name__}: {visible(error)}\n", encoding="utf-8")

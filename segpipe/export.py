@@ -68,7 +68,8 @@ def export(
     _check_output(file, chosen, kind)
     trained = load_ensemble(checkpoints)
     images = _compared(trained, scan)
-    with (atomic if chosen.endings else atomic_folder)(file) as part:
+    written_at_once = atomic if chosen.endings else atomic_folder
+    with written_at_once(file) as part:
         chosen.write(trained, part)
         alike = _least_agreement(trained, part, chosen, images)
         if alike < MIN_AGREEMENT:

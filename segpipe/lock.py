@@ -5,8 +5,9 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,12 @@ def read_holder(file: Path) -> Holder | None:
 
 @contextmanager
 def showing_life(file: Path) -> Iterator[None]:
-    """Touch a file of this process while the block runs, and remove it at the end."""
+    """Touch a file of this process while the block runs, and remove it at the end.
+
+    Raises:
+        OSError: if the file is not there, or cannot be read.
+    """
+    own = file.read_bytes()
     done = threading.Event()
     signs = threading.Thread(target=_show_life, args=(file, done), daemon=True)
     signs.start()
@@ -95,7 +101,7 @@ def showing_life(file: Path) -> Iterator[None]:
     finally:
         done.set()
         signs.join()
-        file.unlink(missing_ok=True)
+        remove(file, own)
 
 
 @contextmanager
@@ -124,25 +130,49 @@ def take(file: Path) -> None:
                 json.dump(own_facts(), opened)
             return
         except FileExistsError:
-            _check_gone(file)
-            file.unlink(missing_ok=True)
+            left = _left_behind(file)
+            if left is not None:
+                remove(file, left)
     raise ConfigError(f"{file.parent}: another process has begun in it just now")
 
 
-def _check_gone(file: Path) -> None:
-    """Check that the process that made a lock shows no sign of life.
+def _left_behind(file: Path) -> bytes | None:
+    """Return the content of a lock whose process shows no sign of life; None where it is gone.
 
     Raises:
-        ConfigError: if it does.
+        ConfigError: if the process shows one.
     """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
     holder = read_holder(file)
     if holder is None or holder.is_gone:
-        return
+        return content
     raise ConfigError(
         f"{file.parent}: {holder} has worked in it since {holder.facts.get('since')}; wait for it, "
         f"or stop it (if it is gone, the folder is free {GONE_S:.0f} s after its last sign of "
         f"life, {holder.silent_s:.0f} s ago)"
     )
+
+
+def remove(file: Path, content: bytes) -> None:
+    """Remove a file if it still has this content.
+
+    Between a look at it and its removal another process may have put its own in its place. So it is
+    first renamed, which one process alone can do, then looked at, and put back if it is another's.
+    """
+    aside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    try:
+        file.rename(aside)
+    except FileNotFoundError:
+        return
+    try:
+        if aside.read_bytes() != content:
+            with suppress(FileExistsError):  # a third process was faster
+                os.link(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _is_alive(pid: object) -> bool:

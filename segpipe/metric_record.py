@@ -1,9 +1,12 @@
 """What tables, plots and tests need to know of a metric, beside the function that computes it."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import update_wrapper
 from typing import Literal
+
+import numpy as np
 
 from segpipe.mask_pairs import MaskPair
 from segpipe.registry import METRICS
@@ -93,12 +96,34 @@ def metric(
     """Return a decorator that makes a `Metric` of a function; for the arguments see there."""
 
     def make(measure: Measure) -> Metric:
-        flags = (summary, study, tested, usual, empty)
-        made = Metric(measure, title, digits, unit, better, miss, *flags)
+        made = Metric(
+            measure,
+            title=title,
+            digits=digits,
+            unit=unit,
+            better=better,
+            miss=miss,
+            summary=summary,
+            study=study,
+            tested=tested,
+            usual=usual,
+            empty=empty,
+        )
         update_wrapper(made, measure)  # the registry asks in which module an entry is defined
         return made
 
     return make
+
+
+def mean_of_known(values: Iterable[float], none: float = NAN) -> float:
+    """Return the mean of the values that are not NaN.
+
+    Args:
+        values: to be averaged.
+        none: what is returned where there are none.
+    """
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else none
 
 
 class MetricValues:

@@ -51,6 +51,21 @@ class PostProcess(BaseModel):
             temperature=median([member.temperature for member in members]),
         )
 
+    @classmethod
+    def union(cls, members: Sequence["PostProcess"]) -> "PostProcess":
+        """Return what suits the labels of several networks, each with labels of its own.
+
+        Where two have one label, the later network's counts. Temperatures are left out.
+        """
+        thresholds: dict[str, float] = {}
+        volumes: dict[str, float] = {}
+        largest: dict[str, None] = {}
+        for member in members:
+            thresholds |= member.thresholds
+            volumes |= member.min_volume_ml
+            largest |= dict.fromkeys(member.keep_largest)
+        return cls(thresholds=thresholds, keep_largest=list(largest), min_volume_ml=volumes)
+
     def __str__(self) -> str:
         """Return it as `predict.py` takes it; `none` where nothing is done."""
         parts = []

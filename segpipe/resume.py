@@ -92,7 +92,10 @@ def _without_retyped(words: list[str]) -> list[str]:
 
 
 def is_done(folder: Path) -> bool:
-    """Return whether the run in a folder was trained and scored to its end."""
+    """Return whether the run in a folder was trained and scored to its end.
+
+    Its curves are drawn last, once post-processing and quality are in its checkpoints.
+    """
     return (folder / "validation.csv").is_file() and (folder / "curves.png").is_file()
 
 

@@ -167,7 +167,6 @@ class Run:
             search = PostProcessSearch(predictor, searched, self.folder)
             scores = self._score_cases(search)
             write_scores(scores, self.folder / "validation.csv")
-            draw_curves(self.folder / "metrics.csv", self.folder / "curves.png")
             draw_gradient_flow(self.folder)
             if not self._draws_all:  # the worst and best cases are known only now
                 shown = worst_and_best(self.val_cases, scores, self.options.page.cases)
@@ -182,6 +181,8 @@ class Run:
             with self.phases.phase("learning to judge masks"):
                 seconds = self.phases.seconds_of(TRAINING)
                 store_quality(self.folder, predictor, self.val_cases, self.options.seed, seconds)
+        # the last of a run's files, by which `is_done` knows that nothing is missing
+        draw_curves(self.folder / "metrics.csv", self.folder / "curves.png")
 
     def report(self) -> None:
         """Write the run's page; print where to look, what to type next, and the verdict.
@@ -249,8 +250,9 @@ class Run:
             file = self.folder / "plan.yaml"
             return read_plan(file, read_yaml(file))
         origin = self.initial and self.initial.origin
-        cases = (self.dataset, train, val)
-        plan = plan_dataset(*cases, self.options, self.device, self.number_format, origin)
+        plan = plan_dataset(
+            self.dataset, train, val, self.options, self.device, self.number_format, origin
+        )
         return for_devices(plan, self.devices, self.options.plan.batch)
 
     def _log_plan(self) -> None:

@@ -34,6 +34,18 @@ def exit_status(error: KeyboardInterrupt) -> int:
     return 128 + number_of(error)
 
 
+def interruption_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interruption during whose handling an error arose; None where there was none.
+
+    A library that restores its state on the way out may fail there, since a signal can strike
+    before the state is complete.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__context__
+    return seen
+
+
 def stop(number: int, _frame: Any = None) -> None:
     """Raise `Stopped`; a handler for `signal.signal`."""
     _lost.discard(number)

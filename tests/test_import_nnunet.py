@@ -23,9 +23,10 @@ from segpipe.config.validation import validate
 from segpipe.data.prepare import prepare_volume
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import ConfigError
+from segpipe.export import export
 from segpipe.geometry import Volume
-from segpipe.import_nnunet import import_nnunet
-from segpipe.import_nnunet_axes import Turn
+from segpipe.import_nnunet.axes import Turn
+from segpipe.import_nnunet.convert import import_nnunet
 from segpipe.io.objects import as_volume
 from segpipe.nnunet_rules import resample, window_starts, window_weights
 from segpipe.prediction.predictor import Predictor
@@ -158,6 +159,14 @@ def test_several_folds_are_the_mean_of_their_logits(tmp_path: Path) -> None:
     assert import_nnunet(tmp_path / "results", tmp_path / "one.ckpt", folds=[1]) == ["fold_1"]
     with pytest.raises(ConfigError, match="is a file"):
         import_nnunet(tmp_path / "results", tmp_path / "one.ckpt")
+
+
+def test_a_residual_ensemble_is_exported(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    write_results(tmp_path / "results", residual=True, folds=("0", "1"))
+    import_nnunet(tmp_path / "results", tmp_path / "all")
+    assert export([tmp_path / "all"], tmp_path / "all.onnx") >= 0.999
 
 
 def test_the_networks_own_mirror_axes(tmp_path: Path) -> None:
@@ -386,7 +395,7 @@ def test_real_results_predict_the_masks_of_nnunets_own_predictor(
     if not folder.is_dir():
         pytest.skip("no results of nnU-Net's among the real data")
     import_nnunet(folder, tmp_path / "x.ckpt")
-    predictor = Predictor.of(load(tmp_path / "x.ckpt"), torch.device("cpu"), "float32")
+    predictor = Predictor.load(tmp_path / "x.ckpt")
     for file in sorted((real_data / "nnunet/expected_3d_fullres").glob("*.nii.gz")):
         expected = np.asarray(nib.load(file).dataobj)
         mask = predictor(real_data / "Task04_Hippocampus/imagesTr" / file.name)

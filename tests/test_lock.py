@@ -12,7 +12,7 @@ import pytest
 from support.commands import REPOSITORY
 
 from segpipe.errors import ConfigError
-from segpipe.lock import FILE, GONE_S, alone_in
+from segpipe.lock import FILE, GONE_S, alone_in, own_facts, remove
 
 HOLDING = """
 import sys
@@ -74,3 +74,27 @@ def test_the_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), alone_in(tmp_path):
         raise ZeroDivisionError
     assert not (tmp_path / FILE).exists()
+
+
+def test_a_lock_that_another_has_just_renewed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with holding(tmp_path) as process:
+        process.kill()
+    taken = json.dumps(own_facts() | {"host": "another"})
+
+    def late(file: Path, content: bytes) -> None:
+        file.write_text(taken)  # by another process, which has seen the same dead one
+        remove(file, content)
+
+    monkeypatch.setattr("segpipe.lock.remove", late)
+    with pytest.raises(ConfigError, match="on another"), alone_in(tmp_path):
+        pytest.fail("both hold it")
+    assert (tmp_path / FILE).read_text() == taken
+    assert list(tmp_path.iterdir()) == [tmp_path / FILE]
+
+
+def test_the_lock_of_another_is_not_removed_at_the_end(tmp_path: Path) -> None:
+    with alone_in(tmp_path):
+        (tmp_path / FILE).write_text("another's")
+    assert (tmp_path / FILE).read_text() == "another's"

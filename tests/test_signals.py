@@ -11,6 +11,9 @@ import torch
 from support.commands import REPOSITORY, TINY, command, started
 from support.pages import Reader
 
+from segpipe import cli
+from segpipe.signals import Stopped
+
 LONG = [*TINY, "trainer.max_steps=5000", "trainer.validations=1000"]
 
 
@@ -116,3 +119,26 @@ def test_an_interruption_that_python_ignores_ends_a_run(tmp_path: Path) -> None:
     assert "go on with: python train.py resume=stopped" in done.stdout
     trained = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)
     assert trained["global_step"] == 3, "an epoch before the step in which it was asked for"
+
+
+def _interrupted_on_the_way_out(*_: object) -> None:
+    """Fail as a library does that restores a state which a signal has left incomplete."""
+    try:
+        raise Stopped(signal.SIGTERM)
+    finally:
+        {}["state"]
+
+
+def test_an_error_on_the_way_out_is_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(cli, "handle_termination", lambda: None)
+    monkeypatch.setattr(cli, "_run_jobs", _interrupted_on_the_way_out)
+    with pytest.raises(SystemExit) as ended:
+        cli.train()
+    assert ended.value.code == 143
+    with pytest.raises(Stopped):
+        cli._run_isolated(_interrupted_on_the_way_out, tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir()), "the run of a sweep is not noted as failed"

@@ -1,5 +1,6 @@
 """The options of `predict.py`: how to run; the checkpoint holds network, plan and labels."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,15 +15,23 @@ from segpipe.config.section import NamesFiles, OneOf, Unit, Was
 from segpipe.config.train import DEVICE_HELP, Device, Precision
 from segpipe.registry import BACKENDS, ENGINES
 
+Checkpoints = Annotated[list[Path], Field(min_length=1)]
+
+
+def listed(given: object) -> object:
+    """Return a path that stands alone as a list of one."""
+    return [given] if isinstance(given, str) else given
+
 
 class Predict(Scoring):
     """All options of `predict.py`."""
 
-    checkpoint: list[Path] | None = Field(
+    checkpoint: Checkpoints | dict[str, Checkpoints] | None = Field(
         min_length=1,
         description="a run's folder (its best checkpoint), a checkpoint file, or "
         "hf://ORG/NAME@COMMIT (pip install 'segpipe[hub]'); of several, [RUN,RUN], the mean of "
-        "their probabilities",
+        "their probabilities; of networks with labels of their own, {organs:RUN,bones:RUN}, one "
+        "mask, in which the later paints over the earlier",
     )
     input: Annotated[str | None, NamesFiles()] = Field(
         description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "
@@ -53,6 +62,10 @@ class Predict(Scoring):
     )
     labels: list[str] | None = Field(
         min_length=1, description="names of the labels that masks show; null = all"
+    )
+    label_ids: Annotated[dict[str, PositiveInt] | None, Was(None)] = Field(
+        description="ids of labels in the masks, as {liver:5,spleen:1}; the others keep theirs; "
+        "null = those of the training, or of several networks 1, 2, 3 ... in their order"
     )
     keep_largest: list[str] = Field(
         description="names of the labels of which only the largest part stays"
@@ -166,7 +179,24 @@ class Predict(Scoring):
     @field_validator("checkpoint", mode="before")
     @classmethod
     def _one_or_several(cls, given: object) -> object:
-        return [given] if isinstance(given, str) else given
+        if not isinstance(given, Mapping):
+            return listed(given)
+        return {str(name): listed(paths) for name, paths in given.items()}
+
+    @property
+    def networks(self) -> dict[str, list[Path]]:
+        """Return the checkpoints of each network that paints masks, by its name."""
+        if isinstance(self.checkpoint, dict):
+            return self.checkpoint
+        return {"network": self.checkpoint or []}
+
+    @property
+    def checkpoint_paths(self) -> list[Path]:
+        """Return all checkpoints that are named."""
+        paths: list[Path] = []
+        for files in self.networks.values():
+            paths += files
+        return paths
 
     @field_validator("shard")
     @classmethod
@@ -189,5 +219,11 @@ class Predict(Scoring):
             other = "collect" if self.collect else "truth"
             raise ValueError(
                 f"watch and {other} do not go together: watch without it, and call again with it"
+            )
+        probabilities = {"probabilities", "entropy"} & set(self.save)
+        if len(self.networks) > 1 and probabilities:
+            raise ValueError(
+                f"save={sorted(probabilities)[0]}: of several networks with labels of their own "
+                "there is one mask, but no common probabilities; predict with each alone"
             )
         return self

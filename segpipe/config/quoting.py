@@ -22,6 +22,7 @@ OVERRIDE = re.compile(r"(\+{0,2})([\w./@:-]+)=(.*)", re.DOTALL)
 HYDRA_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 SHOWN = 300  # characters of a word in a message
 MISSING = "???"  # in OmegaConf: there is no value yet
+NAMED = re.compile(r"\s*[\w.-]+\s*:")  # how an entry of a dict begins
 SHORT = {"init": "init.checkpoint"}  # short forms of keys
 
 
@@ -73,11 +74,13 @@ class Text:
         is_text: whether they are.
         is_path: whether they name files.
         is_list: whether they may be several.
+        is_named: whether they may be several, each with a name.
     """
 
     is_text: bool
     is_path: bool
     is_list: bool
+    is_named: bool
 
     @classmethod
     def of(cls, field: FieldInfo) -> "Text":
@@ -85,7 +88,7 @@ class Text:
         members = list(_members(field.annotation))
         marked = any(isinstance(mark, NamesFiles) for mark in [*field.metadata, *members])
         is_path = Path in members or marked
-        return cls(is_path or str in members, is_path, list in members)
+        return cls(is_path or str in members, is_path, list in members, dict in members)
 
 
 def _members(annotation: Any) -> Iterator[Any]:
@@ -114,6 +117,8 @@ def _quoted_value(value: str, text: Text, is_sweep: bool) -> str:
     if isinstance(read, list) and text.is_list:
         is_plain = all(isinstance(part, str) for part in read)
         return value if is_plain else _quoted_parts(value, text, is_sweep)
+    if isinstance(read, dict) and text.is_named:
+        return value
     return literal(value) if text.is_path and not isinstance(read, str) else value
 
 
@@ -126,11 +131,37 @@ def _has_outer_space(value: str) -> bool:
 def _quoted_parts(value: str, text: Text, is_sweep: bool) -> str:
     """Return a value that Hydra cannot read, each entry of a list or a sweep quoted."""
     if text.is_list and value.startswith("[") and value.endswith("]"):
-        return f"[{','.join(map(literal, _parts(value[1:-1])))}]"
+        return _quoted_list(value)
+    if text.is_named and value.startswith("{") and value.endswith("}"):
+        return f"{{{','.join(map(_quoted_entry, _entries(value[1:-1])))}}}"
     if is_sweep:
         return ",".join(map(literal, _parts(value)))
     is_half_a_list = text.is_list and not text.is_path  # of which Hydra says what is wrong
     return value if is_half_a_list else literal(value)
+
+
+def _quoted_list(value: str) -> str:
+    """Return a list in brackets, each entry quoted."""
+    return f"[{','.join(map(literal, _parts(value[1:-1])))}]"
+
+
+def _quoted_entry(entry: str) -> str:
+    """Return `NAME:VALUE` with a quoted value, which may be a list."""
+    name, _, value = entry.partition(":")
+    value = value.strip()
+    is_list = value.startswith("[") and value.endswith("]")
+    return f"{name.strip()}:{_quoted_list(value) if is_list else literal(value)}"
+
+
+def _entries(value: str) -> list[str]:
+    """Return the entries `NAME:VALUE` between commas; what has no name is of the one before."""
+    entries: list[str] = []
+    for piece in value.split(","):
+        if entries and not NAMED.match(piece):
+            entries[-1] += f",{piece}"
+        else:
+            entries.append(piece)
+    return entries
 
 
 def _parts(value: str) -> list[str]:

@@ -125,7 +125,9 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
     """Return the cache's entry for a case, named after all that the prepared arrays depend on."""
     assert case.label is not None
     foreground = plan.foreground if "ct" in plan.normalise else None
-    planes = () if plan.slices == "plan" else (plan.slice_axis, plan.slices, plan.frame)
+    planes = ()
+    if plan.slices != "plan":
+        planes = (plan.slice_axis, plan.slices, plan.frame)
     averages = ("averages",) if plan.averages else ()
     changed = [value for value in (plan.axes, plan.rules) if value not in ("ras", "segpipe")]
     # the segments of a DICOM file are known by their names

@@ -1,6 +1,7 @@
 """The layout of a dataset that `data.root` alone names."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from segpipe.config.data import Data
@@ -13,7 +14,6 @@ from segpipe.registry import LAYOUTS
 from segpipe.text import closest
 
 log = logging.getLogger("segpipe")
-EXPECTED = ("images", "labels", "imagesTr", "labelsTr", "dataset.json", "sub-01", "cases.csv")
 SHOWN = 4  # names of a folder's content that a message shows
 
 
@@ -41,20 +41,16 @@ def _is_free(root: Path) -> bool:
 
 
 def _layout_of(data: Data, root: Path) -> str:
-    if data.images is not None:
-        return "pattern"
-    if data.columns is not None or (root.is_file() and root.suffix.lower() in TABLES):
-        return "table"
+    layouts: dict[str, Layout] = {name: LAYOUTS[name]() for name in LAYOUTS}
+    for name, layout in layouts.items():
+        if layout.is_meant(data):
+            return name
     if root.is_file():
         raise ConfigError(
             f"data.root={root}: is a file, but no table ({', '.join(TABLES)}); name the folder of "
             f"the dataset, as data.root={root.parent}"
         )
-    found = []
-    for name in LAYOUTS:
-        layout: Layout = LAYOUTS[name]()
-        if layout.looks_like(root):
-            found.append(name)
+    found = [name for name, layout in layouts.items() if layout.looks_like(root)]
     if len(found) > 1 and "table" in found:
         found.remove("table")  # tables lie beside datasets of every layout
     if len(found) == 1:
@@ -62,22 +58,24 @@ def _layout_of(data: Data, root: Path) -> str:
     if found:
         choices = " or ".join(map(layout_choice, found))
         raise ConfigError(f"data.root={root}: might be several layouts; choose {choices}")
-    raise ConfigError(f"data.root={root}: {_unknown(root)}")
+    raise ConfigError(f"data.root={root}: {_unknown(root, layouts.values())}")
 
 
-def _unknown(root: Path) -> str:
+def _unknown(root: Path, layouts: Iterable[Layout]) -> str:
     """Return a message's end: what was looked for, what is there, and what is nearest."""
+    signs: dict[str, None] = {}
+    for layout in layouts:
+        signs |= dict.fromkeys(layout.signs)
+    looked_for = ", ".join(signs)
     names = list_names(root)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    text = (
-        "is no dataset that is recognised: looked for dataset.json, folders images and labels, "
-        f"sub-*, and a table (*.csv, *.tsv, *.json); found {', '.join(names[:SHOWN])}{more}"
-    )
+    found = ", ".join(names[:SHOWN])
+    text = f"is no dataset that is recognised: looked for {looked_for}; found {found}{more}"
     patterns = suggested_patterns(root)
     if patterns is not None:
         images, label = patterns
         return f"{text}; nearest: data=pattern data.images='{images}' data.label='{label}'"
-    near = [name for name in names if closest(name, EXPECTED, 0.6)]
+    near = [name for name in names if closest(name, list(signs), 0.6)]
     if near:
         return (
             f"{text}; nearest: {', '.join(near[:SHOWN])}, as by data=folder data.image_folder=... "

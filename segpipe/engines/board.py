@@ -77,7 +77,8 @@ class Board:
         record = event.record
         outcomes = self.outcomes
         if record.failed:
-            (outcomes.known if event.is_known else outcomes.failed).append(record)
+            failures = outcomes.known if event.is_known else outcomes.failed
+            failures.append(record)
         elif event.is_new:
             outcomes.new.append(record)
             outcomes.incomplete += event.is_incomplete

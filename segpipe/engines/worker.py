@@ -23,6 +23,7 @@ from segpipe.prediction.calls import Calls
 from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.dicom_outputs import DicomDetails
 from segpipe.prediction.mask_warnings import warnings_for
+from segpipe.prediction.merged import MergedPredictor
 from segpipe.prediction.opening import mask_settings, open_predictor, scoring_settings
 from segpipe.prediction.outputs import add_quality, measure_volumes, output_paths, write_outputs
 from segpipe.prediction.postprocessing import clean, cleaning_arguments
@@ -67,7 +68,7 @@ class Worker:
     def __init__(
         self,
         options: Predict,
-        predictor: Predictor,
+        predictor: Predictor | MergedPredictor,
         dicom: DicomDetails | None = None,
         family: str = "",
     ) -> None:

@@ -57,7 +57,8 @@ def exporting(name: str) -> Iterator[None]:
     except (SegpipeError, OSError):
         raise
     except Exception as error:  # exporters raise many types
-        raise ConfigError(f"{name}: cannot take this network ({first_line(error)})") from None
+        cause = error.__cause__ or error  # theirs is advice on how to report a fault of torch
+        raise ConfigError(f"{name}: cannot take this network ({first_line(cause)})") from None
 
 
 def example(trained: Trained) -> Tensor:
@@ -69,6 +70,13 @@ def dynamic_sizes(trained: Trained) -> dict[int, Any]:
     """Return the axes of a batch that may have any size: the batch itself, and space."""
     axes = (0, *range(2, 2 + len(trained.plan.network_patch)))
     return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+
+
+def exported_program(trained: Trained) -> torch.export.ExportedProgram:
+    """Return a network as a program of `torch.export`, for batches and windows of any size."""
+    sizes = (dynamic_sizes(trained),)
+    with torch.no_grad():
+        return torch.export.export(trained.network, (example(trained),), dynamic_shapes=sizes)
 
 
 def noise(trained: Trained, size: Sequence[int]) -> Tensor:

@@ -1,6 +1,5 @@
 """ONNX: for every runtime that is not PyTorch."""
 
-import logging
 import warnings
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from segpipe.errors import ConfigError
 from segpipe.exporting.formats import (
     Compute,
     Format,
-    dynamic_sizes,
-    example,
+    exported_program,
     exporting,
     metadata_json,
 )
+from segpipe.quiet import quiet
 
 AXES = "xyz"
 
@@ -30,19 +29,13 @@ def write(trained: Trained, file: Path) -> None:
     _check_installed()
     import onnx_ir  # pyright: ignore[reportMissingImports]
 
-    for package in ("torch.onnx", "onnxscript", "onnx_ir"):  # they log each node they remove
-        logging.getLogger(package).setLevel(logging.ERROR)
-    with exporting("ONNX"), warnings.catch_warnings():
+    noisy = quiet("torch.onnx", "onnxscript", "onnx_ir")  # they log each node they remove
+    with exporting("ONNX"), noisy, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch
-        program = torch.onnx.export(
-            trained.network,
-            (example(trained),),
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes=(dynamic_sizes(trained),),
-            dynamo=True,
-            verbose=False,
-        )
+        # exported first, since the ONNX exporter itself fails on sizes of a pooled shortcut
+        exported = exported_program(trained)
+        names = {"input_names": ["image"], "output_names": ["logits"]}
+        program = torch.onnx.export(exported, dynamo=True, verbose=False, **names)
     assert program is not None
     plan = trained.plan
     graph = program.model.graph

@@ -1,6 +1,5 @@
 """Programs of PyTorch that need neither segpipe nor the network's source: TorchScript and PT2."""
 
-import logging
 import warnings
 from pathlib import Path
 
@@ -11,11 +10,12 @@ from segpipe.exporting.formats import (
     ABOUT,
     Compute,
     Format,
-    dynamic_sizes,
     example,
+    exported_program,
     exporting,
     metadata_json,
 )
+from segpipe.quiet import quiet
 
 
 def write_torchscript(trained: Trained, file: Path) -> None:
@@ -43,11 +43,9 @@ def write_program(trained: Trained, file: Path) -> None:
     Raises:
         ConfigError: if it cannot be exported.
     """
-    logging.getLogger("torch.export").setLevel(logging.ERROR)
-    sizes = (dynamic_sizes(trained),)
-    with exporting("torch_export"), warnings.catch_warnings(), torch.no_grad():
+    with exporting("torch_export"), quiet("torch.export"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(trained.network, (example(trained),), dynamic_shapes=sizes)
+        program = exported_program(trained)
         with file.open("wb") as opened:
             torch.export.save(program, opened, extra_files={ABOUT: metadata_json(trained)})
 

@@ -1,7 +1,6 @@
 """A mask as a DICOM segmentation, written by highdicom."""
 
 import hashlib
-import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from segpipe.io.dicom_frames import open_header
 from segpipe.io.dicom_segments import LabelStack, on_grid
 from segpipe.io.dicom_source import Product, Source
 from segpipe.io.label_codes import Concept, LabelCode
+from segpipe.quiet import quiet
 from segpipe.text import first_line
 
 SegmentationKind = Literal["binary", "labelmap"]
@@ -69,7 +69,7 @@ def write_segmentation(
         ids = {name: number for number, name in enumerate(labels, start=1)}
         mask = _renumbered(mask, labels, ids)
     try:
-        with warnings.catch_warnings():
+        with quiet("highdicom"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values of the series that break a rule
             made = _segmentation(mask, ids, codes, source, product, kind)
             with atomic(path) as part:
@@ -111,7 +111,6 @@ def _segmentation(
     """Return the segmentation of a mask `(x, y, z)` of segment numbers."""
     import highdicom as hd  # pyright: ignore[reportMissingImports]
 
-    logging.getLogger("highdicom").setLevel(logging.ERROR)
     column_mm, row_mm = source.stack.first.spacing or (1.0, 1.0)
     thickness = source.first.get("SliceThickness") or source.step_mm
     measures = hd.PixelMeasuresSequence((row_mm, column_mm), thickness, source.step_mm)

@@ -46,9 +46,21 @@ DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
 SPACING = ("ElementSpacing", "ElementSize")
 RESCALING = {"ElementToIntensityFunctionSlope": 1.0, "ElementToIntensityFunctionOffset": 0.0}
 KEYS = {
-    *("NDims", "DimSize", "ElementType", "ElementNumberOfChannels", LAST_KEY, "HeaderSize"),
-    *("BinaryData", "CompressedData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
-    *("DistanceUnits", *ORIGIN, *DIRECTION, *SPACING, *RESCALING),
+    "NDims",
+    "DimSize",
+    "ElementType",
+    "ElementNumberOfChannels",
+    LAST_KEY,
+    "HeaderSize",
+    "BinaryData",
+    "CompressedData",
+    "BinaryDataByteOrderMSB",
+    "ElementByteOrderMSB",
+    "DistanceUnits",
+    *ORIGIN,
+    *DIRECTION,
+    *SPACING,
+    *RESCALING,
 }
 
 

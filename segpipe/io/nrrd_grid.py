@@ -8,10 +8,15 @@ from segpipe.io.text_header import MM, TextHeader, shown, to_nifti, without_trai
 
 # signs to LPS+; of spaces that are not of a patient, ITK takes the axes as they are
 SPACES = {
-    **{"left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1)},
-    **{"right-anterior-superior": (-1, -1, 1), "ras": (-1, -1, 1)},
-    **{"left-anterior-superior": (1, -1, 1), "las": (1, -1, 1)},
-    **{"scanner-xyz": (1, 1, 1), "3d-right-handed": (1, 1, 1), "3d-left-handed": (1, 1, 1)},
+    "left-posterior-superior": (1, 1, 1),
+    "lps": (1, 1, 1),
+    "right-anterior-superior": (-1, -1, 1),
+    "ras": (-1, -1, 1),
+    "left-anterior-superior": (1, -1, 1),
+    "las": (1, -1, 1),
+    "scanner-xyz": (1, 1, 1),
+    "3d-right-handed": (1, 1, 1),
+    "3d-left-handed": (1, 1, 1),
 }
 # kinds of axes along which voxels lie; any other is of values in one voxel
 DOMAIN = {"domain", "space", "time", "none", "???"}

@@ -12,7 +12,7 @@ from jaxtyping import Float, Integer
 from segpipe.config.scoring import USUAL, Scoring
 from segpipe.files import write_table
 from segpipe.mask_pairs import Targets, confusion_table, mask_pairs
-from segpipe.metric_record import MetricValues
+from segpipe.metric_record import MetricValues, mean_of_known
 from segpipe.metrics.chosen import chosen_metrics, metrics_of, tolerances_mm
 from segpipe.registry import METRICS
 
@@ -164,9 +164,7 @@ def mean_dice_of(scores: Sequence[Score]) -> float:
 
 
 def _mean_of(rows: Sequence[MetricValues], name: str) -> float:
-    values = np.array([getattr(row, name) for row in rows], dtype=float)
-    measured = values[~np.isnan(values)]
-    return float(measured.mean()) if measured.size else NAN
+    return mean_of_known(getattr(row, name) for row in rows)
 
 
 def summarise(scores: Sequence[Score]) -> list[Summary]:

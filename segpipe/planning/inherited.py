@@ -19,8 +19,20 @@ from segpipe.text import nearest
 log = logging.getLogger("segpipe")
 # entries that follow from the data or may be given; all others are the checkpoint's
 OF_THE_DATA = (
-    *("channels", "labels", "regions", "paint", "ignore", "nan", "unit"),
-    *("spacing_mm", "patch", "batch", "slice_axis", "slices", "frame", "normalise"),
+    "channels",
+    "labels",
+    "regions",
+    "paint",
+    "ignore",
+    "nan",
+    "unit",
+    "spacing_mm",
+    "patch",
+    "batch",
+    "slice_axis",
+    "slices",
+    "frame",
+    "normalise",
 )
 
 

@@ -188,7 +188,8 @@ def _decide_view(
     usual = float(PATCH_VOXELS[device, len(axes)])
     largest = float(BATCH_VOXELS[device, len(axes)])
     if options.plan.patch is not None:
-        usual = largest = float(np.prod(options.plan.patch))
+        usual = float(np.prod(options.plan.patch))
+        largest = usual
     return widen(spacing_mm, fingerprint, axes, (usual, largest), options.plan.ceiling)
 
 

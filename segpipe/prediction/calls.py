@@ -14,7 +14,7 @@ from pathlib import Path
 
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import write_text
-from segpipe.lock import Holder, own_facts, read_holder, showing_life
+from segpipe.lock import Holder, own_facts, read_holder, remove, showing_life
 from segpipe.prediction.records import key_of
 from segpipe.processes import HOST
 
@@ -83,16 +83,17 @@ class Calls:
             for _ in range(2):
                 if _created(file, self.name):
                     return True
-                if not self._is_abandoned(file):
+                left = self._left_behind(file)
+                if left is None:
                     return False
-                file.unlink(missing_ok=True)
+                remove(file, left)
         except OSError as error:
             raise DataError(f"{file}: cannot be written ({error.strerror})") from None
         return False
 
     def release(self, name: str) -> None:
-        """Give back what was claimed."""
-        self._claim_file(name).unlink(missing_ok=True)
+        """Give back what this call has claimed."""
+        remove(self._claim_file(name), self.name.encode())
 
     def _greet(self) -> None:
         for holder in self.others():
@@ -117,17 +118,18 @@ class Calls:
     def _claim_file(self, name: str) -> Path:
         return self.output / CLAIMS / key_of(name)
 
-    def _is_abandoned(self, claim: Path) -> bool:
-        """Return whether the call that made a claim is gone."""
+    def _left_behind(self, claim: Path) -> bytes | None:
+        """Return the content of a claim whose call is gone; None where the call is alive."""
         try:
-            call = claim.read_text(encoding="utf-8", errors="replace")
+            content = claim.read_bytes()
         except FileNotFoundError:
-            return True
-        if not call:  # read while it is written, or never finished: its age decides
+            return b""
+        if not content:  # read while it is written, or never finished: its age decides
             holder = read_holder(claim)
         else:
-            holder = read_holder(self.output / CALLS / Path(call).name)
-        return holder is None or holder.is_gone
+            call = Path(content.decode("utf-8", errors="replace")).name
+            holder = read_holder(self.output / CALLS / call)
+        return content if holder is None or holder.is_gone else None
 
 
 def _created(file: Path, text: str) -> bool:

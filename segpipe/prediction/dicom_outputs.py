@@ -61,10 +61,8 @@ def dicom_details(options: Predict, trained: Trained) -> DicomDetails | None:
             "codes={NAME:[SCT,CODE,MEANING]} gives one",
             ", ".join(unknown),
         )
-    assert options.checkpoint is not None
-    product = Product(
-        segpipe.__version__, str(trained.config["model"]["network"]), _sha256(options.checkpoint)
-    )
+    network = str(trained.config["model"]["network"])
+    product = Product(segpipe.__version__, network, _sha256(options.checkpoint_paths))
     return DicomDetails(product, codes, options.seg_type)
 
 
@@ -99,11 +97,15 @@ def write_dicom(
     for kind, path in paths.items():
         try:
             source = _source(scan)
-            rest = (mask, labels, details.codes, source, path, details.product)
+            codes = details.codes
+            product = details.product
             if kind == "dicom_seg":
-                digests.append(write_segmentation(*rest, details.kind))
+                written = write_segmentation(
+                    mask, labels, codes, source, path, product, details.kind
+                )
             else:
-                digests.append(write_structures(*rest))
+                written = write_structures(mask, labels, codes, source, path, product)
+            digests.append(written)
         except DataError as error:
             digests.append("")
             problems.append(f"{kind}: not written: {error}")

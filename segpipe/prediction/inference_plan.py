@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
 from segpipe.data.prepare import model_space
-from segpipe.device import NumberFormat, usable_mib
+from segpipe.device import NumberFormat, choose_format, usable_mib
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
 from segpipe.nets.ensemble import Ensemble
@@ -22,6 +23,22 @@ MIB = 2**20
 FLOAT_BYTES = 4
 # measured: bytes at the peak of a forward pass in this format, per byte that `forward_bytes` counts
 PEAK_SHARE: dict[NumberFormat, float] = {"float32": 1.4, "bf16": 0.65, "fp16": 0.65}
+
+
+def format_for(
+    plan: Plan, name: Literal["auto", "float32", "bf16", "fp16"], device: torch.device
+) -> NumberFormat:
+    """Return the number format of this name, in which a network of this plan predicts.
+
+    `auto` is that of nnU-Net's own predictor for an imported network, so that its masks are the
+    same: float32 on a CPU, fp16 on a GPU.
+
+    Raises:
+        ConfigError: for fp16 on a CPU.
+    """
+    if name == "auto" and plan.rules == "nnunet":
+        return "float32" if device.type == "cpu" else "fp16"
+    return choose_format(name, device)
 
 
 @dataclass(frozen=True)

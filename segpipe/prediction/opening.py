@@ -1,18 +1,25 @@
 """The predictor that the options of `predict.py` ask for."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import torch
+
 from segpipe.accelerator import place, tune_process
+from segpipe.checkpoint import Trained
 from segpipe.config.predict import Predict
 from segpipe.config.scoring import USUAL, Scoring
-from segpipe.device import choose_device, choose_format
+from segpipe.device import choose_device
 from segpipe.ensembles import find_all, load_ensemble
 from segpipe.files import digest
 from segpipe.io.dicom_stacks import ROUNDED_MM, TOLERANCE
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.dicom_outputs import DICOM_FILES, DicomDetails, dicom_details
-from segpipe.prediction.postprocessing import requested
+from segpipe.prediction.inference_plan import format_for
+from segpipe.prediction.merged import MergedPredictor, merged_labels, with_label_ids
+from segpipe.prediction.postprocessing import check_thresholds, requested, thresholds_of
 from segpipe.prediction.predictor import Predictor
 
 log = logging.getLogger("segpipe")
@@ -21,28 +28,61 @@ NETWORK_OPTIONS = ("overlap", "mirror_axes", "overlays", "save", "skip_air", "ba
 CLEANING_OPTIONS = ("labels", "keep_largest", "min_volume_ml")
 
 
-def open_predictor(options: Predict) -> tuple[Predictor, DicomDetails | None]:
+def open_predictor(
+    options: Predict,
+) -> tuple[Predictor | MergedPredictor, DicomDetails | None]:
     """Return the predictor of the checkpoints that the options name, and what DICOM files say.
 
     Raises:
         ConfigError: if a checkpoint or an option cannot be used.
     """
-    assert options.checkpoint is not None
     TOLERANCE.mm = options.slice_tolerance
     on_cpu = options.backend == "openvino" and options.device == "auto"
     device = choose_device("cpu" if on_cpu else options.device)
     tune_process(device)
-    number_format = choose_format(options.precision, device)
-    trained = load_ensemble(options.checkpoint, options.mirror_axes)
+    networks = {}
+    for name, files in options.networks.items():
+        networks[name] = load_ensemble(files, options.mirror_axes)
+    trained = next(iter(networks.values()))
+    if len(networks) > 1:
+        trained = _merged(networks)
+    plan = with_label_ids(trained.plan, options.label_ids or {})
+    trained = replace(trained, plan=plan)
     details = dicom_details(options, trained)
     chosen = trained.postprocess if options.postprocess == "auto" else PostProcess()
     if chosen != PostProcess():
         log.info("post-processing of the checkpoint: %s (postprocess=none: without)", chosen)
-    predictor = Predictor(
+    postprocess = requested(options, chosen, plan.labels)
+    if len(networks) == 1:
+        return _predictor(options, trained, postprocess, device), details
+    check_thresholds([network.plan for network in networks.values()], postprocess)
+    parts = {}
+    for name, network in networks.items():
+        own = PostProcess(thresholds=thresholds_of(network.plan, postprocess))
+        parts[name] = _predictor(options, replace(network, quality=()), own, device)
+    return MergedPredictor(parts, plan, postprocess), details
+
+
+def _merged(networks: Mapping[str, Trained]) -> Trained:
+    """Return the first of several networks, with the labels and post-processing of all."""
+    plans = [network.plan for network in networks.values()]
+    labels = merged_labels(plans)
+    both = {"labels": labels, "regions": None, "paint": None, "ignore": None}
+    chosen = PostProcess.union([network.postprocess for network in networks.values()])
+    first = next(iter(networks.values()))
+    plan = plans[0].model_copy(update=both)
+    return replace(first, plan=plan, postprocess=chosen, quality=())
+
+
+def _predictor(
+    options: Predict, trained: Trained, postprocess: PostProcess, device: torch.device
+) -> Predictor:
+    """Return the predictor of one network."""
+    return Predictor(
         place(trained.network, device),
         trained.plan.model_copy(update={"nan": options.nan}),
         device,
-        number_format,
+        format_for(trained.plan, options.precision, device),
         overlap=options.overlap,
         batch_size=options.batch_size,
         save=options.save,
@@ -50,17 +90,15 @@ def open_predictor(options: Predict) -> tuple[Predictor, DicomDetails | None]:
         skip_air=options.skip_air,
         backend=options.backend,
         compiled=options.compile,
-        postprocess=requested(options, chosen, trained.plan.labels),
+        postprocess=postprocess,
         quality=trained.quality if options.quality else (),
     )
-    return predictor, details
 
 
-def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
+def mask_settings(options: Predict, predictor: Predictor | MergedPredictor) -> list[Any]:
     """Return plain values on which a mask depends, beside its scan."""
-    assert options.checkpoint is not None
     labels = predictor.plan.labels
-    weights = digest(find_all(options.checkpoint))
+    weights = digest(find_all(options.checkpoint_paths))
     names = {*NETWORK_OPTIONS, *CLEANING_OPTIONS}
     if options.nan != "refuse":  # so the masks of earlier versions stay as they are
         names.add("nan")
@@ -68,7 +106,15 @@ def mask_settings(options: Predict, predictor: Predictor) -> list[Any]:
         names.add("slice_tolerance")
     if set(DICOM_FILES) & set(options.save):
         names |= {"seg_type", "codes"}
-    settings = [weights, predictor.number_format, options.model_dump(mode="json", include=names)]
+    if options.label_ids is not None:
+        names.add("label_ids")
+    settings: list[Any] = [
+        weights,
+        predictor.number_format,
+        options.model_dump(mode="json", include=names),
+    ]
+    if len(options.networks) > 1:  # grouping and order decide what is painted
+        settings.append([digest(find_all(files)) for files in options.networks.values()])
     unset = options.model_copy(update={"thresholds": None, "temperature": None})
     typed = requested(unset, PostProcess(), labels)
     if predictor.postprocess != typed:

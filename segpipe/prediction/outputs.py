@@ -12,6 +12,7 @@ from segpipe.files import write_table
 from segpipe.io.volumes import write_mask, write_shares
 from segpipe.plan import Plan
 from segpipe.prediction.dicom_outputs import DICOM_FILES, DicomDetails, write_dicom
+from segpipe.prediction.merged import MergedPredictor
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.prediction.quality_measures import measure_quality
 from segpipe.prediction.records import STAGES, ScanRecord, label_names
@@ -103,7 +104,9 @@ def measure_volumes(record: ScanRecord, prediction: Prediction, plan: Plan) -> N
     record.volumes_ml = [voxels * prediction.grid.voxel_ml for voxels in record.voxels]
 
 
-def add_quality(record: ScanRecord, prediction: Prediction, predictor: Predictor) -> None:
+def add_quality(
+    record: ScanRecord, prediction: Prediction, predictor: Predictor | MergedPredictor
+) -> None:
     """Add the predicted quality of a mask to its record, where the network can tell."""
     if not predictor.quality:
         return

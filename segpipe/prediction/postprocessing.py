@@ -139,15 +139,47 @@ def threshold_factors(plan: Plan, thresholds: Mapping[str, float]) -> list[float
     """
     names = list(plan.regions or plan.label_names)
     for name in thresholds:
-        if name not in names:
-            raise ConfigError(
-                f"thresholds: {name} is none of {', '.join(names)}.{nearest(name, names)}"
-            )
+        _check_threshold(name, names)
     factors = [] if plan.regions else [1.0]  # of the background
     for name in names:
         threshold = thresholds.get(name, USUAL)
         factors.append(USUAL / threshold if plan.regions else (1 - threshold) / threshold)
     return factors
+
+
+def thresholds_of(plan: Plan, postprocess: PostProcess) -> dict[str, float]:
+    """Return the thresholds of a network's own labels or regions."""
+    names = list(plan.regions or plan.label_names)
+    found = {}
+    for name, threshold in postprocess.thresholds.items():
+        if name in names:
+            found[name] = threshold
+    return found
+
+
+def check_thresholds(plans: Iterable[Plan], postprocess: PostProcess) -> None:
+    """Check that each threshold is of a label or region of one of several networks.
+
+    Raises:
+        ConfigError: for a name that is of none.
+    """
+    known: dict[str, None] = {}
+    for plan in plans:
+        known |= dict.fromkeys(plan.regions or plan.label_names)
+    for name in postprocess.thresholds:
+        _check_threshold(name, list(known))
+
+
+def _check_threshold(name: str, names: Sequence[str]) -> None:
+    """Refuse a threshold of what is none of these names.
+
+    Raises:
+        ConfigError: naming the nearest.
+    """
+    if name not in names:
+        raise ConfigError(
+            f"thresholds: {name} is none of {', '.join(names)}.{nearest(name, names)}"
+        )
 
 
 def label_indices(names: Sequence[str], labels: Mapping[str, int], key: str) -> list[int]:

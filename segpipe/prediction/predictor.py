@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from segpipe.accelerator import is_out_of_memory, place
 from segpipe.checkpoint import Trained
 from segpipe.data.prepare import PreparedScan, mask_dtype, model_space, prepare_volume
-from segpipe.device import NumberFormat, choose_device, choose_format, computing_in, to_device
+from segpipe.device import NumberFormat, choose_device, computing_in, to_device
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
@@ -35,6 +35,7 @@ from segpipe.prediction.inference_plan import (
     default_batch_size,
     fallbacks,
     first_that_fits,
+    format_for,
     size_multiples,
 )
 from segpipe.prediction.maps import Maps
@@ -137,7 +138,7 @@ class Predictor:
         trained = load_ensemble([Path(path) for path in paths], mirror_axes)
         device = choose_device("auto")
         network = place(trained.network, device)
-        number_format = choose_format("auto", device)
+        number_format = format_for(trained.plan, "auto", device)
         return cls(
             network,
             trained.plan,
@@ -208,6 +209,12 @@ class Predictor:
         other = copy.copy(self)
         other.network = network
         other._computed_network = network
+        return other
+
+    def with_confidence(self) -> "Predictor":
+        """Return a copy whose predictions say how sure the network is of each target."""
+        other = copy.copy(self)
+        other.measures_confidence = True
         return other
 
     def with_postprocess(self, postprocess: PostProcess) -> "Predictor":

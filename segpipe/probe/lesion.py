@@ -20,6 +20,7 @@ from segpipe.data.cases import Case
 from segpipe.data.prepare import PreparedScan
 from segpipe.errors import ConfigError
 from segpipe.files import write_rows
+from segpipe.metric_record import mean_of_known
 from segpipe.metrics import Score, score_case, summarise
 from segpipe.nets.skip_inputs import SkipInput, skip_inputs
 from segpipe.prediction.predictor import Predictor
@@ -236,15 +237,9 @@ def _loss(
         lost_of.setdefault(row.case, []).append((row.dice_lost, row.nsd_lost))
     per_case = []
     for lost in lost_of.values():
-        per_case.append(list(map(_mean_of_known, zip(*lost, strict=True))))
+        per_case.append(list(map(mean_of_known, zip(*lost, strict=True))))
     losses = np.array(per_case).T
     return SkipLoss(skip, size, lesion, before.dice - mean.dice, before.nsd - mean.nsd, losses)
-
-
-def _mean_of_known(values: Sequence[float]) -> float:
-    """Return the mean of the values that are not NaN; NaN where there are none."""
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
 
 
 def _show(losses: Sequence[SkipLoss], title: str) -> None:

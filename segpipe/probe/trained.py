@@ -21,9 +21,10 @@ from segpipe.data.cases import Case
 from segpipe.data.datasets import open_dataset
 from segpipe.data.prepare import PreparedScan, prepare_scan, read_labels
 from segpipe.data.split import split_cases
-from segpipe.device import choose_device, choose_format
+from segpipe.device import choose_device
 from segpipe.errors import ConfigError
 from segpipe.plan import Plan
+from segpipe.prediction.inference_plan import format_for
 from segpipe.prediction.predictor import Predictor
 from segpipe.registry import LAYOUTS
 from segpipe.stored import read_record
@@ -67,13 +68,13 @@ def open_runs(options: Probe) -> list[TrainedRun]:
     assert options.checkpoint is not None
     device = choose_device(options.device)
     tune_process(device)
-    number_format = choose_format(options.precision, device)
     opened = list(map(checkpoint.load, options.checkpoint))
     configs = [trained.config for trained in opened]
     runs = []
     for name, trained in zip(
         tell_apart(configs, _folders(options.checkpoint)), opened, strict=True
     ):
+        number_format = format_for(trained.plan, options.precision, device)
         predictor = Predictor.of(trained, device, number_format)
         runs.append(TrainedRun(name, trained, predictor))
     return runs

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from segpipe import __version__
 from segpipe.config.predict import Predict
+from segpipe.metric_record import mean_of_known
 from segpipe.metrics import tolerance_text
 from segpipe.prediction.outputs import quality_rank
 from segpipe.prediction.records import STAGES, ScanRecord, label_names, scores_of, units_of
@@ -161,7 +160,7 @@ def _facts(options: Predict) -> list[tuple[str, str]]:
     if not isinstance(mirrored, str):
         mirrored = ", ".join(map(str, mirrored)) or "none"
     return [
-        ("checkpoint", ", ".join(map(str, options.checkpoint or [])) or NOT_KNOWN),
+        ("checkpoint", ", ".join(map(str, options.checkpoint_paths)) or NOT_KNOWN),
         ("input", str(options.input or NOT_KNOWN)),
         ("truth", str(options.truth or "not given")),
         ("tolerance of NSD", tolerance_text(options)),
@@ -282,6 +281,4 @@ def _rank(record: ScanRecord) -> float:
 
 def _mean_dice(record: ScanRecord) -> float:
     """Return the mean Dice of the targets that either mask has; NaN where there is no truth."""
-    dice = np.array([score.dice for score in record.scores])
-    counted = dice[~np.isnan(dice)]
-    return float(counted.mean()) if counted.size else float("nan")
+    return mean_of_known(score.dice for score in record.scores)

@@ -31,17 +31,21 @@ MACHINES = "report.json"
 FACTS = "fingerprint.json"
 WIDTH = 1100  # pixels of a picture inside the page
 BESIDE = (
-    *("validation.csv", CASES, "metrics.csv", "split.json", FACTS, "plan.yaml", "config.yaml"),
-    *(
-        "network.json",
-        "stages.json",
-        INITIAL,
-        "postprocess.json",
-        "quality.json",
-        "doctor.csv",
-        "environment.json",
-        "train.log",
-    ),
+    "validation.csv",
+    CASES,
+    "metrics.csv",
+    "split.json",
+    FACTS,
+    "plan.yaml",
+    "config.yaml",
+    "network.json",
+    "stages.json",
+    INITIAL,
+    "postprocess.json",
+    "quality.json",
+    "doctor.csv",
+    "environment.json",
+    "train.log",
 )
 
 

@@ -98,7 +98,10 @@ def _why_left_out(case: str, systems: Sequence[System], scored: Sequence[frozens
         # of folds, each case has trained other networks than the one that scored it
         if case in cases:
             continue
-        (trained if case in _trained(system) else missing).append(system.name)
+        if case in _trained(system):
+            trained.append(system.name)
+        else:
+            missing.append(system.name)
     if trained:
         return f"trained {', '.join(trained)}"
     return f"not scored by {', '.join(missing)}" if missing else ""

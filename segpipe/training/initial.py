@@ -16,6 +16,7 @@ from segpipe.config.train import Train
 from segpipe.ensembles import read_ensemble
 from segpipe.errors import ConfigError
 from segpipe.files import digest, write_json
+from segpipe.metric_record import mean_of_known
 from segpipe.nets.transfer import Ends, Sources, find_ends, transfer
 from segpipe.plan import Plan
 from segpipe.planning.case_record import FILE as SPLIT
@@ -183,9 +184,7 @@ def find_member(path: Path) -> Path:
     best = path
     highest = -math.inf
     for name in ensemble.members:
-        dice = checkpoint.load(path / name).dice.values()
-        known = [value for value in dice if not math.isnan(value)]
-        mean = sum(known) / len(known) if known else 0.0
+        mean = mean_of_known(checkpoint.load(path / name).dice.values(), none=0.0)
         if mean > highest:
             highest = mean
             best = path / name

@@ -34,7 +34,7 @@ class RunNetwork:
 
     @property
     def parameters(self) -> int:
-        """Number of trainable weights."""
+        """Number of weights, frozen ones too."""
         return sum(weight.numel() for weight in self.module.parameters())
 
     @property

@@ -51,8 +51,11 @@ def make_optimizer(
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             is_slower = lr_scale != 1 and name in loaded
-            (slower if is_slower else own).append(parameter)
-    groups = _groups(own, options, 1.0) + (_groups(slower, options, lr_scale) if slower else [])
+            chosen = slower if is_slower else own
+            chosen.append(parameter)
+    groups = _groups(own, options, 1.0)
+    if slower:
+        groups += _groups(slower, options, lr_scale)
     if next(network.parameters()).device.type == "cuda":
         # One kernel for all weights. It is said of each group, since Lightning refuses to clip the
         # gradients of an optimiser that is made with `fused=True`.

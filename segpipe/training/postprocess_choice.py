@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 
 from segpipe import archive
 from segpipe.checkpoint import KEY, amend
+from segpipe.metric_record import mean_of_known
 from segpipe.metrics import mean_dice
 from segpipe.plan import Plan
 from segpipe.postprocess import USUAL, PostProcess
@@ -183,19 +184,14 @@ def _try(cases: Sequence[Evidence], plan: Plan, label: int, what: str, value: fl
     name = list(plan.labels)[label]
     for case in cases:
         dice = _dice(case.table, plan)[holding]
-        before.append(_mean_or_nan(dice))
+        before.append(mean_of_known(dice))
         cleaned = _dice(_without(case.table, case, label, kept), plan)[holding]
-        after.append(_mean_or_nan(cleaned))
+        after.append(mean_of_known(cleaned))
         usual_mm.append(case.hd95_mm.get(name, np.nan))
         largest_mm.append(case.hd95_largest_mm.get(label, usual_mm[-1]))
     measured = what == "keep_largest" and plan.regions is None
     distances = np.array([usual_mm, largest_mm]) if measured else None
     return _trial(name, what, value, np.array(before), np.array(after), distances)
-
-
-def _mean_or_nan(values: Float[np.ndarray, " targets"]) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
 
 
 def _trial(

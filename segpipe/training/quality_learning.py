@@ -5,7 +5,6 @@ looks like. The copies have noise, blur, a bias field, coarser voxels, an end th
 another contrast.
 """
 
-import copy
 import logging
 import math
 import time
@@ -27,6 +26,7 @@ from segpipe.errors import DataError
 from segpipe.files import write_json
 from segpipe.geometry import Grid
 from segpipe.io.volumes import load, read
+from segpipe.metric_record import mean_of_known
 from segpipe.metrics import dice_per_target
 from segpipe.prediction.postprocessing import clean
 from segpipe.prediction.predictor import Predictor
@@ -90,15 +90,12 @@ def judge_scan(predictor: Predictor, case: Case, change: Change) -> JudgedScan:
     if change.kind == "blur_mm":
         strength *= float(Grid.of(volume).spacing_mm.min())
     changed = degrade(volume, change.kind, strength, change.seed)
-    measuring = copy.copy(predictor)
-    measuring.measures_confidence = True
-    prediction = measuring.segment(prepare_volume(changed, plan, case.name))
+    prepared = prepare_volume(changed, plan, case.name)
+    prediction = predictor.with_confidence().segment(prepared)
     labels = clean(prediction.labels, prediction.grid.voxel_ml, **predictor.cleaning)
     prediction = replace(prediction, labels=labels)
     truth = read_labels(case, plan, prediction.grid).numpy()[0]
-    dice = dice_per_target(labels, truth, plan.targets)
-    known = dice[~np.isnan(dice)]
-    mean = float(known.mean()) if known.size else 1.0
+    mean = mean_of_known(dice_per_target(labels, truth, plan.targets), none=1.0)
     return JudgedScan(case.name, change, measure_quality(prediction, plan), mean)
 
 

@@ -16,6 +16,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from segpipe.config.train import Train
 from segpipe.device import NumberFormat
+from segpipe.quiet import quiet
 from segpipe.ranks import Ranks
 from segpipe.training.callbacks.checkpoints import best_and_last
 from segpipe.training.callbacks.forecast import Forecast
@@ -145,8 +146,7 @@ def quiet_lightning() -> Iterator[None]:
     of all devices when they are logged. One is of weights of a single channel, whose memory format
     has two names.
     """
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with quiet("pytorch_lightning", level=logging.WARNING), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", ".* use `self.log.*sync_dist=True")

@@ -4,6 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from segpipe.config.data import Data
 from segpipe.data.cases import Dataset
@@ -19,7 +20,12 @@ class Layout(ABC):
     """A way in which a dataset lies on disk.
 
     A layout is registered by `@LAYOUTS.register(name, help=...)` and made without arguments.
+
+    Attributes:
+        signs: names of files and folders in its root by which a reader knows it; for messages.
     """
+
+    signs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def read(self, data: Data) -> Dataset:
@@ -39,6 +45,10 @@ class Layout(ABC):
 
         It is used for hints, and to take `data.root` without `data=`.
         """
+        return False
+
+    def is_meant(self, data: Data) -> bool:
+        """Return whether options or a file are given that only this layout has."""
         return False
 
 

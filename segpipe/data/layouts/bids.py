@@ -52,6 +52,8 @@ class Session:
 class Bids(Layout):
     """Folders `sub-*`, and in them `ses-*`; all sessions of a participant are one group."""
 
+    signs = ("sub-*",)
+
     def looks_like(self, root: Path) -> bool:
         """Return whether there are folders `sub-*`."""
         return bool(_subfolders(root, "sub-"))

@@ -18,6 +18,8 @@ from segpipe.registry import LAYOUTS
 class Decathlon(Layout):
     """`dataset.json` lists the cases; an image file may hold several channels."""
 
+    signs = ("dataset.json", "imagesTr", "labelsTr")
+
     def looks_like(self, root: Path) -> bool:
         """Return whether `dataset.json` names modalities."""
         return mentions(root, "modality")

@@ -29,6 +29,8 @@ LABEL_SUFFIX = re.compile(r"[_-](seg|segmentation|label|labels|mask)$", re.IGNOR
 class Folder(Layout):
     """Two folders whose names are options; the same two below `test/` are the test part."""
 
+    signs = ("images", "labels")
+
     def looks_like(self, root: Path) -> bool:
         """Return whether there are folders `images` and `labels`."""
         return (root / "images").is_dir() and (root / "labels").is_dir()

@@ -26,6 +26,8 @@ class NnUNet(Layout):
     Where `dataset.json` has a `dataset`, that names the files of each training case instead.
     """
 
+    signs = ("dataset.json", "imagesTr", "labelsTr")
+
     def looks_like(self, root: Path) -> bool:
         """Return whether `dataset.json` names channels."""
         return mentions(root, "channel_names")

@@ -34,6 +34,10 @@ MOST_FOLDERS = 50  # that a suggestion is made of
 class Pattern(Layout):
     """Patterns of paths below `data.root`, in which `{case}` is the name of a case."""
 
+    def is_meant(self, data: Data) -> bool:
+        """Return whether patterns of images are given."""
+        return data.images is not None
+
     def read(self, data: Data) -> Dataset:
         """Read the cases whose files match all patterns."""
         root = root_folder(data)
@@ -154,8 +158,10 @@ def suggested_patterns(root: Path) -> tuple[str, str] | None:
     labels = []
     images = []
     for pattern in common:
-        is_label = LABEL_NAME.search(stem(Path(pattern)))
-        (labels if is_label else images).append(pattern)
+        if LABEL_NAME.search(stem(Path(pattern))):
+            labels.append(pattern)
+        else:
+            images.append(pattern)
     if len(folders) < 2 or not labels or not images:
         return None
     return images[0], labels[0]

@@ -7,7 +7,7 @@ from segpipe.config.data import COLUMNS, Data
 from segpipe.data.cases import Case, Dataset, check_files, name_of
 from segpipe.data.layouts.base import Layout, existing_root, layout_hint
 from segpipe.data.tables import COLUMNS as TAKEN
-from segpipe.data.tables import TableRow, find_tables, read_rows
+from segpipe.data.tables import TABLES, TableRow, find_tables, read_rows
 from segpipe.errors import ConfigError, DataError
 from segpipe.registry import LAYOUTS
 from segpipe.text import closest
@@ -18,6 +18,14 @@ SPLITS = ("train", "val", "test")
 @LAYOUTS.register("table", help="a CSV, TSV or JSON file with a row per case")
 class Table(Layout):
     """A table that names the files of each case; `data.root` is the file or its folder."""
+
+    signs = tuple(f"*{ending}" for ending in TABLES)
+
+    def is_meant(self, data: Data) -> bool:
+        """Return whether columns are given, or `data.root` is a table."""
+        root = data.root
+        is_table = root is not None and root.is_file() and root.suffix.lower() in TABLES
+        return data.columns is not None or is_table
 
     def looks_like(self, root: Path) -> bool:
         """Return whether the folder holds a table, other than those that BIDS has."""

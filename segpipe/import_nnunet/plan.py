@@ -9,8 +9,8 @@ from segpipe.config.model import Model
 from segpipe.config.train import Normalise
 from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
-from segpipe.import_nnunet_axes import Turn
-from segpipe.import_nnunet_results import (
+from segpipe.import_nnunet.axes import Turn
+from segpipe.import_nnunet.results import (
     RESAMPLING,
     Checkpoint,
     Configuration,

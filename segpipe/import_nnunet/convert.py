@@ -1,22 +1,15 @@
-"""`python -m segpipe.import_nnunet results=FOLDER output=x.ckpt`: nnU-Net v2's networks as ours."""
+"""Write networks that nnU-Net v2 has trained as checkpoints of segpipe."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from segpipe.cli import launch
-from segpipe.config.checkpoint_tools import ImportNNUNet
 from segpipe.config.compose import defaults
-from segpipe.config.quoting import typed
-from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.files import atomic
 
 if TYPE_CHECKING:
-    from segpipe.import_nnunet_results import Results
-
-log = logging.getLogger("segpipe")
+    from segpipe.import_nnunet.results import Results
 
 
 def import_nnunet(
@@ -41,7 +34,7 @@ def import_nnunet(
         DataError: if the output cannot be written.
     """
     from segpipe.ensembles import write_ensemble
-    from segpipe.import_nnunet_results import fold_names, read_results
+    from segpipe.import_nnunet.results import fold_names, read_results
     from segpipe.postprocess import PostProcess
 
     results = read_results(folder)
@@ -63,10 +56,10 @@ def _write_fold(results: "Results", fold: str, which: Literal["final", "best"], 
     import torch
 
     from segpipe.checkpoint import KEY, NETWORK, metadata
-    from segpipe.import_nnunet_axes import Turn
-    from segpipe.import_nnunet_plan import layers_of, model_of, plan_of
-    from segpipe.import_nnunet_results import read_checkpoint, read_configuration
-    from segpipe.import_nnunet_weights import renamed
+    from segpipe.import_nnunet.axes import Turn
+    from segpipe.import_nnunet.plan import layers_of, model_of, plan_of
+    from segpipe.import_nnunet.results import read_checkpoint, read_configuration
+    from segpipe.import_nnunet.weights import renamed
     from segpipe.nets.bounded import build_bounded
     from segpipe.nets.build import build
 
@@ -90,19 +83,3 @@ def _write_fold(results: "Results", fold: str, which: Literal["final", "best"], 
     }
     with atomic(file) as part:
         torch.save(content, part)
-
-
-def _import(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
-    options = validate(ImportNNUNet, values)
-    assert options.results is not None
-    assert options.output is not None
-    names = import_nnunet(options.results, options.output, options.folds, options.checkpoint)
-    log.info("%s: %s, checkpoint_%s", options.results, ", ".join(names), options.checkpoint)
-    log.info(
-        "use it: segpipe-predict %s input=SCANS output=MASKS", typed("checkpoint", options.output)
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    launch("import_nnunet", ImportNNUNet, _import, "python -m segpipe.import_nnunet")

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from segpipe.errors import ConfigError
-from segpipe.import_nnunet_results import Layers
+from segpipe.import_nnunet.results import Layers
 from segpipe.text import clipped
 
 Pair = tuple[str, str]  # the name of a layer here, and in nnU-Net
