@@ -41,7 +41,7 @@ def scans(number: int) -> list[Scan]:
     return [Scan(f"s{index}", (Path(f"s{index}.nii"),)) for index in range(number)]
 
 
-def names_of(taken: list[Scan | None]) -> list[str | None]:
+def names_of(taken: Sequence[Scan | None]) -> list[str | None]:
     return [scan and scan.name for scan in taken]
 
 

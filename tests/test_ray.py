@@ -73,7 +73,7 @@ def kill_workers(output: Path, kills: int, seconds: float, killed: list[int]) ->
         if len(others) < 2:
             continue
         time.sleep(seconds)
-        victim = int(max(others, key=lambda file: file.stat().st_mtime).name.split("-")[1])
+        victim = int(max(others, key=os.path.getmtime).name.split("-")[1])
         os.kill(victim, signal.SIGKILL)
         killed.append(victim)
 
