@@ -135,8 +135,8 @@ def test_a_preempted_run_goes_on_by_itself(
         done = process.done()
     assert done.returncode == 0, done.stderr + (cluster.state / "100.log").read_text()
     assert cluster.wait_for_end("100") == "COMPLETED"
-    first, second = sorted((run / "tensorboard").glob("events*"))
-    assert 0 < steps_of(first)[-1] < steps_of(second)[0]
+    _, second = sorted((run / "tensorboard").glob("events*"))
+    assert steps_of(second)[0] > 3, "a run that begins anew has its first loss at step 3"
     last = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert last["global_step"] == 80
     assert json.loads((run / "environment.json").read_text())
