@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -27,10 +26,11 @@ from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.dealing import take_gpu
-from segpipe.errors import ConfigError, SegpipeError
+from segpipe.errors import SegpipeError
 from segpipe.launchers import check_sweep, given_place, is_launched
 from segpipe.reporting.formats import figures_as
 from segpipe.signals import exit_status, handle_termination, interruption_behind
+from segpipe.slurm import check_slurm, naming_lost_jobs, requeued
 from segpipe.text import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -177,11 +177,11 @@ def launch(
             return _help(program, schema, command)
         sys.argv[1:] = normalise(_flags_first(completed(quoted(sys.argv[1:], schema))))
         foresee(check(program, schema, sys.argv[1:]))
-        _check_slurm(sys.argv[1:])
+        check_slurm(sys.argv[1:])
         if schema is Train and not {"-m", "--multirun", "--cfg", "-c"} & set(sys.argv[1:]):
             _follow(sys.argv[1:])
         _run_jobs(program, run)
-    except ConfigError as error:
+    except SegpipeError as error:
         print(f"segpipe-{program}: {visible(error)}", file=sys.stderr)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, Exception) as error:
@@ -202,15 +202,6 @@ def _survive_encodings() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _check_slurm(words: list[str]) -> None:
-    """Refuse to send jobs to a cluster from a machine that is not one of its nodes."""
-    only_shown = "--cfg" in words or "-c" in words
-    if "hydra/launcher=slurm" in words and not only_shown and not shutil.which("srun"):
-        raise ConfigError(
-            "hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster"
-        )
 
 
 def _help(program: str, schema: type[Section], command: str) -> None:
@@ -247,7 +238,7 @@ def _run_jobs(program: str, run: Run) -> None:
             sweep = Path(info.sweep.dir)
             if program == "train" and "joblib" in str(info.launcher["_target_"]):
                 take_gpu(sweep, values["trainer"])
-            with _shown(program, sweep, info.job.num, overrides):
+            with requeued(), _shown(program, sweep, info.job.num, overrides):
                 _run_isolated(lambda: of_sweep(values, folder, overrides), folder)
         else:
             _run_single(lambda: run(values, folder, overrides), program)
@@ -259,7 +250,8 @@ def _run_jobs(program: str, run: Run) -> None:
     register_defaults()
     # Hydra would print its own traceback and exit 1; errors must reach `launch`, which exits
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    hydra.main(str(CONF), program, version_base="1.3")(job)()
+    with naming_lost_jobs(f"{invocation(program)} resume=SWEEP"):
+        hydra.main(str(CONF), program, version_base="1.3")(job)()
 
 
 def _run_single(run: Callable[[], int], program: str) -> None:

@@ -14,7 +14,7 @@ from segpipe.config.remote import RemoteOptions
 from segpipe.config.scoring import Scoring
 from segpipe.config.section import NamesFiles, OneOf, Unit, Was
 from segpipe.config.train import DEVICE_HELP, Device, Precision
-from segpipe.registry import BACKENDS
+from segpipe.registry import BACKENDS, ENGINES
 
 Checkpoints = Annotated[list[Path], Field(min_length=1)]
 
@@ -153,6 +153,19 @@ class Predict(Scoring):
         "scan is claimed while it is computed; a claim ends with its process, and 300 s after the "
         "last sign of life of another machine"
     )
+    engine: Annotated[str, OneOf(ENGINES), Was("local")] = Field(
+        description="who computes the scans: local, this machine; ray, a Ray cluster, needs pip "
+        "install 'segpipe[ray]'"
+    )
+    workers: Annotated[PositiveInt | Literal["all"], Was(1)] = Field(
+        description="processes that share the scans, each with a network of its own; they share "
+        "cores, memory and GPUs; one that is lost is replaced; all = one for each GPU"
+    )
+    watch: Annotated[Annotated[float, Field(gt=0)] | None, Unit("s"), Was(None)] = Field(
+        description="stay, look at the input again and again after this time, and take what has "
+        "arrived and not changed since the last look; Ctrl-C or SIGTERM ends it; null = end when "
+        "all is done"
+    )
     collect: Annotated[bool, Was(False)] = Field(
         description="predict nothing: make tables and page from the records in output, and say "
         "what of input is missing, where that is given"
@@ -208,6 +221,11 @@ class Predict(Scoring):
                 raise ValueError(
                     f"{key} is missing: predict.py needs checkpoint=RUN input=SCANS output=FOLDER"
                 )
+        if self.watch is not None and (self.collect or self.truth is not None):
+            other = "collect" if self.collect else "truth"
+            raise ValueError(
+                f"watch and {other} do not go together: watch without it, and call again with it"
+            )
         probabilities = {"probabilities", "entropy"} & set(self.save)
         if len(self.networks) > 1 and probabilities:
             raise ValueError(

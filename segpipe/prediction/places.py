@@ -75,3 +75,6 @@ class Places:
     def shown(self, path: object) -> str:
         """Return a path, or a text with paths, as people should see it."""
         return str(path)
+
+
+LOCAL = Places()

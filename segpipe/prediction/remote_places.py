@@ -180,6 +180,13 @@ def _check(options: Predict) -> None:
         raise ConfigError(
             "claim=true: a remote output has no claims; shard=I/N shares the scans without them"
         )
+    if options.workers != 1 or options.engine != "local":
+        raise ConfigError(
+            "workers, engine: with an address one process does the work; shard=I/N shares the "
+            "scans among several calls"
+        )
+    if options.watch is not None:
+        raise ConfigError("watch: looks into folders of this machine, not at an address")
     if options.page.viewer:
         raise ConfigError(
             "page.viewer=true: the volumes of a remote input or output are not at hand"

@@ -55,7 +55,7 @@ def show_batch(outcomes: Outcomes, names: Sequence[str], folder: str, truth: Pat
         truth: folder of the labels that they were scored against; None: a table names them.
     """
     rows = []
-    for record in outcomes.new:
+    for record in sorted(outcomes.new, key=lambda record: record.name):
         units = record.units
         volumes = map(units.of_volume, record.volumes_ml)
         rows.append([record.name, *[f"{volume:.{units.digits}f}" for volume in volumes]])
