@@ -155,7 +155,7 @@ def _watch(options: Predict, team: Any, board: Board, interrupted: Flag) -> None
         scans = arrivals.look()
         if scans:
             _settle(scans, team, board, interrupted)
-            show_batch(board.outcomes, team.plan.label_names, options.output, options.truth)
+            show_batch(board.outcomes, team.plan.label_names, str(options.output), options.truth)
         board.views.refresh()
         interrupted.wait(options.watch)
     raise BatchInterruptedError("interrupted: no more scans are watched for")

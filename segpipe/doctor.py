@@ -12,7 +12,7 @@ from segpipe.config.train import Train
 from segpipe.data.cases import Dataset
 from segpipe.data.datasets import open_for_training, select_cases, split_dataset
 from segpipe.data.doctor import inspect_dataset
-from segpipe.data.inspected_case import Finding, InspectedCase
+from segpipe.data.inspected_case import Finding, InspectedCase, usable_of
 from segpipe.data.repair import can_be_repaired, write_repaired
 from segpipe.data.split import write_split
 from segpipe.outlook import examination, foresee
@@ -86,7 +86,7 @@ def _show(dataset: Dataset, cases: int, findings: Sequence[Finding], errors: int
 
 def _show_metrics(cases: Sequence[InspectedCase], dataset: Dataset) -> None:
     """Log which metrics suit each label, and how to ask for them."""
-    usable = [case for case in cases if case.usable]
+    usable = usable_of(cases)
     if not any(len(case.sizes) for case in usable):
         return
     more: dict[str, None] = {}

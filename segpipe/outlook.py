@@ -11,7 +11,7 @@ from segpipe.accelerator import tune_process
 from segpipe.config.data import Data
 from segpipe.config.train import Train
 from segpipe.data.cases import Dataset
-from segpipe.data.inspected_case import Finding, InspectedCase
+from segpipe.data.inspected_case import Finding, InspectedCase, usable_of
 from segpipe.device import NumberFormat, choose_device, choose_format, count_devices
 from segpipe.errors import DataError, SegpipeError
 from segpipe.geometry import Grid
@@ -45,7 +45,7 @@ def examination(
     """
     cases: list[InspectedCase] = []
     for part in parts.values():
-        cases += [case for case in part if case.usable]
+        cases += usable_of(part)
     try:
         labels = label_ids(cases, dataset.labels, dataset.names) if cases else {}
     except DataError:  # no voxel is labelled, which the findings say
@@ -68,8 +68,8 @@ def foresee(
     Returns:
         The plan and the time; where there is none, the reason.
     """
-    train = [case for case in examined.parts["train"] if case.usable]
-    val = [case for case in examined.parts["val"] if case.usable]
+    train = usable_of(examined.parts["train"])
+    val = usable_of(examined.parts["val"])
     if not train or not val:
         side = "validate" if train else "train"
         return Outlook(problem=f"There is no plan: no case that could {side} can be used.")

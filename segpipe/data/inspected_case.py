@@ -1,6 +1,7 @@
 """What the doctor finds out about one case: its findings and its measurements."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -137,3 +138,8 @@ class InspectedCase:
         for finding in findings:
             inspected.add(*finding)
         return inspected
+
+
+def usable_of(cases: Iterable[InspectedCase]) -> list[InspectedCase]:
+    """Return the cases without an error."""
+    return [case for case in cases if case.usable]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segpipe.data.inspected_case import InspectedCase
+from segpipe.data.inspected_case import usable_of
 from segpipe.planning.fingerprint import facts
 from segpipe.reporting import doctor_tables as tables
 from segpipe.reporting.doctor_pictures import choose_cases, draw_case
@@ -130,7 +130,7 @@ def write_diagnosis(folder: Path, examined: Examination, outlook: Outlook, pictu
 def _verdict(examined: Examination) -> tuple[str, str, list[str]]:
     """Return a level, a sentence and what to do."""
     total = len(examined.cases)
-    unusable = sum(not case.usable for case in examined.cases)
+    unusable = total - len(usable_of(examined.cases))
     warnings = sum(finding.severity == "warning" for finding in examined.findings)
     seen = count(warnings, "warning")
     if unusable:
@@ -175,17 +175,13 @@ def _cases(examined: Examination, folder: Path, most: int) -> list[Thumbnail]:
 
 def _fingerprint(examined: Examination, folder: Path) -> Picture | None:
     """Draw spacings, sizes, labels and intensities; None where no training case is labelled."""
-    train = _usable(examined, "train")
+    train = usable_of(examined.parts["train"])
     if not examined.labels or not any(case.foreground.size for case in train):
         return None
     file = folder / "fingerprint.png"
     channels = examined.dataset.channels
     if len(channels) != len(train[0].foreground):
         channels = [f"{channels[0]} {number}" for number in range(len(train[0].foreground))]
-    shown = facts(train, _usable(examined, "val"), dict(examined.labels), channels)
+    shown = facts(train, usable_of(examined.parts["val"]), dict(examined.labels), channels)
     draw_fingerprint(shown, file, examined.units)
     return embed(file, "size, spacing, labels and intensities of the cases", WIDTH)
-
-
-def _usable(examined: Examination, part: str) -> list[InspectedCase]:
-    return [case for case in examined.parts[part] if case.usable]

@@ -36,7 +36,7 @@ def choose_cases(cases: Sequence[InspectedCase], most: int) -> list[InspectedCas
     number = min(len(clean), most - len(kept))
     positions = np.linspace(0, len(clean) - 1, number).round().astype(int).tolist()
     kept.sort(key=_worst)
-    return [*kept, *(clean[position] for position in positions)]
+    return [*kept, *map(clean.__getitem__, positions)]
 
 
 def _in_turns(cases: Sequence[InspectedCase]) -> list[InspectedCase]:
@@ -48,7 +48,7 @@ def _in_turns(cases: Sequence[InspectedCase]) -> list[InspectedCase]:
         seen[kind] = seen.get(kind, 0) + 1
         turns.append((seen[kind], kind))
     order = sorted(range(len(cases)), key=turns.__getitem__)
-    return [cases[index] for index in order]
+    return list(map(cases.__getitem__, order))
 
 
 def _worst(case: InspectedCase) -> int:
@@ -90,7 +90,8 @@ def draw_case(
     image = (voxels[0] if len(voxels) == 1 else voxels.float().mean(0)).numpy()
     names = dict(labels)
     label = _read_label(inspected, grid, names)
-    shown, drawn = (grid.ras_view(array[None])[0] for array in (image, label))
+    shown = grid.ras_view(image[None])[0]
+    drawn = grid.ras_view(label[None])[0]
     known = [name for name, number in names.items() if number]
     draw_overlay(
         shown, drawn, None, grid.ras_spacing_mm, known, case.name, picture, in_mm=unit == "mm"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segpipe.data.cases import Dataset
+from segpipe.data.cases import Case, Dataset, name_of
 from segpipe.data.grouping import suggest_groups
-from segpipe.data.inspected_case import SEVERITY, Finding, InspectedCase
+from segpipe.data.inspected_case import SEVERITY, Finding, InspectedCase, usable_of
 from segpipe.geometry import Grid
 from segpipe.planning.metric_advice import advise
 from segpipe.reporting.page import Cell, Column, Picture, Table
@@ -121,7 +121,7 @@ def shortened(problem: str, examined: Examination) -> str:
 
 def labels(examined: Examination) -> Table | None:
     """Return a row per label: cases that have it, its sizes, and the metrics that suit it."""
-    usable = [case for case in examined.cases if case.usable]
+    usable = usable_of(examined.cases)
     advice = {one.label: one.reason for one in advise(usable, examined.labels)}
     parts = {part: cases for part, cases in examined.parts.items() if cases}
     columns = [Column("label"), Column("id", 0)]
@@ -179,7 +179,7 @@ def grids(examined: Examination) -> Table | None:
         rows.append(_spread(heading, np.round(spacings[:, axis], 4), "{:.4g}"))
     for axis, name in seen:
         rows.append(_spread(f"size {name}, voxels", shapes[:, axis], "{:.0f}"))
-    columns = [Column("what"), *(Column(n) for n in ("smallest", "median", "largest"))]
+    columns = list(map(Column, ("what", "smallest", "median", "largest")))
     caption = f"grids of {count(len(read), 'case')}"
     return Table(caption, [*columns, Column("different values", 0)], rows)
 
@@ -193,12 +193,15 @@ def _spread(name: str, values: np.ndarray, form: str) -> list[Cell]:
 def groups(examined: Examination) -> tuple[str, Table | None]:
     """Return what is known of patients with several cases, and a row per patient."""
     sides: dict[str, list[int]] = {}
-    known = [case.case.group for case in examined.cases if case.case.group]
-    split = {part: [one.case for one in examined.parts[part]] for part in ("train", "val")}
-    names = [case.name for part in split.values() for case in part]
-    suggestion = None if known else suggest_groups(names)
+    split: list[list[Case]] = []
+    cases: list[Case] = []
+    for part in ("train", "val"):
+        split.append([inspected.case for inspected in examined.parts[part]])
+        cases += split[-1]
+    is_grouped = any(case.group for case in cases)
+    suggestion = None if is_grouped else suggest_groups(map(name_of, cases))
     group_of = {} if suggestion is None else _inverted(suggestion.groups)
-    for side, cases in enumerate(split.values()):
+    for side, cases in enumerate(split):
         for case in cases:
             group = case.group or group_of.get(case.name)
             if group:
@@ -251,13 +254,13 @@ def thumbnails(
     chosen: Sequence[InspectedCase], pictures: Mapping[str, Picture], examined: Examination
 ) -> list[Thumbnail]:
     """Return a thumbnail of each case, with its picture where it could be drawn."""
-    part_of: dict[str, str] = {}
+    part_of: dict[int, str] = {}
     for part, cases in examined.parts.items():
-        part_of |= dict.fromkeys((inspected.case.name for inspected in cases), part)
+        part_of |= dict.fromkeys(map(id, cases), part)
     shown: list[Thumbnail] = []
     for inspected in chosen:
         name = inspected.case.name
-        facts = [PARTS[part_of[name]]]
+        facts = [PARTS[part_of[id(inspected)]]]
         if inspected.grid is not None:
             facts += _grid_facts(inspected.grid, examined)
         problems: list[tuple[str, str]] = []
