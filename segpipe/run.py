@@ -11,18 +11,16 @@ from segpipe import checkpoint
 from segpipe.accelerator import place, tune_process
 from segpipe.checkpoint import TrainedOn
 from segpipe.config.train import Train
-from segpipe.data.datasets import open_for_training, select_cases, split_dataset
-from segpipe.data.doctor import inspect_dataset, refuse_errors
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.device import NumberFormat, choose_device, choose_format, count_devices
 from segpipe.metrics import Score, check_scoring, write_scores
 from segpipe.nets.build import check as check_network
 from segpipe.plan import Plan
 from segpipe.planning.capacity import planned_model
-from segpipe.planning.case_record import CaseRecord
 from segpipe.planning.devices import for_devices
 from segpipe.planning.fingerprint import content_of, facts
 from segpipe.planning.planner import log_plan, plan_dataset
+from segpipe.planning.run_cases import RunCases
 from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.outputs import write_outputs
 from segpipe.prediction.predictor import Predictor
@@ -119,8 +117,10 @@ class Run:
             SegpipeError: if a case cannot be used, or given entries do not go together.
         """
         pl.seed_everything(self.options.seed, verbose=False)
-        self._find_cases()
-        train, val = self._inspect_cases()
+        self.cases = RunCases(self.options, self.folder)
+        self.options = self.cases.options
+        with self.phases.phase("reading cases"):
+            train, val = self.cases.inspect()
         with self.phases.phase("planning"):
             self.plan = self._make_plan(train, val)
             check_scoring(self.options, self.plan.targets)
@@ -132,7 +132,7 @@ class Run:
         if self.options.mode == "describe":
             return
         content = content_of([*train, *val])
-        self.trained_on = TrainedOn(self.dataset.name, content, len(train), len(val))
+        self.trained_on = TrainedOn(self.cases.dataset.name, content, len(train), len(val))
         write_record(self.folder, self.options, self.plan, self.overrides, self.device)
         write_facts(self.folder, facts(train, val, self.plan.labels, self.plan.channels))
 
@@ -150,8 +150,8 @@ class Run:
             self.plan,
             self.number_format,
             self.trained_on,
-            self.train_cases,
-            self.val_cases,
+            self.cases.train,
+            self.cases.val,
             initial=self.initial and self.initial.record,
         )
         with self.phases.phase(PREPARING), self._together() as ranks:
@@ -166,16 +166,16 @@ class Run:
         with self.phases.phase("scoring and drawing"):
             trained = checkpoint.load(self.folder)
             predictor = Predictor.of(trained, self.device, self.number_format)
-            searched = self.val_cases if self.options.trainer.postprocess else []
+            searched = self.cases.val if self.options.trainer.postprocess else []
             search = PostProcessSearch(predictor, searched, self.folder)
             scores = self._score_cases(search)
             write_scores(scores, self.folder / "validation.csv")
             draw_gradient_flow(self.folder)
             if not self._draws_all:  # the worst and best cases are known only now
-                shown = worst_and_best(self.val_cases, scores, self.options.page.cases)
+                shown = worst_and_best(self.cases.val, scores, self.options.page.cases)
                 for scored in score_cases(predictor, shown):
                     self._draw(scored)
-            title = count(len(self.val_cases), "validation case")
+            title = count(len(self.cases.val), "validation case")
             show_scores(scores, title, UNITS[self.plan.unit])
         if self.options.trainer.postprocess:
             with self.phases.phase("choosing post-processing"):
@@ -183,7 +183,7 @@ class Run:
         if self.options.trainer.quality:
             with self.phases.phase("learning to judge masks"):
                 seconds = self.phases.seconds_of(TRAINING)
-                store_quality(self.folder, predictor, self.val_cases, self.options.seed, seconds)
+                store_quality(self.folder, predictor, self.cases.val, self.options.seed, seconds)
         # the last of a run's files, by which `is_done` knows that nothing is missing
         draw_curves(self.folder / "metrics.csv", self.folder / "curves.png")
 
@@ -206,43 +206,6 @@ class Run:
             write_interrupted(self.folder, self.phases, error)
             raise
 
-    def _find_cases(self) -> None:
-        """Open the dataset and split its cases; a resumed run keeps its split.
-
-        Raises:
-            ConfigError: if a resumed run's cases are not there any more, or there are others.
-        """
-        self.options, self.dataset = open_for_training(self.options)
-        options = self.options
-        self.begun_with: CaseRecord | None = None
-        if options.resume is None:
-            self.split = split_dataset(self.dataset, options.data)
-        else:
-            self.begun_with = CaseRecord.read(self.folder, self.dataset, options.data)
-            self.split = self.begun_with.split_now(
-                self.dataset, self.folder, options.resume_changed
-            )
-        self.train_cases, self.val_cases = select_cases(self.dataset, self.split)
-
-    def _inspect_cases(self) -> tuple[list[InspectedCase], list[InspectedCase]]:
-        """Return training and validation cases as inspected, and write `split.json`.
-
-        Raises:
-            DataError: if a case has an error.
-            ConfigError: if a resumed run's cases hold something else now.
-        """
-        with self.phases.phase("reading cases"):
-            cases, _ = inspect_dataset(
-                self.dataset, self.train_cases, self.val_cases, self.options.data, self.folder
-            )
-        refuse_errors(cases)
-        record = CaseRecord.of(self.dataset, self.split, cases)
-        if self.begun_with is not None and not self.options.resume_changed:
-            self.begun_with.check_contents(record, self.folder)
-        record.write(self.folder)
-        number = len(self.train_cases)
-        return cases[:number], cases[number:]
-
     def _make_plan(self, train: list[InspectedCase], val: list[InspectedCase]) -> Plan:
         """Return the plan for these cases on this device; a resumed run keeps its plan.
 
@@ -254,7 +217,7 @@ class Run:
             return read_plan(file, read_yaml(file))
         origin = self.initial and self.initial.origin
         plan = plan_dataset(
-            self.dataset, train, val, self.options, self.device, self.number_format, origin
+            self.cases.dataset, train, val, self.options, self.device, self.number_format, origin
         )
         return for_devices(plan, self.devices, self.options.plan.batch)
 
@@ -262,9 +225,9 @@ class Run:
         """Log the number of cases, the labels, and every entry of the plan with its reason."""
         log.info(
             "%s: %s, %s; labels %s",
-            self.dataset.name,
-            agreeing(len(self.train_cases), "case", "train"),
-            agreeing(len(self.val_cases), "case", "validate"),
+            self.cases.dataset.name,
+            agreeing(len(self.cases.train), "case", "train"),
+            agreeing(len(self.cases.val), "case", "validate"),
             ", ".join(self.plan.label_names),
         )
         log_plan(self.plan)
@@ -290,7 +253,7 @@ class Run:
     @property
     def _draws_all(self) -> bool:
         """Whether every validation case gets an overlay."""
-        return len(self.val_cases) <= self.options.page.cases
+        return len(self.cases.val) <= self.options.page.cases
 
     def _score_cases(self, search: PostProcessSearch) -> list[Score]:
         """Return the scores of all validation cases; draw them and fill the viewer on the way."""
@@ -298,7 +261,7 @@ class Run:
         if page.viewer:
             self.viewer = ViewerBudget(page.viewer_mib)
         scores: list[Score] = []
-        for scored in score_cases(search.predictor, self.val_cases, self.options):
+        for scored in score_cases(search.predictor, self.cases.val, self.options):
             scores += scored.scores
             search.add(scored)
             if self.options.trainer.masks:

@@ -398,3 +398,11 @@ def test_the_docs_build_without_a_warning(tmp_path: Path, monkeypatch: pytest.Mo
     assert "WARNING" not in printed
     for page, words in (("reference/config", "trainer.max_time"), ("reference/api", "mirror_axes")):
         assert words in (tmp_path / page / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_tree_of_the_design_names_every_room() -> None:
+    text = (REPOSITORY / "docs/design.md").read_text()
+    rooms = [f"{path.name}/" for path in (REPOSITORY / "segpipe").iterdir() if path.is_dir()]
+    modules = [path.name for path in (REPOSITORY / "segpipe").glob("[!_]*.py")]
+    for name in [*rooms, *modules]:
+        assert name in text or name == "__pycache__/", f"{name} is missing in docs/design.md"
