@@ -40,7 +40,7 @@ from segpipe.nets.build import build
 CT_SHAPE, CT_MM = (512, 512, 200), (0.8, 0.8, 1.5)
 SCANS = 40
 CHECKS = {
-    "hash: scan": "segpipe.batch.digest",
+    "hash: scan": "segpipe.engines.worker.digest",
     "hash: mask written": "segpipe.io.volumes.digest",
     "hash: mask there": "segpipe.prediction.records.digest",
     "hash: checkpoint": "segpipe.prediction.opening.digest",

@@ -29,6 +29,7 @@ from turns import in_turns
 from segpipe.data.prepare import prepare_scan
 from segpipe.device import computing_in, hold_memory
 from segpipe.prediction.predictor import Predictor
+from segpipe.prediction.segmenting import windowing_of
 from segpipe.windows import predict_slabs
 
 SHAPE, SPACING_MM = (320, 320, 160), (1.0, 1.0, 1.0)
@@ -138,9 +139,8 @@ def cut(predictor: Predictor, scan: Path) -> list[torch.Tensor]:
         batches.append(patches)
         return patches.new_zeros(len(patches), plan.outputs, *patches.shape[2:])
 
-    for _ in predict_slabs(
-        keep, image, plan.patch, plan.slice_axis, predictor.overlap, predictor.batch_size
-    ):
+    windowing = windowing_of(plan, predictor.overlap)
+    for _ in predict_slabs(keep, image, windowing, predictor.batch_size):
         pass
     return batches
 

@@ -26,6 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from segpipe.config.compose import hydra_on_conf
+from segpipe.config.model import Model
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.data.datasets import open_dataset
@@ -54,7 +55,11 @@ def options_of(overrides: list[str]) -> Train:
     with hydra_on_conf():
         values = OmegaConf.to_container(compose("train", overrides), resolve=True)
     assert isinstance(values, dict)
-    return validate(Train, {str(key): value for key, value in values.items()})
+    options = validate(Train, {str(key): value for key, value in values.items()})
+    model = options.model
+    if isinstance(model, Model):  # of a CPU's size, where nothing is given
+        options = options.model_copy(update={"model": model.small()})
+    return options
 
 
 def plan_of(options: Train) -> Plan:

@@ -94,6 +94,8 @@ def _print(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     assert options.checkpoint is not None
     from segpipe.exporting.model_card import model_card  # loads torch, which --help does not need
 
+    if options.format == "methods":
+        return _methods(options.checkpoint, options.output)
     write = model_card if options.format == "hub" else card
     text = write(options.checkpoint)
     if options.output is None:
@@ -101,6 +103,21 @@ def _print(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
         return 0
     write_text(options.output, text if text.endswith("\n") else text + "\n")
     log.info("%s", options.output)
+    return 0
+
+
+def _methods(file: Path, output: Path | None) -> int:
+    """Print the paragraphs on methods, or write them with their references."""
+    from segpipe import checkpoint
+    from segpipe.reporting.methods import methods, write_methods
+    from segpipe.reporting.methods_record import record_of_checkpoint
+
+    record = record_of_checkpoint(checkpoint.load(file))
+    if output is None:
+        print_page("\n\n".join(methods(record)))
+        return 0
+    write_methods(output, record)
+    log.info("%s, beside it as .tex, and .bib", output)
     return 0
 
 

@@ -204,6 +204,8 @@ def renamed_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_levels(file: Path, model: AnyModel, plan: Plan) -> None:
     levels = len(plan.kernels)
+    if isinstance(model, Model) and model.channels is None:
+        raise ConfigError(f"{file}: does not say how many channels its network has")
     if model.dims != plan.dims or (isinstance(model, Model) and model.levels != levels):
         raise ConfigError(
             f"{file}: its network is {model.dims}D with {model.levels} levels, but its plan "

@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -27,9 +26,11 @@ from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.dealing import take_gpu
-from segpipe.errors import ConfigError, SegpipeError
+from segpipe.errors import SegpipeError
 from segpipe.launchers import check_sweep, given_place, is_launched
+from segpipe.reporting.formats import figures_as
 from segpipe.signals import exit_status, handle_termination, interruption_behind
+from segpipe.slurm import check_slurm, naming_lost_jobs, requeued
 from segpipe.text import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def _train_first(options: Train, folder: Path, overrides: list[str], *launched: 
     if options.mode == "crossval":
         from segpipe.crossval import cross_validate
 
-        cross_validate(options, folder, overrides, *launched)
+        with figures_as(options.page.figures):
+            cross_validate(options, folder, overrides, *launched)
         return
     if options.resume is None:
         options = options.model_copy(update={"resume": resumable(folder, overrides)})
@@ -128,7 +130,7 @@ def _train_first(options: Train, folder: Path, overrides: list[str], *launched: 
     from segpipe.lock import alone_in
     from segpipe.run import fit
 
-    with alone_in(folder):
+    with alone_in(folder), figures_as(options.page.figures):
         fit(options, folder, overrides, *launched)
 
 
@@ -138,14 +140,16 @@ def _predict_all(values: dict[str, Any], _folder: Path, _overrides: list[str]) -
         from segpipe.reporting.collecting import collect as run
     else:
         from segpipe.batch import predict_batch as run
+    from segpipe.prediction.remote_places import at_hand
     from segpipe.terminal import logged_to, say_more
 
     if options.verbose:
         say_more()
 
-    assert options.output is not None
-    with logged_to(options.output / "predict.log"):
-        return run(options)
+    with at_hand(options) as (local, places):
+        assert local.output is not None
+        with logged_to(local.output / "predict.log"), figures_as(local.page.figures):
+            return run(local, places)
 
 
 def launch(
@@ -173,11 +177,11 @@ def launch(
             return _help(program, schema, command)
         sys.argv[1:] = normalise(_flags_first(completed(quoted(sys.argv[1:], schema))))
         foresee(check(program, schema, sys.argv[1:]))
-        _check_slurm(sys.argv[1:])
+        check_slurm(sys.argv[1:])
         if schema is Train and not {"-m", "--multirun", "--cfg", "-c"} & set(sys.argv[1:]):
             _follow(sys.argv[1:])
         _run_jobs(program, run)
-    except ConfigError as error:
+    except SegpipeError as error:
         print(f"segpipe-{program}: {visible(error)}", file=sys.stderr)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, Exception) as error:
@@ -198,15 +202,6 @@ def _survive_encodings() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _check_slurm(words: list[str]) -> None:
-    """Refuse to send jobs to a cluster from a machine that is not one of its nodes."""
-    only_shown = "--cfg" in words or "-c" in words
-    if "hydra/launcher=slurm" in words and not only_shown and not shutil.which("srun"):
-        raise ConfigError(
-            "hydra/launcher=slurm: there is no srun here; start the sweep on a node of the cluster"
-        )
 
 
 def _help(program: str, schema: type[Section], command: str) -> None:
@@ -243,7 +238,7 @@ def _run_jobs(program: str, run: Run) -> None:
             sweep = Path(info.sweep.dir)
             if program == "train" and "joblib" in str(info.launcher["_target_"]):
                 take_gpu(sweep, values["trainer"])
-            with _shown(program, sweep, info.job.num, overrides):
+            with requeued(), _shown(program, sweep, info.job.num, overrides):
                 _run_isolated(lambda: of_sweep(values, folder, overrides), folder)
         else:
             _run_single(lambda: run(values, folder, overrides), program)
@@ -255,7 +250,8 @@ def _run_jobs(program: str, run: Run) -> None:
     register_defaults()
     # Hydra would print its own traceback and exit 1; errors must reach `launch`, which exits
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    hydra.main(str(CONF), program, version_base="1.3")(job)()
+    with naming_lost_jobs(f"{invocation(program)} resume=SWEEP"):
+        hydra.main(str(CONF), program, version_base="1.3")(job)()
 
 
 def _run_single(run: Callable[[], int], program: str) -> None:

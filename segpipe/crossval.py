@@ -75,7 +75,8 @@ def cross_validate(
 
 def _of_fold(options: Train, fold: int) -> Train:
     data = options.data.model_copy(update={"fold": fold})
-    return options.model_copy(update={"data": data, "mode": "train"})
+    trainer = options.trainer.model_copy(update={"masks": True})
+    return options.model_copy(update={"data": data, "trainer": trainer, "mode": "train"})
 
 
 def _cases_of(options: Train, fold: int) -> list[Case]:

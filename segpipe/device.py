@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,6 +20,22 @@ FIRST_BF16 = (8, 0)  # compute capability of the first GPUs that have it, as Amp
 FIRST_TENSOR_CORES = (7, 0)  # and of the first that multiply fp16 in hardware, as Volta
 # share of the memory; the rest is for other processes and for fragmentation
 USABLE = {"cuda": 0.9, "cpu": 0.7}
+
+
+@dataclass
+class Sharing:
+    """How many processes of one call share what this one computes with.
+
+    Attributes:
+        machine: processes that share the memory of the machine.
+        gpu: processes that share that of the GPU.
+    """
+
+    machine: int = 1
+    gpu: int = 1
+
+
+SHARING = Sharing()
 
 
 def choose_device(name: str) -> torch.device:
@@ -137,13 +154,27 @@ def usable_mib(device: torch.device) -> float:
     """Return the MiB that a computation may use.
 
     It is a share of the total memory rather than of the free memory, so that a run repeated on the
-    same machine gets the same plan.
+    same machine gets the same plan. Processes that `share_machine` has divided it among get the
+    same part each.
     """
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
+        total = torch.cuda.get_device_properties(device).total_memory / SHARING.gpu
     else:
-        total = total_bytes()
+        total = total_bytes() / SHARING.machine
     return USABLE[device.type] * total / 2**20
+
+
+def share_machine(threads: int, machine: int, gpu: int) -> None:
+    """Let this process take its part of a machine that several processes of a call share.
+
+    Args:
+        threads: that it may use; fewer where the environment says so.
+        machine: number of the processes that share the memory.
+        gpu: number of those that share the GPU of this one.
+    """
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    SHARING.machine = machine
+    SHARING.gpu = gpu
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

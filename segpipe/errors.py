@@ -16,6 +16,10 @@ class ConfigError(SegpipeError):
     exit_status = 2
 
 
+class NoScanError(ConfigError):
+    """An input in which there is no scan, or none yet."""
+
+
 class DataError(SegpipeError):
     """A file that is unreadable, inconsistent, or not what its dataset declares."""
 

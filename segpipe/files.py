@@ -129,6 +129,16 @@ def write_text(path: Path, text: str) -> None:
     write_lines(path, [text])
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically.
+
+    Raises:
+        OSError: if it cannot be written, as on a full disk.
+    """
+    with atomic(path) as part:
+        part.write_bytes(content)
+
+
 def write_lines(path: Path, texts: Iterable[str]) -> None:
     """Write texts one after the other into a file, atomically and without holding them all.
 

@@ -29,7 +29,7 @@ def check_trainings(jobs: Sequence[Job]) -> None:
         if isinstance(model, Model) and model.match != "none":
             key = model.model_dump_json()
             if key not in matched:
-                _check_match(model, options)
+                _check_match(model.small(), options)
             matched.add(key)
 
 

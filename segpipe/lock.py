@@ -17,6 +17,8 @@ from segpipe.processes import is_running
 
 FILE = ".segpipe-lock"
 TOUCHED_S = 30.0  # between two signs of life
+JOB = "SLURM_JOB_ID"
+RESTARTS = "SLURM_RESTART_COUNT"  # of a job that was requeued
 GONE_S = 300.0  # without one, after which a process is taken for gone
 
 
@@ -40,13 +42,30 @@ class Holder:
     def is_gone(self) -> bool:
         """Return whether the process has ended, or has been silent for too long."""
         is_here = self.facts.get("host") == socket.gethostname()
-        return self.silent_s > GONE_S or (is_here and not _is_alive(self.facts.get("pid")))
+        is_dead = is_here and not _is_alive(self.facts.get("pid"))
+        return self.silent_s > GONE_S or is_dead or self._is_before_requeue()
+
+    def _is_before_requeue(self) -> bool:
+        """Return whether this process belongs to the job of the holder, started again since."""
+        own = _job_facts()
+        if not own or own["job"] != self.facts.get("job"):
+            return False
+        starts = self.facts.get("starts")
+        return isinstance(starts, int) and starts < own["starts"]
 
 
 def own_facts(**more: Any) -> dict[str, Any]:
     """Return what a file says of this process: host, process id, the time, and what is given."""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, **more}
+    return {"host": socket.gethostname(), "pid": os.getpid(), "since": since} | _job_facts() | more
+
+
+def _job_facts() -> dict[str, Any]:
+    """Return the job of SLURM that this process belongs to, and how often it was started again."""
+    if JOB not in os.environ:
+        return {}
+    restarts = os.environ.get(RESTARTS, "0")
+    return {"job": os.environ[JOB], "starts": int(restarts) if restarts.isdecimal() else 0}
 
 
 def read_holder(file: Path) -> Holder | None:

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
 
 from segpipe.axes import Axes, Axis, Frame, Slices
 from segpipe.config.data import NaNPolicy
@@ -62,6 +62,12 @@ class Plan(BaseModel):
         nan: what becomes of voxels that are NaN or infinite when a scan is read.
         unit: of `spacing_mm`, and of all lengths and volumes that are shown: `px2` and `px3` where
             the cases are images and stacks without millimetres.
+        widths: channels of the network per level, finest first, where they were left to the plan;
+            None where `model.channels` gave them.
+        parts: into which a step's batch is divided; they are computed one after another, and their
+            gradients added.
+        recompute: whether the activations inside the stages of a U-Net are computed again for the
+            backward pass rather than kept.
         reasons: a line per entry, `entry value: why`.
     """
 
@@ -88,6 +94,9 @@ class Plan(BaseModel):
     foreground: list[tuple[float, float, float, float]]
     nan: Annotated[NaNPolicy, Was("refuse")]
     unit: Annotated[UnitName, Was("mm")]
+    widths: Annotated[list[PositiveInt] | None, Was(None)] = None
+    parts: Annotated[PositiveInt, Was(1)] = 1
+    recompute: Annotated[bool, Was(False)] = False
     reasons: list[str]
 
     @field_validator("frame")

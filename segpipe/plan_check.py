@@ -47,6 +47,8 @@ def _check_space(plan: Plan) -> None:
         raise ValueError(f"patch has more than {LARGEST_PATCH} voxels")
     if not 1 <= plan.batch <= LARGEST_BATCH:
         raise ValueError(f"batch is not 1 to {LARGEST_BATCH}")
+    if plan.batch % plan.parts:
+        raise ValueError(f"batch {plan.batch} cannot be computed in {plan.parts} parts")
     mirrored = plan.mirror_axes
     if len(set(mirrored)) < len(mirrored) or not set(mirrored) <= set(plan.network_axes):
         raise ValueError("mirror_axes are not different axes that the network sees")

@@ -164,3 +164,4 @@ AUGMENTATIONS: Registry[Any] = Registry("augmentation", "AUGMENTATIONS", "segpip
 LAYOUTS: Registry[Any] = Registry("layout", "LAYOUTS", "segpipe.data.layouts")
 BACKENDS: Registry[Any] = Registry("backend", "BACKENDS", "segpipe.prediction.backends")
 OPTIMISERS: Registry[Any] = Registry("optimiser", "OPTIMISERS", "segpipe.training.optim")
+ENGINES: Registry[Any] = Registry("engine", "ENGINES", "segpipe.engines")

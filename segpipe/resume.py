@@ -12,7 +12,12 @@ from segpipe.stored import read_config, read_record, read_yaml
 
 SHOWN = ("page", "verbose")  # options of what is shown of a run; may be changed with resume=
 FREE = ("resume", "resume_changed", "extensions", *SHOWN)
-MOVED = ("data.root", "data.cache", "data.workers")  # what another machine has elsewhere
+MOVED = (
+    "data.root",
+    "data.cache",
+    "data.cache_gib",
+    "data.workers",
+)  # what another machine has elsewhere
 RETYPED = ("extensions=", "resume_changed=")  # what is typed anew when a run or sweep goes on
 
 

@@ -18,10 +18,13 @@ from segpipe.device import NumberFormat, choose_device, choose_format, count_dev
 from segpipe.metrics import Score, check_scoring, write_scores
 from segpipe.nets.build import check as check_network
 from segpipe.plan import Plan
+from segpipe.planning.capacity import planned_model
 from segpipe.planning.case_record import CaseRecord
 from segpipe.planning.devices import for_devices
 from segpipe.planning.fingerprint import content_of, facts
 from segpipe.planning.planner import log_plan, plan_dataset
+from segpipe.prediction.channel_sets import Scan
+from segpipe.prediction.outputs import write_outputs
 from segpipe.prediction.predictor import Predictor
 from segpipe.ranks import ALONE, Ranks, named
 from segpipe.reporting.drawing import draw_network
@@ -268,7 +271,8 @@ class Run:
 
     def _make_network(self) -> None:
         """Build, match and draw the network; the options then hold the channels that it has."""
-        network = make_network(self.options.model, self.plan, self.options.seed)
+        model = planned_model(self.options.model, self.plan)
+        network = make_network(model, self.plan, self.options.seed)
         if self.initial is not None:
             self.initial.load(network.module, network.model, self.plan)
         self.network = network.module
@@ -297,6 +301,9 @@ class Run:
         for scored in score_cases(search.predictor, self.val_cases, self.options):
             scores += scored.scores
             search.add(scored)
+            if self.options.trainer.masks:
+                scan = Scan(scored.case.name, scored.case.images)
+                write_outputs(scored.prediction, scan, self.plan, ["mask"], self.folder / "masks")
             if self._draws_all:
                 self._draw(scored)
             if self.viewer is not None:

@@ -6,12 +6,11 @@ the slice axis has one voxel, which `to_network` removes and `from_network` rest
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
-
-from segpipe import nnunet_rules
 
 BLOCK_VALUES = 2**22  # that are handed on at once: 16 MiB of float32
 Position = tuple[int, ...]  # of the first voxel of a window in the padded volume
@@ -38,28 +37,75 @@ def slab_axis(shape: Sequence[int], slice_axis: int | None) -> int:
     return max(range(3), key=lambda axis: shape[axis])
 
 
-def count_windows(
-    shape: Sequence[int], patch: Sequence[int], overlap: float, as_nnunet: bool = False
-) -> int:
-    """Return how many windows `predict_slabs` takes from a volume `(x, y, z)`."""
-    starts = nnunet_rules.window_starts if as_nnunet else _starts
-    total = 1
-    for size, edge in zip(shape, patch, strict=True):
-        total *= len(starts(max(size, edge), edge, overlap))
-    return total
+def softmax(logits: Float[Tensor, "k x y z"]) -> Float[Tensor, "k x y z"]:
+    """Return the probabilities of labels that exclude one another."""
+    return torch.softmax(logits, 0)
+
+
+def starts_at_equal_steps(size: int, edge: int, overlap: float) -> list[int]:
+    """Return the first voxels of the windows along an axis: at equal steps, the last at the end."""
+    step = max(1, int(edge * (1 - overlap)))
+    return [*range(0, size - edge, step), size - edge]
+
+
+def gaussian(patch: Sequence[int]) -> Float[Tensor, "1 x y z"]:
+    """Return the weights of a window's voxels, as MONAI has them.
+
+    A Gaussian whose standard deviation is an eighth of the edge, nowhere below 1e-3.
+    """
+    weight = torch.ones(())
+    for edge in patch:
+        distance = torch.arange(edge) - (edge - 1) / 2
+        weight = weight[..., None] * torch.exp(-(distance**2) / (2 * (edge / 8) ** 2))
+    return weight.clamp(min=1e-3)[None]
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """How windows cover a volume, and become one again.
+
+    Attributes:
+        patch: window size in voxels; 1 along `slice_axis`.
+        slice_axis: the axis that a 2D network does not see; None for a 3D network.
+        overlap: share of a window that its neighbour covers too, below 1.
+        activation: of the blended logits: `softmax` where a voxel has one label, `torch.sigmoid`
+            where it may lie in several regions, None to keep logits.
+        starts_along: returns the first voxels of the windows along an axis, from its size, the
+            window's edge and the overlap.
+        weights_of: returns the weights `(1, x, y, z)` of a window's voxels.
+    """
+
+    patch: Sequence[int]
+    slice_axis: int | None
+    overlap: float
+    activation: Callable[[Tensor], Tensor] | None = softmax
+    starts_along: Callable[[int, int, float], list[int]] = starts_at_equal_steps
+    weights_of: Callable[[Sequence[int]], Tensor] = gaussian
+
+    def count(self, shape: Sequence[int]) -> int:
+        """Return how many windows `predict_slabs` takes from a volume `(x, y, z)`."""
+        total = 1
+        for size, edge in zip(shape, self.patch, strict=True):
+            total *= len(self.starts_along(max(size, edge), edge, self.overlap))
+        return total
+
+    def batches(self, shape: Sequence[int], batch_size: int, axis: int) -> list[list[Position]]:
+        """Return the positions of all windows in batches, ordered along `axis`."""
+        starts = []
+        for size, edge in zip(shape, self.patch, strict=True):
+            starts.append(self.starts_along(size, edge, self.overlap))
+        positions = sorted(itertools.product(*starts), key=lambda position: position[axis])
+        first_of_batch = range(0, len(positions), batch_size)
+        return [positions[first : first + batch_size] for first in first_of_batch]
 
 
 def predict_slabs(
     network: nn.Module | Callable[[Tensor], Tensor],
     volume: Float[Tensor, "c x y z"],
-    patch: Sequence[int],
-    slice_axis: int | None,
-    overlap: float,
+    windowing: Windowing,
     batch_size: int,
-    exclusive: bool = True,
-    as_nnunet: bool = False,
 ) -> Iterator[Float[Tensor, "k x_ y_ z_"]]:
-    """Yield the probabilities of a volume, slab by slab; by nnU-Net's rules the logits.
+    """Yield the probabilities of a volume, or its logits, slab by slab.
 
     They come from overlapping windows that are blended with Gaussian weights (Isensee 2021). The
     slabs follow one another along `slab_axis`, and together make the volume. Each is yielded as
@@ -69,20 +115,17 @@ def predict_slabs(
         network: maps `(b, c, *space)` to logits `(b, k, *space)`.
         volume: the scan in model space. One smaller than a patch is padded, and cropped again.
             Windows are blended on its device, wherever the network computes.
-        patch: window size in voxels; 1 along `slice_axis`.
-        slice_axis: the axis that a 2D network does not see; None for a 3D network.
-        overlap: share of a window that its neighbour covers too, below 1.
+        windowing: how windows cover the volume.
         batch_size: windows that the network computes at once.
-        exclusive: whether a voxel has one label (softmax), or may lie in several regions (sigmoid).
-        as_nnunet: whether windows lie, and are weighted, as nnU-Net's.
     """
+    patch = windowing.patch
+    slice_axis = windowing.slice_axis
     axis = slab_axis(volume.shape[1:], slice_axis)
     before = _padding_before(volume.shape[1:], patch)
     padded = _padded(volume, patch, before)
-    starts = nnunet_rules.window_starts if as_nnunet else _starts
-    weights = nnunet_rules.window_weights(patch) if as_nnunet else _gaussian(patch)
-    batches = _batches(padded.shape[1:], patch, starts, overlap, batch_size, axis)
-    open_rows = _OpenRows(patch, axis, padded.shape[1:], batches, weights.to(volume.device))
+    batches = windowing.batches(padded.shape[1:], batch_size, axis)
+    weights = windowing.weights_of(patch).to(volume.device)
+    open_rows = _OpenRows(patch, axis, padded.shape[1:], batches, weights)
     for batch, next_batch in itertools.pairwise([*batches, None]):
         assert batch is not None
         patches = torch.stack([_window(padded, position, patch) for position in batch])
@@ -92,14 +135,10 @@ def predict_slabs(
         for sums, row in open_rows.finished(end):
             cropped = _cropped(sums, volume.shape[1:], before, axis, row)
             if cropped.numel():
-                logits = cropped[:-1] / cropped[-1:]
-                yield logits if as_nnunet else _probabilities(logits, exclusive)
+                blended = cropped[:-1] / cropped[-1:]
+                yield blended if windowing.activation is None else windowing.activation(blended)
         if next_batch:
             open_rows.close(end)
-
-
-def _probabilities(logits: Tensor, exclusive: bool) -> Tensor:
-    return torch.softmax(logits, 0) if exclusive else torch.sigmoid(logits)
 
 
 class _OpenRows:
@@ -168,41 +207,6 @@ class _OpenRows:
             moved = rows.narrow(self.axis, count, left).clone()
             rows.narrow(self.axis, 0, left).copy_(moved)
             rows.narrow(self.axis, left, count).zero_()
-
-
-def _batches(
-    shape: Sequence[int],
-    patch: Sequence[int],
-    starts_along: Callable[[int, int, float], list[int]],
-    overlap: float,
-    batch_size: int,
-    axis: int,
-) -> list[list[Position]]:
-    """Return the positions of all windows in batches, ordered along `axis`."""
-    starts = []
-    for size, edge in zip(shape, patch, strict=True):
-        starts.append(starts_along(size, edge, overlap))
-    positions = sorted(itertools.product(*starts), key=lambda position: position[axis])
-    first_of_batch = range(0, len(positions), batch_size)
-    return [positions[first : first + batch_size] for first in first_of_batch]
-
-
-def _starts(size: int, edge: int, overlap: float) -> list[int]:
-    """Return the first voxels of the windows along an axis: at equal steps, the last at the end."""
-    step = max(1, int(edge * (1 - overlap)))
-    return [*range(0, size - edge, step), size - edge]
-
-
-def _gaussian(patch: Sequence[int]) -> Float[Tensor, "1 x y z"]:
-    """Return the weights of a window's voxels, as MONAI has them.
-
-    A Gaussian whose standard deviation is an eighth of the edge, nowhere below 1e-3.
-    """
-    weight = torch.ones(())
-    for edge in patch:
-        distance = torch.arange(edge) - (edge - 1) / 2
-        weight = weight[..., None] * torch.exp(-(distance**2) / (2 * (edge / 8) ** 2))
-    return weight.clamp(min=1e-3)[None]
 
 
 def _padding_before(shape: Sequence[int], patch: Sequence[int]) -> list[int]:

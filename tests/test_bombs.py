@@ -145,3 +145,9 @@ def test_bytes_after_raw_voxels_are_said(tmp_path: Path, caplog: pytest.LogCaptu
     path = written(tmp_path, bytes(9000))
     read_exactly(path, 0, 3000)
     assert caplog.messages == [f"{path}: 6000 bytes after the voxels are left out"]
+    caplog.clear()
+    read_exactly(path, 0, 8000)
+    assert not caplog.messages, "zeros fill a block"
+    path.write_bytes(bytes(8000) + b"data")
+    read_exactly(path, 0, 8000)
+    assert caplog.messages == [f"{path}: 4 bytes after the voxels are left out"]

@@ -24,7 +24,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 def test_a_run_ends_when_its_validations_get_no_better(impatient: tuple[str, Path]) -> None:
     said, run = impatient
-    assert "no better mean Dice in 2 validations (trainer.patience)" in said
+    assert "ends at 15 % of its budget: no better mean Dice in 2 validations (trainer.pat" in said
     with (run / "metrics.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file)]
     assert steps == [10, 20, 30]

@@ -8,15 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
-from support.checkpoints import write_checkpoint
+from support.batches import NAMES, options, write_scans
 
 from segpipe.batch import predict_batch
-from segpipe.config.compose import defaults
-from segpipe.config.predict import Predict
-from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.lock import GONE_S
 from segpipe.prediction import calls as calls_module
@@ -26,30 +21,12 @@ from segpipe.prediction.record_store import MANIFEST, RecordStore
 from segpipe.prediction.scans import in_shard
 from segpipe.signals import Stopped
 
-NAMES = [f"case_{number:02d}" for number in range(8)]
 NOBODY = 2**22 + 1  # a number that no process has
 
 
 @pytest.fixture
 def eight(tmp_path: Path) -> Path:
-    write_checkpoint(tmp_path / "some.ckpt")
-    (tmp_path / "in").mkdir()
-    random = np.random.default_rng(0)
-    for name in NAMES:
-        voxels = random.integers(0, 900, (20, 16, 8)).astype(np.int16)
-        nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 1, 2, 1])), tmp_path / f"in/{name}.nii.gz")
-    return tmp_path
-
-
-def options(folder: Path, **changed: object) -> Predict:
-    given = {
-        "checkpoint": str(folder / "some.ckpt"),
-        "input": str(folder / "in"),
-        "output": str(folder / "out"),
-        "device": "cpu",
-        "overlays": False,
-    }
-    return validate(Predict, defaults("predict") | given | changed)
+    return write_scans(tmp_path)
 
 
 def forked(work: Callable[[], int]) -> int:
@@ -203,7 +180,7 @@ def test_what_the_machine_lacked_is_tried_again(
     def lacking(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("segpipe.batch.write_outputs", lacking)
+    monkeypatch.setattr("segpipe.engines.worker.write_outputs", lacking)
     assert predict_batch(options(eight)) == 3
     monkeypatch.undo()
     assert predict_batch(options(eight)) == 0

@@ -438,7 +438,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
         tmp_path / "whole/validation.csv"
     ).read_text()
     assert command("train.py", "resume=killed", "seed=1", folder=tmp_path).stderr.startswith(
-        "segpipe-train: seed: a resumed run keeps its config; only trainer.*, page.*, verbose, data.root, data.cache, data.workers can be changed with resume="
+        "segpipe-train: seed: a resumed run keeps its config; only trainer.*, page.*, verbose, data.root, data.cache, data.cache_gib, data.workers can be changed with resume="
     )
 
 

@@ -100,6 +100,9 @@ def test_sentence_table_and_csv_have_one_sign(tmp_path: Path) -> None:
     assert sentence in page.text
     assert any(row[:2] == ["theirs", "24"] and row[3] == f"{100 * mean:.2f}" for row in page.cells)
     assert sentence in (tmp_path / "out/compare.md").read_text()
+    latex = (tmp_path / "out/compare.tex").read_text()
+    assert "tab:differences" in latex
+    assert "tab:systems" in latex
 
 
 def test_runs_of_different_splits_meet_on_the_cases_that_neither_trained_on(tmp_path: Path) -> None:

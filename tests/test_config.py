@@ -174,7 +174,7 @@ def test_help_answers_which_values_a_key_can_take() -> None:
         ("model.arguments", "  model.arguments=(model=monai)  [map of text to anything or null]"),
         ("optim", "  * adamw  AdamW (Loshchilov 2019) under a cosine."),
         ("optim", "  optim.lr=0.008  [number > 0]"),
-        ("model=unet2d", "      model.channels=[24,48,96,192,192]"),
+        ("model=unet2d", "      model.dims=2"),
         ("+study=long_skips", "      model.long_skips=none,add,concat,gate"),
         ("warm", "  optim.warmup=0.05  [number >= 0 and < 1]"),
     ],

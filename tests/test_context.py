@@ -1,5 +1,6 @@
 """How coarse model space is: resolution against the field of view of a patch."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from segpipe.data.ceiling import FACTORS, ceilings
 from segpipe.geometry import Grid, ModelSpace, Volume
 from segpipe.plan import Plan
 from segpipe.planning.fingerprint import LabelSize
+from segpipe.planning.pace import Pace
 from segpipe.planning.rules import make_plan
 
 LABELS = {"background": 0, "organ": 1}
@@ -25,18 +27,19 @@ def plan(
     shape: tuple[int, ...],
     measured: tuple[float, ...],
     *overrides: str,
-    parts: float = 1.0,
+    spread: float = 1.0,
+    count: int = 1,
+    pace: Pace | None = None,
 ) -> Plan:
-    seen = replace(
-        fingerprint(spacing, shape),
-        ceilings=measured,
-        labels={1: LabelSize(5, 0.02, parts, 3.4)},
+    labels = dict.fromkeys(range(1, count + 1), LabelSize(5, 0.02, 24.0, 3.4, spread))
+    seen = replace(fingerprint(spacing, shape), ceilings=measured, labels=labels)
+    return make_plan(composed(*overrides), seen, ["MRI"], LABELS, "cpu", pace=lambda: pace)
+
+
+def radiograph(measured: tuple[float, ...], *overrides: str, spread: float = 1.0) -> Plan:
+    return plan(
+        (1.0, 1.0, 1.0), (1024, 1024, 1), measured, "model=unet2d", *overrides, spread=spread
     )
-    return make_plan(composed(*overrides), seen, ["MRI"], LABELS, "cpu")
-
-
-def radiograph(measured: tuple[float, ...], *overrides: str, parts: float = 1.0) -> Plan:
-    return plan((1.0, 1.0, 1.0), (1024, 1024, 1), measured, "model=unet2d", *overrides, parts=parts)
 
 
 def test_organs_are_seen_whole() -> None:
@@ -58,7 +61,7 @@ def test_thin_walls_are_coarsened_no_further_than_the_largest_patch_needs() -> N
 
 
 @pytest.mark.parametrize(
-    ("measured", "parts", "override"),
+    ("measured", "spread", "override"),
     [
         (VESSELS, 1.0, "seed=0"),
         (ORGANS, 24.0, "seed=0"),
@@ -69,9 +72,9 @@ def test_thin_walls_are_coarsened_no_further_than_the_largest_patch_needs() -> N
     ids=["threads", "cells", "not measured", "switched off", "given"],
 )
 def test_other_labels_keep_their_resolution(
-    measured: tuple[float, ...], parts: float, override: str
+    measured: tuple[float, ...], spread: float, override: str
 ) -> None:
-    made = radiograph(measured, override, parts=parts)
+    made = radiograph(measured, override, spread=spread)
     assert made.spacing_mm[:2] == [1, 1]
     assert made.patch == [128, 128, 1]
     assert not made.averages
@@ -89,6 +92,45 @@ def test_a_gpu_keeps_the_median() -> None:
 
 def test_a_given_patch_decides_what_is_seen() -> None:
     assert radiograph(ORGANS, "plan.patch=[256,256]").spacing_mm == [4, 4, None]
+
+
+BRAIN = (0.833, 0.6, 0.3)  # 37 small labels
+
+
+def mouse(seconds: float, *overrides: str, count: int = 37) -> Plan:
+    pace = Pace(composed(), float(seconds), 2.5e-6)
+    return plan((0.15,) * 3, (70, 124, 50), BRAIN, *overrides, count=count, pace=pace)
+
+
+def test_a_short_budget_makes_many_labels_coarser() -> None:
+    made = mouse(480)
+    assert made.spacing_mm == pytest.approx([0.252] * 3, abs=1e-3)
+    assert "42 scans for each label, in place of 25 at a finer spacing" in made.reasons[0]
+    assert mouse(60).spacing_mm == pytest.approx([0.3] * 3)  # as far as the ceiling allows
+    assert mouse(60, "plan.short_ceiling=0.9").spacing_mm == mouse(10_000).spacing_mm
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(1200, 37), (480, 4)], ids=["long", "few labels"])
+def test_a_budget_that_is_long_for_its_labels_changes_nothing(seconds: float, count: int) -> None:
+    made = mouse(seconds, count=count)
+    assert made == mouse(math.inf, count=count)
+    assert made.spacing_mm == pytest.approx([0.212] * 3, abs=1e-3)
+    assert "the budget" not in made.reasons[0]
+
+
+def test_pace_follows_budget_network_and_labels() -> None:
+    def patches(*overrides: str, labels: int = 2, channels: str = "[16,32]") -> float:
+        options = composed(*overrides, f"model.channels={channels}")
+        found = Pace.of(options, "bf16", 1, labels)
+        assert found is not None
+        return found.patches([40, 40, 40], [1.0, 1.0, 1.0], 1e6)
+
+    ten = "trainer.max_time=00:00:10:00"
+    usual = patches(ten)
+    assert patches() == pytest.approx(3 * usual)  # half an hour, where no budget is given
+    assert patches(ten, labels=37) < 0.7 * usual
+    assert patches(ten, channels="[32,64]") < 0.4 * usual
+    assert Pace.of(composed("trainer.max_steps=9"), "bf16", 1, 2) is None
 
 
 def test_a_ball_survives_a_coarse_grid_and_a_thread_does_not() -> None:

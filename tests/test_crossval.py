@@ -34,6 +34,13 @@ def test_all_folds_end_in_an_ensemble_that_predicts(tmp_path: Path) -> None:
     assert len(rows) == 6 * 3
     page = (folder / "crossval.html").read_text()
     assert "6 cases in 2 folds" in page
+    for fold in range(2):
+        masks = list((folder / f"fold_{fold}" / "masks").glob("*.nii.gz"))
+        assert len(masks) == 3, "of the cases that did not train"
+        for mask in masks:
+            assert f'href="fold_{fold}/masks/{mask.name}"' in page
+        assert f'href="fold_{fold}/report.html"' in page
+    assert "tab:folds" in (folder / "tables.tex").read_text()
     assert json.loads((folder / "postprocess.json").read_text())["cases"] == 6
     # one fold is lost, the other is left as it is
     kept = (folder / "fold_0/checkpoints/best.ckpt").stat().st_mtime_ns

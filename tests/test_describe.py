@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from support.config import composed
+from support.config import network
 from torch import nn
 
 from segpipe.config.compose import CONF, check
@@ -31,7 +31,7 @@ def shape(model: object, in_channels: int = 1, labels: int = 3) -> tuple:
 
 
 def stages(*overrides: str, size: int = 16) -> list[Stage]:
-    model = composed(*overrides).model
+    model = network(*overrides)
     return describe(*shape(model), [size] * model.dims)
 
 
@@ -57,7 +57,7 @@ def reach(net: nn.Module, dims: int, size: int) -> int:
     "more", [[], ["model.short_skips=residual"], ["model.kernel=5"], ["model.up_kernel=3"]]
 )
 def test_the_receptive_field_is_what_the_gradient_reaches(up: str, more: list[str]) -> None:
-    model = composed("model.dims=2", *SMALL, "model.activation=elu", f"model.up={up}", *more).model
+    model = network("model.dims=2", *SMALL, "model.activation=elu", f"model.up={up}", *more)
     described = describe(*shape(model), [128, 128])
     measured = reach(build(*shape(model)), 2, 128)
     last = next(stage for stage in described if stage.name == "decoder 0")
@@ -78,7 +78,7 @@ def test_multiply_adds_and_parameters_are_those_of_algebra() -> None:
 
 def test_saved_memory_is_what_autograd_keeps() -> None:
     """Compare with the tensors that a real forward pass keeps."""
-    model = composed("model.channels=[4,8]").model
+    model = network("model.channels=[4,8]")
     described = sum(stage.saved_mib for stage in describe(*shape(model), [16] * 3))
     net = build(*shape(model))
     kept = {}
@@ -109,7 +109,7 @@ def test_skips_are_named_where_they_are() -> None:
 
 @pytest.mark.parametrize("name", UNETS)
 def test_every_preset_is_described_and_drawn(name: str, tmp_path: Path) -> None:
-    model = composed(f"model={name}").model
+    model = network(f"model={name}")
     found = describe(*shape(model), [2 ** (model.levels - 1) * 2] * model.dims)
     described = sum(stage.parameters for stage in found)
     assert described == count_parameters(build_meta(*shape(model)))
@@ -134,7 +134,7 @@ MATCHED = [
 def test_matched_variants_are_within_one_percent(
     base: str, match_by: str, attribute: str, skips: list[str]
 ) -> None:
-    model = composed(f"model={base}", f"model.match={match_by}", *skips).model
+    model = network(f"model={base}", f"model.match={match_by}", *skips)
     arguments = shape(model)[1:]
     patch = [32] * model.dims
     matched = match(model, *arguments, patch)
@@ -148,7 +148,7 @@ def test_matched_variants_are_within_one_percent(
         stages = describe(options, *arguments, patch)
         return sum(getattr(stage, attribute) for stage in stages)
 
-    assert size(composed(f"model={base}", *all_skips).model) == matched.reference
+    assert size(network(f"model={base}", *all_skips)) == matched.reference
     assert size(matched.model) == matched.reached
     assert abs(matched.deviation) <= 0.01
     assert matched.model.match == "none"
@@ -157,7 +157,7 @@ def test_matched_variants_are_within_one_percent(
 
 
 def test_a_network_too_small_to_be_matched_says_so() -> None:
-    model = composed("model.channels=[1,1]", "model.long_skips=none", "model.match=params").model
+    model = network("model.channels=[1,1]", "model.long_skips=none", "model.match=params")
     with pytest.raises(
         ConfigError,
         match=r"no channels come within 5% of .* the nearest, .* are .* off: give wider",
@@ -175,12 +175,12 @@ def test_a_network_too_small_to_be_matched_says_so() -> None:
 def test_networks_of_monai_stand_in(name: str, arguments: dict[str, object]) -> None:
     written = json.dumps(arguments).replace('"', "").replace(" ", "")
     levels = 6 if name == "SwinUNETR" else 4
-    model = composed(
+    model = network(
         "model=monai",
         f"model.network={name}",
         f"model.arguments={written}",
         f"model.levels={levels}",
-    ).model
+    )
     check_network(model)
     size = [2**levels * 2 // (1 + (levels == 6))] * 3
     net = build(*shape(model)).eval()
@@ -201,7 +201,7 @@ def test_networks_of_monai_stand_in(name: str, arguments: dict[str, object]) -> 
 )  # fmt: skip
 def test_a_network_that_monai_has_not_is_one_line(overrides: list[str], line: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_network(composed("model=monai", *overrides).model)
+        check_network(network("model=monai", *overrides))
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
 
@@ -216,7 +216,7 @@ def test_a_network_of_monai_has_no_skip_switch() -> None:
 
 
 def test_a_patch_that_a_network_of_monai_cannot_take() -> None:
-    model = composed("model=monai").model
+    model = network("model=monai")
     with pytest.raises(
         ConfigError, match="model.network=SegResNet cannot take a patch of 42x42x42"
     ):
@@ -224,5 +224,5 @@ def test_a_patch_that_a_network_of_monai_cannot_take() -> None:
 
 
 def test_every_kind_of_model_has_levels() -> None:
-    assert [composed(f"model={name}").model.levels for name in ("unet3d", "monai")] == [4, 4]
-    assert isinstance(composed().model, Model)
+    assert [network(f"model={name}").levels for name in ("unet3d", "monai")] == [4, 4]
+    assert isinstance(network(), Model)

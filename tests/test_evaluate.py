@@ -76,6 +76,7 @@ def test_every_figure_is_that_of_an_independent_computation(tmp_path: Path) -> N
     folders(tmp_path, ["a", "b", "c"])
     assert run(tmp_path, labels=LABELS, overlays=True) == 0
     found = {(row["case"], row["label"]): row for row in rows(tmp_path / "out/scores.csv")}
+    assert "tab:result" in (tmp_path / "out/tables.tex").read_text()
     assert len(found) == 9
     for seed, case in enumerate("abc"):
         prediction, truth = masks(seed)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -222,8 +223,13 @@ def test_the_last_loss_is_looked_at_before_anything_is_kept(gpu: PretendedGpu) -
 # --- checkpoints by what they cost
 
 
+@pytest.mark.parametrize(("every", "least", "most"), [(None, 8, 11), (timedelta(seconds=40), 4, 6)])
 def test_an_epoch_is_passed_over_where_writing_would_take_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    every: timedelta | None,
+    least: int,
+    most: int,
 ) -> None:
     now = [0.0]
     saved: list[float] = []
@@ -234,14 +240,14 @@ def test_an_epoch_is_passed_over_where_writing_would_take_long(
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr("pytorch_lightning.callbacks.ModelCheckpoint.on_train_epoch_end", save)
-    last = LastCheckpoint(tmp_path)
+    last = LastCheckpoint(tmp_path, every)
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
     task = pl.LightningModule()
     for _ in range(100):
         now[0] += 2.0  # an epoch
         last.on_train_epoch_end(trainer, task)
     assert saved[0] == 2.0
-    assert 8 <= len(saved) <= 11
+    assert least <= len(saved) <= most
     assert len(saved) / now[0] <= 0.055
     number = len(saved)
     trainer.should_stop = True

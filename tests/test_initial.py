@@ -261,9 +261,10 @@ def test_entries_that_cannot_be_the_networks_are_refused(override: str, said: st
     assert said in str(caught.value)
 
 
-def test_a_ceiling_is_of_no_use_where_the_spacing_is_given() -> None:
-    with pytest.raises(ConfigError, match=r"plan\.ceiling is for a derived spacing"):
-        check_plan_keys(["seed=1", "plan.ceiling=1"])
+@pytest.mark.parametrize("key", ["plan.ceiling", "plan.short_ceiling"])
+def test_a_ceiling_is_of_no_use_where_the_spacing_is_given(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is for a derived spacing"):
+        check_plan_keys(["seed=1", f"{key}=1"])
 
 
 def test_the_network_is_the_checkpoints(caplog: pytest.LogCaptureFixture) -> None:

@@ -376,7 +376,7 @@ def test_the_image_meets_a_convolution_first(block: str, short: str) -> None:
     ("overrides", "line"),
     [
         (
-            ["model.long_skips=[add,none]"],
+            ["model.long_skips=[add,none]", "model.channels=[4,8,16,32]"],
             "model.long_skips has 2 entries; model.channels has 4 levels, so give 3",
         ),
         (
@@ -400,11 +400,11 @@ def test_the_image_meets_a_convolution_first(block: str, short: str) -> None:
             "model.up_kernel: 4 has no middle voxel: use 5",
         ),
         (
-            ["model.decoder_channels=[8]"],
+            ["model.decoder_channels=[8]", "model.channels=[4,8,16,32]"],
             "model.decoder_channels has 1 entries; model.channels has 4 levels, so give 3",
         ),
         (
-            ["model.short_skips=[none,dense]"],
+            ["model.short_skips=[none,dense]", "model.channels=[4,8,16,32]"],
             "model.short_skips has 2 entries; model.channels has 4 levels, so give 4",
         ),
         (
@@ -412,8 +412,12 @@ def test_the_image_meets_a_convolution_first(block: str, short: str) -> None:
             "model.short_skips=dense (level 1) needs model.growth_rate",
         ),
         (
-            ["model.convs=[1,2]"],
+            ["model.convs=[1,2]", "model.channels=[4,8,16,32]"],
             "model.convs has 2 entries; model.channels has 4 levels, so give 4 (finest first)",
+        ),
+        (
+            ["model.blocks=[1,1,2]", "model.long_skips=[add,none,add]"],
+            "model.long_skips has 3 entries; model.blocks is for 3 levels, so give 2 (finest",
         ),
         (["model.kernel=4"], "model.kernel: 4 has no middle voxel: use 3 or 5"),
     ],

@@ -5,13 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from segpipe.metrics import Score
+from segpipe.probe.robustness_picture import Curves, draw_robustness
+from segpipe.reporting.agreement import draw_volumes
 from segpipe.reporting.contrast import window
-from segpipe.reporting.pictures import COLOURS, OPACITY, colour, draw_overlay
+from segpipe.reporting.pictures import COLOURS, DASHES, colour, draw_overlay
 from segpipe.reporting.plots import draw_curves
+from segpipe.units import UNITS
 
 NAMES = ["liver", "kidney"]
 
@@ -32,16 +37,19 @@ def labelled(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(14, 12, 10), (14, 12, 1)])
-def test_an_overlay_shows_every_label_and_the_truth(
+def test_an_overlay_shows_the_outline_of_every_label_over_the_whole_image(
     tmp_path: Path, shape: tuple[int, int, int]
 ) -> None:
     picture = tmp_path / "overlays" / "case.png"
     image, labels = np.full(shape, 100.0), labelled(shape)
-    image[0, 0, 0] = 300
+    image[0, 0] = 0
+    image[-1, -1] = 500
     draw_overlay(image, labels, np.roll(labels, 1, 1), (1.0, 1.5, 3.0), NAMES, "case", picture)
     for place in range(2):
-        on_black = OPACITY * np.array(to_rgb(COLOURS[place]))
-        assert shows(picture, tuple(on_black)) > 500, NAMES[place]
+        assert shows(picture, to_rgb(COLOURS[place])) > 500, NAMES[place]
+    grey = pixels(picture).astype(int)
+    is_image = (np.ptp(grey, axis=1) == 0) & (grey[:, 0] > 40) & (grey[:, 0] < 60)
+    assert is_image.mean() > 0.3, "the image is under the masks too"
     with Image.open(picture) as drawn:
         assert 600 < drawn.width < 1600
         assert 300 < drawn.height < 1200
@@ -65,10 +73,43 @@ def test_the_patients_right_is_on_the_left(tmp_path: Path) -> None:
     labels[16:19, 16:19] = 1  # right and front
     draw_overlay(image, labels, None, (1.0, 1.0, 1.0), ["x"], "", tmp_path / "case.png")
     drawn = np.asarray(Image.open(tmp_path / "case.png").convert("RGB")).astype(int)
-    fill = np.round(255 * OPACITY * np.array(to_rgb(COLOURS[0])))
-    rows, columns = np.nonzero(np.abs(drawn - fill).max(axis=2) <= 3)
+    drawn = drawn[: int(0.8 * len(drawn))]  # without the legend
+    line = np.round(255 * np.array(to_rgb(COLOURS[0])))
+    rows, columns = np.nonzero(np.abs(drawn - line).max(axis=2) <= 3)
     assert rows.mean() < drawn.shape[0] * 0.4
     assert columns.mean() < drawn.shape[1] * 0.4
+
+
+@pytest.mark.parametrize("has_truth", [True, False])
+def test_the_truth_is_solid_and_the_prediction_dashed_where_there_is_a_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_truth: bool
+) -> None:
+    drawn: list[object] = []
+    contour = Axes.contour
+
+    def listen(axes: Axes, *args: object, **kwargs: object) -> object:
+        drawn.append((kwargs["colors"], kwargs["linestyles"]))
+        return contour(axes, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Axes, "contour", listen)
+    labels = np.zeros((8, 9, 1), np.uint8)
+    labels[2:4, 2:4] = 2
+    truth = labels if has_truth else None
+    draw_overlay(
+        np.zeros(labels.shape), labels, truth, (1.0, 1.0, 1.0), NAMES, "", tmp_path / "a.png"
+    )
+    own = [colour(1)]
+    expected = [(own, ["-"]), (own, [DASHES])] if has_truth else [(own, ["-"])]
+    assert drawn == expected
+
+
+def test_the_pixels_of_a_large_image_are_visible_in_its_picture(tmp_path: Path) -> None:
+    labels = np.zeros((1400, 1400, 1), np.uint8)
+    labels[4:9, 4:9] = 1
+    image = np.random.default_rng(0).normal(size=labels.shape)
+    draw_overlay(image, labels, None, (1.0, 1.0, 1.0), ["x"], "", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert 1300 < drawn.width < 1800
 
 
 @pytest.mark.parametrize(
@@ -253,3 +294,43 @@ def test_curves_can_be_drawn_from_the_first_epoch_on(tmp_path: Path, text: str) 
     draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
     assert len(pixels(tmp_path / "curves.png")) > 100_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "metrics.csv"]
+
+
+def listened(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Fills with the figures that are written."""
+    written: list[Figure] = []
+    save = Figure.savefig
+
+    def listen(figure: Figure, *args: object, **kwargs: object) -> None:
+        save(figure, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+        written.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", listen)
+    return written
+
+
+def ticks(axis: Axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_numbers_at_axes_are_those_that_people_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = listened(monkeypatch)
+    rows = [f"{step},{1 / step},{0.008 - step / 1e7}" for step in range(2000, 40001, 2000)]
+    (tmp_path / "metrics.csv").write_text("step,loss,lr\n" + "\n".join(rows) + "\n")
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    left, _, rate = figures[0].axes
+    assert "20,000" in ticks(left.xaxis)
+    assert "0.004" in ticks(rate.yaxis), "no factor at the end of the axis"
+    scores = [Score(f"case {number}", "liver", {"dice": 0.9}, 20.0 + number, 25.0) for number in range(5)]  # fmt: skip
+    draw_volumes(scores, tmp_path / "volumes.png", UNITS["px2"])
+    assert any("," in text for text in ticks(figures[1].axes[0].xaxis))
+
+
+def test_dice_of_robustness_begins_at_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = listened(monkeypatch)
+    dice = {"noise": np.array([[0.91, 0.9, 0.89]])}
+    curves = Curves(["ours"], {"noise": [0.1, 0.2]}, dice, UNITS["mm"])
+    draw_robustness(curves, tmp_path / "robustness.png")
+    assert figures[0].axes[0].get_ylim() == (0, 1.02)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -113,6 +114,19 @@ def test_the_fingerprint_is_of_the_training_cases_alone(tmp_path: Path) -> None:
     assert label_ids(seen, None, names) == found
     with pytest.raises(DataError, match="no voxel of any of the 1 label maps is labelled"):
         label_ids(inspect_cases([case(tmp_path, 9, ids=(0,))], [], None, None, lambda: None), None)
+
+
+def test_specks_beside_a_label_leave_it_in_one_piece(tmp_path: Path) -> None:
+    label = np.zeros((20, 16, 12), np.uint8)
+    label[3:13, 3:13, 3:9] = 1
+    label[15::2, 1::3, 1::3] = 1  # single voxels
+    made = case(tmp_path)
+    assert made.label is not None
+    nib.save(nib.Nifti1Image(label, np.eye(4)), made.label)
+    (seen,) = inspect_cases([made], [], None, None, lambda: None)
+    size = fingerprint([seen]).labels[1]
+    assert size.parts > 50
+    assert size.spread == pytest.approx(label.sum() / 600)
 
 
 def test_intensities_that_overflow_are_refused() -> None:

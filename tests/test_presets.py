@@ -3,7 +3,7 @@
 import pytest
 import torch
 from monai.networks.nets.dynunet import DynUNet
-from support.config import composed
+from support.config import network
 from torch import nn
 
 from segpipe.config.compose import CONF
@@ -14,7 +14,7 @@ NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d, nn.BatchNorm2d, nn.BatchNorm3d, n
 
 
 def preset(name: str, in_channels: int, labels: int, *overrides: str) -> nn.Module:
-    model = composed(f"model={name}", *overrides).model
+    model = network(f"model={name}", *overrides)
     strides = [[2] * model.dims] * (model.levels - 1)
     kernels = [[3] * model.dims] * model.levels
     return build(model, in_channels, labels, strides, kernels)
@@ -83,14 +83,14 @@ def test_nnunet_has_the_parameters_of_monais() -> None:
 )
 def test_resenc_2024_has_nnunets_parameters(name: str, count: int) -> None:
     """As nnU-Net 2.8.1 builds `ResidualEncoderUNet` for 1 channel and 2 labels."""
-    model = composed(f"model={name}").model
+    model = network(f"model={name}")
     kernels = [[3] * 3] * model.levels
     assert parameters(build_meta(model, 1, 2, [[2] * 3] * (model.levels - 1), kernels)) == count
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_gives_a_mask_of_the_images_size(name: str) -> None:
-    model = composed(f"model={name}").model
+    model = network(f"model={name}")
     overrides = []
     if not name.startswith("tiramisu"):  # its channels follow from its growth rate
         narrow = [max(2, channels // 16) for channels in model.channels]

@@ -138,6 +138,9 @@ def test_a_sweep_ends_in_a_report(swept: Path) -> None:
     assert mean["dice_p_holm"] in ("", "nan")  # three cases are too few
     assert float(mean["seconds_per_step"]) > 0
     assert "too few for a test" in (swept / "study.md").read_text()
+    latex = (swept / "study.tex").read_text()
+    assert latex.count(r"\toprule") == 3
+    assert "tab:differences" in latex
     with (swept / "0/metrics.csv").open() as opened:
         measured = [row["val_loss"] for row in csv.DictReader(opened) if row["dice/mean"]]
     assert len(measured) == 2, "a loss on validation patches at each validation"

@@ -9,11 +9,12 @@ from monai.inferers.utils import sliding_window_inference
 
 from segpipe.prediction.empty_windows import SkipEmptyWindows
 from segpipe.windows import (
-    _gaussian,
-    count_windows,
+    Windowing,
     from_network,
+    gaussian,
     predict_slabs,
     slab_axis,
+    softmax,
     to_network,
 )
 
@@ -23,7 +24,8 @@ sizes = st.tuples(*[st.integers(1, 20)] * 3)
 def predict_volume(
     network, volume, patch, axis, overlap, batch_size, exclusive=True
 ) -> torch.Tensor:
-    slabs = predict_slabs(network, volume, patch, axis, overlap, batch_size, exclusive)
+    windowing = Windowing(patch, axis, overlap, softmax if exclusive else torch.sigmoid)
+    slabs = predict_slabs(network, volume, windowing, batch_size)
     return torch.cat(list(slabs), slab_axis(volume.shape[1:], axis) + 1)
 
 
@@ -139,7 +141,8 @@ def test_a_slab_is_given_as_soon_as_no_window_reaches_into_it() -> None:
         computed.append(len(patches))
         return oracle(patches)
 
-    slabs = predict_slabs(network, torch.randn(1, 64, 8, 8), (8, 8, 8), None, 0.5, 1)
+    windowing = Windowing((8, 8, 8), None, 0.5)
+    slabs = predict_slabs(network, torch.randn(1, 64, 8, 8), windowing, 1)
     assert next(slabs).shape == (2, 4, 8, 8)
     assert sum(computed) == 1
     assert next(slabs).shape == (2, 4, 8, 8)
@@ -149,7 +152,7 @@ def test_a_slab_is_given_as_soon_as_no_window_reaches_into_it() -> None:
 
 @pytest.mark.parametrize("patch", [(16, 12, 1), (7, 24, 9)])
 def test_windows_are_weighted_as_monai_weights_them(patch: tuple[int, int, int]) -> None:
-    assert torch.allclose(_gaussian(patch)[0], compute_importance_map(patch, "gaussian"), rtol=1e-5)
+    assert torch.allclose(gaussian(patch)[0], compute_importance_map(patch, "gaussian"), rtol=1e-5)
 
 
 def test_windows_are_counted_before_they_are_computed() -> None:
@@ -162,4 +165,4 @@ def test_windows_are_counted_before_they_are_computed() -> None:
     for size, overlap in (((20, 9, 5), 0.5), ((8, 8, 8), 0.25), ((31, 3, 17), 0.0)):
         seen.clear()
         predict_volume(network, torch.zeros(1, *size), (8, 8, 8), None, overlap, 3)
-        assert sum(seen) == count_windows(size, (8, 8, 8), overlap)
+        assert sum(seen) == Windowing((8, 8, 8), None, overlap).count(size)

@@ -18,8 +18,10 @@ class Card(Section):
         description="a run's folder (its best checkpoint), a checkpoint file, or "
         "hf://ORG/NAME@COMMIT (pip install 'segpipe[hub]')"
     )
-    format: Literal["text", "hub"] = Field(
-        description="text = one screen; hub = a model card of the Hugging Face Hub, in Markdown"
+    format: Literal["text", "hub", "methods"] = Field(
+        description="text = one screen; hub = a model card of the Hugging Face Hub, in Markdown; "
+        "methods = paragraphs for a paper; output=methods.md has them as LaTeX and references in "
+        "BibTeX beside it"
     )
     output: Path | None = Field(description="file to write, as README.md; null = it is printed")
     extensions: Extensions = Field(description=EXTENSIONS_HELP)

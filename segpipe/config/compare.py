@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, model_validator
 
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
+from segpipe.config.page import FigureOptions
 from segpipe.config.section import Section
 
 
@@ -34,6 +35,7 @@ class Compare(Section):
         description="folder for compare.html, compare.md, compare.csv and cases.csv; null = "
         "comparison in the working directory"
     )
+    page: FigureOptions
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @model_validator(mode="after")

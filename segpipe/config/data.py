@@ -9,6 +9,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Tag,
     TypeAdapter,
@@ -124,6 +125,10 @@ class Data(Section):
     cache: Path = Field(
         description="folder for prepared cases, shared by all runs; what is missing in it is "
         "prepared again"
+    )
+    cache_gib: Annotated[PositiveFloat | None, Unit("GiB"), Was(None)] = Field(
+        description="most that cache may take: what no run has used for longest is removed first, "
+        "never what a running process uses; null = no limit"
     )
     workers: NonNegativeInt | None = Field(
         description="processes that cut and augment patches; 0 = none beside the training; null "

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
+from segpipe.config.page import FigureOptions
 from segpipe.config.scoring import Scoring
 from segpipe.config.section import NamesFiles
 
@@ -60,6 +61,7 @@ class Evaluate(Scoring):
         description="exit with status 3 also where a case has no mask or no truth, not only where "
         "one is refused"
     )
+    page: FigureOptions
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @field_validator("labels", mode="before")

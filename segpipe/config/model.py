@@ -24,6 +24,8 @@ Blocks = Annotated[PositiveInt, Field(le=256)]  # blocks, convolutions or layers
 LARGEST_KERNEL = 2**10 - 1
 MOST_LEVELS = 32
 T = TypeVar("T")
+# of a network that a CPU can train, by axes: channels of the finest level, most channels, levels
+SMALL = {2: (24, 192, 5), 3: (16, 128, 4)}
 PER_LEVEL = ("blocks", "convs", "block", "short_skips")
 PER_DECODER_LEVEL = (
     "long_skips",
@@ -41,6 +43,11 @@ def per_level(value: T | list[T], levels: int) -> list[T]:
     return values * levels if len(values) == 1 else values
 
 
+def doubling(first: int, widest: int, levels: int) -> list[int]:
+    """Return channels per level, finest first, each twice those of the finer one up to `widest`."""
+    return [min(first * 2**level, widest) for level in range(levels)]
+
+
 class Model(Section):
     """A U-Net. Level 0 is the finest; a list is read finest first."""
 
@@ -50,10 +57,11 @@ class Model(Section):
     dims: Literal[2, 3] = Field(
         description="space that the network sees: 2 (slices or images) or 3 (volumes)"
     )
-    channels: list[Channels] = Field(
+    channels: list[Channels] | None = Field(
         min_length=2,
         max_length=MOST_LEVELS,
-        description="channels per level; its length is the number of levels",
+        description="channels per level; its length is the number of levels; null = planned from "
+        "device, memory, patch and spacing",
     )
     decoder_channels: list[Channels] | None = Field(
         description="likewise of the decoder, for each level but the coarsest; null = the encoder's"
@@ -140,9 +148,42 @@ class Model(Section):
     )
 
     @property
+    def fixed_by(self) -> str | None:
+        """The key that says how many levels there are; None where that is left to the plan."""
+        if self.channels is not None:
+            return "channels"
+        for key in (*PER_LEVEL, *PER_DECODER_LEVEL):
+            if self._length(key) > 1 or (key == "decoder_channels" and self._length(key)):
+                return key
+        return None
+
+    @property
     def levels(self) -> int:
-        """The number of sizes that the network works at."""
-        return len(self.channels)
+        """The number of sizes that the network works at; of a CPU where that is not said."""
+        key = self.fixed_by
+        if key is None:
+            return SMALL[self.dims][-1]
+        return self._length(key) + (key in PER_DECODER_LEVEL)
+
+    @property
+    def widths(self) -> list[int]:
+        """The channels per level of a network that is planned, or has them given."""
+        assert self.channels is not None, "the network is not planned yet"
+        return self.channels
+
+    def with_channels(self, channels: list[int]) -> "Model":
+        """Return the network with these channels per level, unless it has them given."""
+        return self if self.channels else self.model_copy(update={"channels": channels})
+
+    def small(self) -> "Model":
+        """Return the network as a CPU gets it where its channels are left to the plan."""
+        first, widest, _ = SMALL[self.dims]
+        return self.with_channels(doubling(first, widest, self.levels))
+
+    def _length(self, key: str) -> int:
+        """Return how many entries a key has; 0 where it is no list."""
+        value = getattr(self, key)
+        return len(value) if isinstance(value, list) else 0
 
     @field_validator("kernel")
     @classmethod
@@ -167,9 +208,10 @@ class Model(Section):
         if len(values) == 1 and one_for_all:
             return
         alternative = " or one for all" if one_for_all else ""
+        has = "has" if self.channels else "is for"
         raise ValueError(
-            f"model.{key} has {len(values)} entries; model.channels has {self.levels} levels, "
-            f"so give {count} (finest first{which}){alternative}"
+            f"model.{key} has {len(values)} entries; model.{self.fixed_by} {has} {self.levels} "
+            f"levels, so give {count} (finest first{which}){alternative}"
         )
 
     @model_validator(mode="after")

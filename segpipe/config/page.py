@@ -1,14 +1,24 @@
 """The options of HTML pages: a run's report, a comparison of runs and a batch's index."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
-from segpipe.config.section import Section, Unit
+from segpipe.config.section import Section, Unit, Was
 
 
-class PageOptions(Section):
-    """The options of the viewer in a page."""
+class FigureOptions(Section):
+    """The formats of figures."""
+
+    figures: Annotated[list[Literal["png", "pdf", "svg"]], Was(["png"])] = Field(
+        min_length=1,
+        description="formats of every figure that a command draws, as [png,pdf,svg]; PNG is always "
+        "among them, since pages show it",
+    )
+
+
+class PageOptions(FigureOptions):
+    """The options of figures, and of the viewer in a page."""
 
     viewer: bool = Field(
         description="put scans and masks into the page as volumes, to turn and slice in the "

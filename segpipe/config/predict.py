@@ -10,10 +10,11 @@ from segpipe.config.codes import CODES_HELP, Codes
 from segpipe.config.data import NaNPolicy
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.page import PageOptions
+from segpipe.config.remote import RemoteOptions
 from segpipe.config.scoring import Scoring
 from segpipe.config.section import NamesFiles, OneOf, Unit, Was
 from segpipe.config.train import DEVICE_HELP, Device, Precision
-from segpipe.registry import BACKENDS
+from segpipe.registry import BACKENDS, ENGINES
 
 Checkpoints = Annotated[list[Path], Field(min_length=1)]
 
@@ -37,7 +38,8 @@ class Predict(Scoring):
         description="a scan (NIfTI, NRRD, MHA, PNG, TIFF, or a folder of one DICOM series), a "
         "folder of scans, a glob such as 'scans/*_T1.nii.gz', a list (.txt, a file a line), or a "
         "table (.csv, .tsv, .json: columns image or image_0, image_1 ..., case for the mask's "
-        "name, label for the truth)"
+        "name, label for the truth); or an address such as s3://BUCKET/SCANS (pip install "
+        "'segpipe[remote]')"
     )
     columns: Annotated[dict[str, str] | None, Was(None)] = Field(
         description="of a table with other columns: which is which, as "
@@ -46,7 +48,10 @@ class Predict(Scoring):
     recursive: bool = Field(
         description="of a folder: also the scans in the folders inside it, mirrored in the output"
     )
-    output: Path | None = Field(description="folder for the masks, made if it is not there")
+    output: Path | None = Field(
+        description="folder for the masks, made if it is not there; or an address such as "
+        "s3://BUCKET/MASKS"
+    )
     truth: Path | None = Field(
         description="folder of labels with the scans' names, in any format: Dice per label is "
         "printed and saved; the column label of a table goes first"
@@ -148,6 +153,19 @@ class Predict(Scoring):
         "scan is claimed while it is computed; a claim ends with its process, and 300 s after the "
         "last sign of life of another machine"
     )
+    engine: Annotated[str, OneOf(ENGINES), Was("local")] = Field(
+        description="who computes the scans: local, this machine; ray, a Ray cluster, needs pip "
+        "install 'segpipe[ray]'"
+    )
+    workers: Annotated[PositiveInt | Literal["all"], Was(1)] = Field(
+        description="processes that share the scans, each with a network of its own; they share "
+        "cores, memory and GPUs; one that is lost is replaced; all = one for each GPU"
+    )
+    watch: Annotated[Annotated[float, Field(gt=0)] | None, Unit("s"), Was(None)] = Field(
+        description="stay, look at the input again and again after this time, and take what has "
+        "arrived and not changed since the last look; Ctrl-C or SIGTERM ends it; null = end when "
+        "all is done"
+    )
     collect: Annotated[bool, Was(False)] = Field(
         description="predict nothing: make tables and page from the records in output, and say "
         "what of input is missing, where that is given"
@@ -158,6 +176,7 @@ class Predict(Scoring):
     )
     overlays: bool = Field(description="draw a picture of each mask over its scan")
     page: PageOptions
+    remote: RemoteOptions
     extensions: Annotated[Extensions, Was([])] = Field(description=EXTENSIONS_HELP)
     verbose: bool = Field(
         description="say more in the terminal; predict.log has it all in any case"
@@ -202,6 +221,11 @@ class Predict(Scoring):
                 raise ValueError(
                     f"{key} is missing: predict.py needs checkpoint=RUN input=SCANS output=FOLDER"
                 )
+        if self.watch is not None and (self.collect or self.truth is not None):
+            other = "collect" if self.collect else "truth"
+            raise ValueError(
+                f"watch and {other} do not go together: watch without it, and call again with it"
+            )
         probabilities = {"probabilities", "entropy"} & set(self.save)
         if len(self.networks) > 1 and probabilities:
             raise ValueError(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -14,7 +15,7 @@ from pydantic import (
 
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.model import LongSkip, Model, ShortSkip, per_level
-from segpipe.config.page import ComparisonOptions
+from segpipe.config.page import ComparisonOptions, FigureOptions
 from segpipe.config.section import Section
 from segpipe.config.train import DEVICE_HELP, Device, Duration, Precision
 
@@ -46,6 +47,7 @@ class Probe(Section):
         description="auto = as in training: bf16 where the device computes it faster"
     )
 
+    page: FigureOptions
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @field_validator("checkpoint", mode="before")
@@ -113,7 +115,7 @@ class Robustness(Probe):
 
 
 class Report(ComparisonOptions):
-    """The options of the report of a sweep: `study.html`, `study.csv` and `study.md`."""
+    """The options of the report of a sweep: `study.html` and its tables."""
 
     sweep: Path | None = Field(description="folder of a sweep, with a folder for each run in it")
     runs: list[Path] | None = Field(
@@ -123,6 +125,7 @@ class Report(ComparisonOptions):
         description="folder to write to; null = the sweep's, or of runs a folder study beside the "
         "first"
     )
+    page: FigureOptions
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
 
     @field_validator("sweep")
@@ -152,7 +155,8 @@ class Report(ComparisonOptions):
 class Depth(Section):
     """The options of `depth`, the gradient of each layer at initialisation."""
 
-    model: Model
+    model: Annotated[Model, AfterValidator(Model.small)]
+    page: FigureOptions
     extensions: Extensions = Field(description=EXTENSIONS_HELP)
     long_skips: list[LongSkip] = Field(
         min_length=1, description="kinds of long skip to put in, at all levels"

@@ -20,14 +20,15 @@ from segpipe.config.duration import Duration as Duration
 from segpipe.config.extensions import EXTENSIONS_HELP, Extensions
 from segpipe.config.initial import NOTHING, InitOptions
 from segpipe.config.logger import LoggerChoice
-from segpipe.config.model import ModelChoice
+from segpipe.config.model import Model, ModelChoice
 from segpipe.config.page import ComparisonOptions, RunPageOptions
 from segpipe.config.scoring import Scoring
 from segpipe.config.section import OneOf, RegisteredSection, Section, Unit, Was
+from segpipe.config.trainer import Precision as Precision
+from segpipe.config.trainer import TrainerOptions as TrainerOptions
 from segpipe.registry import AUGMENTATIONS, LOSSES, OPTIMISERS
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["auto", "float32", "bf16", "fp16"]
 Normalise = Literal["zscore", "zscore_nonzero", "ct", "rescale", "rgb", "none"]
 
 
@@ -68,6 +69,10 @@ class PlanOptions(Section):
     ceiling: Annotated[Probability, Was(1.0)] = Field(
         description="Dice that a perfect network must still have, mean of the labels, where model "
         "space is made coarser so that a patch sees whole scans (on a CPU); 1 = never"
+    )
+    short_ceiling: Annotated[Probability, Was(1.0)] = Field(
+        description="the same, where it is made still coarser because the budget of wall time is "
+        "too short for the many labels; 1 = never"
     )
     foreground: Probability = Field(
         description="share of patches that are centred on a labelled voxel"
@@ -173,64 +178,6 @@ class Optim(Section):
     )
 
 
-class TrainerOptions(Section):
-    """Budget, device, number format and validations."""
-
-    max_time: Duration | None = Field(description="budget of wall time; the schedule fits it")
-    max_steps: Annotated[PositiveInt | None, Unit("optimiser steps")] = Field(
-        description="budget in steps"
-    )
-    max_epochs: Annotated[PositiveInt | None, Unit("epochs")] = Field(
-        description="budget in epochs"
-    )
-    default_time: Duration = Field(
-        description="budget of wall time where none of the three above is given"
-    )
-    steps_per_epoch: Annotated[PositiveInt, Unit("optimiser steps")] = Field(
-        description="steps that are called an epoch"
-    )
-    validations: PositiveInt = Field(
-        description="how often whole scans are validated over the budget, the end included"
-    )
-    patience: Annotated[PositiveInt | None, Unit("validations"), Was(None)] = Field(
-        description="end after so many without a better mean Dice; null = at the end of the budget"
-    )
-    postprocess: Annotated[bool, Was(False)] = Field(
-        description="at the end, choose thresholds, largest parts and smallest volumes per label, "
-        "and the temperature of probabilities, on the validation cases where they help, and store "
-        "them in best.ckpt for predict.py"
-    )
-    quality: Annotated[bool, Was(False)] = Field(
-        description="at the end, learn on the validation cases, and on copies of them that are "
-        "made worse, to predict the Dice of a mask, and store that in best.ckpt for predict.py"
-    )
-    gradient_flow: bool = Field(
-        description="measure gradient and step of each layer, relative to its weights: "
-        "gradient_flow.csv and .png"
-    )
-    device: Device = Field(description=DEVICE_HELP)
-    devices: Annotated[PositiveInt | Literal["all"], Was(1)] = Field(
-        description="devices of a machine that train one network together, each with its share of "
-        "plan.batch: so many GPUs, or processes of the CPU; all = all its GPUs"
-    )
-    nodes: Annotated[PositiveInt, Unit("machines"), Was(1)] = Field(
-        description="that train one network together; srun or torchrun starts it on each"
-    )
-    precision: Precision = Field(
-        description="auto = bf16 where the device computes it faster, else fp16 on a GPU with "
-        "tensor cores, else float32"
-    )
-
-    @model_validator(mode="after")
-    def _devices_are_the_first(self) -> "TrainerOptions":
-        if ":" in self.device and (self.devices != 1 or self.nodes > 1):
-            raise ValueError(
-                f"trainer.device={self.device} is one device, but trainer.devices={self.devices} "
-                f"trainer.nodes={self.nodes} asks for several: use trainer.device=cuda"
-            )
-        return self
-
-
 class Train(Scoring):
     """All options of `train.py`."""
 
@@ -284,6 +231,19 @@ class Train(Scoring):
         if self.mode == "crossval" and self.resume is not None:
             raise ValueError(
                 "resume is for one run; mode=crossval goes on in its folder: hydra.run.dir=FOLDER"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_recomputed(self) -> "Train":
+        if not self.trainer.recompute:
+            return self
+        if not isinstance(self.model, Model):
+            raise ValueError("trainer.recompute is for network=unet")
+        if self.model.norm == "batch":
+            raise ValueError(
+                "trainer.recompute would count each batch twice in the means of model.norm=batch: "
+                "use model.norm=instance"
             )
         return self
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segpipe.bounded_cache import touch
 from segpipe.errors import DataError
 from segpipe.files import PART, digest
 from segpipe.io.content import content_files
@@ -88,7 +89,7 @@ def read_entry(path: Path) -> dict[str, np.ndarray] | None:
 def is_whole(path: Path) -> bool:
     """Return whether there is an entry that holds what was written; a damaged one is removed.
 
-    All of it is read: a flipped bit would be trained on without a word.
+    It counts as used. All of it is read: a flipped bit would be trained on without a word.
     """
     if not path.is_dir():
         return False
@@ -96,7 +97,9 @@ def is_whole(path: Path) -> bool:
         whole = json.loads((path / CHECKSUMS).read_bytes()) == _checksums(path)
     except (OSError, ValueError):
         whole = False
-    if not whole:
+    if whole:
+        touch(path)
+    else:
         shutil.rmtree(path, ignore_errors=True)
     return whole
 

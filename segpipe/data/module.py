@@ -58,7 +58,7 @@ class CaseData(pl.LightningDataModule):
         self.device = device
         self.ranks = ranks
         self.entries = entries
-        self.batch_size = ranks.patches(plan)
+        self.batch_size = ranks.patches(plan) // plan.parts  # that are computed at once
         self.workers = count_workers(options.data.workers, device, ranks.sharing)
         self.patches: Patches | None = None
         self.augmentation: Augmentation | None = None

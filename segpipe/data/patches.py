@@ -49,7 +49,7 @@ class Patches(Dataset[dict[str, Any]]):
         self.augmentation = make_augmentation(plan, options.augment) if augmented else None
         self.entries = list(entries)
         if not entries or not all(map(Path.is_dir, entries)):
-            self.entries = prepare_all(cases, plan, options.data.cache)
+            self.entries = prepare_all(cases, plan, options.data.cache, options.data.cache_gib)
         self.round: tuple[int, list[list[int]]] = (-1, [])
         self.held: dict[Path, PreparedCase] | None = None
         if _size_mib(self.entries) <= HELD_MIB:

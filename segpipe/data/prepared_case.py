@@ -12,6 +12,7 @@ import torch
 from monai.transforms.utils import map_classes_to_indices
 from torch import Tensor
 
+from segpipe.bounded_cache import GIB, keep, make_room
 from segpipe.data import cache
 from segpipe.data.cases import Case
 from segpipe.data.loading import load
@@ -89,13 +90,18 @@ def prepare_case(case: Case, plan: Plan) -> PreparedCase:
     return PreparedCase(scan.image, label, list(map(np.asarray, indices)))
 
 
-def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
+def prepare_all(
+    cases: Sequence[Case], plan: Plan, folder: Path, limit_gib: float | None = None
+) -> list[Path]:
     """Prepare the cases that are not yet in the cache, and return the entries of all.
+
+    The cache keeps these until the process ends, or calls this again.
 
     Args:
         cases: with labels.
         plan: of the run.
         folder: of the cache.
+        limit_gib: most that the cache may take, in GiB; None: no limit.
 
     Raises:
         DataError: if a case cannot be used, or the disk has no room for what is to be prepared.
@@ -103,13 +109,16 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
     cache.remove_abandoned(folder)
     with ThreadPoolExecutor(count_cores()) as threads:
         entries = list(threads.map(lambda case: _entry_path(case, plan, folder), cases))
+        keep(folder, [entry.name for entry in entries])
         missing: dict[Path, Case] = {}
         whole = list(threads.map(cache.is_whole, entries))
         for entry, case, is_whole in zip(entries, cases, whole, strict=True):
             if not is_whole:
                 missing[entry] = case
         if missing:
-            _check_room(list(missing.values()), len(cases), plan, folder)
+            needed = _needed_bytes(list(missing.values()), plan)
+            _free(folder, limit_gib, needed)
+            _check_room(needed, len(missing), len(cases), folder)
 
         def prepare(entry: Path) -> None:
             prepare_case(missing[entry], plan).save(entry)
@@ -118,7 +127,17 @@ def prepare_all(cases: Sequence[Case], plan: Plan, folder: Path) -> list[Path]:
             preparing = bar.add_task("preparing cases", total=len(missing), note="")
             for _ in threads.map(prepare, missing):
                 bar.advance(preparing)
+    excess = _free(folder, limit_gib)
+    if excess:
+        log.warning(
+            "%s: what is in use exceeds data.cache_gib=%g by %.1f GiB", folder, limit_gib, excess
+        )
     return entries
+
+
+def _free(folder: Path, limit_gib: float | None, coming: int = 0) -> float:
+    """Make room in a cache that has a limit, and return by how many GiB it is exceeded still."""
+    return make_room(folder, limit_gib, coming) / GIB if limit_gib is not None else 0.0
 
 
 def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
@@ -148,25 +167,37 @@ def _entry_path(case: Case, plan: Plan, folder: Path) -> Path:
     )
 
 
-def _check_room(missing: Sequence[Case], total: int, plan: Plan, folder: Path) -> None:
-    """Check that the disk has room for the cases that are still to be prepared."""
+def _needed_bytes(cases: Sequence[Case], plan: Plan) -> int:
+    """Return about how many bytes of the cache the cases will take."""
     space = model_space(plan)
     voxels = 0.0
-    for case in missing:
+    for case in cases:
         voxels += float(np.prod(space.shape(read_grid(case.images[0]))))
     bytes_per_voxel = 4 * len(plan.channels) + 1
-    needed = voxels * bytes_per_voxel / MIB
+    return int(voxels * bytes_per_voxel)
+
+
+def _check_room(needed: int, missing: int, total: int, folder: Path) -> None:
+    """Check that the disk has room for the cases that are still to be prepared.
+
+    Args:
+        needed: bytes.
+        missing: number of cases that are to be prepared.
+        total: number of cases.
+        folder: of the cache.
+    """
+    needed_mib = needed / MIB
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free / MIB
+    free_mib = shutil.disk_usage(folder).free / MIB
     log.info(
         "cache: %d of %s to prepare, %.0f MiB in %s",
-        len(missing),
+        missing,
         count(total, "case"),
-        needed,
+        needed_mib,
         folder,
     )
-    if needed > free:
+    if needed_mib > free_mib:
         raise DataError(
-            f"{folder}: the prepared cases need {needed:.0f} MiB, but only {free:.0f} MiB are free:"
-            " make room, name another folder by data.cache, or give a coarser plan.spacing"
+            f"{folder}: the prepared cases need {needed_mib:.0f} MiB, but only {free_mib:.0f} MiB "
+            "are free: make room, name another folder by data.cache, or give a coarser plan.spacing"
         )

@@ -12,9 +12,10 @@ def _evaluate(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> i
     options = validate(Evaluate, values)
     assert options.output is not None
     from segpipe.evaluate.run import evaluate  # torch takes long to import
+    from segpipe.reporting.formats import figures_as
     from segpipe.terminal import logged_to
 
-    with logged_to(options.output / "evaluate.log"):
+    with logged_to(options.output / "evaluate.log"), figures_as(options.page.figures):
         return evaluate(options)
 
 

@@ -12,6 +12,7 @@ from segpipe.evaluate.pairing import Pairing
 from segpipe.evaluate.scoring import CaseResult
 from segpipe.files import write_table, write_text
 from segpipe.metrics import Score, tolerance_text, write_scores
+from segpipe.reporting.latex import write_latex
 from segpipe.reporting.page import Cell, Column, Link, Page, Picture, Sorted, Table, embed_all
 from segpipe.reporting.page import write_page as write_html
 from segpipe.reporting.run_record import plain
@@ -32,7 +33,7 @@ from segpipe.verdict import Verdict, judge
 PAGE = "report.html"
 MACHINES = "report.json"
 KIND = "evaluation"  # of `report.json`, which a run has too
-WIDTH = 1000  # pixels of a picture inside the page
+WIDTH = 1400  # pixels of a picture inside the page
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a larger page is slow to open
 NAMED = 8  # names that a line holds at most
 
@@ -125,7 +126,7 @@ def complete(results: Sequence[CaseResult]) -> list[Score]:
 
 
 def write_evaluation(found: Evaluation, folder: Path) -> None:
-    """Write `report.html`, `report.json`, `scores.csv` and `cases.csv`.
+    """Write `report.html`, `report.json`, `tables.tex`, `scores.csv` and `cases.csv`.
 
     Raises:
         DataError: if they cannot be written.
@@ -177,14 +178,18 @@ def _page(found: Evaluation, folder: Path) -> EvaluationPage:
     units = found.units
     scores = found.scores
     caption = f"means over {count(scored, 'case')}"
-    files = ("scores.csv", "cases.csv", MACHINES)
+    files = ["scores.csv", "cases.csv", MACHINES]
+    summary = summary_table(scores, units, caption) if scores else None
+    if summary is not None:
+        write_latex(folder / "tables.tex", {"result": summary})
+        files.append("tables.tex")
     return EvaluationPage(
         title=f"Evaluation {folder.resolve().name}",
         lead=f"{lead}.",
         verdict=found.verdict,
         missing=missing_lines(found),
         refused=_refused(found.refused) if found.refused else None,
-        summary=summary_table(scores, units, caption) if scores else None,
+        summary=summary,
         scored=POLICY,
         boxes=score_boxes(scores, units, folder / "boxes.png") if scores else None,
         cases=cases_table(scores, _pictures(found, folder), folder) if scores else None,

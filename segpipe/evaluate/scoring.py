@@ -23,6 +23,7 @@ from segpipe.io.notes import collecting
 from segpipe.io.volumes import load, load_label, shown_unit
 from segpipe.metrics import IGNORED, Score, score_case
 from segpipe.prediction.reasons import one_line
+from segpipe.reporting.formats import in_use, use
 from segpipe.units import UnitName
 
 log = logging.getLogger("segpipe")
@@ -99,11 +100,13 @@ def score_pairs(
 
 def _pool(workers: int, named: Sequence[str]) -> ProcessPoolExecutor:
     # a fork would copy the threads' locks of this process
-    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (list(named),))
+    start = (list(named), in_use())
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, start)
 
 
-def _start_worker(named: list[str]) -> None:
+def _start_worker(named: list[str], formats: list[str]) -> None:
     torch.set_num_threads(1)
+    use(formats)
     extensions.load(named)
 
 

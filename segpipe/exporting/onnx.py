@@ -34,8 +34,13 @@ def write(trained: Trained, file: Path) -> None:
         warnings.simplefilter("ignore")  # deprecations inside torch
         # exported first, since the ONNX exporter itself fails on sizes of a pooled shortcut
         exported = exported_program(trained)
-        names = {"input_names": ["image"], "output_names": ["logits"]}
-        program = torch.onnx.export(exported, dynamo=True, verbose=False, **names)
+        program = torch.onnx.export(
+            exported,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     plan = trained.plan
     graph = program.model.graph

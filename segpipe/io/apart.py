@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,10 +26,12 @@ from segpipe.errors import DataError
 # what decodes each kind of file: a module, and its function from a request to arrays
 DECODERS = {
     "dicom": ("segpipe.io.dicom_unpack", "unpack"),
-    "png": ("segpipe.io.images", "decode"),
+    "png": ("segpipe.io.png", "decode"),
     "tiff": ("segpipe.io.tiff", "decode"),
 }
 CRASHED = "the decoder crashed or did not end"
+COPIES = 8  # of an image that a decoder may hold at once
+SPARE = 3 * 2**29  # bytes for code, stacks of threads and tables of a decoder
 SECONDS = 60.0  # for each array, on a busy machine
 
 
@@ -49,13 +52,14 @@ _turn = threading.Lock()
 _decoder: Decoder | None = None
 
 
-def decoded(kind: str, request: Any, names: Sequence[str]) -> list[np.ndarray]:
+def decoded(kind: str, request: Any, names: Sequence[str], size: int) -> list[np.ndarray]:
     """Return the arrays of images that the other process decodes.
 
     Args:
         kind: of `DECODERS`.
         request: for its function, as plain values.
         names: for messages, the file of each array.
+        size: bytes that they declare to unpack to, which bound the memory of the process.
 
     Raises:
         DataError: if one cannot be decoded, or the process died or did not end at it.
@@ -65,7 +69,7 @@ def decoded(kind: str, request: Any, names: Sequence[str]) -> list[np.ndarray]:
         assert process.stdin is not None
         assert process.stdout is not None
         arrays = []
-        line = json.dumps([kind, request, os.getcwd()])
+        line = json.dumps([kind, request, os.getcwd(), size])
         with suppress(OSError):  # it is gone, which is noticed below
             process.stdin.write(line.encode() + b"\n")
             process.stdin.flush()
@@ -79,7 +83,7 @@ def decoded(kind: str, request: Any, names: Sequence[str]) -> list[np.ndarray]:
                 process.wait()
                 raise DataError(f"{name}: cannot be unpacked ({CRASHED}); it must be damaged")
             if array.dtype.kind == "U":
-                raise DataError(str(array))
+                raise DataError(array.item())
             arrays.append(array)
         return arrays
 
@@ -129,12 +133,29 @@ def main() -> None:
     os.dup2(2, 1)  # what decoders print must not get between the arrays
     target: Any = SimpleNamespace(write=answers.write)
     for line in sys.stdin:
-        kind, request, folder = json.loads(line)
+        kind, request, folder, size = json.loads(line)
         os.chdir(folder)
+        _bound_memory(size)
         module, function = DECODERS[kind]
         for array in _answers(getattr(import_module(module), function), request):
             np.lib.format.write_array(target, np.ascontiguousarray(array))
         answers.flush()
+
+
+def _bound_memory(size: int) -> None:
+    """Let a packed image that is larger than its header says end as an error, before it is held.
+
+    Args:
+        size: bytes that the images of a request declare.
+    """
+    with suppress(ImportError, OSError):
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        allowed = pages * resource.getpagesize() + SPARE + COPIES * size
+        if most == resource.RLIM_INFINITY or allowed < most:
+            resource.setrlimit(resource.RLIMIT_AS, (allowed, most))
 
 
 def _answers(decode: Any, request: Any) -> Iterator[np.ndarray]:

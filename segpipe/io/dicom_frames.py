@@ -93,7 +93,7 @@ class Frame:
         placed: whether the file says where the frame lies.
         position: centre of the first voxel, mm; zeros where it is not placed.
         rows: unit vectors of increasing column and of increasing row, (2, 3).
-        spacing: mm between columns and between rows; None if the file has none.
+        spacing: mm between columns and between rows; None without a tag, zeros of a useless one.
         thickness: mm to the next slice where there is only one; None if the file has none.
         slope: of the stored numbers.
         intercept: of the stored numbers.
@@ -145,6 +145,8 @@ class Frame:
                 f"{self.path}: has the rescale slope {self.slope} and intercept {self.intercept}; "
                 "export the series again"
             )
+        if self.spacing == (0, 0):
+            raise DataError(f"{self.path}: its pixel spacing is not two numbers of mm above zero")
         if abs(self.rows @ self.rows.T - np.eye(2)).max() > 0.01:
             directions = self.rows.round(4).ravel().tolist()
             raise DataError(f"{self.path}: the orientation {directions} is not that of a slice")
@@ -288,9 +290,10 @@ def _numbers(value: Any, count: int) -> np.ndarray | None:
 
 
 def _spacing(values: dict[str, Any]) -> tuple[float, float] | None:
-    """Return the distances between columns and between rows, mm, of the first tag that has them."""
-    for keyword in PIXEL_SPACINGS:
-        numbers = _numbers(values.get(keyword), 2)
+    """Return mm between columns and between rows; None without a tag, zeros of useless ones."""
+    given = [values[keyword] for keyword in PIXEL_SPACINGS if values.get(keyword)]
+    for value in given:
+        numbers = _numbers(value, 2)
         if numbers is not None and (numbers > 0).all():
             return float(numbers[1]), float(numbers[0])
-    return None
+    return (0.0, 0.0) if given else None

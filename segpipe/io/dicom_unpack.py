@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,11 @@ def unpack_apart(requests: Sequence[Request]) -> list[np.ndarray]:
         DataError: if they cannot be unpacked.
     """
     names = []
-    for name, indices, _, _ in requests:
+    size = 0
+    for name, indices, _, native_bytes in requests:
         names += [name] * len(indices)
-    return decoded("dicom", requests, names)
+        size = max(size, native_bytes)
+    return decoded("dicom", requests, names, size)
 
 
 def _prepare(data: Any) -> int:
@@ -117,7 +120,8 @@ def _decode(path: Path, data: Any, indices: list[int], count: int) -> Iterator[n
             images = pixel_array(data).reshape(count, *size)[indices]
         else:
             images = iter_pixels(data, indices=None if every else indices)
-        for image in images:
+        # a file may hold more frames than it declares
+        for image in islice(images, len(indices)):
             if image.shape[:2] != size:
                 raise DataError(f"{path}: unpacks to {image.shape[:2]}, not {size}")
             yield image

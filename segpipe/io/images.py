@@ -10,16 +10,15 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from segpipe.errors import DataError
-from segpipe.io.apart import decoded
+from segpipe.io import png
 from segpipe.io.notes import ALPHA_DROPPED, say_once, warn
-from segpipe.io.unpack import check_size, regular_size
+from segpipe.io.unpack import regular_size
 from segpipe.text import first_line
 
 ENDINGS = (".png", ".jpeg", ".jpg")
 KINDS = ("PNG", "JPEG")  # Pillow would start Ghostscript for others, whatever the ending
 PIXELS = np.diag([-1.0, -1.0, 1.0, 1.0])  # columns to the patient's left, rows to the back
-PNG_BITS = slice(24, 26)  # bits per sample and type of colour in the header of a PNG
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+WITH_ALPHA = (2, 4)  # numbers of samples of which the last one is opacity
 JPEG_RATIO = 3000  # pixels per byte of a JPEG of one colour, at most
 IMAGE_ERRORS = (
     OSError,
@@ -39,8 +38,11 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     with _opened(path) as image:
         _check_pixels(path, image)
-        if _is_deep_colour(path):
-            array = _read_deep_colour(path)
+        if _is_deep_colour(path, image):
+            array = png.read_deep_colour(path)
+            if array.shape[2] in WITH_ALPHA:
+                _say_what_alpha_was(path, array[..., -1])
+                array = array[..., :-1]
         else:
             array = np.asarray(_in_colour(path, image))
         return _as_volume(array, _orientation(image)), PIXELS.copy()
@@ -50,13 +52,27 @@ def read_label(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a label map as `read` does, but with the indices of a palette, and as it is stored."""
     with _opened(path) as image:
         _check_pixels(path, image)
-        depth, colour = _png_header(path)
-        array = np.asarray(image)
-        if depth in (2, 4) and colour == GREY:
-            array = array // (255 // (2**depth - 1))  # Pillow spreads them over 0 to 255
-        if array.ndim == 3 and image.mode in ("LA", "RGBA", "PA", "La", "RGBa"):
+        if _is_deep_colour(path, image):
+            array = png.read_deep_colour(path)
+        else:
+            array = _as_stored(path, image)
+        if array.ndim == 3 and array.shape[2] in WITH_ALPHA:
             array = array[..., :-1]
         return _as_volume(array, _orientation(image)), PIXELS.copy()
+
+
+def _is_deep_colour(path: Path, image: Image.Image) -> bool:
+    return image.format == "PNG" and png.header_of(path).is_deep_colour
+
+
+def _as_stored(path: Path, image: Image.Image) -> np.ndarray:
+    """Return the samples of an image; Pillow spreads grey of 2 and 4 bits over 0 to 255."""
+    array = np.asarray(image)
+    if image.format != "PNG":
+        return array
+    header = png.header_of(path)
+    is_spread = header.colour == png.GREY and header.depth in (2, 4)
+    return array // (255 // (2**header.depth - 1)) if is_spread else array
 
 
 def read_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
@@ -79,8 +95,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     regular_size(path)
     try:
         with Image.open(path, formats=KINDS) as image:
-            if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"an animation of {getattr(image, 'n_frames', 1)} pictures")
+            pictures = getattr(image, "n_frames", 1)
+            if image.format == "PNG" and pictures > 1:
+                raise ValueError(f"an animation of {pictures} pictures")
+            if pictures > 1:  # of a camera, mostly a preview or a map of brightness
+                say_once(path, "it holds further pictures after the first, which are left out")
             yield image
     except DataError:
         raise
@@ -93,10 +112,7 @@ def _check_pixels(path: Path, image: Image.Image) -> None:
     columns, rows = image.size
     packed = regular_size(path)
     if image.format == "PNG":
-        bits = _png_header(path)[0] * len(image.getbands())
-        check_size(path, packed, columns * rows * bits // 8, "zlib")
-        with Image.open(path, formats=KINDS) as checked:
-            checked.verify()
+        png.check(path)
     elif columns * rows > packed * JPEG_RATIO:
         raise DataError(
             f"{path}: declares {columns} x {rows} pixels, and has {packed} bytes; "
@@ -131,69 +147,30 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _png_header(path: Path) -> tuple[int, int]:
-    """Return the bits per sample and the type of colour of a PNG; (8, RGB) of other formats."""
-    with path.open("rb") as file:
-        start = file.read(PNG_BITS.stop)
-    if not start.startswith(b"\x89PNG"):
-        return 8, RGB
-    depth, colour = start[PNG_BITS]
-    return depth, colour
-
-
-def _is_deep_colour(path: Path) -> bool:
-    """Return whether a PNG has 16 bits in several samples, which Pillow would cut to 8."""
-    depth, colour = _png_header(path)
-    return depth == 16 and colour in (RGB, GREY_ALPHA, RGB_ALPHA)
-
-
-def _read_deep_colour(path: Path) -> np.ndarray:
-    """Read a PNG of 16 bits and several samples.
-
-    Pillow would leave 8 of the bits.
-    """
-    (array,) = decoded("png", str(path), [str(path)])
-    if array.shape[2] in (2, 4):
-        _say_what_alpha_was(path, array[..., -1])
-        array = array[..., :-1]
-    return array
-
-
-def decode(name: str) -> Iterator[np.ndarray]:
-    """Yield the samples of a PNG, in a process that may die.
-
-    Raises:
-        DataError: if they cannot be decoded.
-    """
-    import imagecodecs
-
-    try:
-        yield np.asarray(imagecodecs.png_decode(Path(name).read_bytes()))
-    except imagecodecs.PngError as error:
-        raise DataError(f"{name}: cannot be read as an image ({first_line(error)})") from None
-
-
 def _in_colour(path: Path, image: Image.Image) -> Image.Image:
     """Convert images with transparency, a palette or another colour space to grey or RGB."""
     mode = image.mode
-    if mode == "P":
-        return image.convert("L" if _has_grey_palette(image) else "RGB")
-    if mode == "PA":
+    is_grey = mode == "LA" or (mode == "P" and _has_grey_palette(path, image))
+    if mode == "PA" or (mode == "P" and "transparency" in image.info):
         image = image.convert("RGBA")
-    if "A" in image.mode:
+    if image.mode in ("LA", "RGBA"):
         _say_what_alpha_was(path, np.asarray(image.getchannel("A")))
-        return image.convert("L" if mode == "LA" else "RGB")
-    if mode in ("CMYK", "YCbCr", "HSV", "LAB"):
-        return image.convert("RGB")
-    return image
+    elif mode not in ("P", "CMYK", "YCbCr", "HSV", "LAB"):
+        return image
+    return image.convert("L" if is_grey else "RGB")
 
 
-def _has_grey_palette(image: Image.Image) -> bool:
-    """Return whether all colours that the pixels use are grey."""
-    given = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    colours = np.zeros((256, 3), np.uint8)
-    colours[: len(given)] = given
-    used = colours[np.unique(np.asarray(image))]
+def _has_grey_palette(path: Path, image: Image.Image) -> bool:
+    """Return whether all colours that the pixels use are grey.
+
+    Raises:
+        DataError: if they use more colours than the palette has.
+    """
+    colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    indices = np.unique(np.asarray(image))
+    if indices[-1] >= len(colours):
+        raise DataError(f"{path}: uses colour {indices[-1]} of a palette of {len(colours)}")
+    used = colours[indices]
     return bool((used == used[:, :1]).all())
 
 

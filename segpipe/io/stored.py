@@ -146,6 +146,8 @@ def _text_blocks(file: IO[bytes], dtype: np.dtype) -> Iterator[bytes]:
     """
     convert = float if dtype.kind == "f" else int
     for words in _words(file):
+        if any(b"_" in word for word in words):  # which Python takes for digits
+            raise ValueError("it holds something else than numbers")
         try:
             yield np.fromiter(map(convert, words), dtype).tobytes()
         except OverflowError as error:

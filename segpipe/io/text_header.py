@@ -6,6 +6,7 @@ files of its own folder.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -77,10 +78,11 @@ class TextHeader:
         Raises:
             DataError: if there are more or fewer, or one is no number.
         """
-        try:
-            numbers = list(map(kind, words))
-        except ValueError:
-            numbers = []
+        numbers = []
+        with suppress(ValueError):
+            # Python's own readers of numbers take `1_000` and the digits of every script
+            if all(word.isascii() and "_" not in word for word in words):
+                numbers = list(map(kind, words))
         if len(numbers) != count:
             what = text.count(count, "whole number" if kind is int else "number")
             given = shown(self.fields[key])

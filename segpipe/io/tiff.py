@@ -19,6 +19,8 @@ from segpipe.memory import available_bytes
 from segpipe.text import first_line
 
 ENDINGS = (".tiff", ".tif")
+HEADER = 8  # bytes of a file that hold no voxels
+FILLED = 16  # bytes to which a writer may have rounded up
 SMALLER_COPY = 1  # bits of a page's tag NewSubfileType
 TRANSPARENCY_MASK = 4
 DEFLATE = (8, 32946)
@@ -45,9 +47,10 @@ def _read(path: Path, keep_indices: bool) -> tuple[np.ndarray, np.ndarray]:
     with _opened(path) as tiff:
         array, axes = _read_series(path, tiff)
         page = tiff.pages.first
-        if not keep_indices and not tiff.is_imagej:  # ImageJ gives grey data a table of colours
-            array, axes = with_palette(page, array, axes)
-        array = in_colour(path, page, array, axes)
+        if not tiff.is_imagej:  # whose tables of colours and inverted grey are only for display
+            if not keep_indices:
+                array, axes = with_palette(page, array, axes)
+            array = in_colour(path, page, array, axes)
         channels = without_opaque_alpha(path, page, _channels_first(path, array, axes))
         return _upright(page, channels), _affine(tiff, channels.shape[3])
 
@@ -127,7 +130,7 @@ def _read_series(path: Path, tiff: Any) -> tuple[np.ndarray, str]:
     if all(_is_plain(page.keyframe) for page in series.pages):
         array = series.asarray(maxworkers=1)
     else:
-        (array,) = decoded("tiff", str(path), [str(path)])
+        (array,) = decoded("tiff", str(path), [str(path)], series.nbytes)
     if array.shape != series.shape:
         raise ValueError(f"it holds {array.shape} where it declares {series.shape}")
     if array.dtype == bool:
@@ -159,11 +162,17 @@ def _only_series(path: Path, tiff: Any) -> Any:
         DataError: if they are not of one size, or several images.
     """
     sizes: dict[str, int] = {}
+    orientations = set()
     for page in tiff.pages:
         is_copy = int(page.subfiletype) & (SMALLER_COPY | TRANSPARENCY_MASK)
         if not is_copy and not tiff.is_imagej:
             size = f"{page.imagewidth} x {page.imagelength}"
             sizes.setdefault(size, page.index)
+            orientations.add(_orientation(page))
+    if len(orientations) > 1:
+        raise DataError(
+            f"{path}: has pages of the orientations {sorted(orientations)}; save all upright"
+        )
     is_slide = any(getattr(tiff, f"is_{kind}", False) for kind in WHOLE_SLIDES)
     if len(sizes) > 1 and not is_slide:
         raise DataError(
@@ -191,6 +200,8 @@ def _check_bytes(path: Path, series: Any) -> None:
             f"{path}: declares {series.nbytes} bytes of voxels, and {available_bytes()} bytes of "
             "memory are free"
         )
+    if series.dtype.kind == "c":
+        raise DataError(f"{path}: holds complex numbers; segpipe reads real ones")
     size = regular_size(path)
     for page in series.pages:
         if page is None:
@@ -204,10 +215,14 @@ def _check_segments(path: Path, page: Any, size: int) -> None:
     ends = np.add(page.dataoffsets, page.databytecounts)
     if not len(ends) or ends.max() > size or min(page.databytecounts) < 1:
         raise DataError(f"{path}: its pages lie beyond the end of the file; it is cut short")
+    expected = int(np.prod(keyframe.chunked))
+    if min(page.dataoffsets) < HEADER or len(page.dataoffsets) != expected:
+        raise DataError(
+            f"{path}: has {len(page.dataoffsets)} strips or tiles of a page from byte "
+            f"{min(page.dataoffsets)} on, and its header declares {expected}; it is damaged"
+        )
     if keyframe.compression == 1:
-        packed = int(np.prod(keyframe.shape)) * keyframe.bitspersample // 8
-        if sum(page.databytecounts) < packed:
-            raise DataError(f"{path}: holds fewer bytes than its header declares; it is cut short")
+        _check_plain(path, page)
     if keyframe.compression in DEFLATE:
         most = int(np.prod(keyframe.chunks)) * keyframe.dtype.itemsize
         with path.open("rb") as file:
@@ -216,6 +231,22 @@ def _check_segments(path: Path, page: Any, size: int) -> None:
                 unpacked = zlib.decompressobj().decompress(file.read(packed), most + 1)
                 if len(unpacked) > most:
                     raise DataError(f"{path}: unpacks to more than its header declares")
+
+
+def _check_plain(path: Path, page: Any) -> None:
+    """Check that the strips or tiles of a page that is not packed have the bytes of its voxels."""
+    keyframe = page.keyframe
+    present = sum(page.databytecounts)
+    declared = int(np.prod(keyframe.shape)) * keyframe.bitspersample // 8
+    if present < declared:
+        raise DataError(f"{path}: holds fewer bytes than its header declares; it is cut short")
+    row = int(np.prod(keyframe.chunks[1:])) * keyframe.bitspersample
+    most = keyframe.chunks[0] * -(-row // 8)  # the last strip may be filled to its full height
+    if max(page.databytecounts) > most + FILLED:
+        raise DataError(
+            f"{path}: holds up to {max(page.databytecounts)} bytes in a strip or tile, and its "
+            f"header declares {most}; it is damaged"
+        )
 
 
 def _channels_first(path: Path, array: np.ndarray, axes: str) -> np.ndarray:

@@ -53,9 +53,8 @@ def in_colour(path: Path, page: Any, array: np.ndarray, axes: str) -> np.ndarray
     mode, expected = {CMYK: ("CMYK", 4), YCBCR: ("YCbCr", 3)}.get(photometric, ("", 0))
     samples = array.shape[axes.index("S")] if "S" in axes else 1
     if array.dtype != np.uint8 or samples != expected:
-        raise DataError(
-            f"{path}: its colours are {page.photometric.name} in {array.dtype}; save it as RGB"
-        )
+        name = getattr(page.photometric, "name", photometric)
+        raise DataError(f"{path}: its colours are {name} in {array.dtype}; save it as RGB")
     samples_last = np.moveaxis(array, axes.index("S"), -1)
     rows = samples_last.reshape(-1, samples_last.shape[-2], samples)
     size = (rows.shape[1], rows.shape[0])

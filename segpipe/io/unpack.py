@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,15 @@ PADDING = 2**12  # bytes after the voxels that a writer may have filled a block 
 LARGEST_RATIO: dict[Compression, int] = {"none": 1, "gzip": 1032, "zlib": 1032, "bzip2": 1_250_000}
 MAGIC: dict[Compression, bytes] = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}
 STREAM_ERRORS = (zlib.error, OSError, EOFError, ValueError)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What a stream is read from, such as an open file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes; none at the end."""
+        ...
 
 
 def read_exactly(
@@ -55,9 +64,15 @@ def read_exactly(
     if compression != "none":
         return read_blocks(path, offset, size, partial(blocks, compression=compression), skip)
     excess = present - skip - size
-    if excess > PADDING:
+    if excess > PADDING or not _ends_in_zeros(path, excess):
         log.warning("%s: %d bytes after the voxels are left out", path, excess)
     return read_blocks(path, offset + skip, size, partial(_raw_blocks, size=size))
+
+
+def _ends_in_zeros(path: Path, count: int) -> bool:
+    """Return whether the last bytes of a file are zeros, as those that fill a block are."""
+    with opened(path, regular_size(path) - count) as file:
+        return not file.read(count).strip(b"\0")
 
 
 def read_blocks(
@@ -217,7 +232,7 @@ def _raw_blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
         size -= len(block)
 
 
-def blocks(file: IO[bytes], compression: Compression) -> Iterator[bytes]:
+def blocks(file: Source, compression: Compression) -> Iterator[bytes]:
     """Yield what a stream unpacks to, in blocks of `CHUNK` bytes at most.
 
     Streams may follow each other, as bgzip and pbzip2 write them, and zeros may follow the last.
@@ -246,7 +261,7 @@ def _new_stream(compression: Compression) -> Any:
     return zlib.decompressobj(zlib.MAX_WBITS + (16 if compression == "gzip" else 32))
 
 
-def _blocks_of_one(stream: Any, packed: bytes, file: IO[bytes]) -> Iterator[bytes]:
+def _blocks_of_one(stream: Any, packed: bytes, file: Source) -> Iterator[bytes]:
     """Yield what one stream unpacks to; its checksum is compared at its end."""
     while True:
         block = stream.decompress(packed, CHUNK)

@@ -54,12 +54,12 @@ def _build_unet(
     strides: Sequence[Sequence[int]],
     kernels: Sequence[Sequence[int]],
 ) -> UNet:
-    levels = len(model.channels)
+    levels = len(model.widths)
     return UNet(
         in_channels,
         out_channels,
-        model.channels,
-        model.decoder_channels or model.channels[:-1],
+        model.widths,
+        model.decoder_channels or model.widths[:-1],
         strides,
         [_kernel(kernel, model.kernel) for kernel in kernels],
         per_level(model.long_skips, levels - 1),
@@ -92,7 +92,7 @@ def _up_kernel(model: Model) -> int:
 
 def _stage_config(model: Model, part: Literal["encoder", "decoder"], level: int) -> StageConfig:
     """Return the options of one stage of the encoder or the decoder."""
-    levels = len(model.channels)
+    levels = len(model.widths)
 
     def at_level(encoder: T | list[T], decoder: T | list[T] | None) -> T:
         same = part == "encoder" or decoder is None
@@ -112,7 +112,7 @@ def short_skip_at(model: Model, part: str, level: int) -> str:
     """Return the short skip of a stage of the `encoder` or the `decoder`."""
     if model.short_skips_in not in (part, "both"):
         return "none"
-    return per_level(model.short_skips, len(model.channels))[level]
+    return per_level(model.short_skips, len(model.widths))[level]
 
 
 def _to_channels_last(network: nn.Module, dims: int) -> None:
@@ -155,11 +155,13 @@ def build_meta(
 
 
 def check(model: AnyModel) -> None:
-    """Check that a network can be built, before any data is read.
+    """Check that a network can be built, before any data is read and it is planned.
 
     Raises:
         ConfigError: as `build`.
     """
+    if isinstance(model, Model):
+        model = model.small()
     strides = [[2] * model.dims] * (model.levels - 1)
     kernels = [[3] * model.dims] * model.levels
     build_meta(model, 1, 2, strides, kernels)

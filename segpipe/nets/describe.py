@@ -150,4 +150,4 @@ def _long_skip(model: AnyModel, name: str) -> str:
     part, _, level = name.partition(" ")
     if not isinstance(model, Model) or part != "decoder":
         return ""
-    return per_level(model.long_skips, len(model.channels) - 1)[int(level)]
+    return per_level(model.long_skips, len(model.widths) - 1)[int(level)]

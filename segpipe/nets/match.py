@@ -92,7 +92,7 @@ def match(
     raise ConfigError(
         f"model.match={model.match}: no channels come within {NEAREST:.0%} of the "
         f"{best.reference:,} of the network with all skips on; the nearest, "
-        f"{best.model.channels}, are {best.deviation:+.1%} off: give wider model.channels"
+        f"{best.model.widths}, are {best.deviation:+.1%} off: give wider model.channels"
     )
 
 
@@ -109,7 +109,7 @@ class _Search:
         self.model = model
         self.shape = shape
         self.patch = patch
-        self.widths = [*model.channels, *(model.decoder_channels or [])]
+        self.widths = [*model.widths, *(model.decoder_channels or [])]
         skips = {
             "long_skips": "concat",
             "short_skips": "dense" if model.growth_rate else "residual",
@@ -143,7 +143,7 @@ class _Search:
     def try_neighbours(self) -> None:
         """Measure models with a channel or two more or less at any levels than the nearest one."""
         found = self.best().model
-        nearest = [*found.channels, *(found.decoder_channels or [])]
+        nearest = [*found.widths, *(found.decoder_channels or [])]
         steps = (-1, 1, 0, -2, 2) if len(nearest) <= FEW_LEVELS else (-1, 1, 0)
         for change in itertools.product(steps, repeat=len(nearest)):
             widths = np.add(nearest, change).tolist()
@@ -173,7 +173,7 @@ class _Search:
 
     def _with(self, widths: Sequence[int]) -> Model:
         """Return the model with these channels: the encoder's, then the decoder's."""
-        levels = len(self.model.channels)
+        levels = len(self.model.widths)
         channels = {
             "channels": list(widths[:levels]),
             "decoder_channels": list(widths[levels:]) or None,

@@ -4,11 +4,13 @@ Level 0 is the finest. A long skip carries what the encoder made at level i acro
 decoder; a short skip goes around layers inside a stage. Each is a switch of its own.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from segpipe.nets.blocks import StageConfig, stage
 from segpipe.nets.conv import CONV, ConvConfig, Size
@@ -39,6 +41,10 @@ class UNet(nn.Module):
             level's.
         up_bias: whether upsampling has a bias.
         deep_supervision: in training, return logits at every level but the coarsest.
+
+    Attributes:
+        recomputes: whether training keeps only what goes from stage to stage, and computes the
+            inside of a stage again for the backward pass.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class UNet(nn.Module):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
+        self.recomputes = False
         self.stem = stage(config, encoder[0], in_channels, channels[0], kernels[0], stem=True)
         self.downs = nn.ModuleList()
         self.ups = nn.ModuleList()
@@ -89,19 +96,30 @@ class UNet(nn.Module):
 
         Under deep supervision, in training, return a list with those of every level, finest first.
         """
-        x = self.stem(x)
+        x = self._computed(self.stem, x)
         encoded = []
         for down in self.downs:
             encoded.append(x)
-            x = down(x)
+            x = self._computed(down, x)
         decoded = []
         for i in reversed(range(len(self.ups))):
-            x = self.skips[i](self.ups[i](x), encoded.pop())  # popped, so that it can be freed
-            x = self.decoder_stages[i](x)
+            decode = partial(self._decode, i)
+            x = self._computed(decode, x, encoded.pop())  # popped, so that it can be freed
             decoded.insert(0, x)
         if self.training and len(self.heads) > 1:
             return [head(level) for head, level in zip(self.heads, decoded, strict=True)]
         return self.heads[0](x)
+
+    def _decode(self, level: int, below: Tensor, encoded: Tensor) -> Tensor:
+        """Return what the decoder makes of the level below and of the long skip."""
+        return self.decoder_stages[level](self.skips[level](self.ups[level](below), encoded))
+
+    def _computed(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """Return what a part of the network makes of its inputs."""
+        if not self.recomputes or not self.training:
+            return part(*inputs)
+        found: Any = checkpoint(part, *inputs, use_reentrant=False)
+        return found
 
 
 def _heads(

@@ -28,12 +28,15 @@ class LabelSize:
         fraction: mean over those cases of its fraction of all voxels.
         parts: median number of connected parts in a case.
         part_ml: median size of a case's largest part, in mL.
+        spread: median of the label's size in a case as a multiple of its largest part: 1 where it
+            is in one piece, even with specks beside it.
     """
 
     cases: int
     fraction: float
     parts: float
     part_ml: float
+    spread: float
 
 
 @dataclass(frozen=True)
@@ -244,18 +247,19 @@ def _intensities(channel: str, voxels: Float[np.ndarray, " voxels"]) -> Intensit
 
 def _label_sizes(cases: Sequence[InspectedCase]) -> dict[int, LabelSize]:
     """Return the size of each label, id on disk -> size."""
-    rows: dict[int, list[tuple[float, float, float]]] = {}
+    rows: dict[int, list[list[float]]] = {}
     for case in cases:
         if case.grid is None:
             continue
         for number, voxels, parts, largest in case.sizes:
-            row = (voxels / np.prod(case.grid.shape), parts, largest * case.grid.voxel_ml)
+            fraction = voxels / np.prod(case.grid.shape)
+            row = [fraction, parts, largest * case.grid.voxel_ml, voxels / largest]
             rows.setdefault(int(number), []).append(row)
     sizes = {}
     for number, measured in rows.items():
         fraction = float(np.mean(measured, axis=0)[0])
-        _, parts, part_ml = np.median(measured, axis=0).tolist()
-        sizes[number] = LabelSize(len(measured), fraction, parts, part_ml)
+        _, parts, part_ml, spread = np.median(measured, axis=0).tolist()
+        sizes[number] = LabelSize(len(measured), fraction, parts, part_ml, spread)
     return sizes
 
 

@@ -12,8 +12,9 @@ from segpipe.plan import Plan
 from segpipe.planning.decision import GIVEN, Decision, by_times
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.levels import Levels, levels_decision
+from segpipe.planning.normalisation import decide_normalise
 from segpipe.planning.resolution import spacing_entry
-from segpipe.planning.rules import Decisions, assemble, decide_normalise
+from segpipe.planning.rules import Decisions, assemble
 from segpipe.text import nearest
 
 log = logging.getLogger("segpipe")
@@ -125,6 +126,7 @@ def inherit_plan(
         _decide_planes(origin, options),
         _decide_patch(origin, options),
         _decide_batch(origin, options, scale),
+        Decision(origin.plan.widths, "", ""),
         _decide_levels(origin, options),
         _decide_normalise(origin, options, fingerprint, channels, sources),
     )

@@ -1,16 +1,18 @@
 """Memory that a training step needs of the device, and the plan that fits it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from segpipe.config.train import Optim, Train
-from segpipe.device import NumberFormat, usable_mib
+from segpipe.device import USABLE, NumberFormat, usable_mib
 from segpipe.errors import ConfigError
-from segpipe.nets.describe import MIB, describe
+from segpipe.nets.describe import MIB, Stage, describe
 from segpipe.plan import Plan
+from segpipe.planning.capacity import planned_model
+from segpipe.planning.parts import as_asked, last_resorts
 from segpipe.registry import OPTIMISERS
 from segpipe.text import times
 
@@ -18,16 +20,26 @@ GIB_IN_MIB = 1024
 STEP_DOWN = 0.8  # each trial has this fraction of the voxels of the last
 SMALLEST_SCALE = 0.001
 FLOAT32_BYTES = 4
-# measured by benchmarks/memory.py: peak bytes in this format per byte that float32 keeps for the
-# backward pass, and float32 values per logit that the loss holds at once
-KEPT: dict[NumberFormat, float] = {"float32": 1.22, "bf16": 0.61, "fp16": 0.61}
-LOSS_VALUES = 7
+# peak bytes in this format per byte that float32 keeps for the backward pass: of the CPU measured
+# by benchmarks/memory.py; of a GPU the same until benchmarks/gpu.py has measured them
+KEPT: dict[str, dict[NumberFormat, float]] = {
+    "cpu": {"float32": 1.22, "bf16": 0.61, "fp16": 0.61},
+    "cuda": {"float32": 1.22, "bf16": 0.61, "fp16": 0.61},
+}
+LOSS_VALUES = 7  # float32 values per logit that the loss holds at once, measured likewise
+WORKSPACE_MIB = {"cpu": 0, "cuda": 1024}  # CUDA's context and cuDNN's workspace; not measured yet
+# a GPU computes a step in parts rather than shrink it further
+MODEST_SCALE = 0.25
 
 
 def fitting_plan(
     make: Callable[[float], Plan], options: Train, number_format: NumberFormat, device: torch.device
 ) -> Plan:
-    """Return the usual plan, or one of smaller patches and batches whose step fits the memory.
+    """Return the usual plan, or one whose step fits the memory.
+
+    Patches and batches are made smaller, on a GPU down to a quarter of the usual voxels. Then, or
+    where patch and batch are given, a step is computed in parts whose gradients are added, and
+    activations are computed again for the backward pass.
 
     Args:
         make: returns the plan for a fraction of the usual voxels per step.
@@ -36,29 +48,78 @@ def fitting_plan(
         device: the device that trains.
 
     Raises:
-        ConfigError: if no plan fits, as where patch and batch are both given.
+        ConfigError: if no plan fits, or a given batch cannot be computed in the given parts.
     """
-    limit, source = _limit_mib(options, device)
+    limit, source = limit_mib(options, device)
+    needed = math.inf
+    plan = None
+    for plan in _trials(make, options, device):
+        needed = step_mib(plan, options, number_format, device.type)
+        if needed <= limit:
+            how = _how(plan, as_asked(make(1.0), options))
+            reason = f"memory about {needed:.0f} of {limit:.0f} MiB: {source}{how}"
+            return plan.model_copy(update={"reasons": [*plan.reasons, reason]})
+    assert plan is not None
+    raise ConfigError(
+        f"plan: a step of {plan.batch} patches of {times(plan.patch)} needs about "
+        f"{needed:.0f} MiB, but {limit:.0f} MiB may be used: give a smaller plan.patch or "
+        "plan.batch, or smaller model.channels"
+    )
+
+
+def _trials(make: Callable[[float], Plan], options: Train, device: torch.device) -> Iterator[Plan]:
+    """Yield plans that need ever less memory."""
     fixed = bool(options.plan.patch and options.plan.batch)
+    lowest = SMALLEST_SCALE if device.type == "cpu" else MODEST_SCALE
     scale = 1.0
-    plan = make(scale)
-    needed = step_mib(plan, options, number_format)
-    while needed > limit:
+    plan = as_asked(make(scale), options)
+    yield plan
+    while not fixed and scale * STEP_DOWN >= lowest:
         scale *= STEP_DOWN
-        if fixed or scale < SMALLEST_SCALE:
-            raise ConfigError(
-                f"plan: a step of {plan.batch} patches of {times(plan.patch)} needs about "
-                f"{needed:.0f} MiB, but {limit:.0f} MiB may be used: give a smaller plan.patch or "
-                "plan.batch, or smaller model.channels"
-            )
-        plan = make(scale)
-        needed = step_mib(plan, options, number_format)
-    shrunk = "" if scale == 1 else ", for which patch or batch were made smaller"
-    reason = f"memory about {needed:.0f} of {limit:.0f} MiB: {source}{shrunk}"
-    return plan.model_copy(update={"reasons": [*plan.reasons, reason]})
+        plan = as_asked(make(scale), options)
+        yield plan
+    yield from last_resorts(plan, options)
+    while not fixed and scale * STEP_DOWN >= SMALLEST_SCALE:
+        scale *= STEP_DOWN
+        *_, plan = [plan, *last_resorts(as_asked(make(scale), options), options)]
+        yield plan
 
 
-def _limit_mib(options: Train, device: torch.device) -> tuple[float, str]:
+def _how(plan: Plan, usual: Plan) -> str:
+    """Return what was done to make a plan fit."""
+    done = []
+    if (plan.patch, plan.batch) != (usual.patch, usual.batch):
+        done.append("patch or batch were made smaller")
+    if plan.parts > 1:
+        done.append(f"a step is computed in {plan.parts} parts")
+    if plan.recompute:
+        done.append("activations are computed again for the backward pass")
+    return f", for which {', and '.join(done)}" if done else ""
+
+
+def smaller_plan(
+    plan: Plan, options: Train, number_format: NumberFormat, kind: str, share: float
+) -> Plan | None:
+    """Return the plan computed in parts, or with activations computed again; None where none helps.
+
+    The network learns the same from it: patch, batch and network stay.
+
+    Args:
+        plan: of a run that was short of memory.
+        options: of the run.
+        number_format: in which the network computes.
+        kind: of the device, `cpu` or `cuda`.
+        share: of the memory of its step, which it may need at most.
+    """
+    most = share * step_mib(plan, options, number_format, kind)
+    for trial in last_resorts(plan, options):
+        if step_mib(trial, options, number_format, kind) <= most:
+            reason = f"step in {trial.parts} parts: memory was too scarce{_how(trial, trial)}"
+            return trial.model_copy(update={"reasons": [*plan.reasons, reason]})
+    return None
+
+
+def limit_mib(options: Train, device: torch.device) -> tuple[float, str]:
     """Return the memory that a step may need, in MiB, and where that number comes from."""
     given = options.plan.memory_gib
     if given is not None:
@@ -66,22 +127,47 @@ def _limit_mib(options: Train, device: torch.device) -> tuple[float, str]:
     return usable_mib(device), str(device)
 
 
-def step_mib(plan: Plan, options: Train, number_format: NumberFormat) -> float:
+def device_gib(options: Train, device: torch.device) -> float:
+    """Return the memory of the device of which a step may use its usual share, in GiB."""
+    limit, _ = limit_mib(options, device)
+    return limit / USABLE[device.type] / GIB_IN_MIB
+
+
+def step_mib(plan: Plan, options: Train, number_format: NumberFormat, kind: str = "cpu") -> float:
     """Return the peak memory of a training step, in MiB, without Python and its libraries.
 
     Counted are weights, gradients, the optimiser's state and the running mean of the weights; the
     activations that are kept for the backward pass; and what the loss computes from the logits.
-    The workspace of convolutions is not counted.
+    The workspace of convolutions is not counted, but for an allowance on a GPU.
+
+    Args:
+        plan: of the run.
+        options: of the run.
+        number_format: in which the network computes.
+        kind: of the device, `cpu` or `cuda`.
     """
     patch = plan.network_patch
-    stages = describe(
-        options.model, len(plan.channels), plan.outputs, plan.strides, plan.kernels, patch
-    )
+    model = planned_model(options.model, plan)
+    shape = (len(plan.channels), plan.outputs, plan.strides, plan.kernels)
+    stages = describe(model, *shape, patch)
     copies = 2 + state_per_weight(options.optim) + (options.optim.ema is not None)
     weights = copies * FLOAT32_BYTES * sum(stage.parameters for stage in stages) / MIB
-    kept = KEPT[number_format] * sum(stage.saved_mib for stage in stages)
+    kept = KEPT[kind][number_format] * _kept_mib(stages, plan.recompute)
     logits = plan.outputs * math.prod(patch) * FLOAT32_BYTES / MIB
-    return weights + plan.batch * (kept + LOSS_VALUES * logits)
+    patches = plan.batch // plan.parts
+    return WORKSPACE_MIB[kind] + weights + patches * (kept + LOSS_VALUES * logits)
+
+
+def _kept_mib(stages: Sequence[Stage], recompute: bool) -> float:
+    """Return what is kept of a patch for the backward pass, MiB of float32.
+
+    Where activations are computed again, that is the output of each stage, and all of one stage.
+    """
+    saved = [stage.saved_mib for stage in stages]
+    if not recompute:
+        return sum(saved)
+    outputs = [stage.channels * math.prod(stage.size) * FLOAT32_BYTES / MIB for stage in stages]
+    return sum(outputs) + max(saved)
 
 
 def state_per_weight(options: Optim) -> int:

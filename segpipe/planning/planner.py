@@ -1,21 +1,26 @@
 """The plan of a run, from the fingerprint of its cases, rules, and the device's memory."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
+from segpipe.config.model import Model
 from segpipe.config.train import Train
 from segpipe.data.cases import Dataset
 from segpipe.data.inspected_case import InspectedCase
 from segpipe.device import NumberFormat
 from segpipe.plan import Plan
-from segpipe.planning.fingerprint import fingerprint, label_ids
+from segpipe.planning.capacity import usual_skips
+from segpipe.planning.fingerprint import Fingerprint, fingerprint, label_ids
 from segpipe.planning.inherited import Origin, inherit_plan, warn_of_changes
-from segpipe.planning.memory import fitting_plan
+from segpipe.planning.memory import device_gib, fitting_plan
+from segpipe.planning.pace import Pace
 from segpipe.planning.rules import make_plan
 from segpipe.regions import misshown
 
+Facts = tuple[Fingerprint, list[str], dict[str, int]]  # of the cases: also channels and labels
 log = logging.getLogger("segpipe")
 _last: list[str] = []  # the reasons of the plan that was logged last
 
@@ -50,16 +55,59 @@ def plan_dataset(
     common = fingerprint(planned)
     channels = _channel_names(dataset.channels, len(common.zero_fraction))
 
-    def make(scale: float) -> Plan:
-        if origin is not None:
-            return inherit_plan(origin, options, common, channels, labels, scale)
-        return make_plan(options, common, channels, labels, device.type, scale)
+    pace = partial(Pace.of, options, number_format, len(channels), len(common.labels))
 
-    plan = fitting_plan(make, options, number_format, device)
+    facts = (common, channels, labels)
+    if origin is None:
+        plan = _new_plan(options, facts, device, number_format, pace)
+    else:
+        inherited = partial(inherit_plan, origin, options, *facts)
+        plan = fitting_plan(inherited, options, number_format, device)
     if origin is not None:
         warn_of_changes(origin, options, plan)
     _warn_of_painting(plan)
     return plan
+
+
+def _new_plan(
+    options: Train,
+    facts: Facts,
+    device: torch.device,
+    number_format: NumberFormat,
+    pace: Callable[[], Pace | None],
+) -> Plan:
+    """Return a plan that comes from no checkpoint.
+
+    A network that is planned for a GPU is sized with the usual skips, so that all variants of skips
+    have one size, whatever memory they need; then patch and batch are made to fit.
+    """
+    memory_gib = device_gib(options, device)
+    model = options.model
+    network = None
+    if device.type == "cuda" and isinstance(model, Model) and model.channels is None:
+        usual = options.model_copy(update={"model": usual_skips(model)})
+        network = fitting_plan(
+            partial(_made, usual, facts, device, memory_gib, None, pace),
+            usual,
+            number_format,
+            device,
+        )
+        if usual.model == model:
+            return network
+    make = partial(_made, options, facts, device, memory_gib, network, pace)
+    return fitting_plan(make, options, number_format, device)
+
+
+def _made(
+    options: Train,
+    facts: Facts,
+    device: torch.device,
+    memory_gib: float,
+    network: Plan | None,
+    pace: Callable[[], Pace | None],
+    scale: float,
+) -> Plan:
+    return make_plan(options, *facts, device.type, scale, memory_gib, network, pace)
 
 
 def _warn_of_painting(plan: Plan) -> None:

@@ -5,7 +5,7 @@ network. A CPU gets smaller patches, because in a given time many small steps te
 than few large ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,29 +15,32 @@ from segpipe.config.train import Normalise, Train
 from segpipe.errors import ConfigError
 from segpipe.orientation import Planes
 from segpipe.plan import BATCH_VOXELS, Plan, network_axes
+from segpipe.planning.capacity import (
+    NNUNET_GIB,
+    capacity,
+    decide_network,
+    network_of,
+)
 from segpipe.planning.context import View, median_shape, widen
-from segpipe.planning.decision import GIVEN, Decision, by_times
+from segpipe.planning.decision import Decision
 from segpipe.planning.fingerprint import Fingerprint
-from segpipe.planning.levels import Levels, decide_levels
+from segpipe.planning.levels import Levels
+from segpipe.planning.normalisation import decide_normalise
+from segpipe.planning.pace import Pace
+from segpipe.planning.patch_size import shrink
 from segpipe.planning.planes import along_planes, decide_planes
 from segpipe.planning.resolution import Spacing, decide_spacing, derive_spacing
+from segpipe.planning.sizes import (
+    PATCH_VOXELS,
+    SMALLEST_BATCH,
+    Room,
+    at_least,
+    decide_batch,
+    decide_patch,
+)
 from segpipe.regions import index_regions
 from segpipe.text import count, nearest
 from segpipe.units import UNITS, Units
-
-# voxels of a patch, by device and number of network axes
-PATCH_VOXELS = {("cpu", 2): 128**2, ("cpu", 3): 40**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
-SMALLEST_BATCH = 2
-LARGEST_BATCH = 16
-# a channel with more zeros than this was cut out of its background, as brains are
-CUT_OUT_ZERO_FRACTION = 0.25
-HOUNSFIELD = ("CT", "HU")  # first words of the names of channels in Hounsfield units
-# names of channels by which nnU-Net's dataset.json asks for a normalisation
-NAMED: dict[str, Normalise] = {
-    "nonorm": "none",
-    "rescale_to_0_1": "rescale",
-    "rgb_to_0_1": "rgb",
-}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Decisions:
     planes: Decision[Planes]
     patch: Decision[list[int]]
     batch: Decision[int]
+    widths: Decision[list[int] | None]
     levels: Decision[Levels]
     normalise: Decision[list[Normalise]]
 
@@ -65,6 +69,9 @@ def make_plan(
     labels: dict[str, int],
     device: str,
     scale: float = 1.0,
+    memory_gib: float = NNUNET_GIB,
+    network: Plan | None = None,
+    pace: Callable[[], Pace | None] = lambda: None,
 ) -> Plan:
     """Return the plan for these cases, with the values of `options.plan` where they are given.
 
@@ -75,11 +82,15 @@ def make_plan(
         labels: name -> id on disk, background first.
         device: `cpu` or `cuda`.
         scale: fraction of the usual voxels per step, below 1 where memory is short.
+        memory_gib: of a GPU, by which a network is sized whose channels are not given.
+        network: a plan whose network this one is to have; None: planned for this one.
+        pace: estimates that of the training, where it is asked for; None: it is not known.
 
     Raises:
         ConfigError: if the given entries do not go together.
     """
-    decisions = _decide(options, fingerprint, channels, device, scale)
+    room = Room(device, scale, capacity(options, device, memory_gib))
+    decisions = _decide(options, fingerprint, channels, room, network, pace)
     return assemble(options, fingerprint, channels, labels, decisions)
 
 
@@ -115,6 +126,7 @@ def assemble(
         frame=planes.frame,
         strides=decisions.levels.value.strides,
         kernels=decisions.levels.value.kernels,
+        widths=decisions.widths.value,
         normalise=decisions.normalise.value,
         foreground=fingerprint.foreground,
         nan=options.data.nan,
@@ -145,7 +157,12 @@ def _averages(fingerprint: Fingerprint, decisions: Decisions) -> bool:
 
 
 def _decide(
-    options: Train, fingerprint: Fingerprint, channels: list[str], device: str, scale: float
+    options: Train,
+    fingerprint: Fingerprint,
+    channels: list[str],
+    room: Room,
+    network: Plan | None,
+    pace: Callable[[], Pace | None],
 ) -> Decisions:
     """Return all decisions; arguments as of `make_plan`."""
     planes = decide_planes(options, fingerprint)
@@ -153,7 +170,7 @@ def _decide(
     fingerprint = along_planes(fingerprint, planes.value)
     axes = network_axes(slice_axis)
     derived, why = derive_spacing(fingerprint)
-    view = _decide_view(options, fingerprint, derived, axes, device)
+    view = _decide_view(options, fingerprint, derived, axes, room.device, pace)
     if view is not None:
         derived = view.spacing_mm
         why = view.why
@@ -161,14 +178,18 @@ def _decide(
     median = median_shape(fingerprint, spacing.value)
     size = options.plan.patch
     if size is None:
-        voxels = (PATCH_VOXELS if view is None else BATCH_VOXELS)[device, len(axes)]
-        size = _shrink([median[axis] for axis in axes], scale * voxels)
-    levels = decide_levels(options, size, [float(spacing.value[axis] or 0) for axis in axes])
-    patch = _decide_patch(options, size, levels.value.strides, axes, median, device)
+        voxels = room.patch_voxels(len(axes)) if view is None else room.batch_voxels(len(axes))
+        size = shrink([median[axis] for axis in axes], voxels)
+    edges = [float(spacing.value[axis] or 0) for axis in axes]
+    widths, levels = decide_network(options, room.capacity, size, edges, room.device)
+    if network is not None:
+        widths, levels = network_of(network, widths.why)
+        size = at_least(size, levels.value.strides, options)
+    patch = decide_patch(options, size, levels.value.strides, axes, median, room.device)
     smallest = SMALLEST_BATCH if view is None else 1  # a patch that sees all is large
-    batch = _decide_batch(options, patch.value, device, scale, smallest)
+    batch = decide_batch(options, patch.value, room, smallest)
     normalise = decide_normalise(options, channels, fingerprint.zero_fraction)
-    return Decisions(spacing, planes, patch, batch, levels, normalise)
+    return Decisions(spacing, planes, patch, batch, widths, levels, normalise)
 
 
 def _decide_view(
@@ -177,6 +198,7 @@ def _decide_view(
     spacing_mm: Float[np.ndarray, "3"],
     axes: Sequence[int],
     device: str,
+    pace: Callable[[], Pace | None],
 ) -> View | None:
     """Return a coarser model space in which a patch sees more; None where it is given or stays.
 
@@ -190,101 +212,8 @@ def _decide_view(
     if options.plan.patch is not None:
         usual = float(np.prod(options.plan.patch))
         largest = usual
-    return widen(spacing_mm, fingerprint, axes, (usual, largest), options.plan.ceiling)
-
-
-def _shrink(shape: list[int], voxels: float) -> list[int]:
-    """Return the shape, its longest axes shortened until it holds at most so many voxels."""
-    size = np.array(shape, dtype=float)
-    while size.prod() > voxels:
-        longest = np.flatnonzero(size == size.max())
-        others = np.delete(size, longest)
-        equal = (voxels / others.prod()) ** (1 / len(longest))
-        next_longest = others.max(initial=0)
-        size[longest] = max(equal, next_longest)
-        if equal >= next_longest:  # done, though rounding may leave the product above the limit
-            break
-    return [max(1, round(float(axis))) for axis in size]
-
-
-def _decide_patch(
-    options: Train,
-    size: list[int],
-    strides: list[list[int]],
-    axes: list[int],
-    median: list[int],
-    device: str,
-) -> Decision[list[int]]:
-    """Return the patch size in voxels along all three axes, 1 along a slice axis.
-
-    A derived size is rounded up to what the network's levels can halve.
-
-    Raises:
-        ConfigError: if a given size cannot be halved.
-    """
-    given = options.plan.patch is not None
-    steps = np.prod(strides, axis=0)
-    patch = [1, 1, 1]
-    for entry, axis in enumerate(axes):
-        step = int(steps[entry])
-        above = -(-size[entry] // step) * step
-        if given and above != size[entry]:
-            raise ConfigError(
-                f"plan.patch entry {entry} is {size[entry]}, which the network's levels cannot "
-                f"halve to whole voxels (it needs a multiple of {step}): use "
-                f"{max(step, above - step)} or {above}, or fewer levels"
-            )
-        patch[axis] = above
-    why = GIVEN if given else f"of a median case of {by_times(median)} voxels, for {device}"
-    return Decision(patch, f"patch {by_times(patch)}", why)
-
-
-def _decide_batch(
-    options: Train, patch: list[int], device: str, scale: float, smallest: int
-) -> Decision[int]:
-    """Return the number of patches per step, `smallest` or more."""
-    given = options.plan.batch
-    if given is not None:
-        return Decision(given, f"batch {given}", GIVEN)
-    voxels = int(scale * BATCH_VOXELS[device, options.model.dims])
-    batch = int(np.clip(voxels // np.prod(patch), smallest, LARGEST_BATCH))
-    return Decision(batch, f"batch {batch}", f"about {voxels} voxels a step, for {device}")
-
-
-def decide_normalise(
-    options: Train, channels: list[str], zero_fraction: Sequence[float]
-) -> Decision[list[Normalise]]:
-    """Return per channel how its intensities are brought to a common scale.
-
-    Raises:
-        ConfigError: if there are more or fewer given entries than channels.
-    """
-    given = options.plan.normalise
-    if given is not None:
-        if len(given) not in (1, len(channels)):
-            raise ConfigError(
-                f"plan.normalise has {len(given)} entries, but there are {len(channels)} channels: "
-                "give each one"
-            )
-        rules = given * len(channels) if len(given) == 1 else given
-        return Decision(rules, f"intensities {', '.join(rules)}", GIVEN)
-    rules = []
-    facts = []
-    for channel, fraction in zip(channels, zero_fraction, strict=True):
-        rules.append(_rule(channel, fraction))
-        facts.append(f"{channel} ({100 * fraction:.0f} % are 0)")
-    why = f"channels are {', '.join(facts)}"
-    return Decision(rules, f"intensities {', '.join(rules)}", why)
-
-
-def _rule(channel: str, zero_fraction: float) -> Normalise:
-    """Return the normalisation of a channel, by its name and its fraction of zeros."""
-    named = NAMED.get(channel.casefold())
-    if named is not None:
-        return named
-    if channel.split(" ")[0].upper() in HOUNSFIELD:
-        return "ct"
-    return "zscore_nonzero" if zero_fraction > CUT_OUT_ZERO_FRACTION else "zscore"
+    lowest = (options.plan.ceiling, options.plan.short_ceiling)
+    return widen(spacing_mm, fingerprint, axes, (usual, largest), lowest, pace)
 
 
 def _sampling_reasons(

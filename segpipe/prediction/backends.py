@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segpipe.device import NumberFormat, computing_in
+from segpipe.device import SHARING, NumberFormat, computing_in
 from segpipe.errors import ConfigError
 from segpipe.nets.ensemble import Ensemble
 from segpipe.registry import BACKENDS
@@ -112,7 +112,11 @@ class OpenVino(nn.Module):
         super().__init__()
         openvino = _import_openvino()
         shape = [1, *window]
-        hint = {"INFERENCE_PRECISION_HINT": "bf16" if number_format == "bf16" else "f32"}
+        hint: dict[str, str | int] = {
+            "INFERENCE_PRECISION_HINT": "bf16" if number_format == "bf16" else "f32"
+        }
+        if SHARING.machine > 1:  # else it takes all cores
+            hint["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
         try:
             model = openvino.convert_model(network, example_input=torch.zeros(shape), input=[shape])
             self.compiled: Any = openvino.Core().compile_model(model, "CPU", hint)

@@ -32,13 +32,17 @@ class Calls:
         settings: name of what this call's masks depend on, beside their scans; empty for a call
             that makes none.
         shares: whether the calls share the scans.
+        family: name of the call that this one is a worker of; workers do not speak of each other.
     """
 
-    def __init__(self, output: Path, settings: str = "", shares: bool = True) -> None:
+    def __init__(
+        self, output: Path, settings: str = "", shares: bool = True, family: str = ""
+    ) -> None:
         self.output = output
         self.settings = settings
         self.shares = shares
         self.name = f"{HOST}-{os.getpid()}-{next(_numbers)}.json"
+        self.family = family or self.name
 
     @contextmanager
     def joined(self) -> Iterator[None]:
@@ -49,7 +53,7 @@ class Calls:
             DataError: if the folder cannot be written to.
         """
         sign = self.output / CALLS / self.name
-        write_text(sign, json.dumps(own_facts(settings=self.settings)))
+        write_text(sign, json.dumps(own_facts(settings=self.settings, family=self.family)))
         with showing_life(sign):
             self._greet()
             yield
@@ -93,6 +97,8 @@ class Calls:
 
     def _greet(self) -> None:
         for holder in self.others():
+            if holder.facts.get("family") == self.family:
+                continue
             since = holder.facts.get("since")
             settings = holder.facts.get("settings")
             if settings and self.settings and settings != self.settings:
@@ -100,6 +106,8 @@ class Calls:
                     f"output={self.output}: {holder} has written masks into it since {since} with "
                     "another checkpoint or other options; wait for it, or choose another folder"
                 )
+            if self.family != self.name:  # the call of which this is a worker has said it
+                continue
             log.info("%s: %s has worked in it since %s", self.output, holder, since)
             if not self.shares:
                 log.warning(

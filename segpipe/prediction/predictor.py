@@ -1,9 +1,7 @@
 """A case in, a mask on the scanner's grid out; no Lightning needed."""
 
 import copy
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from segpipe.accelerator import is_out_of_memory, place
 from segpipe.checkpoint import Trained
-from segpipe.data.prepare import PreparedScan, mask_dtype, model_space, prepare_volume
+from segpipe.data.prepare import PreparedScan, mask_dtype, prepare_volume
 from segpipe.device import NumberFormat, choose_device, computing_in, to_device
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import DataError
@@ -23,12 +21,10 @@ from segpipe.geometry import Grid
 from segpipe.io.objects import Readable, ScanLike, as_file, as_volume
 from segpipe.io.volumes import write_mask
 from segpipe.nets.activation_memory import forward_bytes
-from segpipe.nets.ensemble import measuring
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
 from segpipe.prediction.backends import BackendRequest, with_backend
-from segpipe.prediction.confidence import Confidence
-from segpipe.prediction.empty_windows import SkipEmptyWindows, should_skip_air
+from segpipe.prediction.empty_windows import should_skip_air
 from segpipe.prediction.inference_plan import (
     InferencePlan,
     Workload,
@@ -38,18 +34,15 @@ from segpipe.prediction.inference_plan import (
     format_for,
     size_multiples,
 )
-from segpipe.prediction.maps import Maps
 from segpipe.prediction.postprocessing import (
     clean,
     cleaning_arguments,
     threshold_factors,
-    with_thresholds,
 )
 from segpipe.prediction.prediction import Prediction as Prediction
-from segpipe.prediction.prediction import region_ids
-from segpipe.prediction.timing import ProgressCallback, Stopwatch, reporting, timed_slabs
+from segpipe.prediction.segmenting import Segmenter
+from segpipe.prediction.timing import ProgressCallback
 from segpipe.quality import QualityModel
-from segpipe.windows import count_windows, predict_slabs, slab_axis
 
 
 class Predictor:
@@ -174,7 +167,12 @@ class Predictor:
             DataError: if the scan cannot be used.
         """
         name = scan if isinstance(scan, str | Path) else "the scan"
-        found = self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
+        return self.cleaned(
+            self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
+        )
+
+    def cleaned(self, found: Prediction) -> Prediction:
+        """Return a prediction with its labels post-processed."""
         return replace(found, labels=clean(found.labels, found.grid.voxel_ml, **self.cleaning))
 
     def save_mask(self, scan: ScanLike, path: Path | str) -> Prediction:
@@ -239,13 +237,14 @@ class Predictor:
         Raises:
             DataError: if the memory does not suffice in any way.
         """
+        segmenter = self._segmenter()
         failed = ""
         for inference_plan in self.fallbacks_for(scan.grid):
             note = ""
             if failed:
                 note = f"memory was too scarce for {failed}; done with {inference_plan}"
             try:
-                return self._segment(scan, inference_plan, note, progress)
+                return segmenter(scan, inference_plan, note, progress)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -257,95 +256,25 @@ class Predictor:
             f"the memory of {self.device} was too scarce even for {failed}: use one with more"
         )
 
-    @torch.inference_mode()
-    def _segment(
-        self,
-        scan: PreparedScan,
-        inference_plan: InferencePlan,
-        note: str,
-        progress: ProgressCallback | None,
-    ) -> Prediction:
-        """Return the prediction of a scan, computed in one way; slab by slab."""
-        start = time.perf_counter()
-        stopwatch = Stopwatch(self.device)
-        plan = self.plan
-        exclusive = plan.regions is None
-        skipping = SkipEmptyWindows(self._compute, plan.outputs, exclusive)
-        network: Callable[[Tensor], Tensor] = skipping if self.skips_air else self._compute
-        axis = slab_axis(scan.image.shape[1:], plan.slice_axis)
-        slabs = self._slabs(network, scan, inference_plan, progress)
-        space = model_space(plan)
-        turned = space.orientation(scan.grid)
-        kept = (self.save, self.folder, turned, self.postprocess.temperature, scan.box)
-        maps = Maps(scan.grid, axis, plan.outputs, exclusive, *kept)
-        observer = with_thresholds(maps.observe, self.factors)
-        with self._confidence(scan, inference_plan) as confidence:
-            if confidence is not None:
-                slabs = confidence.watch(slabs)
-            labels = space.to_native(
-                timed_slabs(slabs, stopwatch),
-                axis,
-                scan.seen_grid,
-                region_ids(plan),
-                observer,
-                maps.block_voxels,
-            )
-        found = scan.whole(labels[0].cpu().numpy())
-        network_seconds = stopwatch.read()
-        rest = time.perf_counter() - start - network_seconds
-        seconds = {"network": network_seconds, "resample": max(0.0, rest)}
-        return Prediction(found, scan, maps, seconds, note, skipping.skipped, confidence)
-
-    @contextmanager
-    def _confidence(
-        self, scan: PreparedScan, inference_plan: InferencePlan
-    ) -> Iterator[Confidence | None]:
-        """Give what measures how sure the network is, where that is asked."""
-        if not self.measures_confidence:
-            yield None
-            return
-        plan = self.plan
-        channels = scan.image[: len(plan.channels)].to(inference_plan.blending)
-        axis = slab_axis(scan.image.shape[1:], plan.slice_axis)
-        with measuring(self._computed_network) as agreement:
-            yield Confidence(
-                channels, axis, plan.regions is None, agreement, of_logits=plan.rules == "nnunet"
-            )
-
-    def _slabs(
-        self,
-        network: Callable[[Tensor], Tensor],
-        scan: PreparedScan,
-        inference_plan: InferencePlan,
-        progress: ProgressCallback | None,
-    ) -> Iterator[Tensor]:
-        """Return the slabs of a scan, whose windows are computed as they are asked for."""
-        image = self._with_body(scan)
-        as_nnunet = self.plan.rules == "nnunet"
-        if progress is not None:
-            total = count_windows(image.shape[1:], self.plan.patch, self.overlap, as_nnunet)
-            network = reporting(network, total, progress)
-        return predict_slabs(
-            network,
-            image.to(inference_plan.blending),
-            self.plan.patch,
-            self.plan.slice_axis,
-            self.overlap,
-            inference_plan.batch_size,
-            self.plan.regions is None,
-            as_nnunet,
+    def _segmenter(self) -> Segmenter:
+        return Segmenter(
+            compute=self._compute,
+            network=self._computed_network,
+            plan=self.plan,
+            device=self.device,
+            overlap=self.overlap,
+            skips_air=self.skips_air,
+            save=self.save,
+            folder=self.folder,
+            factors=self.factors,
+            temperature=self.postprocess.temperature,
+            measures_confidence=self.measures_confidence,
         )
 
     def _set_postprocess(self, postprocess: PostProcess) -> None:
         self.postprocess = postprocess
         self.cleaning = cleaning_arguments(postprocess, self.plan.labels)
         self.factors = threshold_factors(self.plan, postprocess.thresholds)
-
-    def _with_body(self, scan: PreparedScan) -> Tensor:
-        """Return the image, and the channel that `SkipEmptyWindows` needs where air is skipped."""
-        if not self.skips_air or scan.body is None:
-            return scan.image
-        return torch.cat([scan.image, scan.body[None].to(scan.image)])
 
     def _compute(self, patches: Tensor) -> Tensor:
         """Return the logits of patches."""

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,23 +11,29 @@ from typing import TypeVar
 
 import torch
 
+from segpipe.device import count_cores, usable_mib
+
+MOST_HELPERS = 4
+HELPER_MIB = 8192  # of the host, that a large CT may need while it is read and another is written
 log = logging.getLogger("segpipe")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def prefetched(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item]
+    pool: ThreadPoolExecutor,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    ahead: int = 1,
 ) -> Iterator[Result]:
-    """Yield the results in order; while one is used the next is computed, and no more than that."""
-    previous: Future[Result] | None = None
+    """Yield the results in order; while one is used the next `ahead` are computed, and no more."""
+    begun: deque[Future[Result]] = deque()
     for item in items:
-        future = pool.submit(work, item)
-        if previous is not None:
-            yield previous.result()
-        previous = future
-    if previous is not None:
-        yield previous.result()
+        begun.append(pool.submit(work, item))
+        if len(begun) > ahead:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
 
 
 @contextmanager
@@ -52,6 +59,18 @@ def interruption() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def one_core() -> ThreadPoolExecutor:
-    """Return a thread that uses one core; more would wait for the cores that the network uses."""
-    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+def one_core(threads: int = 1) -> ThreadPoolExecutor:
+    """Return threads of one core each; more would wait for the cores that the network uses."""
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def count_helpers(device: torch.device) -> int:
+    """Return how many scans are read, and as many written, while the network computes one.
+
+    It is one where the network has the cores. A GPU would wait for that one, so there are up to
+    four beside it, by cores and by the memory that holds the scans.
+    """
+    if device.type == "cpu":
+        return 1
+    room = usable_mib(torch.device("cpu")) / HELPER_MIB
+    return max(1, min(MOST_HELPERS, count_cores() // 2, int(room)))

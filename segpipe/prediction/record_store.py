@@ -48,6 +48,7 @@ class RecordStore:
 
     Args:
         output: the folder.
+        reads_all: whether all records are read now, rather than each when it is asked for.
 
     Attributes:
         records: by the scan's name.
@@ -57,14 +58,15 @@ class RecordStore:
             version.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, reads_all: bool = True) -> None:
         self.folder = output / FOLDER
         self.records: dict[str, ScanRecord] = {}
         self._stamps: dict[str, Stamp] = {}  # by the path of a file: which version of it was read
         self._unknown: set[str] = set()
         if not self.folder.is_dir() and (output / MANIFEST).exists():
             _convert(output, self.folder)
-        self.refresh()
+        if reads_all:
+            self.refresh()
 
     def refresh(self) -> None:
         """Read the records that other calls have written since the last time.
@@ -88,8 +90,8 @@ class RecordStore:
             self._read(path, stamp)
         return self.records.get(name)
 
-    def write(self, record: ScanRecord) -> None:
-        """Keep a record, in place of an earlier one.
+    def write(self, record: ScanRecord) -> Path:
+        """Keep a record, in place of an earlier one, and return its file.
 
         Raises:
             DataError: if it cannot be written, as on a full disk.
@@ -100,6 +102,12 @@ class RecordStore:
         stamp = _stamp_of(str(file))
         if stamp is not None:
             self._stamps[str(file)] = stamp
+        return file
+
+    def forget(self, name: str) -> None:
+        """Hold the record of a scan no longer; it stays on the disk."""
+        self.records.pop(name, None)
+        self._stamps.pop(str(_file(self.folder, name)), None)
 
     def _read(self, path: str, stamp: Stamp) -> None:
         """Take up the record of a file; one that is damaged counts as missing."""

@@ -1,7 +1,7 @@
 """The record of a scan in a folder of predictions: what became of it, and from what it was made."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,6 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from segpipe.data.prepare import PreparedScan
-from segpipe.files import digest
 from segpipe.metrics import METRICS, Score
 from segpipe.prediction.channel_sets import Scan
 from segpipe.text import clipped, name_fault, visible
@@ -140,20 +139,24 @@ def to_row(record: ScanRecord) -> dict[str, Any]:
     return row
 
 
-def is_up_to_date(record: ScanRecord, made_from: str, folder: Path, retry_failed: bool) -> bool:
+def is_up_to_date(
+    record: ScanRecord, made_from: str, retry_failed: bool, is_there: Callable[[str, str], bool]
+) -> bool:
     """Return whether nothing is left to do for a scan.
 
     Either its files are there as they were written, or it failed and would fail again.
+
+    Args:
+        record: of an earlier call.
+        made_from: digest of the scan, the truth, the weights and the settings, as they are now.
+        retry_failed: whether what failed is tried again.
+        is_there: takes the path of a file below the folder and its digest.
     """
     if record.made_from != made_from:
         return False
     if record.failed:
         return not retry_failed
-    for name, content in record.files.items():
-        file = folder / name
-        if not file.is_file() or digest([file]) != content:
-            return False
-    return True
+    return all(is_there(name, content) for name, content in record.files.items())
 
 
 def is_known_failure(record: ScanRecord, earlier: ScanRecord | None) -> bool:

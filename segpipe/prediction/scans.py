@@ -23,6 +23,7 @@ def find_scans(
     channels: int,
     recursive: bool = False,
     columns: Mapping[str, str] | None = None,
+    quiet: bool = False,
 ) -> list[Scan]:
     """Return the scans that `input=` means, sorted by name.
 
@@ -38,13 +39,14 @@ def find_scans(
         channels: of the network.
         recursive: whether folders inside a folder are searched too.
         columns: names that a table has for its columns.
+        quiet: whether nothing is said of what is passed over.
 
     Raises:
         ConfigError: if there is none, if a mask would lie outside `output` or replace a scan, or if
             no scan has a name of its own.
     """
     by_name: dict[str, list[Scan]] = defaultdict(list)
-    for scan in _named(given, output, channels, recursive, columns):
+    for scan in _named(given, output, channels, recursive, columns, quiet):
         by_name[scan.name].append(scan)
     scans = []
     for name in sorted(by_name):
@@ -70,7 +72,12 @@ def in_shard(scans: Sequence[Scan], shard: str | None) -> list[Scan]:
 
 
 def _named(
-    given: str, output: Path, channels: int, recursive: bool, columns: Mapping[str, str] | None
+    given: str,
+    output: Path,
+    channels: int,
+    recursive: bool,
+    columns: Mapping[str, str] | None,
+    quiet: bool,
 ) -> list[Scan]:
     """Return the scans of a table, a list, or a search.
 
@@ -80,7 +87,7 @@ def _named(
     file = Path(given)
     suffix = file.suffix.lower()
     if not os.path.isfile(given) or suffix not in (*TABLES, ".txt"):
-        return as_scans(search(given, output, recursive), channels)
+        return as_scans(search(given, output, recursive, quiet), channels)
     try:
         if suffix == ".txt":
             return as_scans(_read_list(file), channels)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from segpipe.errors import ConfigError
+from segpipe.errors import NoScanError
 from segpipe.io.dicom import files as dicom_files
 from segpipe.io.dicom import is_series, volumes_in
 from segpipe.io.dicom_file import is_dicom
@@ -18,16 +18,17 @@ log = logging.getLogger("segpipe")
 SHOWN = 8  # files that a line names at most
 
 
-def search(given: str, output: Path, recursive: bool) -> list[Found]:
+def search(given: str, output: Path, recursive: bool, quiet: bool = False) -> list[Found]:
     """Return the files and folders that hold the scans of an input, sorted by name.
 
     Args:
         given: a file, a folder, or a glob.
         output: what lies in it are masks of an earlier call.
         recursive: whether folders inside a folder are searched too.
+        quiet: whether nothing is said of what is passed over.
 
     Raises:
-        ConfigError: if there is none.
+        NoScanError: if there is none.
     """
     search = Search(output, recursive)
     if os.path.isdir(given):
@@ -39,8 +40,8 @@ def search(given: str, output: Path, recursive: bool) -> list[Found]:
         pattern = os.path.join(glob.escape(str(root)), Path(given).relative_to(root))
         search.add_matches(root, map(Path, sorted(glob.glob(pattern, recursive=True))))
     if not search.found:
-        raise ConfigError(f"input={given}: {_why_nothing(given, search)}")
-    if search.passed_over:
+        raise NoScanError(f"input={given}: {_why_nothing(given, search)}")
+    if search.passed_over and not quiet:
         log.info("input: passed over %s", _listed(search.passed_over))
     return search.found
 

@@ -49,18 +49,21 @@ def _robustness(values: dict[str, Any], _folder: Path, _overrides: list[str]) ->
 def _depth(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Depth, values)
     from segpipe.probe.depth import depth
+    from segpipe.reporting.formats import figures_as
     from segpipe.terminal import logged_to
 
-    with logged_to(options.output / "depth.log"):
+    with logged_to(options.output / "depth.log"), figures_as(options.page.figures):
         return depth(options)
 
 
 def _run_logged(command: Callable[[P], int], options: P, name: str) -> int:
     """Run a command with its log file in the folder that it writes to."""
     from segpipe.probe.trained import output_folder
+    from segpipe.reporting.formats import figures_as
     from segpipe.terminal import logged_to
 
-    with logged_to(output_folder(options, name) / f"{name}.log"):
+    log_file = output_folder(options, name) / f"{name}.log"
+    with logged_to(log_file), figures_as(options.page.figures):
         return command(options)
 
 

@@ -171,7 +171,7 @@ def with_skips(model: Model, long: LongSkip, short: ShortSkip) -> Model:
             "convs": layers,
             "decoder_blocks": None,
             "decoder_convs": None,
-            "growth_rate": max(1, min(model.channels) // max(layers)),
+            "growth_rate": max(1, min(model.widths) // max(layers)),
         }
     return Model.model_validate(values)
 

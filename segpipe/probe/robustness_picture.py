@@ -48,7 +48,7 @@ def draw_robustness(curves: Curves, picture: Path) -> None:
             axes.plot(strengths, dice[index], marker=".", color=colour, label=network)
         axes.set_xlabel(curves.units.in_text(CHANGES[change].label))
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("mean Dice")
+    panels[0].set(ylabel="mean Dice", ylim=(0, 1.02))
     panels[0].legend(fontsize=8)
     save(figure, picture)
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from segpipe.metrics import Score
 from segpipe.reporting.figures import save
 from segpipe.reporting.pictures import colour
+from segpipe.reporting.plots import PLAIN
 from segpipe.units import Units
 
 FEWEST = 3  # cases of a label, from which limits are drawn
@@ -89,9 +90,11 @@ def _draw_panel(axes: Axes, pairs: Float[np.ndarray, "cases 2"], fill: Colour) -
     axes.axhline(0, color="0.75", linewidth=0.8)
     for value, dashes in ((limits.bias, "-"), (limits.low, "--"), (limits.high, "--")):
         axes.axhline(value, color="0.25", linestyle=dashes, linewidth=1.1)
-        text = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "ha": "right"}
-        axes.annotate(f"{value:+.3g}", **text, va="bottom", fontsize=8, color="0.25")
+        text = {"xy": (1.01, value), "xycoords": ("axes fraction", "data"), "ha": "left"}
+        axes.annotate(f"{float(f'{value:.3g}'):+,g}", **text, va="center", fontsize=8, color="0.25")
     axes.margins(y=0.15)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PLAIN)
 
 
 def draw_reliability(calibration: Mapping[str, Any], picture: Path) -> None:

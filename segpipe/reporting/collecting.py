@@ -7,6 +7,7 @@ from segpipe.config.predict import Predict
 from segpipe.errors import ConfigError
 from segpipe.prediction.calls import Calls
 from segpipe.prediction.channel_sets import Scan
+from segpipe.prediction.places import Places
 from segpipe.prediction.record_store import RecordStore
 from segpipe.prediction.records import ScanRecord
 from segpipe.prediction.scans import find_scans, in_shard
@@ -16,11 +17,16 @@ from segpipe.text import count
 
 log = logging.getLogger("segpipe")
 INCOMPLETE = 3
+LOCAL = Places()
 NAMED = 8  # scans that a line names at most
 
 
-def collect(options: Predict) -> int:
+def collect(options: Predict, places: Places = LOCAL) -> int:
     """Write the tables and the page of the records in `output`, and say what is missing.
+
+    Args:
+        options: of the call, whose input and output are on this machine.
+        places: for which they stand.
 
     Returns:
         The exit status: 3 when a mask that was written is gone, or a scan of the input, where that
@@ -38,15 +44,15 @@ def collect(options: Predict) -> int:
     scans = _requested(options, store)
     calls = Calls(output)
     with calls.joined():
-        Views(output, store, calls, options, len(scans)).finish()
+        Views(output, store, calls, places.named(options), len(scans)).finish()
     records = store.records.values()
     failed = sum(record.failed for record in records)
     log.info("%s: %d done, %d failed", output, len(records) - failed, failed)
     missing = [scan.name for scan in scans if scan.name not in store.records]
-    gone = [record.name for record in records if not record.failed and _is_gone(output, record)]
+    gone = [record.name for record in records if _is_gone(output, record, places)]
     _name("not done yet", missing)
     _name("their masks are gone", gone)
-    show_views(output)
+    show_views(places.shown(output))
     return INCOMPLETE if missing or gone else 0
 
 
@@ -60,9 +66,11 @@ def _requested(options: Predict, store: RecordStore) -> list[Scan]:
     return in_shard(scans, options.shard)
 
 
-def _is_gone(output: Path, record: ScanRecord) -> bool:
-    """Return whether a file of a scan is no longer there."""
-    return not all((output / name).is_file() for name in record.files)
+def _is_gone(output: Path, record: ScanRecord, places: Places) -> bool:
+    """Return whether a mask or another file of a scan that is done is no longer there."""
+    if record.failed:
+        return False
+    return not all(places.has(output, name) for name in record.files)
 
 
 def _name(what: str, names: list[str]) -> None:

@@ -1,17 +1,26 @@
 """`crossval.html`: the scores of all cases of a cross-validation, each by a network new to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe.metrics import Score, metrics_of, summarise
-from segpipe.reporting.page import Cell, Column, Link, Page, Table, write_page
+from segpipe.reporting.latex import write_latex
+from segpipe.reporting.page import Cell, Column, Link, Page, Picture, Table, embed_all, write_page
 from segpipe.reporting.run_record import RunRecord
-from segpipe.reporting.score_tables import scores_table, summary_table
+from segpipe.reporting.run_tables import OVERLAY, PICTURES_MIB, WIDTH
+from segpipe.reporting.score_tables import (
+    cases_table,
+    ranked_cases,
+    score_boxes,
+    scores_table,
+    summary_table,
+)
 from segpipe.text import count
 from segpipe.units import Units
+from segpipe.verdict import Verdict, judge
 
-FILES = ("ensemble.json", "validation.csv", "postprocess.json", "train.log")
+FILES = ("ensemble.json", "validation.csv", "tables.tex", "postprocess.json", "train.log")
 
 
 @dataclass(frozen=True)
@@ -19,16 +28,22 @@ class CrossvalPage(Page):
     """The content of `crossval.html`.
 
     Attributes:
+        verdict: on all cases; None where none has a target.
         postprocess: what was chosen; empty where nothing was tried.
         summary: per label, the means over all cases.
-        folds: a row per fold.
+        boxes: each metric over all cases of each label.
+        folds: a row per fold, with a link to its page.
+        cases: a picture of each case, the worst first.
         scores: a row per case and label, the worst first.
-        files: beside the page, and the page of each fold.
+        files: beside the page.
     """
 
+    verdict: Verdict | None
     postprocess: str
     summary: Table
+    boxes: Picture
     folds: Table
+    cases: Table
     scores: Table
     files: Sequence[Link]
 
@@ -51,17 +66,34 @@ def write_crossval(file: Path, names: Sequence[str], postprocess: str) -> None:
         scores += run.scores
     cases = {score.case for score in scores}
     mean = summarise(scores)[-1].dice
+    summary = summary_table(scores, units, "means over all cases")
+    folds = _folds(runs, units)
+    write_latex(file.parent / "tables.tex", {"result": summary, "folds": folds})
+    homes = {score.case: name for name, run in runs.items() for score in run.scores}
     links = [Link(name, name) for name in FILES if (file.parent / name).is_file()]
     page = CrossvalPage(
         title=f"Cross-validation {file.resolve().parent.name}",
         lead=f"{count(len(cases), 'case')} in {len(names)} folds; mean Dice {mean:.3f}.",
+        verdict=judge(scores, "training"),
         postprocess=postprocess,
-        summary=summary_table(scores, units, "means over all cases"),
-        folds=_folds(runs, units),
+        summary=summary,
+        boxes=score_boxes(scores, units, file.parent / "boxes.png"),
+        folds=folds,
+        cases=cases_table(scores, _pictures(scores, homes, file.parent), file.parent, homes),
         scores=scores_table(scores, units),
-        files=[*links, *(Link(name, f"{name}/report.html") for name in names)],
+        files=links,
     )
     write_page(file, "crossval.html", page)
+
+
+def _pictures(
+    scores: Sequence[Score], homes: Mapping[str, str], folder: Path
+) -> dict[str, Picture]:
+    """Return pictures of cases, the worst first, as many as there is room for."""
+    files: dict[str, Path] = {}
+    for name in ranked_cases(scores):
+        files[name] = folder / homes[name] / "overlays" / f"{name}.png"
+    return embed_all(files, OVERLAY, WIDTH, PICTURES_MIB)
 
 
 def _metric_columns(scores: Sequence[Score], units: Units) -> list[Column]:
@@ -81,5 +113,7 @@ def _folds(runs: dict[str, RunRecord], units: Units) -> Table:
     for name, run in runs.items():
         mean = summarise(run.scores)[-1]
         values = [getattr(mean, metric) for metric in metrics_of("summary", scores)]
-        rows.append([name, len({score.case for score in run.scores}), *values])
+        rows.append(
+            [Link(name, f"{name}/report.html"), len({score.case for score in run.scores}), *values]
+        )
     return Table("means of each fold", columns, rows)

@@ -3,7 +3,9 @@
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -11,27 +13,42 @@ from matplotlib.text import Text
 from matplotlib.ticker import LogFormatterMathtext
 
 from segpipe.files import atomic
+from segpipe.reporting.formats import in_use
 from segpipe.text import visible_lines
 
 DPI = 110
+# of texts as texts rather than as outlines: they can be searched and edited, and fonts are inside
+TEXTS: dict[Any, Any] = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "segpipe"}
+NO_DATE = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figure, the same file
 
 
-def save(figure: Figure, picture: Path) -> None:
-    """Write a figure as a PNG file, whole or not at all.
+def save(figure: Figure, picture: Path, dpi: int = DPI) -> None:
+    """Write a figure as a PNG file, and beside it in the formats of `figures_as`.
 
-    Texts are names from files, so a `$` in them is no mathematics; the numbers at axes are.
+    Each file is written whole or not at all. Texts are names from files, so a `$` in them is no
+    mathematics; the numbers at axes are.
+
+    Args:
+        figure: to write.
+        picture: PNG to write.
+        dpi: dots per inch of the PNG, and of images inside the other formats.
+
+    Raises:
+        DataError: if a file cannot be written, as on a full disk.
     """
     numbers = _tick_labels(figure)
     for text in figure.findobj(Text):
         if text not in numbers:
             text.set_parse_math(False)
             text.set_text(visible_lines(text.get_text()))
-    content = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
-        figure.savefig(content, format="png", dpi=DPI, facecolor=figure.get_facecolor())
-    with atomic(picture) as part:
-        part.write_bytes(content.getvalue())
+    for name in in_use():
+        content = io.BytesIO()
+        options = {"dpi": dpi, "facecolor": figure.get_facecolor(), "metadata": NO_DATE.get(name)}
+        with warnings.catch_warnings(), mpl.rc_context(TEXTS):
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # drawn as a box
+            figure.savefig(content, format=name, **options)
+        with atomic(picture.with_name(f"{picture.name.removesuffix('.png')}.{name}")) as part:
+            part.write_bytes(content.getvalue())
 
 
 def _tick_labels(figure: Figure) -> set[Artist]:

@@ -9,7 +9,7 @@ import io
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Literal
@@ -49,6 +49,8 @@ class Picture:
         width: pixels.
         height: pixels.
         caption: text below it.
+        is_chart: whether it is drawn on white, and turned dark with the page.
+        case: whose picture it is, which a click shows in the viewer where that holds it.
     """
 
     source: str
@@ -56,6 +58,8 @@ class Picture:
     width: int
     height: int
     caption: str = ""
+    is_chart: bool = True
+    case: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class Table:
 
 
 def embed(picture: Path, alt: str, width: int, caption: str = "") -> Picture:
-    """Return a picture file for a page, scaled down to a width and stored as WebP.
+    """Return a chart for a page, scaled down to a width and stored as WebP.
 
     Args:
         picture: any image that Pillow reads.
@@ -137,6 +141,11 @@ def embed(picture: Path, alt: str, width: int, caption: str = "") -> Picture:
     image.save(content, format="WEBP", quality=WEBP_QUALITY, method=4)
     source = data_address("image/webp", content.getvalue())
     return Picture(source, alt, image.width, image.height, caption)
+
+
+def embed_overlay(picture: Path, alt: str, width: int, case: str = "") -> Picture:
+    """Return the picture of a case for a page; for the arguments see `embed`."""
+    return replace(embed(picture, alt, width), is_chart=False, case=case)
 
 
 def embed_all(
@@ -158,7 +167,7 @@ def embed_all(
         task = bar.add_task("writing the page", total=len(pictures), note="")
         for name, file in pictures.items():
             if bytes_left > 0 and file.is_file():
-                embedded[name] = embed(file, f"{name}: {alt}", width)
+                embedded[name] = embed_overlay(file, f"{name}: {alt}", width, name)
                 bytes_left -= len(embedded[name].source)
             bar.advance(task)
     return embedded

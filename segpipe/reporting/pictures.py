@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.transforms import ScaledTranslation
 
 from segpipe.reporting.contrast import contrast, foreground, to_grey
@@ -18,8 +18,12 @@ from segpipe.reporting.figures import save
 
 # Okabe and Ito 2008: also told apart with colour vision deficiency
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-OPACITY = 0.35
-TRUTH_DASHES = (0, (4, 2))
+LINE = 1.5  # width of a contour, points
+CASING = 1.1  # of black around it, so that it is visible on bright anatomy
+DASHES = (0, (2.4, 1.6))
+DPI = 187  # a picture of three views is some 1400 pixels wide, its letters are legible at 600
+MOST_DPI = 400
+WIDTHS = (7.4, 4.2)  # of a picture of three views, and of one, inches
 VIEWS = ("sagittal", "coronal", "axial")
 # letters at the left, right, bottom and top edge of the view across each axis, in radiological
 # convention: the patient's right is on the left
@@ -27,7 +31,8 @@ EDGES = (("A", "P", "I", "S"), ("R", "L", "I", "S"), ("R", "L", "P", "A"))
 BAR_LENGTHS = (200.0, 100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.1)
 RADIOLOGICAL = "radiological view: the patient's right is on the left"
 
-Color = str | tuple[float, float, float]
+Color = tuple[float, float, float]
+Dashes = str | tuple[int, tuple[float, ...]]
 
 
 def draw_overlay(
@@ -42,9 +47,10 @@ def draw_overlay(
 ) -> None:
     """Draw a mask over its scan, in the sagittal, coronal and axial slice that holds most of it.
 
-    The prediction is filled; the truth, where there is one, is a dashed outline. An image of one
-    slice has one view; in pixels, or with a spacing of 1 mm, as that of a photograph, it gets
-    neither letters of the sides nor mm.
+    Masks are contours in the colours of their labels, so that the image stays visible: the truth
+    is solid and the prediction dashed; a prediction alone is solid. An image of one slice has one
+    view; in pixels, or with a spacing of 1 mm, as that of a photograph, it gets neither letters of
+    the sides nor mm.
 
     Args:
         image: scan in RAS+ axes.
@@ -71,14 +77,21 @@ def draw_overlay(
         _draw_slice(axes, grey, _screen_slice(prediction, axis, index), truth_slice, spacing)
         _draw_scale_bar(axes, "mm" if anatomical else "px")
         if anatomical:
-            view = f"{VIEWS[axis]}, slice {index + 1} of {image.shape[axis]}"
+            view = f"{VIEWS[axis]}\nslice {index + 1} of {image.shape[axis]}"
             _draw_sides(axes, EDGES[axis], view)
     _draw_legend(figure, handles)
-    heading = textwrap.fill(title, int(10 * figure.get_figwidth()))
+    heading = textwrap.fill(title, int(12 * figure.get_figwidth()))
     if anatomical and views != [0]:
         heading += f"\n{RADIOLOGICAL}"
-    figure.suptitle(heading, color="white", fontsize=10)
-    save(figure, picture)
+    figure.suptitle(heading, color="white", fontsize=8)
+    save(figure, picture, _resolution(image.shape, views))
+
+
+def _resolution(shape: Sequence[int], views: Sequence[int]) -> int:
+    """Return dots per inch: of a large image of one slice so many that its pixels are visible."""
+    if len(views) > 1:
+        return DPI
+    return int(np.clip(max(shape) / WIDTHS[1], DPI, MOST_DPI))
 
 
 def _choose_views(shape: Sequence[int]) -> list[int]:
@@ -95,10 +108,10 @@ def _make_panels(
     """Return a black figure with a panel per view, at one scale unless a view is very narrow."""
     sizes = np.array([_view_axes(size_mm, axis) for axis in views])
     widths = np.maximum(sizes[:, 0], 0.3 * sizes[:, 0].max())
-    width_in = 12.6 if len(views) > 1 else 6.3
-    height_in = float(np.clip(width_in * sizes[:, 1].max() / widths.sum(), 2.5, 9))
+    width_in = WIDTHS[0] if len(views) > 1 else WIDTHS[1]
+    height_in = float(np.clip(width_in * sizes[:, 1].max() / widths.sum(), 1.5, 5.5))
     figure = Figure(
-        figsize=(width_in, height_in + 1 + 0.2 * legend_lines),
+        figsize=(width_in, height_in + 0.5 + 0.2 * legend_lines),
         layout="constrained",
         facecolor="black",
     )
@@ -149,26 +162,24 @@ def _draw_slice(
     truth: np.ndarray | None,
     spacing: tuple[float, float],
 ) -> None:
-    """Draw a slice with the filled prediction and the dashed truth, in mm."""
-    labels = np.unique(prediction[prediction > 0])
-    pixels = np.repeat(grey[..., None], 3, axis=-1)
-    for label in labels:
-        inside = prediction == label
-        fill = OPACITY * np.array(colour(int(label) - 1))
-        pixels[inside] = (1 - OPACITY) * pixels[inside] + fill
+    """Draw a slice with the contours of both masks, in mm."""
     rows, columns = grey.shape
     extent = (0.0, columns * spacing[0], rows * spacing[1], 0.0)
     # "auto" keeps enlarged voxels sharp, and averages voxels that share a pixel of the screen
-    axes.imshow(pixels, extent=extent, interpolation="auto")
-    for label in labels:
-        _outline(axes, prediction == label, spacing, colour(int(label) - 1), 2.0, "-")
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="auto")
     if truth is not None:
-        for label in np.unique(truth[truth > 0]):
-            # black between the white dashes is visible on bright anatomy
-            _outline(axes, truth == label, spacing, "black", 0.9, "-")
-            _outline(axes, truth == label, spacing, "white", 0.9, TRUTH_DASHES)
+        _draw_contours(axes, truth, spacing, "-")
+    _draw_contours(axes, prediction, spacing, "-" if truth is None else DASHES)
     axes.set(xlim=extent[:2], ylim=extent[2:])
     axes.set_axis_off()
+
+
+def _draw_contours(
+    axes: Axes, mask: np.ndarray, spacing: tuple[float, float], dashes: Dashes
+) -> None:
+    """Draw the outline of each label in its colour."""
+    for label in np.unique(mask[mask > 0]):
+        _outline(axes, mask == label, spacing, colour(int(label) - 1), dashes)
 
 
 def _outline(
@@ -176,8 +187,7 @@ def _outline(
     mask: np.ndarray,
     spacing: tuple[float, float],
     color: Color,
-    width: float,
-    dashes: str | tuple[int, tuple[int, ...]],
+    dashes: Dashes,
 ) -> None:
     """Draw the outline of a mask along the edges of its voxels.
 
@@ -191,15 +201,16 @@ def _outline(
     fine = np.pad(box.repeat(factor, 0).repeat(factor, 1), 1)
     rows = top + (np.arange(fine.shape[0]) - 0.5) / factor
     columns = left + (np.arange(fine.shape[1]) - 0.5) / factor
-    axes.contour(
+    drawn = axes.contour(
         columns * spacing[0],
         rows * spacing[1],
         fine,
         [0.5],
         colors=[color],
-        linewidths=width,
+        linewidths=LINE,
         linestyles=[dashes],
     )
+    drawn.set_path_effects([withStroke(linewidth=LINE + CASING, foreground="black")])
 
 
 def _bar_length(width: float) -> float:
@@ -220,18 +231,18 @@ def _draw_scale_bar(axes: Axes, unit: str) -> None:
     axes.annotate(
         f"{length:g} {unit}",
         (0, 0),
-        (0, -4),
+        (0, -3),
         below,
         "offset points",
         color="white",
-        fontsize=8,
+        fontsize=9,
         va="top",
     )
 
 
 def _draw_sides(axes: Axes, letters: Sequence[str], view: str) -> None:
     """Write the letters of the patient's sides around the slice, where they hide none of it."""
-    axes.set_title(view, color="white", fontsize=9, pad=16)
+    axes.set_title(view, color="white", fontsize=9, pad=14)
     anchors = (
         ((0, 0.5), (-4, 0), "right", "center"),
         ((1, 0.5), (4, 0), "left", "center"),
@@ -245,28 +256,26 @@ def _draw_sides(axes: Axes, letters: Sequence[str], view: str) -> None:
 
 def _legend_handles(
     names: Sequence[str], prediction: np.ndarray, truth: np.ndarray | None
-) -> list[Patch | Line2D]:
-    """Return a box for each label that occurs in either mask, and the outline of the truth."""
+) -> list[Line2D]:
+    """Return a line for each label that occurs in either mask, and one of each kind of line."""
     present = set(np.unique(prediction).tolist())
     if truth is not None:
         present.update(np.unique(truth).tolist())
-    handles: list[Patch | Line2D] = []
+    handles: list[Line2D] = []
     for index, name in enumerate(names):
         if index + 1 in present:
-            edge = colour(index)
-            box = Patch(facecolor=(*edge, 0.6), edgecolor=edge, linewidth=1.5, label=name)
-            handles.append(box)
+            handles.append(Line2D([], [], color=colour(index), linewidth=4, label=name))
     if truth is not None:
-        style = {"color": "white", "linewidth": 1.2, "linestyle": TRUTH_DASHES}
-        handles.append(Line2D([], [], label="truth", **style))
+        handles.append(Line2D([], [], color="white", label="truth"))
+        handles.append(Line2D([], [], color="white", linestyle=DASHES, label="prediction"))
     return handles
 
 
-def _draw_legend(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
+def _draw_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     """Draw a legend below the panels, in as many columns as fit."""
     if not handles:
         return
     letters = 6 + max(len(str(handle.get_label())) for handle in handles)
-    columns = int(np.clip(figure.get_figwidth() * 11 // letters, 1, len(handles)))
+    columns = int(np.clip(figure.get_figwidth() * 12 // letters, 1, len(handles)))
     style = {"labelcolor": "white", "facecolor": "black", "edgecolor": "black", "fontsize": 9}
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, **style)

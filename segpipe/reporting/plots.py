@@ -23,6 +23,7 @@ TRAINING = "training, mean of an epoch"
 VALIDATION = "validation, fixed patches without augmentation"
 VALIDATION_COLOUR = COLOURS[5]
 DICE_TITLE = "Dice of whole validation scans"
+PLAIN = "{x:,g}"  # numbers of an axis as people write them, with no factor at its end
 Curve = Float[np.ndarray, "2 _points"]  # steps, and the values after them
 
 
@@ -64,6 +65,7 @@ def draw_curves(metrics: Path, picture: Path, loss_name: str = "loss") -> None:
     _draw_dice(right, dice)
     for axes in (left, right):
         axes.set_xlabel("step")
+        axes.xaxis.set_major_formatter(PLAIN)
         axes.grid(alpha=0.3)
     save(figure, picture)
 
@@ -154,7 +156,7 @@ def _draw_learning_rate(axes: Axes, rate: Curve) -> None:
     right.plot(*rate, color="0.55", linestyle=":", marker="" if rate.shape[1] > 1 else ".")
     right.set_ylabel("learning rate (dotted)", color="0.4")
     right.set_ylim(bottom=0)
-    right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    right.yaxis.set_major_formatter(PLAIN)
 
 
 def _draw_dice(axes: Axes, curves: Mapping[str, Curve]) -> None:

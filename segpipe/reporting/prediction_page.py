@@ -10,7 +10,7 @@ from segpipe.config.predict import Predict
 from segpipe.metric_record import mean_of_known
 from segpipe.metrics import tolerance_text
 from segpipe.prediction.outputs import quality_rank
-from segpipe.prediction.records import STAGES, ScanRecord, label_names, scores_of, units_of
+from segpipe.prediction.records import ScanRecord, label_names, scores_of, units_of
 from segpipe.reporting.page import (
     NOT_KNOWN,
     Cell,
@@ -29,7 +29,7 @@ from segpipe.reporting.viewer import Viewer
 from segpipe.text import count
 from segpipe.verdict import Verdict, judge
 
-WIDTH = 800  # pixels of a picture inside the page
+WIDTH = 1000  # pixels of a picture inside the page
 ROWS = 300  # of a page: one of more is slow to open and to sort
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a page of more is slow to open
 
@@ -228,8 +228,7 @@ def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], sco
         columns += [Column("Dice, predicted", 2), Column("why")]
     units = units_of(done)
     columns += [Column(f"{name}, {units.volume}", units.digits) for name in labels]
-    columns += [Column(f"{stage}, s", 2) for stage in STAGES]
-    columns.append(Column("warnings"))
+    columns += [Column("time, s", 1), Column("warnings")]
     rows: list[list[Cell]] = []
     for record in done:
         row: list[Cell] = [Link(record.name, record.scan.mask_name)]
@@ -260,9 +259,10 @@ def _dice(record: ScanRecord, targets: Sequence[str]) -> list[Cell]:
 
 
 def _volumes_and_seconds(record: ScanRecord, labels: Sequence[str]) -> list[Cell]:
-    """Return volume per label and seconds per stage; None where there is none."""
+    """Return the volume per label, None where there is none, and the seconds of all stages."""
     volumes = dict(zip(record.labels, map(record.units.of_volume, record.volumes_ml), strict=True))
-    return [*map(volumes.get, labels), *map(record.seconds.get, STAGES)]
+    seconds = sum(record.seconds.values()) if record.seconds else None
+    return [*map(volumes.get, labels), seconds]
 
 
 def _targets(records: Sequence[ScanRecord]) -> list[str]:

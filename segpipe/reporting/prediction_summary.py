@@ -45,17 +45,17 @@ class Outcomes:
         return f"{len(self.new)} new, {len(self.unchanged)} unchanged{failed}, {known}"
 
 
-def show_batch(outcomes: Outcomes, names: Sequence[str], folder: Path, truth: Path | None) -> None:
+def show_batch(outcomes: Outcomes, names: Sequence[str], folder: str, truth: Path | None) -> None:
     """Print volumes, scores and a verdict of what this call has done, what failed, and the files.
 
     Args:
         outcomes: of the batch's scans.
         names: of the labels but the background.
-        folder: of the masks.
+        folder: of the masks, or its address.
         truth: folder of the labels that they were scored against; None: a table names them.
     """
     rows = []
-    for record in outcomes.new:
+    for record in sorted(outcomes.new, key=lambda record: record.name):
         units = record.units
         volumes = map(units.of_volume, record.volumes_ml)
         rows.append([record.name, *[f"{volume:.{units.digits}f}" for volume in volumes]])
@@ -76,6 +76,6 @@ def show_batch(outcomes: Outcomes, names: Sequence[str], folder: Path, truth: Pa
         log.error("failed: %s", record.reason)
 
 
-def show_views(folder: Path) -> None:
+def show_views(folder: str) -> None:
     """Print where the page and the table are."""
-    show_next([("look at", folder / "index.html"), ("table", folder / "predictions.csv")])
+    show_next([("look at", f"{folder}/index.html"), ("table", f"{folder}/predictions.csv")])

@@ -33,7 +33,7 @@ class Views:
     """
 
     def __init__(
-        self, output: Path, store: RecordStore, calls: Calls, options: Predict, requested: int
+        self, output: Path, store: RecordStore, calls: Calls, options: Predict, requested: int = 0
     ) -> None:
         self.output = output
         self.store = store
@@ -41,6 +41,7 @@ class Views:
         self.options = options
         self.requested = requested
         self.next_s = -math.inf  # from when they may be written again
+        self.is_behind = False  # whether there are records that they lack
 
     def update(self) -> None:
         """Write them, unless they were written a moment ago or another call is at it.
@@ -48,6 +49,7 @@ class Views:
         Raises:
             DataError: if they cannot be written, as on a full disk.
         """
+        self.is_behind = True
         start = time.perf_counter()
         if start < self.next_s or not self.calls.claim(CLAIM):
             return
@@ -56,6 +58,15 @@ class Views:
             self._write(self.options.model_copy(update={"page": page}), is_final=False)
         end = time.perf_counter()
         self.next_s = end + max(EVERY_S, (end - start) / SHARE)
+
+    def refresh(self) -> None:
+        """Write them if there is something new, as `update` does.
+
+        Raises:
+            DataError: if they cannot be written, as on a full disk.
+        """
+        if self.is_behind:
+            self.update()
 
     def finish(self) -> None:
         """Write them from all records.
@@ -76,6 +87,7 @@ class Views:
             self.calls.release(CLAIM)
 
     def _write(self, options: Predict, is_final: bool) -> None:
+        self.is_behind = False
         self.store.refresh()
         known = self.store.records
         records = [known[name] for name in sorted(known)]

@@ -12,6 +12,10 @@ from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
 from segpipe.reporting import run_tables as tables
 from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_reliability, draw_volumes
 from segpipe.reporting.fingerprint import draw_fingerprint
+from segpipe.reporting.latex import write_latex
+from segpipe.reporting.methods import FILE as METHODS
+from segpipe.reporting.methods import methods, on_page, write_methods
+from segpipe.reporting.methods_record import record_of_run
 from segpipe.reporting.page import Link, Page, Picture, Table, embed, write_page
 from segpipe.reporting.plots import BoxPanel, draw_curves
 from segpipe.reporting.run_record import RunRecord, plain
@@ -46,6 +50,10 @@ BESIDE = (
     "doctor.csv",
     "environment.json",
     "train.log",
+    "tables.tex",
+    "methods.md",
+    "methods.tex",
+    "methods.bib",
 )
 
 
@@ -77,6 +85,7 @@ class Report(Page):
         command: that started the run.
         alone: command of this run alone; empty where it is not one of a sweep.
         environment: name and text.
+        methods: paragraphs for a paper; none where the run is not done.
         files: beside the page.
     """
 
@@ -103,6 +112,7 @@ class Report(Page):
     command: str
     alone: str
     environment: Sequence[tuple[str, str]]
+    methods: Sequence[str]
     files: Sequence[Link]
 
 
@@ -178,6 +188,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         command=tables.command(run),
         alone=tables.alone(run),
         environment=tables.environment(run),
+        methods=[] if stopped else _for_paper(run),
         files=[Link(name, name) for name in (MACHINES, *BESIDE) if (folder / name).is_file()],
     )
     write_page(folder / FILE, "run.html", page)
@@ -206,6 +217,20 @@ def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
         "config": run.config,
         "environment": run.environment,
     }
+
+
+def _for_paper(run: RunRecord) -> list[str]:
+    """Write the result as a LaTeX table, and the methods; return the methods for the page.
+
+    Nothing is written of a run that is not scored.
+    """
+    result = tables.summary(run)
+    if result is None:
+        return []
+    write_latex(run.folder / "tables.tex", {"result": result})
+    record = record_of_run(run)
+    write_methods(run.folder / METHODS, record)
+    return list(map(on_page, methods(record)))
 
 
 def _network(run: RunRecord) -> Picture | None:

@@ -19,8 +19,9 @@ from segpipe.reporting.score_tables import (
 )
 from segpipe.text import agreeing, count
 
-WIDTH = 1000  # pixels of a case's picture inside the page
+WIDTH = 1400  # pixels of a case's picture inside the page
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a larger page is slow to open
+OVERLAY = "truth and prediction over the scan in three slices"
 SCORED = "By the best checkpoint, on whole scans in their own geometry."
 FINDING = ("case", "severity", "problem", "what to do")
 
@@ -106,8 +107,7 @@ def scores(run: RunRecord) -> Table | None:
 def case_pictures(run: RunRecord) -> dict[str, Picture]:
     """Return pictures of cases, the worst first, as many as there is room for."""
     files = {name: run.folder / "overlays" / f"{name}.png" for name in ranked_cases(run.scores)}
-    alt = "truth and prediction over the scan in three slices"
-    return embed_all(files, alt, WIDTH, PICTURES_MIB)
+    return embed_all(files, OVERLAY, WIDTH, PICTURES_MIB)
 
 
 def cases(run: RunRecord, pictures: Mapping[str, Picture]) -> Table | None:

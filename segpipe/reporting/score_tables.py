@@ -18,8 +18,9 @@ POLICY = (
     "and NSD 0 and the image's diagonal as distance. Intervals are 95 % bootstrap intervals over "
     "cases (BCa)."
 )
+MASK_ENDINGS = (".nii.gz", ".png", ".tif")
 CASES_CAPTION = (
-    "prediction filled, truth dashed; a click enlarges a picture, in full size it is in overlays/"
+    "truth solid, prediction dashed; a click enlarges a picture, in full size it is in overlays/"
 )
 
 
@@ -107,30 +108,50 @@ def ranked_cases(scores: Sequence[Score]) -> dict[str, list[Score]]:
     return {name: cases[name] for name in order}
 
 
-def cases_table(scores: Sequence[Score], pictures: Mapping[str, Picture], folder: Path) -> Table:
-    """Return a row per case with its picture, the worst first.
+def cases_table(
+    scores: Sequence[Score],
+    pictures: Mapping[str, Picture],
+    folder: Path,
+    folds: Mapping[str, str] | None = None,
+) -> Table:
+    """Return a row per case with its mask and its picture, the worst first.
 
     Args:
         scores: of the cases.
         pictures: that are inside the page, by case.
-        folder: of the page; other pictures in `overlays/` are linked.
+        folder: of the page; other pictures in `overlays/` are linked, and masks in `masks/`.
+        folds: folder of the fold that scored each case, beside the page; None: of no folds.
     """
     digits = metrics_of("scores")["dice"].digits
     labels = list(dict.fromkeys(score.label for score in scores))
-    columns = [Column("case"), Column("picture", sortable=False), Column("Dice, mean", digits)]
-    columns += [Column(f"Dice {label}", digits) for label in labels]
+    columns = [Column("case"), Column("picture", sortable=False)]
+    if folds:
+        columns.append(Column("fold"))
+    columns += [Column("Dice, mean", digits), *(Column(f"Dice {name}", digits) for name in labels)]
     rows: list[list[Cell]] = []
     for name, of_case in ranked_cases(scores).items():
         dice = {score.label: score.dice for score in of_case}
-        picture = pictures.get(name) or _linked(name, folder)
-        rows.append([name, picture, mean_dice_of(of_case), *map(dice.get, labels)])
-    return Table(CASES_CAPTION, columns, rows, Sorted(2))
+        place = f"{folds[name]}/" if folds else ""
+        row = [_mask_link(name, folder, place), pictures.get(name) or _linked(name, folder, place)]
+        if folds:
+            row.append(folds[name])
+        rows.append([*row, mean_dice_of(of_case), *map(dice.get, labels)])
+    return Table(CASES_CAPTION, columns, rows, Sorted(3 if folds else 2))
 
 
-def _linked(name: str, folder: Path) -> Link | None:
+def _linked(name: str, folder: Path, place: str) -> Link | None:
     """Return a link to the picture of a case; None where there is none."""
-    file = f"overlays/{name}.png"
+    file = f"{place}overlays/{name}.png"
     return Link("picture", file) if (folder / file).is_file() else None
+
+
+def _mask_link(name: str, folder: Path, place: str) -> Link | str:
+    """Return the name of a case, as a link where its mask is there."""
+    for ending in MASK_ENDINGS:
+        file = f"{place}masks/{name}{ending}"
+        if (folder / file).is_file():
+            return Link(name, file)
+    return name
 
 
 def score_boxes(scores: Sequence[Score], units: Units, file: Path) -> Picture:

@@ -30,22 +30,24 @@ WRONG_USAGE = 2
 
 def _report(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Report, values)
+    from segpipe.reporting.formats import figures_as
     from segpipe.study.report import write_study  # SciPy and matplotlib take long to import
     from segpipe.study.runs import read_runs
     from segpipe.study.sweep import read_sweep
     from segpipe.terminal import logged_to
 
-    with logged_to(options.folder / "study.log"):
+    with logged_to(options.folder / "study.log"), figures_as(options.page.figures):
         sweep = read_sweep(options.sweep) if options.sweep else read_runs(options.runs or [])
         return 0 if write_study(sweep, options.folder, options) else NO_COMPARISON
 
 
 def _compare(values: dict[str, Any], _folder: Path, _overrides: list[str]) -> int:
     options = validate(Compare, values)
+    from segpipe.reporting.formats import figures_as
     from segpipe.study.comparison import compare_systems
     from segpipe.terminal import logged_to
 
-    with logged_to(options.folder / "compare.log"):
+    with logged_to(options.folder / "compare.log"), figures_as(options.page.figures):
         compare_systems(options)
     return 0
 

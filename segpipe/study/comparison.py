@@ -12,7 +12,18 @@ from segpipe.errors import ConfigError, SegpipeError
 from segpipe.files import make_folder, write_table, write_text
 from segpipe.intervals import metric_table
 from segpipe.metrics import metrics_of
-from segpipe.reporting.page import Cell, Column, Link, Page, Picture, Table, embed, write_page
+from segpipe.reporting.latex import write_latex
+from segpipe.reporting.page import (
+    Cell,
+    Column,
+    Link,
+    Page,
+    Picture,
+    Table,
+    embed,
+    embed_overlay,
+    write_page,
+)
 from segpipe.study.common_cases import Common, find_common
 from segpipe.study.evidence import Evidence, analyse_systems
 from segpipe.study.findings import cautions, findings
@@ -25,6 +36,7 @@ from segpipe.study.sweep import Sweep
 from segpipe.study.tables import (
     comparison_table,
     csv_table,
+    latex_tables,
     markdown_table,
     targets_table,
     variants_table,
@@ -140,7 +152,7 @@ def _dice_of_cases(systems: Sequence[System]) -> Dice:
 
 
 def _write_tables(evidence: Evidence, common: Common, dice: Dice, folder: Path) -> None:
-    """Write `compare.csv`, `cases.csv` and `compare.md`."""
+    """Write `compare.csv`, `cases.csv`, `compare.md` and `compare.tex`."""
     write_table(folder / "compare.csv", *csv_table(evidence))
     names = [system.name for system in common.systems]
     rows: list[Sequence[object]] = [[case, *values, ""] for case, values in dice.items()]
@@ -154,6 +166,7 @@ def _write_tables(evidence: Evidence, common: Common, dice: Dice, folder: Path) 
     lines += ["", *markdown_table(variants_table(evidence))]
     lines += ["", *markdown_table(targets_table(evidence)), "", "\n\n".join(_method(evidence))]
     write_text(folder / "compare.md", "\n".join(lines) + "\n")
+    write_latex(folder / "compare.tex", latex_tables(evidence))
 
 
 def _method(evidence: Evidence) -> list[str]:
@@ -163,7 +176,7 @@ def _method(evidence: Evidence) -> list[str]:
 
 def _page(evidence: Evidence, common: Common, dice: Dice, options: Compare) -> ComparePage:
     reference = evidence.reference.name
-    names = ("compare.csv", "cases.csv", "compare.md")
+    names = ("compare.csv", "cases.csv", "compare.md", "compare.tex")
     return ComparePage(
         title=" and ".join(system.name for system in common.systems),
         lead=f"{count(len(common.systems), 'system')}, compared with {reference}.",
@@ -219,7 +232,7 @@ def _differing(evidence: Evidence, dice: Dice, options: Compare) -> Table | None
             drawn = options.folder / "compare" / f"{case.replace('/', '_')}-{number}.png"
             row += [value, _picture(system, case, drawn)]
         rows.append(row)
-    caption = "the cases that differ most; prediction filled, truth dashed"
+    caption = "the cases that differ most; truth solid, prediction dashed"
     return Table(caption, columns, rows) if rows else None
 
 
@@ -229,12 +242,13 @@ def _picture(system: System, case: str, drawn: Path) -> Picture | None:
     for source in system.runs.values():
         file = source.folder / "overlays" / f"{case}.png"
         if case in source.cases and file.is_file():
-            return embed(file, alt, SMALL)
+            return embed_overlay(file, alt, SMALL)
     for source in system.runs.values():
         if source.run is None or case not in source.cases:
             continue
         try:
-            return embed(draw_case(source.run, case, system.name, drawn), alt, SMALL)
+            drawing = draw_case(source.run, case, system.name, drawn)
+            return embed_overlay(drawing, alt, SMALL)
         except (SegpipeError, OSError) as error:
             log.warning("%s: %s cannot be drawn: %s", system.name, case, error)
     return None

@@ -1,5 +1,6 @@
 """Plots of a study: differences with their intervals, single cases, and curves with bands."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,21 +12,26 @@ from matplotlib.figure import Figure
 from segpipe.metrics import Metric
 from segpipe.reporting.figures import save
 from segpipe.reporting.pictures import COLOURS
+from segpipe.reporting.plots import PLAIN
 from segpipe.study.evidence import Evidence
 from segpipe.study.sweep import SweepRun, Variant
 
 ORDER = (4, 5, 2, 0, 6, 1, 3)  # of the palette: the first ones differ most on white
+TITLE = 110  # letters of a line of a title
+NAME = 34  # likewise of a variant's name
+MOST_LINES = 5
 
 
 def draw_differences(evidence: Evidence, picture: Path) -> None:
     """Draw each variant minus the reference: a panel per tested metric, with 95 % intervals."""
     metrics = evidence.tested
-    figure = Figure(figsize=(10, 1.6 + 0.45 * len(evidence.comparisons)), layout="constrained")
+    lines = sum(_wrapped(one.variant.name).count("\n") + 2 for one in evidence.comparisons)
+    figure = Figure(figsize=(10, 1.7 + 0.2 * lines), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for axes, (name, metric) in zip(panels, metrics.items(), strict=True):
         _draw_panel(axes, evidence, name, metric)
     title = f"against {evidence.reference.name}; bars: 95 % intervals over cases"
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(textwrap.fill(title, TITLE), fontsize=10)
     save(figure, picture)
 
 
@@ -36,10 +42,10 @@ def _draw_panel(axes: Axes, evidence: Evidence, name: str, metric: Metric) -> No
         mean = interval.mean * metric.difference_scale
         axes.plot(ends, [row, row], color="black", linewidth=1.6)
         axes.plot(mean, row, "o", color=_colour(evidence, comparison.variant))
-    names = [comparison.variant.name for comparison in evidence.comparisons]
+    names = [_wrapped(comparison.variant.name) for comparison in evidence.comparisons]
     axes.axvline(0, color="0.5", linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    label = f"{metric.difference_heading} more than the reference ({metric.better} is better)"
+    label = f"{metric.difference_heading} more than\nthe reference ({metric.better} is better)"
     axes.set(ylim=(len(names) - 0.5, -0.5), xlabel=evidence.units.in_text(label))
     axes.grid(axis="x", alpha=0.3)
 
@@ -56,15 +62,15 @@ def draw_cases(evidence: Evidence, picture: Path) -> None:
         differences = differences[np.isfinite(differences)]
         share = (np.arange(len(differences)) + 0.5) / len(differences)
         colour = _colour(evidence, comparison.variant)
-        name = comparison.variant.name
+        name = _wrapped(comparison.variant.name)
         axes.plot(share, differences, ".-", linewidth=0.8, color=colour, label=name)
     axes.axhline(0, color="0.5", linewidth=0.8)
     ylabel = "Dice, points more than the reference"
     axes.set(xlabel="share of the cases", ylabel=ylabel, xlim=(0, 1))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside right upper")
     title = f"every case against {evidence.reference.name}, mean over runs, sorted"
-    axes.set_title(title, fontsize=10)
+    axes.set_title(textwrap.fill(title, TITLE), fontsize=10)
     save(figure, picture)
 
 
@@ -83,9 +89,15 @@ def draw_bands(variants: Sequence[Variant[SweepRun]], picture: Path) -> None:
     right.set(title="Dice of whole validation scans")
     for axes in (left, right):
         axes.set_xlabel("step")
+        axes.xaxis.set_major_formatter(PLAIN)
         axes.grid(alpha=0.3)
-    left.legend(fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), fontsize=8, loc="outside lower center")
     save(figure, picture)
+
+
+def _wrapped(name: str) -> str:
+    """Return the name of a variant, i.e. its overrides, on as many lines as it needs."""
+    return textwrap.fill(name, NAME, max_lines=MOST_LINES, placeholder=" ...")
 
 
 def _loss_name(variants: Sequence[Variant[SweepRun]]) -> str:
@@ -103,7 +115,7 @@ def _draw_band(axes: Axes, variant: Variant[SweepRun], column: str, colour: str)
     steps = stacked[..., 0].mean(0)
     measured = stacked[..., 1]
     marker = "" if epochs > 12 else "."
-    axes.plot(steps, measured.mean(0), color=colour, label=variant.name, marker=marker)
+    axes.plot(steps, measured.mean(0), color=colour, label=_wrapped(variant.name), marker=marker)
     axes.fill_between(steps, measured.min(0), measured.max(0), color=colour, alpha=0.2, linewidth=0)
 
 

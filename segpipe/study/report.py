@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segpipe.config.page import ComparisonOptions
 from segpipe.files import write_table, write_text
+from segpipe.reporting.latex import write_latex
 from segpipe.reporting.page import (
     NOT_KNOWN,
     Cell,
@@ -16,6 +17,7 @@ from segpipe.reporting.page import (
     Picture,
     Table,
     embed,
+    embed_overlay,
     write_page,
 )
 from segpipe.study.evidence import MAIN, Evidence, analyse
@@ -26,6 +28,7 @@ from segpipe.study.sweep import Sweep, SweepRun, find_reference, read_sweep
 from segpipe.study.tables import (
     comparison_table,
     csv_table,
+    latex_tables,
     markdown_table,
     problems_table,
     targets_table,
@@ -101,7 +104,7 @@ def report(folder: Path, options: ComparisonOptions) -> Evidence | None:
 def write_study(
     sweep: Sweep[SweepRun], folder: Path, options: ComparisonOptions
 ) -> Evidence | None:
-    """Write `study.html`, `study.md`, `study.csv` and `study/*.png`, and print the findings.
+    """Write `study.html`, `.md`, `.tex`, `.csv` and `study/*.png`, and print the findings.
 
     Args:
         sweep: the runs.
@@ -122,6 +125,7 @@ def write_study(
     evidence = analyse(sweep, find_reference(sweep, options.reference))
     write_table(folder / "study.csv", *csv_table(evidence))
     write_text(folder / "study.md", _markdown(evidence))
+    write_latex(folder / "study.tex", latex_tables(evidence))
     write_page(folder / "study.html", "study.html", _page(evidence, options, folder))
     show_study(evidence)
     files = {"report": "study.html", "for a paper": "study.md", "table": "study.csv"}
@@ -147,7 +151,7 @@ def _page(evidence: Evidence, options: ComparisonOptions, folder: Path) -> Study
         worst=_worst(sweep, options.overlays, pictures) if options.overlays else None,
         networks=_networks(sweep),
         notes=[POLICY, TESTS, COSTS],
-        files=[Link(name, name) for name in ("study.csv", "study.md")],
+        files=[Link(name, name) for name in ("study.csv", "study.md", "study.tex")],
     )
 
 
@@ -189,7 +193,7 @@ def _worst(sweep: Sweep[SweepRun], count: int, folder: Path) -> Table | None:
         row: list[Cell] = [case]
         for variant in sweep.variants:
             file = pictures.get(variant.name)
-            row.append(embed(file, f"{case} by {variant.name}", SMALL) if file else None)
+            row.append(embed_overlay(file, f"{case} by {variant.name}", SMALL) if file else None)
         rows.append(row)
     caption = "the cases with the lowest Dice over all runs, by one run of each variant"
     return Table(caption, columns, rows)

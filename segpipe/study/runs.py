@@ -16,6 +16,7 @@ NO_VARIANT = (
     "extensions",
     "verbose",
     "data.cache",
+    "data.cache_gib",
     "data.workers",
 )
 SHOWN = ("page.", "comparison.", "logger.")

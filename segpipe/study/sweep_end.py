@@ -38,11 +38,13 @@ def _write_report(folder: Path, config: DictConfig) -> None:
     from segpipe.config.page import ComparisonOptions
     from segpipe.config.validation import validate
     from segpipe.errors import SegpipeError
+    from segpipe.reporting.formats import figures_as
     from segpipe.study.report import report  # SciPy and matplotlib take long to import
 
     values: Any = OmegaConf.to_container(config.comparison, resolve=True)
     try:
-        report(folder, validate(ComparisonOptions, values))
+        with figures_as(config.page.figures):
+            report(folder, validate(ComparisonOptions, values))
     except SegpipeError as error:
         log.error("%s: %s", folder, error)
         sys.exit(error.exit_status)

@@ -167,6 +167,14 @@ def _comparison_row(comparison: Comparison) -> Row:
     return row
 
 
+def latex_tables(evidence: Evidence) -> dict[str, Table]:
+    """Return the tables that a paper may show, by their labels in LaTeX."""
+    tables = {f"{evidence.noun}s": variants_table(evidence), "targets": targets_table(evidence)}
+    if evidence.comparisons:
+        tables["differences"] = comparison_table(evidence)
+    return tables
+
+
 def markdown_table(table: Table) -> list[str]:
     """Return a table as lines of Markdown."""
     headings = [_markdown(column.name) for column in table.columns]

@@ -124,7 +124,7 @@ class Initial:
         model = self.model
         network = f"network {model.network}, {model.dims}D"
         if isinstance(model, Model):
-            network += f", channels {', '.join(map(str, model.channels))}"
+            network += f", channels {', '.join(map(str, model.widths))}"
         source = str(self.options.checkpoint)
         return Origin(source, self.trained.plan, network, self.options.channels or {})
 

@@ -64,8 +64,9 @@ def check_plan_keys(overrides: Sequence[str]) -> None:
         ConfigError: naming the first.
     """
     for word in overrides:
-        if word.startswith("plan.ceiling="):
+        key = word.partition("=")[0]
+        if key in ("plan.ceiling", "plan.short_ceiling"):
             raise ConfigError(
-                "plan.ceiling is for a derived spacing, but with init it is that of the "
+                f"{key} is for a derived spacing, but with init it is that of the "
                 "checkpoint: leave it out, or give plan.spacing"
             )

@@ -1,5 +1,7 @@
 """A training, by the first process or by one beside it, to which the first has told it."""
 
+import gc
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,17 +19,22 @@ from segpipe.data.cases import Case
 from segpipe.data.module import CaseData
 from segpipe.device import NumberFormat
 from segpipe.nets.build import build
+from segpipe.nets.unet import UNet
 from segpipe.plan import Plan
+from segpipe.planning.memory import smaller_plan
 from segpipe.ranks import Ranks
 from segpipe.signals import Stopped
 from segpipe.training.callbacks.interrupt import Interrupt
 from segpipe.training.callbacks.phases import PhaseTimer
 from segpipe.training.initial import Record, freeze
 from segpipe.training.loggers import open_logger
-from segpipe.training.out_of_memory import out_of_memory
+from segpipe.training.out_of_memory import SMALLER, OutOfMemory, out_of_memory
+from segpipe.training.provenance import write_plan
 from segpipe.training.schedule import Budget
 from segpipe.training.task import SegmentationTask
 from segpipe.training.trainer import make_follower, make_trainer, quiet_lightning
+
+log = logging.getLogger("segpipe")
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Job:
         entries: of the training cases in the cache, for the other processes.
         weights: with which the network begins, for the other processes.
         initial: a record of the trained weights that the network started from.
+        goes_on: whether it goes on from the last checkpoint, though it is not a resumed run's.
     """
 
     folder: Path
@@ -57,10 +65,26 @@ class Job:
     entries: Sequence[Path] = ()
     weights: Mapping[str, Any] = field(default_factory=dict)
     initial: Record | None = None
+    goes_on: bool = False
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint from which a stopped training goes on."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def smaller(self, device: torch.device) -> "Job | None":
+        """Return the training with a step that needs less memory; None where there is none."""
+        kind = device.type
+        plan = smaller_plan(self.plan, self.options, self.number_format, kind, SMALLER)
+        if plan is None:
+            return None
+        return replace(self, plan=plan, goes_on=self.last.is_file())
 
     def task(self, network: nn.Module, ranks: Ranks) -> SegmentationTask:
         """Return the steps of the training."""
         budget = Budget.of(self.options.trainer)
+        if isinstance(network, UNet):
+            network.recomputes = self.plan.recompute
         return SegmentationTask(
             network,
             self.plan,
@@ -80,9 +104,9 @@ class Job:
         """Train to the end of the budget, or go on from the last checkpoint of a resumed run.
 
         Raises:
-            ConfigError: if a step needs more memory than the device has.
+            OutOfMemory: if a step needs more memory than the device has.
         """
-        last = self.folder / "checkpoints" / "last.ckpt" if self.options.resume else None
+        last = self.last if self.options.resume or self.goes_on else None
         try:
             trainer.fit(task, cases, ckpt_path=last, weights_only=True)
         except (RuntimeError, MemoryError) as error:
@@ -96,6 +120,9 @@ def lead(
 ) -> None:
     """Train as the first process, and let the others do their part.
 
+    A step that runs out of memory is made smaller once, where one device trains; the training then
+    goes on from the last checkpoint, or begins again.
+
     Args:
         job: what to train.
         network: on its device.
@@ -105,7 +132,38 @@ def lead(
 
     Raises:
         Stopped: at Ctrl-C or SIGTERM.
+        OutOfMemory: if a smaller step is too large, too, or there is none.
     """
+    begun = {name: weight.detach().cpu().clone() for name, weight in network.state_dict().items()}
+    try:
+        _lead(job, network, device, ranks, phases)
+    except OutOfMemory as error:
+        smaller = job.smaller(device) if ranks.size == 1 else None
+        if smaller is None:
+            raise
+        log.warning("%s", error)
+    else:
+        return
+    _make_room(network)
+    if not smaller.goes_on:
+        network.load_state_dict(begun)
+    log.warning("goes on with a smaller step: %s", smaller.plan.reasons[-1])
+    write_plan(smaller.folder, smaller.plan)
+    _lead(smaller, network, device, ranks, phases)
+
+
+def _make_room(network: nn.Module) -> None:
+    """Give back what a training that was ended holds on the device."""
+    network.zero_grad(set_to_none=True)
+    gc.collect()  # Lightning's objects hold one another
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _lead(
+    job: Job, network: nn.Module, device: torch.device, ranks: Ranks, phases: PhaseTimer
+) -> None:
+    """Train as `lead` does, whatever memory that takes."""
     task = job.task(network, ranks)
     cases = job.cases(device, ranks)
     if ranks.size > 1:

@@ -84,7 +84,7 @@ def make_network(model: AnyModel, plan: Plan, seed: int) -> RunNetwork:
         log.info(
             "matched %s: channels %s, %s of %s (%+.2f %%)",
             matched.what,
-            ", ".join(map(str, matched.model.channels)),
+            ", ".join(map(str, matched.model.widths)),
             f"{matched.reached:,}",
             f"{matched.reference:,}",
             100 * matched.deviation,

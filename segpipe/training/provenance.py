@@ -40,9 +40,18 @@ def write_record(
         DataError: if a file cannot be written.
     """
     _write_yaml(folder / "config.yaml", options.model_dump(mode="json"))
-    _write_yaml(folder / "plan.yaml", plan.model_dump(mode="json"))
+    write_plan(folder, plan)
     write_text(folder / "environment.json", environment(overrides, device))
     _link_latest(folder.absolute())
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Write `plan.yaml`.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    _write_yaml(folder / "plan.yaml", plan.model_dump(mode="json"))
 
 
 def environment(overrides: Sequence[str], device: torch.device) -> str:

@@ -30,11 +30,7 @@ class Budget:
             limits.append(options.max_steps)
         if options.max_epochs:
             limits.append(options.max_epochs * options.steps_per_epoch)
-        steps = min(limits, default=None)
-        time = options.max_time
-        if time is None and steps is None:
-            time = options.default_time
-        return cls(steps, time)
+        return cls(min(limits, default=None), options.wall_time)
 
     def spent(self, step: int, seconds: float) -> float:
         """Return the fraction of the budget that is spent, from 0 to 1."""

@@ -13,9 +13,8 @@ from segpipe.checkpoint import KEY, TrainedOn, metadata, renamed_weights
 from segpipe.config.train import Train
 from segpipe.data.cases import Case
 from segpipe.data.module import NO_CASE
-from segpipe.data.prepare import read_labels
 from segpipe.device import NumberFormat
-from segpipe.metrics import dice_per_target, mean_dice
+from segpipe.metrics import mean_dice
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
 from segpipe.ranks import ALONE, Ranks, collected
@@ -26,6 +25,7 @@ from segpipe.training.loss.pooling import mean_over_devices
 from segpipe.training.optim import make_optimizer, set_learning_rate
 from segpipe.training.random_state import random_states, restore_random_states
 from segpipe.training.schedule import Budget, learning_rate
+from segpipe.training.validation import Validation, ValidationScans
 from segpipe.windows import to_network
 
 RANDOM_STATES = "random_states"  # key in the checkpoint
@@ -71,6 +71,8 @@ class SegmentationTask(pl.LightningModule):
         self.finite = FiniteLoss()
         self.step = 0  # optimiser steps done before the present one
         self.predictor: Predictor | None = None  # of the validations
+        self.scans = ValidationScans(plan)
+        self.validation: Validation | None = None
         self.dice: list[np.ndarray] = []  # a row per validated case, a column per target
         self.validated: list[str] = []  # names of those cases
         self.last_validation = 0.0  # fraction of the budget that was spent then
@@ -147,19 +149,23 @@ class SegmentationTask(pl.LightningModule):
         self.validated = []
         if self.predictor is None:
             self.predictor = Predictor(self.network, self.plan, self.device, self.number_format)
+        if self.validation is not None:
+            self.validation.finish()
+        self.validation = Validation(self.predictor, self.scans)
 
     def validation_step(self, case: Case, batch_idx: int) -> None:
         """Measure Dice per target of a whole scan on its own grid, segmented as by `predict.py`."""
         if case == NO_CASE:
             return
-        assert self.predictor is not None
-        prediction = self.predictor.predict(case.images)
-        truth = read_labels(case, self.plan, prediction.grid).numpy()[0]
-        self.validated.append(case.name)
-        self.dice.append(dice_per_target(prediction.labels, truth, self.plan.targets))
+        assert self.validation is not None
+        self.validation.measure(case)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean Dice over all cases per target, and the mean of those over targets."""
+        assert self.validation is not None
+        self.validated = self.validation.names
+        self.dice = self.validation.finish()
+        self.validation = None
         names, rows = zip(*self.ranks.gathered((self.validated, self.dice)), strict=True)
         self.validated = collected(names)
         self.dice = collected(rows)

@@ -69,7 +69,8 @@ def make_follower(task: SegmentationTask, folder: Path, device: torch.device) ->
         device: the device of this process.
     """
     callbacks: list[Callback] = [*_shared(task.options), EndsWithTheFirst()]
-    callbacks += best_and_last(folder / "checkpoints")  # all decide, and the first one writes
+    every = task.options.trainer.checkpoint_every
+    callbacks += best_and_last(folder / "checkpoints", every)  # all decide, the first one writes
     return _trainer(task, folder, device, False, callbacks)
 
 
@@ -83,7 +84,10 @@ def _trainer(
     """Return a trainer; its process has one device, which Lightning takes for a node of its own."""
     options = task.options
     several = task.ranks.size > 1
+    parts = task.plan.parts
     interval = task.budget.validation_interval(options.trainer.validations)
+    if isinstance(interval, int):
+        interval *= parts  # Lightning counts what it is given at once
     if several and not task.budget.steps:
         interval = NEVER  # the task says when
     return pl.Trainer(
@@ -99,6 +103,7 @@ def _trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=options.optim.clip,
+        accumulate_grad_batches=parts,
         callbacks=callbacks,
         logger=logger,
         log_every_n_steps=min(LOG_INTERVAL, options.trainer.steps_per_epoch),
@@ -162,7 +167,8 @@ def _callbacks(
     if options.trainer.gradient_flow:
         callbacks.append(GradientFlow(folder, options.trainer.steps_per_epoch))
     callbacks += [interrupt, RunProgress(), Forecast(), StepTimer(folder), phases, History(folder)]
-    return [*callbacks, *best_and_last(folder / "checkpoints")]
+    every = options.trainer.checkpoint_every
+    return [*callbacks, *best_and_last(folder / "checkpoints", every)]
 
 
 def _shared(options: Train) -> list[Callback]:

@@ -18,12 +18,13 @@ from segpipe.data.prepare import model_space
 from segpipe.device import NumberFormat, computing_in
 from segpipe.geometry import Grid
 from segpipe.plan import Plan
+from segpipe.planning.capacity import planned_model
 from segpipe.training.loss import SegmentationLoss
 from segpipe.training.network import make_network
 from segpipe.training.optim import make_optimizer
 from segpipe.training.out_of_memory import out_of_memory
 from segpipe.training.schedule import Budget
-from segpipe.windows import count_windows, to_network
+from segpipe.windows import Windowing, to_network
 
 MOST_STEPS = 6
 ENOUGH_S = 10.0  # of steps, after which no other begins but the second
@@ -79,7 +80,8 @@ def try_steps(
         SegpipeError: if the network cannot be built, the case not be prepared, or a step needs
             more memory than the device has.
     """
-    network = place(make_network(options.model, plan, options.seed).module, device)
+    model = planned_model(options.model, plan)
+    network = place(make_network(model, plan, options.seed).module, device)
     cases = CaseData([case], [], plan, options, device)
     prepare_s = _seconds(lambda: cases.setup("fit"), device)
     step = _Step(network, cases, number_format)
@@ -179,9 +181,10 @@ def forecast(trial: Trial, plan: Plan, options: Train, train: int, val: Sequence
     """
     budget = Budget.of(options.trainer)
     space = model_space(plan)
+    windowing = Windowing(plan.patch, plan.slice_axis, OVERLAP)
     windows = 0
     for grid in val:
-        windows += count_windows(space.shape(grid), plan.patch, OVERLAP)
+        windows += windowing.count(space.shape(grid))
     validation_s = windows * trial.window_s + len(val) * trial.prepare_s
     validations_s = options.trainer.validations * validation_s
     limits: list[int] = []

@@ -1,11 +1,13 @@
 """Options as the command line makes them."""
 
 from functools import cache
+from typing import Any
 
 from hydra import compose
 from omegaconf import OmegaConf
 
 from segpipe.config.compose import hydra_on_conf
+from segpipe.config.model import Model
 from segpipe.config.train import Train
 from segpipe.config.validation import validate
 from segpipe.registry import AUGMENTATIONS, LOSSES
@@ -22,3 +24,9 @@ def _composed(overrides: tuple[str, ...], _keys: tuple[str, ...]) -> Train:
     with hydra_on_conf():
         values = OmegaConf.to_container(compose("train", overrides=list(overrides)), resolve=True)
     return validate(Train, values)  # type: ignore[arg-type]
+
+
+def network(*overrides: str) -> Any:
+    """Return the options of the network, of a CPU's size where they leave that to the plan."""
+    model = composed(*overrides).model
+    return model.small() if isinstance(model, Model) else model

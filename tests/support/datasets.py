@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
+
 from segpipe.config.data import Data
 from segpipe.data.cases import Dataset
 from segpipe.data.datasets import open_dataset
@@ -24,3 +27,17 @@ def read_dataset(layout: str, root: Path, **options: Any) -> Dataset:
         "ignore_label": None,
     }
     return open_dataset(Data.model_construct(layout=layout, root=root, **usual | options))  # type: ignore[arg-type]
+
+
+def write_cases(folder: Path, number: int) -> None:
+    """Write cases of noise around two labels, one inside the other."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for index in range(number):
+        label = np.zeros((20, 16, 12), np.uint8)
+        label[4:12, 4:12, 3:9] = 1
+        label[6:9, 6:9, 4:7] = 2
+        image = (label + rng.normal(size=label.shape)).astype(np.float32)
+        nib.save(nib.Nifti1Image(image, np.eye(4)), folder / f"images/case{index}.nii")
+        nib.save(nib.Nifti1Image(label, np.eye(4)), folder / f"labels/case{index}.nii")

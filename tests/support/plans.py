@@ -26,7 +26,7 @@ def fingerprint(
         np.tile(box or shape, (5, 1)),
         [zero_fraction],
         [(0.0, 1.0, 0.5, 0.2)],
-        {1: LabelSize(5, 0.02, 1.0, 3.4)},
+        {1: LabelSize(5, 0.02, 1.0, 3.4, 1.0)},
     )
 
 

@@ -1,13 +1,17 @@
 """A run's folder as a training leaves it, made by hand in no time."""
 
+import copy
 import csv
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 from PIL import Image
 
+from segpipe.config.compose import defaults
 from segpipe.metrics import Score, write_scores
 from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
 from segpipe.reporting.run_page import write_facts
@@ -17,10 +21,17 @@ LABELS = ["liver", "vessel"]
 DICE = {"easy": (0.95, 0.9), "hard": (0.7, 0.1), HOSTILE: (0.9, float("nan"))}
 
 
+@functools.cache
+def usual_config() -> dict[str, Any]:
+    """The options of a training of which nothing is overridden."""
+    return defaults("train")
+
+
 def begun(folder: Path) -> Path:
     """What is there before the first step."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"name": "trial", "seed": 7, "data": {"root": "data/x"}}
+    config = copy.deepcopy(usual_config())
+    config |= {"name": "trial", "seed": 7, "data": {**config["data"], "root": "data/x"}}
     plan = {
         "labels": {"background": 0, "liver": 1, "vessel": 4}, "channels": ["MRI"], "spacing_mm": [1.0, 1.0, 1.0],
         "regions": None, "ignore": None, "patch": [8, 8, 8], "batch": 2, "slice_axis": None, "strides": [[2, 2, 2]],

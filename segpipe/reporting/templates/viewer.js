@@ -81,6 +81,14 @@
     });
   }
   by("turn-start").addEventListener("click", ask);
+  document.addEventListener("case", event => {
+    const option = [...by("turn-case").options].find(one => one.textContent === event.detail);
+    if (!option) return;
+    event.preventDefault();
+    by("turn-case").value = option.value;
+    ask();
+    document.querySelector(".viewer").scrollIntoView();
+  });
   for (const id of ["turn-case", "turn-view", "turn-mask"]) by(id).addEventListener("change", ask);
   by("turn-opacity").addEventListener("input", () => viewer && ask());
 })();

@@ -1,6 +1,7 @@
 """The checkpoints of a run: the best and the last, wherever its folder lies."""
 
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,31 @@ class RunCheckpoint(ModelCheckpoint):
 class LastCheckpoint(RunCheckpoint):
     """The checkpoint from which a stopped run goes on.
 
-    It is written after an epoch, and at the end. An epoch is passed over where the last writing
-    took so long, as that of a large network on a fast GPU does, that another one would bring
-    writing above a twentieth of the time.
+    It is written after the first epoch, after later ones where it is time to, and at the end. An
+    epoch is passed over until the given time is over, or where the last writing took so long, as
+    that of a large network on a fast GPU does, that another one would bring writing above a
+    twentieth of the time.
+
+    Args:
+        folder: of the run's checkpoints.
+        every: least time between two writings; None: by what a writing takes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, every: timedelta | None = None) -> None:
         super().__init__(
             folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
         )
-        self.writing = 0.0  # seconds that the last writing took
+        self.every = every
+        self.writing = 0.0  # seconds that the last writing took; 0 before the first
         self.written = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the checkpoint where it is time to."""
         start = time.perf_counter()
-        is_due = trainer.should_stop or start - self.written >= WAIT * self.writing
+        wait = WAIT * self.writing
+        if self.every is not None and self.writing:
+            wait = self.every.total_seconds()
+        is_due = trainer.should_stop or start - self.written >= wait
         if not trainer.strategy.broadcast(is_due):  # by the clock of the first device
             return
         super().on_train_epoch_end(trainer, pl_module)
@@ -64,8 +74,13 @@ class LastCheckpoint(RunCheckpoint):
         self.writing = self.written - start
 
 
-def best_and_last(folder: Path) -> list[ModelCheckpoint]:
-    """Return what keeps `best.ckpt`, of the highest mean Dice, and `last.ckpt`, to go on from."""
+def best_and_last(folder: Path, every: timedelta | None) -> list[ModelCheckpoint]:
+    """Return what keeps `best.ckpt`, of the highest mean Dice, and `last.ckpt`, to go on from.
+
+    Args:
+        folder: of the run's checkpoints.
+        every: least time between two writings of `last.ckpt`, as of `LastCheckpoint`.
+    """
     best = RunCheckpoint(
         folder,
         filename="best",
@@ -74,4 +89,4 @@ def best_and_last(folder: Path) -> list[ModelCheckpoint]:
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
-    return [best, LastCheckpoint(folder)]
+    return [best, LastCheckpoint(folder, every)]

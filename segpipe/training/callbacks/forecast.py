@@ -38,7 +38,7 @@ class Forecast(pl.Callback):
         if self.steps == WARM_UP:
             self.start = time.perf_counter()
         if self.steps == WARM_UP + MEASURED:
-            seconds = (time.perf_counter() - self.start) / MEASURED
+            seconds = pl_module.plan.parts * (time.perf_counter() - self.start) / MEASURED
             left = 1 - pl_module.spent()
             steps = steps_in_all(pl_module.budget, left, trainer.global_step, seconds)
             seen = steps * pl_module.plan.batch / max(1, pl_module.data.train)

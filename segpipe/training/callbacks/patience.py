@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping
 
 from segpipe.text import count
+from segpipe.training.task import SegmentationTask
 
 log = logging.getLogger("segpipe")
 
@@ -31,7 +32,10 @@ class Patience(EarlyStopping):
         was_ending = trainer.should_stop
         super().on_validation_end(trainer, pl_module)
         if trainer.should_stop and not was_ending:
+            assert isinstance(pl_module, SegmentationTask)
             log.info(
-                "the training ends: no better mean Dice in %s (trainer.patience)",
+                "the training ends at %.0f %% of its budget: no better mean Dice in %s "
+                "(trainer.patience)",
+                100 * pl_module.spent(),
                 count(self.patience, "validation"),
             )

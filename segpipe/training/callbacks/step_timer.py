@@ -48,4 +48,5 @@ class StepTimer(pl.Callback):
         """Write the median so far, and leave the time between epochs out."""
         self.last_end = None
         if self.seconds:
-            write_json(self.file, {"seconds_per_step": float(np.median(self.seconds))})
+            seconds = trainer.accumulate_grad_batches * float(np.median(self.seconds))
+            write_json(self.file, {"seconds_per_step": seconds})

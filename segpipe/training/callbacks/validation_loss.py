@@ -59,7 +59,8 @@ def _loss(task: SegmentationTask, images: Tensor, labels: Tensor) -> Tensor:
     """Return the mean loss of patches, in batches of the training's size."""
     axis = task.plan.slice_axis
     total = torch.zeros((), device=task.device)
-    batches = zip(images.split(task.plan.batch), labels.split(task.plan.batch), strict=True)
+    at_once = task.plan.batch // task.plan.parts
+    batches = zip(images.split(at_once), labels.split(at_once), strict=True)
     for image, label in batches:
         with computing_in(task.number_format, task.device):
             logits = task.network(to_network(image.to(task.device), axis))

@@ -11,6 +11,7 @@ the other modules of this package.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -87,7 +88,11 @@ class SegmentationLoss(nn.Module):
         super().__init__()
         self.options = TermOptions() if options is None else TermOptions.of(options, plan)
         self.spacing = [plan.spacing_mm[axis] or 1.0 for axis in plan.network_axes]
-        self.regions = plan.regions
+        # no buffers, which the running mean of the weights would average, integers included
+        self.regions = [torch.tensor(indices) for indices in (plan.regions or {}).values()]
+        self.class_weights: Tensor | None = None
+        if self.options.class_weights is not None:
+            self.class_weights = torch.tensor(self.options.class_weights)
         self.ignores = plan.ignore is not None
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self.functions: dict[str, LossTerm] = {name: LOSSES[name] for name in self.weights}
@@ -115,6 +120,7 @@ class SegmentationLoss(nn.Module):
                 finest first.
             label: label indices, `(B, 1, *spatial)`; `IGNORED` where nobody has annotated.
         """
+        self._to_device(label.device)
         outputs = [logits] if isinstance(logits, Tensor) else logits
         total = sum(0.5**level for level in range(len(outputs)))
         sums = dict.fromkeys(self.weights, torch.zeros((), device=label.device))
@@ -125,6 +131,12 @@ class SegmentationLoss(nn.Module):
             for name, term in terms.items():
                 sums[name] = sums[name] + share * self.weights[name] * term
         return sums
+
+    def _to_device(self, device: torch.device) -> None:
+        """Move what terms compare with to the device, once: later steps need not wait for it."""
+        self.regions = [ids.to(device) for ids in self.regions]
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(device)
 
     def _spacing_of(self, label: Tensor, output: Tensor) -> list[float]:
         """Return the edges of an output's voxels relative to the shortest."""
@@ -144,15 +156,14 @@ class SegmentationLoss(nn.Module):
         if known is not None:
             probabilities = probabilities * known
             truth = truth * known
-        exclusive = self.regions is None
         batch = LossInput(
             logits,
             probabilities,
             truth,
             label[:, 0],
             known,
-            exclusive,
-            self.options,
+            not self.regions,
+            replace(self.options, class_weights=self.class_weights),
             spacing,
         )
         terms = {}
@@ -162,11 +173,11 @@ class SegmentationLoss(nn.Module):
 
     def _compared(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities and one-hot truth, `(B, K, *spatial)` each."""
-        if self.regions is None:
+        if not self.regions:
             return _softmax(logits), torch.zeros_like(logits).scatter_(1, label.long(), 1.0)
         masks = []
-        for indices in self.regions.values():
-            masks.append(torch.isin(label, torch.tensor(indices, device=label.device)))
+        for ids in self.regions:
+            masks.append(torch.isin(label, ids))
         return torch.sigmoid(logits), torch.cat(masks, 1).float()
 
 

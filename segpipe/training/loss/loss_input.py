@@ -32,7 +32,7 @@ class TermOptions:
         cldice_channels: channels of the logits that clDice compares; None: all but the background.
     """
 
-    class_weights: Sequence[float] | None = None
+    class_weights: Sequence[float] | Tensor | None = None
     focal_gamma: float = 2.0
     tversky_alpha: float = 0.3
     tversky_beta: float = 0.7
@@ -140,7 +140,7 @@ class LossInput:
         given = self.options.class_weights
         if given is None:
             return self.mean(values)
-        weights = values.new_tensor(given)
+        weights = torch.as_tensor(given).to(values)
         if self.exclusive:
             per_value = weights[self.label.long()][:, None]
         else:

@@ -1,0 +1,1 @@
+"""How the scans of one call are computed: in its own process, by several, or by a cluster."""
