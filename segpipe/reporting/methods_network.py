@@ -26,7 +26,7 @@ def network(record: MethodsRecord) -> str:
         size = f" with {record.parameters:,} parameters"
     if model["network"] != "unet":
         return f"The network was {_foreign(model)}{size}. {_sight(record)}"
-    levels = _levels(model["channels"], record)
+    levels = _levels(model["channels"] or record.plan.widths or [], record)
     return f"The network was a {model['dims']}D U-Net {UNET[model['dims']]}{size}: {levels}. " + (
         f"It had {_parts(model)}. {_sight(record)}"
     )
