@@ -35,7 +35,9 @@ def plan_on(monkeypatch: pytest.MonkeyPatch) -> PlanOn:
             memory, "usable_mib", lambda on: memory.USABLE[on.type] * gib * memory.GIB_IN_MIB
         )
         facts = (fingerprint(*of), ["MRI"], LABELS)
-        return _new_plan(composed(*words), facts, torch.device(device), FORMAT[device])
+        return _new_plan(
+            composed(*words), facts, torch.device(device), FORMAT[device], lambda: None
+        )
 
     return make
 
