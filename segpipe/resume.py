@@ -8,6 +8,7 @@ from segpipe.config.compose import sweep_overrides
 from segpipe.config.initial import pinned
 from segpipe.config.quoting import literal, text_of
 from segpipe.errors import ConfigError
+from segpipe.plain import read_json
 from segpipe.stored import read_config, read_record, read_yaml
 
 SHOWN = ("page", "verbose")  # options of what is shown of a run; may be changed with resume=
@@ -99,9 +100,24 @@ def _without_retyped(words: list[str]) -> list[str]:
 def is_done(folder: Path) -> bool:
     """Return whether the run in a folder was trained and scored to its end.
 
-    Its curves are drawn last, once post-processing and quality are in its checkpoints.
+    Its report is written last, once post-processing and quality are in its checkpoints; the report
+    of a run that ended early says so. A run without a report is of version 0.1.0, or was killed.
     """
-    return (folder / "validation.csv").is_file() and (folder / "curves.png").is_file()
+    is_scored = (folder / "validation.csv").is_file() and (folder / "curves.png").is_file()
+    report = folder / "report.json"
+    if not is_scored or not report.is_file():
+        return is_scored and _is_old(folder)
+    try:
+        content = read_json(report)
+    except ConfigError:  # damaged: it is made anew
+        return False
+    return isinstance(content, dict) and not content.get("stopped")
+
+
+def _is_old(folder: Path) -> bool:
+    """Return whether a run is of before its files carried a schema version."""
+    config = folder / "config.yaml"
+    return config.is_file() and not config.read_text(encoding="utf-8").startswith("schema:")
 
 
 def check_done(folder: Path) -> None:

@@ -170,6 +170,7 @@ class Run:
             search = PostProcessSearch(predictor, searched, self.folder)
             scores = self._score_cases(search)
             write_scores(scores, self.folder / "validation.csv")
+            draw_curves(self.folder / "metrics.csv", self.folder / "curves.png")
             draw_gradient_flow(self.folder)
             if not self._draws_all:  # the worst and best cases are known only now
                 shown = worst_and_best(self.cases.val, scores, self.options.page.cases)
@@ -184,8 +185,6 @@ class Run:
             with self.phases.phase("learning to judge masks"):
                 seconds = self.phases.seconds_of(TRAINING)
                 store_quality(self.folder, predictor, self.cases.val, self.options.seed, seconds)
-        # the last of a run's files, by which `is_done` knows that nothing is missing
-        draw_curves(self.folder / "metrics.csv", self.folder / "curves.png")
 
     def report(self) -> None:
         """Write the run's page; print where to look, what to type next, and the verdict.

@@ -188,7 +188,7 @@ def test_cases_are_those_that_validated_and_training_cases_are_warned_of(
     assert names == [row["case"] for row in rows(trained / "runs/a/one/validation.csv")][:1]
     training_case = "phantom_000" if "phantom_000" not in names else "phantom_001"
     find_cases(options(Lesion, trained, cases=[training_case]), run.trained)
-    assert f"was trained on 1 of these 1 cases, as {training_case}" in caplog.text
+    assert f"was trained on 1 of 1 case, as {training_case}" in caplog.text
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -19,6 +19,7 @@ from support.remote import NAMES, cutting, options, predict, scan_bytes
 
 from segpipe import remote
 from segpipe.batch import predict_batch
+from segpipe.config.compose import defaults
 from segpipe.errors import ConfigError, DataError
 from segpipe.prediction.remote_output import RECORD
 from segpipe.prediction.remote_places import at_hand
@@ -323,7 +324,10 @@ def test_the_cache_of_scans_keeps_its_limit(tmp_path: Path, scans: dict[str, byt
         ({"output": "memory://out", "input": "nowhere://x"}, "nowhere"),
         ({"output": "memory://out", "input": "s3://b/zip::x"}, "without ::"),
         ({"output": "memory://out", "input": "memory://in/labels.csv"}, "label maps of a remote"),
-        ({"output": "memory://out", "page": {"viewer": True, "viewer_mib": 1.0}}, "page.viewer"),
+        (
+            {"output": "memory://out", "page": defaults("predict")["page"] | {"viewer": True}},
+            "page.viewer",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(

@@ -66,6 +66,7 @@ class Report(Page):
         verdict: on the scores by the best checkpoint; None where there are none.
         facts: the run in a few numbers, name and text.
         summary: per label, the means over cases.
+        worst: picture of the case with the lowest Dice.
         scored: how the cases were scored.
         boxes: each metric over the cases of each label.
         curves: loss and Dice over the steps.
@@ -93,6 +94,7 @@ class Report(Page):
     verdict: Verdict | None
     facts: Sequence[tuple[str, str]]
     summary: Table | None
+    worst: Picture | None
     scored: str
     boxes: Picture | None
     curves: Picture | None
@@ -162,6 +164,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
     run = RunRecord(folder)
     content = plain(_for_machines(run, stopped))
     write_text(folder / MACHINES, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    pictures = tables.case_pictures(run)
     page = Report(
         title=f"Run {run.config['name']}, {folder.resolve().name}",
         lead=tables.lead(run),
@@ -169,12 +172,13 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         verdict=judge(run.scores, "training"),
         facts=tables.facts(run),
         summary=tables.summary(run),
+        worst=tables.worst(pictures),
         scored=tables.scored(run),
         boxes=_boxes(run),
         curves=_curves(run),
         volumes=_volumes(run),
         reliability=_reliability(run),
-        cases=tables.cases(run, tables.case_pictures(run)),
+        cases=tables.cases(run, pictures),
         scores=tables.scores(run),
         viewer=None if viewer is None else make_viewer(viewer, run.labels),
         fingerprint=_fingerprint(run),

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 import numpy as np
@@ -108,6 +109,13 @@ def case_pictures(run: RunRecord) -> dict[str, Picture]:
     """Return pictures of cases, the worst first, as many as there is room for."""
     files = {name: run.folder / "overlays" / f"{name}.png" for name in ranked_cases(run.scores)}
     return embed_all(files, OVERLAY, WIDTH, PICTURES_MIB)
+
+
+def worst(pictures: Mapping[str, Picture]) -> Picture | None:
+    """Return the picture of the worst case, with its name below; None where there is none."""
+    for name, picture in pictures.items():
+        return replace(picture, caption=f"the worst case: {name}")
+    return None
 
 
 def cases(run: RunRecord, pictures: Mapping[str, Picture]) -> Table | None:
