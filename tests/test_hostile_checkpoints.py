@@ -105,7 +105,7 @@ def test_each_is_soon_done_in_little_memory(opened: dict[str, dict[str, Any]]) -
         ("block of an extension", "model.block is fancy, which no block here is called"),
         ("schema 99", "was written by a newer segpipe (schema 99;"),
         ("billion laughs", "is nested too deeply, or holds too many values"),
-        ("plan.patch huge", "does not hold a plan (patch: Input should be a valid list)"),
+        ("plan.patch dict", "does not hold a plan (patch: Input should be a valid list)"),
         ("config.model.kernel dict", "config.model is wrong"),
     ],
 )

@@ -12,6 +12,7 @@ from support.commands import TINY, command
 
 from segpipe import checkpoint
 from segpipe.data.phantom import write_phantom
+from segpipe.resume import is_done
 
 RUN = "run"
 MORE = f"resume={RUN} trainer.max_steps=12".split()
@@ -132,3 +133,18 @@ def _pretend_best_score(file: Path, score: float) -> None:
         changed += 1
     assert changed == 1
     torch.save(stored, file)
+
+
+def test_a_run_that_ended_after_its_scores_is_not_done(tmp_path: Path) -> None:
+    """Post-processing and the predicted quality would be missing in its checkpoints."""
+    for name in ("validation.csv", "curves.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "config.yaml").write_text("schema: 2\n")
+    assert not is_done(tmp_path), "it was killed before its page"
+    (tmp_path / "report.json").write_text('{"stopped": "interrupted"}')
+    assert not is_done(tmp_path)
+    (tmp_path / "report.json").write_text('{"stopped": null}')
+    assert is_done(tmp_path)
+    (tmp_path / "report.json").unlink()
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    assert is_done(tmp_path), "0.1.0 knew runs by their pictures"

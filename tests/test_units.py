@@ -54,7 +54,7 @@ def test_the_plan_of_images_is_in_pixels(tmp_path: Path) -> None:
 
 def test_volumes_in_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     record = ScanRecord("a", volumes_ml=[0.25], voxels=[250], labels=["cell"], unit="px2")
-    show_batch(Outcomes(new=[record]), ["cell"], tmp_path, None)
+    show_batch(Outcomes(new=[record]), ["cell"], str(tmp_path), None)
     shown = capsys.readouterr()
     assert "volumes, px²" in shown.out + shown.err
     assert "250" in shown.out + shown.err
