@@ -415,6 +415,24 @@ def test_the_unit_of_a_header_is_honoured(tmp_path: Path, name: str, content: by
     assert np.allclose(np.abs(np.diag(read_any(path)[1])), [0.5, 0.5, 2, 1])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "warned"),
+    [
+        ("a.mha", metaimage({"DistanceUnits": "inch"}), True),
+        ("b.mha", metaimage({"DistanceUnits": "?"}), False),
+        ("c.nrrd", nrrd({"spacings": "1 1 1", "units": '"inch" "inch" "inch"'}), True),
+        ("d.nrrd", nrrd({"spacings": "1 1 1", "units": '"" "" "none"'}), False),
+    ],
+)
+def test_a_unit_that_is_not_known_is_said(
+    tmp_path: Path, name: str, content: bytes, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    read_any(path)
+    assert ("its unit 'inch' is not known; mm are assumed" in caplog.text) == warned
+
+
 def test_a_slope_is_said_and_not_applied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "scan.mha"
     path.write_bytes(metaimage({"ElementToIntensityFunctionSlope": "2"}))

@@ -10,7 +10,6 @@ import numpy as np
 from segpipe.io.nifti import check_header
 from segpipe.io.stored import LAST, Encoding, Stored, read_stored
 from segpipe.io.text_header import (
-    MM,
     TextHeader,
     following_names,
     header_and,
@@ -130,7 +129,7 @@ def _grid(header: TextHeader) -> tuple[tuple[int, ...], np.ndarray]:
         direction = np.array(header.numbers(key, count**2, float)).reshape(count, count).T
     if key := _first_of(header, ORIGIN):
         origin = np.array(header.numbers(key, count, float))
-    unit = MM.get(header.fields.get("DistanceUnits", "mm"), 1.0)
+    unit = header.unit_mm(header.fields.get("DistanceUnits", "").lower().split())
     shape, kept = without_trailing_ones(header, axes)
     affine = to_nifti((direction * spacing)[:kept, :kept] * unit, origin[:kept] * unit)
     return shape, affine

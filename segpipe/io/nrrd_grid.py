@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from segpipe.io.text_header import MM, TextHeader, shown, to_nifti, without_trailing_ones
+from segpipe.io.text_header import TextHeader, shown, to_nifti, without_trailing_ones
 
 # signs to LPS+; of spaces that are not of a patient, ITK takes the axes as they are
 SPACES = {
@@ -162,8 +162,4 @@ def _unit(header: TextHeader) -> float:
         DataError: if it has several.
     """
     value = header.fields.get("space units", header.fields.get("units", ""))
-    names = set(value.lower().replace('"', " ").split())
-    units = {MM[name] for name in names & MM.keys()}
-    if len(units) > 1:
-        raise header.error(f"its axes have several units, {shown(value)}; segpipe reads one")
-    return units.pop() if units else 1.0
+    return header.unit_mm(value.lower().replace('"', " ").split())

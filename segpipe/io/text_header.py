@@ -5,7 +5,7 @@ files of its own folder.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -16,6 +16,7 @@ import numpy as np
 
 from segpipe import text
 from segpipe.errors import DataError
+from segpipe.io.notes import warn
 from segpipe.io.unpack import opened, regular_size
 
 LARGEST_HEADER = 2**24  # bytes; headers with a dump of DICOM tags have some 100 KiB
@@ -25,6 +26,7 @@ MOST_FILES = 10_000  # of one volume
 LONGEST_SHOWN = 60  # characters of a value in a message
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MM = {"nm": 1e-6, "um": 1e-3, "µm": 1e-3, "micron": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0}
+UNSAID = {"", "?", "???", "none"}  # in place of a unit
 NUMBERED = re.compile(
     r"([^%]*%0?\d?d[^%]*?)\s+(\d{1,9})\s+(\d{1,9})(?:\s+([1-9]\d{0,8}))?(?:\s+\d)?"
 )
@@ -51,6 +53,24 @@ class TextHeader:
     def error(self, reason: str) -> DataError:
         """Return an error about this header."""
         return DataError(f"{self.path}: {reason}")
+
+    def unit_mm(self, words: Iterable[str]) -> float:
+        """Return the mm of a unit of length, 1 where it is not said; warn where it is not known.
+
+        Args:
+            words: that name it, one for each axis or one for all; those that name no unit, such as
+                `?` and `none`, count for nothing.
+
+        Raises:
+            DataError: if axes have several units.
+        """
+        named = sorted(set(words) - UNSAID)
+        known = {MM[word] for word in named if word in MM}
+        if len(known) > 1:
+            raise self.error(f"its axes have several units, {', '.join(named)}; segpipe reads one")
+        if named and not known:
+            warn(self.path, f"its unit {shown(', '.join(named))} is not known; mm are assumed")
+        return known.pop() if known else 1.0
 
     def text(self, key: str) -> str:
         """Return a value.
