@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.batches import NAMES, options, write_scans
@@ -17,6 +18,7 @@ from segpipe.lock import GONE_S
 from segpipe.prediction import calls as calls_module
 from segpipe.prediction.calls import CALLS, Calls
 from segpipe.prediction.channel_sets import Scan
+from segpipe.prediction.predictor import Predictor
 from segpipe.prediction.record_store import MANIFEST, RecordStore
 from segpipe.prediction.scans import in_shard
 from segpipe.signals import Stopped
@@ -84,6 +86,13 @@ def test_a_killed_call_leaves_its_scans_to_the_other_and_none_is_done_twice(
     monkeypatch.setattr("segpipe.batch.POLL_S", 0.05)
     caplog.set_level("INFO", logger="segpipe")
     asked = options(eight, claim=True)
+    usual = Predictor.segment
+
+    def slowly(self: Predictor, *given: Any) -> Any:
+        time.sleep(0.1)  # else the child might be done before it is killed
+        return usual(self, *given)
+
+    monkeypatch.setattr(Predictor, "segment", slowly)
     child = forked(lambda: predict_batch(asked))
     while len(list((eight / "out").glob("*.nii.gz"))) < 2:
         time.sleep(0.002)

@@ -4,7 +4,8 @@ import logging
 import logging.handlers
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from queue import SimpleQueue
@@ -136,10 +137,28 @@ class LogSender(logging.handlers.QueueHandler):
 
 def serve(post: Post, exchange: Exchange) -> None:
     """Settle scans until the call ends the worker, or has ended itself."""
+    with _logged_to(exchange):
+        _serve(post, exchange)
+
+
+@contextmanager
+def _logged_to(exchange: Exchange) -> Iterator[None]:
+    """Send all log records of the block to the call, and to nobody else."""
     handler = LogSender(exchange)
+    level = log.level
+    propagate = log.propagate
     log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
+
+
+def _serve(post: Post, exchange: Exchange) -> None:
     try:
         extensions.load(post.options.extensions)
         share_machine(post.threads, post.sharing, post.sharing_device)
@@ -154,5 +173,3 @@ def serve(post: Post, exchange: Exchange) -> None:
     except Exception as error:  # of which the call sees only that this process has ended
         log.error("a worker ends: %s: %s", type(error).__name__, first_line(error))
         raise
-    finally:
-        log.removeHandler(handler)
