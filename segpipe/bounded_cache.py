@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from segpipe.files import PART, part_name, write_text
+from segpipe.files import is_digest, part_name, write_text
 from segpipe.lock import own_facts, read_holder, showing_life
 from segpipe.processes import HOST
 
@@ -150,13 +150,18 @@ def _removed(entry: Path) -> bool:
         os.rename(entry, gone)
     except OSError:  # another process was faster
         return False
-    if entry.name in _used(entry.parent):
-        try:
-            os.rename(gone, entry)
-            return False
-        except OSError:  # it was written again meanwhile
-            pass
+    if entry.name in _used(entry.parent) and _put_back(gone, entry):
+        return False
     shutil.rmtree(gone, ignore_errors=True)
+    return True
+
+
+def _put_back(gone: Path, entry: Path) -> bool:
+    """Return whether an entry has its name again; not where it was written anew meanwhile."""
+    try:
+        os.rename(gone, entry)
+    except OSError:
+        return False
     return True
 
 
@@ -177,11 +182,11 @@ def _used(folder: Path) -> set[str]:
 
 
 def _entries(folder: Path) -> Iterator[Entry]:
-    """Yield the finished entries of a cache."""
+    """Yield the finished entries of a cache; a folder of another name is somebody else's."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.name == USERS or path.name.startswith(PART) or not path.is_dir():
+        if not is_digest(path.name) or not path.is_dir():
             continue
         try:
             size = sum(file.stat().st_size for file in path.iterdir())

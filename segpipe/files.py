@@ -21,6 +21,7 @@ from segpipe.text import first_line, visible
 FORMULA = re.compile(r"'*[=+\-@]")  # how cells begin that a spreadsheet would compute
 PART = ".segpipe-part-"  # how the names of unfinished files begin, and those of nobody else
 ENDING = 20  # characters of a name that its unfinished file keeps
+DIGEST = re.compile(r"[0-9a-f]{32}")  # what `digest` returns
 _parts = itertools.count()
 
 
@@ -43,6 +44,11 @@ def digest(files: Sequence[Path], *settings: object) -> str:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     return found.hexdigest()[:32]
+
+
+def is_digest(name: str) -> bool:
+    """Return whether a name is such as `digest` gives."""
+    return DIGEST.fullmatch(name) is not None
 
 
 def part_name(name: str) -> str:

@@ -18,16 +18,22 @@ from segpipe.lock import GONE_S
 SIZE = 1000  # bytes of an entry
 
 
+def key(letter: str) -> str:
+    """Return a name such as entries have, of one letter."""
+    return 32 * letter
+
+
 def fill(folder: Path, *names: str) -> None:
     """Make entries; the first is the oldest."""
     for number, name in enumerate(names):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "a.npy").write_bytes(bytes(SIZE))
-        os.utime(folder / name, (number + 1, number + 1))
+        entry = folder / key(name)
+        entry.mkdir(parents=True)
+        (entry / "a.npy").write_bytes(bytes(SIZE))
+        os.utime(entry, (number + 1, number + 1))
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != USERS)
+    return sorted(path.name[0] for path in folder.iterdir() if path.name != USERS)
 
 
 def entries_gib(number: int) -> float:
@@ -57,10 +63,20 @@ def test_the_oldest_go_first_and_only_as_many_as_must(tmp_path: Path) -> None:
     assert left(tmp_path) == ["a"]
 
 
+def test_folders_of_others_stay(tmp_path: Path) -> None:
+    """As where a disk for everything is given as the cache."""
+    fill(tmp_path, "b", "a")
+    (tmp_path / "zebra").mkdir()
+    (tmp_path / "zebra/scan.nii").write_bytes(bytes(SIZE))
+    os.utime(tmp_path / "zebra", (0, 0))
+    assert make_room(tmp_path, 0.0) == 0
+    assert left(tmp_path) == ["z"]
+
+
 def test_what_was_used_lately_is_not_the_oldest(tmp_path: Path) -> None:
     fill(tmp_path, "d", "c", "b")
     usage = Usage(tmp_path)
-    usage.add(["d"])
+    usage.add([key("d")])
     usage.end()
     make_room(tmp_path, entries_gib(1))
     assert left(tmp_path) == ["d"]
@@ -68,10 +84,10 @@ def test_what_was_used_lately_is_not_the_oldest(tmp_path: Path) -> None:
 
 def test_what_this_process_uses_stays_and_the_excess_is_told(tmp_path: Path) -> None:
     fill(tmp_path, "d", "c", "b", "a")
-    keep(tmp_path, ["d", "c"])
+    keep(tmp_path, [key("d"), key("c")])
     assert make_room(tmp_path, entries_gib(0)) == 2 * SIZE - SIZE // 2
     assert left(tmp_path) == ["c", "d"]
-    keep(tmp_path, ["c"])
+    keep(tmp_path, [key("c")])
     make_room(tmp_path, entries_gib(0))
     assert left(tmp_path) == ["c"]
 
@@ -80,7 +96,7 @@ def test_what_another_process_uses_stays_until_it_is_gone(tmp_path: Path) -> Non
     fill(tmp_path, "b", "a")
 
     def use() -> None:
-        keep(tmp_path, ["b"])
+        keep(tmp_path, [key("b")])
         time.sleep(60)
 
     child = forked(use)
@@ -99,7 +115,7 @@ def test_a_process_of_another_machine_is_gone_after_a_long_silence(tmp_path: Pat
     fill(tmp_path, "a")
     sign = tmp_path / USERS / "far-7-0.json"
     sign.parent.mkdir()
-    sign.write_text(json.dumps({"host": "far", "pid": os.getpid(), "entries": ["a"]}))
+    sign.write_text(json.dumps({"host": "far", "pid": os.getpid(), "entries": [key("a")]}))
     make_room(tmp_path, 0.0)
     assert left(tmp_path) == ["a"]
     silent = time.time() - GONE_S - 1
@@ -121,16 +137,16 @@ def test_an_entry_that_a_process_takes_at_the_same_moment_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, "a")
-    answers = iter([set[str](), {"a"}])
+    answers = iter([set[str](), {key("a")}])
     monkeypatch.setattr(bounded_cache, "_used", lambda _: next(answers))
     make_room(tmp_path, 0.0)
     assert left(tmp_path) == ["a"]
-    assert (tmp_path / "a/a.npy").stat().st_size == SIZE
+    assert (tmp_path / key("a") / "a.npy").stat().st_size == SIZE
 
 
 def test_a_child_that_ends_does_not_give_up_what_its_parent_uses(tmp_path: Path) -> None:
     fill(tmp_path, "a")
-    keep(tmp_path, ["a"])
+    keep(tmp_path, [key("a")])
     child = forked(bounded_cache._end_all)
     assert os.waitpid(child, 0)[1] == 0
     make_room(tmp_path, 0.0)

@@ -52,7 +52,7 @@ class TrainerOptions(Section):
     )
     recompute: Annotated[bool | None, Was(False)] = Field(
         description="compute the activations of a U-Net again for the backward pass rather than "
-        "keep them: less memory, a third more time; null = where the memory asks for it"
+        "keep them: less memory, one more forward pass; null = where the memory asks for it"
     )
     masks: Annotated[bool, Was(False)] = Field(
         description="at the end, write the masks of the validation cases by the best checkpoint, "

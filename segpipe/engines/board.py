@@ -1,6 +1,7 @@
 """What a call knows of its scans: what became of them, the bar, the tables and the page."""
 
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from segpipe.config.predict import Predict
 from segpipe.engines.events import Advanced, Claimed, Event, Settled, Started
@@ -34,28 +35,17 @@ class Board:
         self.claimed: list[Scan] = []
         self.progress = BatchProgress(0)
 
-    def begin(self, scans: int) -> "Board":
-        """Expect this number of scans; the bar is shown while the board is used in `with`."""
+    @contextmanager
+    def begin(self, scans: int) -> Iterator[None]:
+        """Expect this number of scans; the bar is shown while the block runs."""
         self.outcomes = Outcomes()
         self.views.requested = scans
-        self.progress = BatchProgress(scans)
-        return self
+        with BatchProgress(scans) as self.progress:
+            yield
 
     def begin_round(self) -> None:
         """Forget what other calls have claimed."""
         self.claimed = []
-
-    def __enter__(self) -> "Board":
-        self.progress.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.progress.__exit__(kind, error, traceback)
 
     def take(self, event: Event) -> None:
         """Note what has happened to a scan, and now and then write the tables and the page.

@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from threading import Event as Flag
@@ -67,7 +67,7 @@ def local(options: Predict, places: Places = LOCAL) -> AbstractContextManager[Al
     calls = Calls(options.output, shares=options.claim or options.shard is not None)
     source = Processes(options, calls.name, size, gpus)
     device = f"{gpus} GPUs" if gpus > 1 else str(choose_device(options.device))
-    return Team(options, plan_of(options), calls, source, device)
+    return closing(Team(options, plan_of(options), calls, source, device))
 
 
 def count_gpus(options: Predict) -> int:

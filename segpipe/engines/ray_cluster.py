@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -54,7 +54,7 @@ def on_ray(options: Predict, _places: Places = LOCAL) -> Generator[Team, None, N
         source = Actors(ray, options, nodes)
         calls = Calls(options.output, shares=options.claim or options.shard is not None)
         source.family = calls.name
-        with Team(options, plan, calls, source, source.description) as team:
+        with closing(Team(options, plan, calls, source, source.description)) as team:
             yield team
 
 

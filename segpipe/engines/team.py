@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from threading import Event as Flag
-from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from segpipe.config.predict import Predict
@@ -95,17 +94,6 @@ class Team:
         self.lost = 0
         self.lost_at_start = 0  # one after the other
 
-    def __enter__(self) -> "Team":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.end()
-
     def settle(self, scans: Sequence[Scan], tell: Tell, stop: Flag) -> None:
         """Let the workers settle some scans.
 
@@ -132,10 +120,10 @@ class Team:
                 for hand in self.source.ready(list(self.hands.values()), WAIT_S):
                     self._hear(hand, tell)
         except BaseException:
-            self.end()
+            self.close()
             raise
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End all workers; what those have half written that end by force is removed."""
         is_done = self.desk.is_done
         for number in self.opened:

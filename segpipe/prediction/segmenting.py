@@ -65,23 +65,12 @@ class Segmenter:
         start = time.perf_counter()
         stopwatch = Stopwatch(self.device)
         plan = self.plan
-        exclusive = plan.regions is None
-        skipping = SkipEmptyWindows(self.compute, plan.outputs, exclusive)
+        skipping = SkipEmptyWindows(self.compute, plan.outputs, plan.regions is None)
         network: Callable[[Tensor], Tensor] = skipping if self.skips_air else self.compute
         axis = slab_axis(scan.image.shape[1:], plan.slice_axis)
         slabs = self._slabs(network, scan, inference_plan, progress)
         space = model_space(plan)
-        maps = Maps(
-            scan.grid,
-            axis,
-            plan.outputs,
-            exclusive,
-            self.save,
-            folder=self.folder,
-            orientation=space.orientation(scan.grid),
-            temperature=self.temperature,
-            box=scan.box,
-        )
+        maps = self._maps(scan, axis)
         observer = with_thresholds(maps.observe, self.factors)
         with self._confidence(scan, inference_plan) as confidence:
             if confidence is not None:
@@ -99,6 +88,20 @@ class Segmenter:
         rest = time.perf_counter() - start - network_seconds
         seconds = {"network": network_seconds, "resample": max(0.0, rest)}
         return Prediction(found, scan, maps, seconds, note, skipping.skipped, confidence)
+
+    def _maps(self, scan: PreparedScan, axis: int) -> Maps:
+        """Return what gathers the probabilities and the entropy that are to be saved."""
+        return Maps(
+            scan.grid,
+            axis,
+            self.plan.outputs,
+            self.plan.regions is None,
+            self.save,
+            folder=self.folder,
+            orientation=model_space(self.plan).orientation(scan.grid),
+            temperature=self.temperature,
+            box=scan.box,
+        )
 
     @contextmanager
     def _confidence(

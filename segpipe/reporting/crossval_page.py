@@ -10,6 +10,7 @@ from segpipe.reporting.page import Cell, Column, Link, Page, Picture, Table, emb
 from segpipe.reporting.run_record import RunRecord
 from segpipe.reporting.run_tables import OVERLAY, PICTURES_MIB, WIDTH
 from segpipe.reporting.score_tables import (
+    POLICY,
     cases_table,
     ranked_cases,
     score_boxes,
@@ -31,6 +32,7 @@ class CrossvalPage(Page):
         verdict: on all cases; None where none has a target.
         postprocess: what was chosen; empty where nothing was tried.
         summary: per label, the means over all cases.
+        policy: what empty masks count.
         boxes: each metric over all cases of each label.
         folds: a row per fold, with a link to its page.
         cases: a picture of each case, the worst first.
@@ -41,6 +43,7 @@ class CrossvalPage(Page):
     verdict: Verdict | None
     postprocess: str
     summary: Table
+    policy: str
     boxes: Picture
     folds: Table
     cases: Table
@@ -77,6 +80,7 @@ def write_crossval(file: Path, names: Sequence[str], postprocess: str) -> None:
         verdict=judge(scores, "training"),
         postprocess=postprocess,
         summary=summary,
+        policy=POLICY,
         boxes=score_boxes(scores, units, file.parent / "boxes.png"),
         folds=folds,
         cases=cases_table(scores, _pictures(scores, homes, file.parent), file.parent, homes),

@@ -23,10 +23,8 @@ FIX = (
     "fix=NEW_DIR writes a copy in which what is safe is repaired; the table of findings says what "
     "to do about the rest."
 )
-ORDER = (
-    ": those with findings, the worst first, then others from the smallest to the largest labels. "
-    "A click enlarges a picture."
-)
+FLAGGED_FIRST = "those with findings first, the worst at the top; the others "
+BY_SIZE = "from the smallest to the largest labels. Click a picture to enlarge it."
 BESIDE = ("doctor.csv", "split.json", "train.log")
 
 
@@ -112,7 +110,7 @@ def write_diagnosis(folder: Path, examined: Examination, outlook: Outlook, pictu
         facts=[*_facts(examined), *outlook.time[:1]],
         kinds=tables.kinds(examined),
         cases=cases,
-        shown=f"{len(cases)} of {count(len(examined.cases), 'case')}{ORDER}",
+        shown=_shown(examined, len(cases)),
         findings=tables.findings(examined),
         fingerprint=_fingerprint(examined, folder),
         labels=tables.labels(examined),
@@ -144,6 +142,12 @@ def _verdict(examined: Examination) -> tuple[str, str, list[str]]:
         advice = "A training would go on; look at the warnings, the worst first."
         return "weak", f"All of {count(total, 'case')} can be used; {seen}.", [advice]
     return "good", f"All of {count(total, 'case')} can be used; nothing wrong was found.", []
+
+
+def _shown(examined: Examination, number: int) -> str:
+    """Return which cases have pictures, and in what order."""
+    flagged = FLAGGED_FIRST if any(case.findings for case in examined.cases) else ""
+    return f"{number} of {count(len(examined.cases), 'case')}, {flagged}{BY_SIZE}"
 
 
 def _facts(examined: Examination) -> list[tuple[str, str]]:

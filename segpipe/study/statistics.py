@@ -27,7 +27,8 @@ class Difference:
         p: of Wilcoxon's signed-rank test over the cases, two-sided; NaN where cases or runs are
             too few.
         effect: matched-pairs rank-biserial correlation (Kerby 2014): the share of the rank sum in
-            favour of the variant less the share against it, from -1 to 1.
+            favour of the variant less the share against it, from -1 to 1; NaN where cases are too
+            few.
         cases: number of cases that were compared.
         runs: number of runs of each of the two, with the same seeds and folds.
     """
@@ -56,11 +57,13 @@ def compare(
         warnings.simplefilter("ignore", RuntimeWarning)
         table = np.nanmean(np.array(variant) - np.array(reference), axis=0)
     differences = case_means(table)
-    enough = len(differences) >= LEAST_CASES and len(variant) >= least_runs
-    p = wilcoxon_p(table) if enough else np.nan
-    return Difference(
-        interval(table), p, _rank_biserial(differences), len(differences), len(variant)
-    )
+    p = float("nan")
+    effect = float("nan")
+    if len(differences) >= LEAST_CASES:
+        effect = _rank_biserial(differences)
+        if len(variant) >= least_runs:
+            p = wilcoxon_p(table)
+    return Difference(interval(table), p, effect, len(differences), len(variant))
 
 
 def mean_over_runs(
