@@ -127,7 +127,9 @@ class SegmentationLoss(nn.Module):
         for level, output in enumerate(outputs):
             share = 0.5**level / total
             spacing = self._spacing_of(label, output)
-            terms = self._at_one_resolution(output.float(), _resized(label, output), spacing)
+            # a softmax over few channels that are last in memory takes several times as long
+            logits = output.float().contiguous()
+            terms = self._at_one_resolution(logits, _resized(label, output), spacing)
             for name, term in terms.items():
                 sums[name] = sums[name] + share * self.weights[name] * term
         return sums
@@ -174,20 +176,11 @@ class SegmentationLoss(nn.Module):
     def _compared(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities and one-hot truth, `(B, K, *spatial)` each."""
         if not self.regions:
-            return _softmax(logits), torch.zeros_like(logits).scatter_(1, label.long(), 1.0)
+            return torch.softmax(logits, 1), torch.zeros_like(logits).scatter_(1, label.long(), 1.0)
         masks = []
         for ids in self.regions:
             masks.append(torch.isin(label, ids))
         return torch.sigmoid(logits), torch.cat(masks, 1).float()
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    """Return the softmax over the channels, which stay last in memory where they are.
-
-    PyTorch's own over dimension 1 first copies such logits, as its cross-entropy does; with many
-    labels the copies take longer than all else.
-    """
-    return torch.softmax(logits.movedim(1, -1), -1).movedim(-1, 1)
 
 
 def _resized(label: Tensor, output: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from segpipe.config.train import Loss
 from segpipe.errors import ConfigError
@@ -120,9 +120,7 @@ class LossInput:
     def entropies(self) -> Float[Tensor, "b c *space"]:
         """Return the cross-entropy per voxel, `c` = 1, or per voxel and region."""
         if self.exclusive:
-            # over channels that are last in memory, as of `_softmax` in this package
-            rows = log_softmax(self.logits.movedim(1, -1), -1)
-            return -rows.gather(-1, self.label.long()[..., None]).movedim(-1, 1)
+            return cross_entropy(self.logits, self.label.long(), reduction="none")[:, None]
         return binary_cross_entropy_with_logits(self.logits, self.truth, reduction="none")
 
     def mean(self, values: Float[Tensor, "b c *space"]) -> Float[Tensor, ""]:
