@@ -3,6 +3,8 @@
 `docs/howto/gpu.md` gives the reason of each, and says which of them has been measured.
 """
 
+import os
+import sys
 from pathlib import Path
 
 import torch
@@ -14,6 +16,8 @@ from segpipe.device import hold_memory
 # Norms that give their output channels first on CUDA, so that each convolution after one would
 # copy it back.
 CHANNELS_FIRST_NORMS = (_InstanceNorm, nn.GroupNorm)
+# of PyTorch's memory; the second is the older name of the first
+ALLOCATOR_SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 DRIVER = Path("/proc/driver/nvidia/version")
 # what errors of torch, CUDA, cuDNN and cuBLAS say where memory is too scarce
 OUT_OF_MEMORY = (
@@ -33,12 +37,15 @@ def tune_process(device: torch.device) -> None:
 
     On the CPU freed memory is held (`hold_memory`). On a GPU it becomes the current one; cuDNN
     chooses its algorithms by trying them, since patches and windows all have one size; and float32
-    means float32, without TF32: `precision=auto` takes a 16-bit format, which is faster. Only
-    commands call this.
+    means float32, without TF32: `precision=auto` takes a 16-bit format, which is faster. Memory
+    grows in segments, so that scans of many sizes leave no gaps that none of them fits into, unless
+    the environment has settings of its own. Only commands call this.
     """
     hold_memory(device)
     if device.type != "cuda":
         return
+    if sys.platform == "linux" and not any(name in os.environ for name in ALLOCATOR_SETTINGS):
+        os.environ[ALLOCATOR_SETTINGS[0]] = "expandable_segments:True"  # read at the first use
     torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False

@@ -407,39 +407,43 @@ def same(one: Any, other: Any) -> bool:
     return one == other
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """Weights, their running mean and the optimiser; with dropout, whose chance must go on where it was."""
+PARTS = (
+    "state_dict",
+    "current_model_state",
+    "averaging_state",
+    "optimizer_states",
+    "random_states",
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, number: int) -> None:
+    """Weights, their running mean and the optimiser; with dropout, whose state is stored too."""
     arguments = [*TINY, "trainer.max_steps=60", "trainer.steps_per_epoch=10", "trainer.validations=2", "augment=standard", "model.dropout=0.1",
                  "model.skip_dropout=0.1", "seed=3", "optim.ema=0.9"]  # fmt: skip
-    last = tmp_path / "killed/checkpoints/last.ckpt"
+    last = tmp_path / "stopped/checkpoints/last.ckpt"
     blank = {"folder": tmp_path, "pictures": False}
-    with started("train.py", *arguments, "hydra.run.dir=killed", **blank) as process:
+    with started("train.py", *arguments, "hydra.run.dir=stopped", **blank) as process:
         process.wait_for(last)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(number)
+        assert process.done().returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert 10 <= torch.load(last, weights_only=True)["global_step"] < 60
-    assert command("train.py", "resume=killed", **blank).returncode == 0
+    assert command("train.py", "resume=stopped", **blank).returncode == 0
     assert command("train.py", *arguments, "hydra.run.dir=whole", **blank).returncode == 0
-    killed, whole = (
-        torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True)
-        for run in ("killed", "whole")
-    )
-    assert killed["global_step"] == whole["global_step"] == 60
-    for part in (
-        "state_dict",
-        "current_model_state",
-        "averaging_state",
-        "optimizer_states",
-        "random_states",
-    ):
-        assert same(killed[part], whole[part]), part
-    tables = [(tmp_path / run / "metrics.csv").read_text() for run in ("killed", "whole")]
-    assert tables[0] == tables[1]
-    assert (tmp_path / "killed/validation.csv").read_text() == (
-        tmp_path / "whole/validation.csv"
-    ).read_text()
-    assert command("train.py", "resume=killed", "seed=1", folder=tmp_path).stderr.startswith(
+    _check_runs_alike(tmp_path / "stopped", tmp_path / "whole", steps=60)
+    assert command("train.py", "resume=stopped", "seed=1", folder=tmp_path).stderr.startswith(
         "segpipe-train: seed: a resumed run keeps its config; only trainer.*, page.*, verbose, data.root, data.cache, data.cache_gib, data.workers can be changed with resume="
     )
+
+
+def _check_runs_alike(one: Path, other: Path, steps: int) -> None:
+    """Check that two runs have ended with the same weights, states and tables, bit for bit."""
+    ends = [torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (one, other)]
+    assert ends[0]["global_step"] == ends[1]["global_step"] == steps
+    for part in PARTS:
+        assert same(ends[0].get(part), ends[1].get(part)), part
+    for table in ("metrics.csv", "validation.csv"):
+        assert (one / table).read_text() == (other / table).read_text()
 
 
 def test_the_same_seed_gives_the_same_weights(trained: Path) -> None:

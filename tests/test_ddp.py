@@ -130,6 +130,13 @@ def test_the_devices_share_each_batch_and_go_on_where_they_stopped() -> None:
     assert len(samplers[0]) == 4
 
 
+def test_patches_go_on_in_the_middle_of_an_epoch() -> None:
+    sampler = ContinuingSampler(first=14, size=10)
+    assert list(sampler) == list(range(14, 20))
+    assert list(sampler) == list(range(20, 30))
+    assert len(sampler) == 10
+
+
 def test_a_batch_that_the_devices_cannot_share_is_one_line() -> None:
     planned = plan("plan.batch=3", "plan.patch=[16,16,16]")
     with pytest.raises(ConfigError, match=r"plan\.batch is 3 .* give plan\.batch=4"):

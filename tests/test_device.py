@@ -330,6 +330,37 @@ def test_a_ct_is_predicted_on_the_device(
     assert (found.maps.entropy is not None) == ("entropy" in save)
 
 
+@pytest.mark.parametrize("rules", ["whole", "scarce", "failing"])
+def test_a_scan_enters_model_space_where_there_is_room(
+    trained: tuple[Path, WaitsOfSteps],
+    gpu: PretendedGpu,
+    monkeypatch: pytest.MonkeyPatch,
+    rules: str,
+) -> None:
+    folder = trained[0]
+    predictor = Predictor.of(checkpoint.load(folder / "run"), CUDA, "float32")
+    files = [folder / "data/images/case0.nii"]
+    on_host = prepare_scan(files, predictor.plan)
+    if rules == "scarce":
+        monkeypatch.setattr("segpipe.prediction.predictor.usable_mib", lambda _: 0.0)
+    if rules == "failing":
+        monkeypatch.setattr("segpipe.data.prepare.to_device", _out_of_memory_on_the_gpu)
+    entrance = predictor.entrance(on_host.grid)
+    assert entrance.type == ("cpu" if rules == "scarce" else "cuda")
+    scan = prepare_scan(files, predictor.plan, device=entrance)
+    assert gpu.device_of(scan.image).type == ("cuda" if rules == "whole" else "cpu")
+    assert torch.equal(scan.image.cpu(), on_host.image)
+    for way in predictor.fallbacks_for(scan.grid):
+        found = predictor._segmenter()(scan, way, "", None).labels
+        assert np.array_equal(found, predictor.segment(on_host).labels)
+
+
+def _out_of_memory_on_the_gpu(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type == "cuda":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    return tensor
+
+
 # --- the commands that measure networks
 
 

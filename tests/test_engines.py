@@ -154,10 +154,10 @@ def test_a_scan_that_ends_every_process_fails_alone(
 ) -> None:
     caplog.set_level("INFO", logger="segpipe")
 
-    def deadly(images: Sequence[Path], plan: Plan) -> PreparedScan:
+    def deadly(images: Sequence[Path], plan: Plan, device: torch.device) -> PreparedScan:
         if images[0].name == "case_02.nii.gz":
             os._exit(9)
-        return prepare_scan(images, plan)
+        return prepare_scan(images, plan, device=device)
 
     monkeypatch.setattr("segpipe.engines.worker.prepare_scan", deadly)
     assert predict_batch(options(eight, workers=2)) == 3

@@ -1,15 +1,20 @@
 """What feeds the network: scans that are read ahead, and validation cases that are read once."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.batches import NAMES, options, write_scans
 from support.plans import case, plan
 from torch import nn
 
+from segpipe.batch import predict_batch
 from segpipe.device import count_cores
+from segpipe.engines import worker
 from segpipe.metrics import dice_per_target
 from segpipe.prediction import prefetch
 from segpipe.prediction.predictor import Predictor
@@ -58,6 +63,27 @@ def test_helpers_follow_device_cores_and_memory(
     assert count_cores() >= 1
 
 
+def test_a_batch_reads_and_writes_with_all_helpers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first scan is computed, three more are read: else they would wait without end."""
+    begun = write_scans(tmp_path)
+    monkeypatch.setattr(worker, "count_helpers", lambda _device: 3)
+    three = threading.Barrier(3, timeout=60)
+    prepared = worker.prepare_scan
+    names: list[str] = []
+
+    def together(images: Sequence[Path], *more: Any, **options: Any) -> Any:
+        names.append(images[0].name)
+        if len(names) <= 3:
+            three.wait()
+        return prepared(images, *more, **options)
+
+    monkeypatch.setattr(worker, "prepare_scan", together)
+    assert predict_batch(options(begun)) == 0
+    assert len(names) == len(NAMES)
+
+
 @pytest.mark.parametrize(("most_mib", "reads"), [(1024.0, 1), (0.0, 2)])
 def test_validation_cases_are_read_once_where_they_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_mib: float, reads: int
@@ -74,13 +100,16 @@ def test_validation_cases_are_read_once_where_they_fit(
     torch.manual_seed(0)
     predictor = Predictor(nn.Conv3d(1, len(planned.labels), 3, padding=1), planned, CPU)
     scans = ValidationScans(planned, most_mib)
+    names: list[str] = []
+    rows: list[np.ndarray] = []
     for _ in range(2):
         one = Validation(predictor, scans)
         for each in cases:
             one.measure(each)
+        names = one.names
         rows = one.finish()
     assert sorted(read) == sorted([each.name for each in cases] * reads)
-    assert one.names == [each.name for each in cases]
+    assert names == [each.name for each in cases]
     expected = predictor.predict(cases[1].images)
     truth = read_labels(cases[1], planned, expected.grid).numpy()[0]
     assert np.array_equal(rows[1], dice_per_target(expected.labels, truth, planned.targets))

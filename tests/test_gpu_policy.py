@@ -1,6 +1,7 @@
 """What is chosen for a GPU, what a run on one leaves, and how it ends: tried without one."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,7 +18,13 @@ from support.pretended_gpu import PretendedGpu, pretended_gpu
 from torch import nn
 
 from segpipe import accelerator
-from segpipe.accelerator import gpu_facts, is_out_of_memory, place, tune_process
+from segpipe.accelerator import (
+    ALLOCATOR_SETTINGS,
+    gpu_facts,
+    is_out_of_memory,
+    place,
+    tune_process,
+)
 from segpipe.config.help import page
 from segpipe.config.predict import Predict
 from segpipe.config.train import Train
@@ -105,7 +112,11 @@ def test_the_number_format_is_what_the_gpu_has_hardware_for(
     assert choose_format("auto", CUDA) == expected
 
 
-def test_a_process_is_tuned_for_its_gpu(gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("own", [None, *ALLOCATOR_SETTINGS])
+def test_a_process_is_tuned_for_its_gpu(
+    gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", {own: "max_split_size_mb:64"} if own else {})
     current: list[torch.device] = []
     cudnn = SimpleNamespace(benchmark=False, allow_tf32=True)
     matmul = SimpleNamespace(allow_tf32=True)
@@ -116,6 +127,8 @@ def test_a_process_is_tuned_for_its_gpu(gpu: PretendedGpu, monkeypatch: pytest.M
     assert current == [SECOND]
     assert cudnn == SimpleNamespace(benchmark=True, allow_tf32=False)
     assert not matmul.allow_tf32
+    growing = {ALLOCATOR_SETTINGS[0]: "expandable_segments:True"}
+    assert os.environ == ({own: "max_split_size_mb:64"} if own else growing)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,62 @@ def test_an_interruption_that_python_ignores_ends_a_run(tmp_path: Path) -> None:
     assert done.returncode == 130
     assert "go on with: python train.py resume=stopped" in done.stdout
     trained = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)
-    assert trained["global_step"] == 3, "an epoch before the step in which it was asked for"
+    assert trained["global_step"] == 5, "the step in which it was asked for"
+
+
+INTERRUPTED = """
+import signal, sys
+from segpipe.cli import train
+from segpipe.training.task import SegmentationTask
+
+def step(task, *batch):
+    if task.global_step == AT:
+        signal.raise_signal(signal.SIGTERM)
+    return taken(task, *batch)
+
+taken, SegmentationTask.training_step = SegmentationTask.training_step, step
+train()
+"""
+EPOCHS_OF_FIVE = ["trainer.max_steps=20", "trainer.steps_per_epoch=5", "trainer.validations=2"]
+
+
+@pytest.fixture(scope="module", params=["trainer.accumulate=1", "trainer.accumulate=2"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody stops, and its last words."""
+    folder = tmp_path_factory.mktemp("whole")
+    words = [*TINY, *EPOCHS_OF_FIVE, "plan.batch=2", request.param, "optim.ema=0.9"]
+    (folder / "words").write_text("\n".join(words))
+    assert command("train.py", *words, folder=folder, pictures=False).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("asked_in", "kept"),
+    [
+        (6, 7),  # in the middle of an epoch
+        (4, 5),  # at its end
+        (9, 5),  # before a validation, which Lightning would pass over
+    ],
+)
+def test_the_step_in_hand_is_kept(whole: Path, tmp_path: Path, asked_in: int, kept: int) -> None:
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED.replace("AT", str(asked_in)))
+    words = (whole / "words").read_text().splitlines()
+    given = {"folder": tmp_path, "pictures": False}
+    assert command(str(script), *words, "hydra.run.dir=run", **given).returncode == 143
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == kept
+    done = command("train.py", "resume=run", **given)
+    assert done.returncode == 0, done.stderr
+    assert "Lightning" not in done.stdout + done.stderr
+    unstopped = torch.load(next(whole.glob("runs/**/last.ckpt")), weights_only=True)
+    ended = torch.load(last, weights_only=True)
+    assert ended["global_step"] == unstopped["global_step"] == 20
+    for part in ("state_dict", "current_model_state"):
+        for name, weight in unstopped[part].items():
+            assert torch.equal(ended[part][name], weight), name
+    tables = [next(folder.glob("**/metrics.csv")).read_text() for folder in (whole, tmp_path)]
+    assert tables[0] == tables[1]
 
 
 def _interrupted_on_the_way_out(*_: object) -> None:

@@ -155,7 +155,8 @@ def _size_mib(entries: Sequence[Path]) -> float:
 class ContinuingSampler(Sampler[int]):
     """The patch numbers of an epoch; each epoch continues where the last one ended.
 
-    Of every batch a device takes as many patches as any other, the first device the first ones.
+    The first epoch may be the rest of one, in the middle of which a training was stopped. Of every
+    batch a device takes as many patches as any other, the first device the first ones.
 
     Args:
         first: the number of the next patch.
@@ -176,8 +177,9 @@ class ContinuingSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Return the patch numbers of the next epoch."""
-        numbers = range(self.first, self.first + self.size)
-        self.first += self.size
+        end = self.first + self.size - self.first % self.size
+        numbers = range(self.first, end)
+        self.first = end
         if self.devices == 1:
             return iter(numbers)
         return (number for number in numbers if self._device_of(number) == self.device)
@@ -187,5 +189,5 @@ class ContinuingSampler(Sampler[int]):
         return number % self.batch * self.devices // self.batch
 
     def __len__(self) -> int:
-        """Return the number of patches of this device in an epoch."""
+        """Return the number of patches of this device in a whole epoch."""
         return self.size // self.devices

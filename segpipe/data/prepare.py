@@ -15,8 +15,10 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from segpipe import nnunet_rules
+from segpipe.accelerator import is_out_of_memory
 from segpipe.data.cases import Case
 from segpipe.data.intensities import find_outlier, normalise
+from segpipe.device import to_device
 from segpipe.errors import DataError
 from segpipe.geometry import Grid, Located, ModelSpace, Volume, check_same_grid
 from segpipe.io.label_maps import load_label_of
@@ -28,6 +30,7 @@ from segpipe.plan import Plan, Rules
 # below it is air, noise included: air is at -1000; lungs are around -850, their vessels above -100
 AIR_HU = -800
 MASK_TYPES = (np.uint8, np.uint16, np.uint32)
+HOST = torch.device("cpu")
 NAMED = 5  # undeclared ids that a message names at most
 
 
@@ -36,7 +39,8 @@ class PreparedScan:
     """A scan as the network sees it, and as the scanner wrote it.
 
     Attributes:
-        image: shape `(c, x, y, z)` in model space, normalised, float32.
+        image: shape `(c, x, y, z)` in model space, normalised, float32; on the device on which the
+            scan was prepared.
         native: the scan as it was read.
         body: in model space, where a CT is not air, that is where a channel is above `AIR_HU`; None
             unless all channels are CT.
@@ -75,7 +79,10 @@ def model_space(plan: Plan) -> ModelSpace:
 
 
 def prepare_scan(
-    images: Sequence[Path], plan: Plan, load: Callable[..., Located] = load
+    images: Sequence[Path],
+    plan: Plan,
+    load: Callable[..., Located] = load,
+    device: torch.device = HOST,
 ) -> PreparedScan:
     """Read a scan and prepare it for the network.
 
@@ -83,20 +90,25 @@ def prepare_scan(
         images: one file per channel, or one file that holds them all.
         plan: of the network.
         load: reads a file as a volume `(c, x, y, z)`; its argument `nan` is the plan's.
+        device: on which it is prepared, as of `prepare_volume`.
 
     Raises:
         DataError: if a file cannot be read, or the scan has other channels than the plan.
     """
-    return prepare_volume(read(images, partial(load, nan=plan.nan)), plan, images[0])
+    return prepare_volume(read(images, partial(load, nan=plan.nan)), plan, images[0], device)
 
 
-def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> PreparedScan:
+def prepare_volume(
+    volume: Located, plan: Plan, name: object = "the scan", device: torch.device = HOST
+) -> PreparedScan:
     """Prepare a volume `(c, x, y, z)` for the network.
 
     Args:
         volume: as it was read.
         plan: of the network.
         name: of the volume, for messages.
+        device: on which it is brought to model space and normalised, where its memory suffices; by
+            nnU-Net's rules, whose splines are SciPy's, that is done on the host.
 
     Raises:
         DataError: if it has other channels than the plan, or intensities too large for float32.
@@ -107,7 +119,7 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
             f"{len(plan.channels)}"
         )
     _check_intensities(volume, plan, name)
-    prepared = PREPARE[plan.rules](volume, plan)
+    prepared = _prepared_on(device, volume, plan)
     if not math.isfinite(float(prepared.image.sum(dtype=torch.float64))):
         largest = float(np.abs(volume.numpy()).max())
         raise DataError(
@@ -117,16 +129,27 @@ def prepare_volume(volume: Located, plan: Plan, name: object = "the scan") -> Pr
     return prepared
 
 
-def _resample_then_normalise(volume: Located, plan: Plan) -> PreparedScan:
-    image = model_space(plan).to_model(volume)
+def _prepared_on(device: torch.device, volume: Located, plan: Plan) -> PreparedScan:
+    """Prepare a volume on a device, or on the host where the device has too little memory left."""
+    try:
+        return PREPARE[plan.rules](volume, plan, device)
+    except RuntimeError as error:
+        if device == HOST or not is_out_of_memory(error):
+            raise
+    return PREPARE[plan.rules](volume, plan, HOST)
+
+
+def _resample_then_normalise(volume: Located, plan: Plan, device: torch.device) -> PreparedScan:
+    there = Volume(to_device(volume.as_tensor(), device), Grid.of(volume).affine)
+    image = model_space(plan).to_model(there)
     body = None
     if set(plan.normalise) == {"ct"}:
         body = (image > AIR_HU).any(0)
     return PreparedScan(normalise(image, plan), volume, body)
 
 
-def _crop_normalise_resample(volume: Located, plan: Plan) -> PreparedScan:
-    """Prepare a volume by nnU-Net's rules."""
+def _crop_normalise_resample(volume: Located, plan: Plan, _device: torch.device) -> PreparedScan:
+    """Prepare a volume by nnU-Net's rules, on the host."""
     box = nnunet_rules.nonzero_box(volume.numpy())
     part = crop(volume, box)
     inside = None
@@ -137,7 +160,7 @@ def _crop_normalise_resample(volume: Located, plan: Plan) -> PreparedScan:
     return PreparedScan(prepared, volume, box=box)
 
 
-PREPARE: dict[Rules, Callable[[Located, Plan], PreparedScan]] = {
+PREPARE: dict[Rules, Callable[[Located, Plan, torch.device], PreparedScan]] = {
     "segpipe": _resample_then_normalise,
     "nnunet": _crop_normalise_resample,
 }

@@ -29,7 +29,7 @@ from segpipe.prediction.outputs import add_quality, measure_volumes, output_path
 from segpipe.prediction.places import LOCAL, Places
 from segpipe.prediction.postprocessing import clean, cleaning_arguments
 from segpipe.prediction.predictor import Prediction, Predictor
-from segpipe.prediction.prefetch import one_core, prefetched
+from segpipe.prediction.prefetch import count_helpers, one_core, prefetched
 from segpipe.prediction.reasons import reason
 from segpipe.prediction.record_store import RecordStore
 from segpipe.prediction.records import ReadScan, ScanRecord, is_known_failure, is_up_to_date
@@ -95,7 +95,7 @@ class Worker:
         """Predict what is missing or changed of some scans, and store a record of each.
 
         Args:
-            scans: one is taken while the one before is computed.
+            scans: they are taken, one or for a GPU several, while the one before is computed.
             tell: is called with what becomes of them.
             stop: ends the work after the scan in hand, once it is set.
 
@@ -103,14 +103,15 @@ class Worker:
             DataError: if the disk is full.
         """
         writing: deque[tuple[ReadScan, Future[None] | None]] = deque()
-        with one_core() as reader, one_core() as writer:
-            for read in prefetched(reader, self._read, scans):
+        helpers = count_helpers(self.predictor.device)
+        with one_core(helpers) as reader, one_core(helpers) as writer:
+            for read in prefetched(reader, self._read, scans, helpers):
                 if read.state == "claimed":
                     tell(Claimed(read.scan))
                     continue
                 tell(Started(read.scan.name))
                 writing.append((read, self._segment(read, writer, tell)))
-                if len(writing) > 1:
+                if len(writing) > helpers:
                     self._finish(*writing.popleft(), tell)
                 if stop.is_set():
                     break
@@ -137,9 +138,11 @@ class Worker:
                     return ReadScan(scan, done, state="unchanged")
             with timed(record.seconds, "read"), collecting() as record.warnings:
                 scan = self.places.opened(scan)
-                self.predictor.fallbacks_for(read_grid(scan.images[0]))  # raises before it is read
+                grid = read_grid(scan.images[0])
+                self.predictor.fallbacks_for(grid)  # raises before it is read
                 record.unit = shown_unit(scan.images[0])
-                prepared = prepare_scan(scan.images, self.plan)
+                entrance = self.predictor.entrance(grid)
+                prepared = prepare_scan(scan.images, self.plan, device=entrance)
             for warning in record.warnings:
                 log.warning("%s", warning)
             return ReadScan(scan, record, prepared)

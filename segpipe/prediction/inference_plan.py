@@ -107,6 +107,21 @@ class Workload:
             return Forecast(network / MIB, (reading + blending) / MIB)
         return Forecast((network + blending) / MIB, reading / MIB)
 
+    def entering_mib(self, grid: Grid, helpers: int) -> float:
+        """Return what scans of a grid need on the device where they enter model space there.
+
+        One is turned, interpolated and normalised while others wait for the network and for being
+        written.
+
+        Args:
+            grid: of the scans.
+            helpers: scans that are read, and that are written, while the network computes one.
+        """
+        channels = len(self.plan.channels)
+        native = FLOAT_BYTES * channels * math.prod(grid.shape)
+        volume = FLOAT_BYTES * (channels + 1) * math.prod(self._padded_shape(grid))
+        return (2 * helpers * volume + helpers * (2 * native + volume)) / MIB
+
     def _padded_shape(self, grid: Grid) -> list[int]:
         """Return the voxels of a scan in model space, padded to the patch."""
         shape = model_space(self.plan).shape(grid)

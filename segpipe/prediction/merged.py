@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from segpipe.data.prepare import PreparedScan, prepare_volume
 from segpipe.errors import ConfigError
@@ -64,6 +65,10 @@ class MergedPredictor:
         found = [part.fallbacks_for(grid) for part in self.parts.values()]
         return found[0]
 
+    def entrance(self, grid: Grid) -> torch.device:
+        """Return the device on which scans of this grid enter the first network's model space."""
+        return next(iter(self.parts.values())).entrance(grid)
+
     def segment(self, scan: PreparedScan, progress: ProgressCallback | None = None) -> Prediction:
         """Return the merged prediction of a scan that was prepared with the first network's plan.
 
@@ -80,7 +85,10 @@ class MergedPredictor:
         skipped = 0
         prediction = None
         for number, part in enumerate(self.parts.values()):
-            prepared = scan if number == 0 else prepare_volume(scan.native, part.plan)
+            prepared = scan
+            if number > 0:
+                entrance = part.entrance(scan.grid)
+                prepared = prepare_volume(scan.native, part.plan, device=entrance)
             told = progress and _share_of(progress, number, len(self.parts))
             prediction = part.segment(prepared, told)
             self._paint(labels, prediction.labels, part.plan)

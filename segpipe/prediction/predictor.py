@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from segpipe.accelerator import is_out_of_memory, place
 from segpipe.checkpoint import Trained
-from segpipe.data.prepare import PreparedScan, mask_dtype, prepare_volume
-from segpipe.device import NumberFormat, choose_device, computing_in, to_device
+from segpipe.data.prepare import HOST, PreparedScan, mask_dtype, prepare_volume
+from segpipe.device import NumberFormat, choose_device, computing_in, to_device, usable_mib
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
@@ -40,6 +40,7 @@ from segpipe.prediction.postprocessing import (
     threshold_factors,
 )
 from segpipe.prediction.prediction import Prediction as Prediction
+from segpipe.prediction.prefetch import count_helpers
 from segpipe.prediction.segmenting import Segmenter
 from segpipe.prediction.timing import ProgressCallback
 from segpipe.quality import QualityModel
@@ -167,9 +168,9 @@ class Predictor:
             DataError: if the scan cannot be used.
         """
         name = scan if isinstance(scan, str | Path) else "the scan"
-        return self.cleaned(
-            self.segment(prepare_volume(as_volume(scan, self.plan.nan), self.plan, name))
-        )
+        volume = as_volume(scan, self.plan.nan)
+        entrance = self.entrance(Grid.of(volume))
+        return self.cleaned(self.segment(prepare_volume(volume, self.plan, name, entrance)))
 
     def cleaned(self, found: Prediction) -> Prediction:
         """Return a prediction with its labels post-processed."""
@@ -201,6 +202,18 @@ class Predictor:
         plans = fallbacks(self.device, self.batch_size)
         forecasts = [self.workload.forecast(grid, plan) for plan in plans]
         return first_that_fits(plans, forecasts, self.device)
+
+    def entrance(self, grid: Grid) -> torch.device:
+        """Return the device on which scans of this grid enter model space.
+
+        It is the GPU where it has room for them beside the windows.
+        """
+        if self.device.type != "cuda":
+            return HOST
+        helpers = count_helpers(self.device)
+        computing = self.workload.forecast(grid, InferencePlan(self.device, self.batch_size)).device
+        needed = computing + self.workload.entering_mib(grid, helpers)
+        return self.device if needed <= usable_mib(self.device) else HOST
 
     def with_network(self, network: nn.Module) -> "Predictor":
         """Return a copy with another network that needs as much memory, computed by PyTorch."""

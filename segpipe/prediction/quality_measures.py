@@ -49,7 +49,7 @@ def _image_measures(image: Float[Tensor, "c x y z"]) -> dict[str, float]:
     measured: dict[str, float] = {}
     for number, channel in enumerate(image):
         flat = channel.flatten()
-        sample = flat[:: max(1, len(flat) // SAMPLED)].float()
+        sample = flat[:: max(1, len(flat) // SAMPLED)].float().cpu()
         values = torch.quantile(sample, torch.tensor(QUANTILES)).tolist()
         for share, value in zip(QUANTILES, values, strict=True):
             measured[f"intensity/{number}/{share:g}"] = value

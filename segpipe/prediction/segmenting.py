@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segpipe import nnunet_rules
 from segpipe.data.prepare import PreparedScan, model_space
+from segpipe.device import to_device
 from segpipe.nets.ensemble import measuring
 from segpipe.plan import Plan
 from segpipe.prediction.confidence import Confidence
@@ -112,7 +113,7 @@ class Segmenter:
             yield None
             return
         plan = self.plan
-        channels = scan.image[: len(plan.channels)].to(inference_plan.blending)
+        channels = to_device(scan.image[: len(plan.channels)], inference_plan.blending)
         axis = slab_axis(scan.image.shape[1:], plan.slice_axis)
         with measuring(self.network) as agreement:
             yield Confidence(
@@ -131,7 +132,7 @@ class Segmenter:
         windowing = windowing_of(self.plan, self.overlap)
         if progress is not None:
             network = reporting(network, windowing.count(image.shape[1:]), progress)
-        blended = image.to(inference_plan.blending)
+        blended = to_device(image, inference_plan.blending)
         return predict_slabs(network, blended, windowing, inference_plan.batch_size)
 
     def _with_body(self, scan: PreparedScan) -> Tensor:

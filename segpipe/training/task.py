@@ -28,7 +28,8 @@ from segpipe.training.schedule import Budget, learning_rate
 from segpipe.training.validation import Validation, ValidationScans
 from segpipe.windows import to_network
 
-RANDOM_STATES = "random_states"  # key in the checkpoint
+RANDOM_STATES = "random_states"  # keys in the checkpoint
+EPOCH_LOSSES = "epoch_losses"
 NEVER = 2**62  # steps between two validations, until one is due
 
 
@@ -69,6 +70,8 @@ class SegmentationTask(pl.LightningModule):
         self.ranks = ranks
         self.loss = SegmentationLoss(plan, options.loss.weights, options.loss)
         self.finite = FiniteLoss()
+        self.losses: list[Tensor] = []  # of the steps of the present epoch
+        self.losses_before: list[Tensor] = []  # of those before the training was stopped in it
         self.step = 0  # optimiser steps done before the present one
         self.predictor: Predictor | None = None  # of the validations
         self.scans = ValidationScans(plan)
@@ -134,9 +137,19 @@ class SegmentationTask(pl.LightningModule):
         terms = self.loss.terms(logits, to_network(batch["label"], self.plan.slice_axis))
         loss = torch.stack(list(terms.values())).sum()
         self.finite.check(self.step, terms, batch["case"])
-        mean = mean_over_devices(loss.detach())
-        self.log("loss", mean, on_step=False, on_epoch=True, batch_size=len(batch["case"]))
+        self._log_loss(mean_over_devices(loss.detach()), len(batch["case"]))
         return loss
+
+    def _log_loss(self, loss: Tensor, batch_size: int) -> None:
+        """Log the loss of a step; the epoch's is the mean over its steps, however often stopped."""
+        for value in [*self.losses_before, loss]:
+            self.log("loss", value, on_step=False, on_epoch=True, batch_size=batch_size)
+            self.losses.append(value)
+        self.losses_before = []
+
+    def on_train_epoch_end(self) -> None:
+        """Forget the losses of the epoch's steps."""
+        self.losses = []
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation.
@@ -191,6 +204,7 @@ class SegmentationTask(pl.LightningModule):
         config = self.options.model_dump(mode="json")
         checkpoint[KEY] = metadata(config, self.plan, self.data, dice, source)
         checkpoint[RANDOM_STATES] = random_states(self.trainer.strategy.root_device)
+        checkpoint[EPOCH_LOSSES] = [loss.cpu() for loss in self.losses]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up weights of any version, and the random state from which dropout draws."""
@@ -198,3 +212,4 @@ class SegmentationTask(pl.LightningModule):
             if key in checkpoint:
                 checkpoint[key] = renamed_weights(checkpoint[key])
         restore_random_states(checkpoint[RANDOM_STATES], self.trainer.strategy.root_device)
+        self.losses_before = checkpoint.get(EPOCH_LOSSES, [])

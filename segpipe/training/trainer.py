@@ -144,16 +144,18 @@ def _several(ranks: Ranks) -> DDPStrategy:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's banner, four warnings that ask nothing of the user, and nothing else.
+    """Hide Lightning's banner, five warnings that ask nothing of the user, and nothing else.
 
     One is of its own call into torch. One is of checkpoints in the run's folder, which are those
     that a resumed run goes on from. One is of metrics that could differ between devices; ours are
     of all devices when they are logged. One is of weights of a single channel, whose memory format
-    has two names.
+    has two names. One is of a training that goes on in the middle of an epoch; the patches have
+    numbers, by which it goes on.
     """
     with quiet("pytorch_lightning", level=logging.WARNING), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
         warnings.filterwarnings("ignore", ".* use `self.log.*sync_dist=True")
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         yield
@@ -168,7 +170,7 @@ def _callbacks(
         callbacks.append(GradientFlow(folder, options.trainer.steps_per_epoch))
     callbacks += [interrupt, RunProgress(), Forecast(), StepTimer(folder), phases, History(folder)]
     every = options.trainer.checkpoint_every
-    return [*callbacks, *best_and_last(folder / "checkpoints", every)]
+    return [*callbacks, *best_and_last(folder / "checkpoints", every, interrupt)]
 
 
 def _shared(options: Train) -> list[Callback]:

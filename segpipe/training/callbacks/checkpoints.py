@@ -8,6 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from segpipe.signals import stop
+from segpipe.training.callbacks.interrupt import Interrupt
+
 WAIT = 19.0  # times what a writing takes, until the next
 
 
@@ -45,41 +48,95 @@ class LastCheckpoint(RunCheckpoint):
     It is written after the first epoch, after later ones where it is time to, and at the end. An
     epoch is passed over until the given time is over, or where the last writing took so long, as
     that of a large network on a fast GPU does, that another one would bring writing above a
-    twentieth of the time.
+    twentieth of the time. At a signal it is written after the step in hand, in the middle of an
+    epoch, and the training ends; of several devices at the end of the epoch, where they meet.
 
     Args:
         folder: of the run's checkpoints.
         every: least time between two writings; None: by what a writing takes.
+        interrupt: knows of signals; None in a process beside the first one.
     """
 
-    def __init__(self, folder: Path, every: timedelta | None = None) -> None:
+    def __init__(
+        self, folder: Path, every: timedelta | None = None, interrupt: Interrupt | None = None
+    ) -> None:
         super().__init__(
             folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
         )
         self.every = every
+        self.interrupt = interrupt
         self.writing = 0.0  # seconds that the last writing took; 0 before the first
         self.written = time.perf_counter()
 
+    @property
+    def signal(self) -> int | None:
+        """Return the number of the signal that is to end the training; None: there was none."""
+        return None if self.interrupt is None else self.interrupt.number
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write the checkpoint at a signal, and end the training.
+
+        Raises:
+            Stopped: after the writing.
+        """
+        if self.signal is None or trainer.world_size > 1 or not _goes_on_from_here(trainer):
+            return
+        assert self.dirpath is not None
+        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+        stop(self.signal)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the checkpoint where it is time to."""
+        """Write the checkpoint where it is time to, and at a signal, which ends the training.
+
+        Raises:
+            Stopped: after the writing at a signal.
+        """
         start = time.perf_counter()
         wait = WAIT * self.writing
         if self.every is not None and self.writing:
             wait = self.every.total_seconds()
-        is_due = trainer.should_stop or start - self.written >= wait
+        is_end = trainer.should_stop or self.signal is not None
+        is_due = is_end or start - self.written >= wait
         if not trainer.strategy.broadcast(is_due):  # by the clock of the first device
             return
         super().on_train_epoch_end(trainer, pl_module)
         self.written = time.perf_counter()
         self.writing = self.written - start
+        if self.signal is not None:
+            stop(self.signal)
 
 
-def best_and_last(folder: Path, every: timedelta | None) -> list[ModelCheckpoint]:
+def _goes_on_from_here(trainer: pl.Trainer) -> bool:
+    """Return whether a resumed training can go on from a batch as if it had not been stopped.
+
+    It cannot between the batches of one optimiser step, nor before a validation that is due, which
+    Lightning would pass over; the end of an epoch has its own checkpoint.
+    """
+    loop = trainer.fit_loop
+    done = loop.batch_idx + 1
+    interval = trainer.val_check_batch
+    is_validation_due = isinstance(interval, int) and (loop.total_batch_idx + 1) % interval == 0
+    is_whole_step = done % trainer.accumulate_grad_batches == 0
+    is_last = trainer.should_stop or done >= trainer.num_training_batches
+    return is_whole_step and not is_validation_due and not is_last
+
+
+def best_and_last(
+    folder: Path, every: timedelta | None, interrupt: Interrupt | None = None
+) -> list[ModelCheckpoint]:
     """Return what keeps `best.ckpt`, of the highest mean Dice, and `last.ckpt`, to go on from.
 
     Args:
         folder: of the run's checkpoints.
         every: least time between two writings of `last.ckpt`, as of `LastCheckpoint`.
+        interrupt: likewise.
     """
     best = RunCheckpoint(
         folder,
@@ -89,4 +146,4 @@ def best_and_last(folder: Path, every: timedelta | None) -> list[ModelCheckpoint
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
-    return [best, LastCheckpoint(folder, every)]
+    return [best, LastCheckpoint(folder, every, interrupt)]

@@ -29,17 +29,19 @@ def follow_the_first() -> None:
 
 
 class Interrupt(pl.Callback):
-    """A callback that raises a signal again after a step in which Python ignored it.
+    """A callback that lets the step in hand end at a signal, so that its weights can be kept.
 
-    Python ignores what is raised in a finaliser or in a callback of the garbage collector; a signal
-    that strikes there would be lost, and the run would train on to its end.
+    `LastCheckpoint` writes them and ends the training. A signal ends a validation at once, and a
+    second one ends anything at once. None is lost where Python ignores what is raised, as it does
+    in a finaliser or in a callback of the garbage collector.
 
     Attributes:
-        number: of the signal that ended the training; None where none did.
+        number: of the signal that is to end the training, or has ended it; None where none did.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.is_validating = False
         self.previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -49,23 +51,27 @@ class Interrupt(pl.Callback):
         for number in SIGNALS:
             self.previous_handlers[number] = signal.signal(number, self._interrupt)
 
-    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
-        """End the training where that was requested.
-
-        Raises:
-            Stopped: that was lost in the step.
-        """
-        if self.number is not None:
-            stop(self.number)
+    def on_validation_start(self, *_: Any, **__: Any) -> None:
+        """Let a signal end the validation at once."""
+        self.is_validating = True
+        self._end_if_asked()
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
-        """End the training likewise after a validated case."""
-        self.on_train_batch_end()
+        """End the training after a validated case in which a signal was lost."""
+        self._end_if_asked()
+
+    def on_validation_end(self, *_: Any, **__: Any) -> None:
+        """Let the steps that follow end as steps do."""
+        self.is_validating = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back to the handlers that had them before."""
-        for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
+        """Give the signals back to the handlers that had them before.
+
+        Raises:
+            Stopped: at a signal in the last step.
+        """
+        self._give_back()
+        self._end_if_asked()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -77,8 +83,18 @@ class Interrupt(pl.Callback):
         if isinstance(exception, KeyboardInterrupt):
             self.number = number_of(exception)
         else:
-            self.on_train_end(trainer, pl_module)
+            self._give_back()
 
     def _interrupt(self, number: int, _frame: Any) -> None:
+        is_second = self.number is not None
         self.number = number
-        stop(number)
+        if is_second or self.is_validating:
+            stop(number)
+
+    def _end_if_asked(self) -> None:
+        if self.number is not None:
+            stop(self.number)
+
+    def _give_back(self) -> None:
+        for number, handler in self.previous_handlers.items():
+            signal.signal(number, handler)
