@@ -122,8 +122,8 @@ def test_what_is_dealt_out_is_collected_without_doubles(number: int) -> None:
 
 
 def test_the_devices_share_each_batch_and_go_on_where_they_stopped() -> None:
-    samplers = [ContinuingSampler(12, 8, device, 2, batch=4) for device in range(2)]
-    for start in (12, 20):  # two epochs
+    samplers = [ContinuingSampler(16, 8, device, 2, batch=4) for device in range(2)]
+    for start in (16, 24):  # two epochs
         numbers = [list(sampler) for sampler in samplers]
         assert numbers[0] == [start, start + 1, start + 4, start + 5]
         assert numbers[1] == [start + 2, start + 3, start + 6, start + 7]

@@ -252,10 +252,10 @@ def test_any_error_stays_with_its_scan(
 ) -> None:
     usual = getattr(worker, place)
 
-    def fails(*given: object) -> object:
+    def fails(*given: object, **named: object) -> object:
         if "b.nii.gz" in repr(given):
             raise error
-        return usual(*given)
+        return usual(*given, **named)
 
     monkeypatch.setattr(worker, place, fails)
     assert predict_batch(options(four)) == 3

@@ -93,6 +93,8 @@ class CaseData(pl.LightningDataModule):
             prefetch_factor=PREFETCHED if self.workers else None,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_use_one_thread,
+            # else each epoch, and each start in one, takes a number from that of the dropout
+            generator=torch.Generator(),
         )
 
     def val_dataloader(self) -> DataLoader[Case]:
