@@ -12,7 +12,7 @@ from segpipe.config.quoting import typed
 from segpipe.config.validation import validate
 from segpipe.files import write_text
 from segpipe.metric_record import mean_of_known
-from segpipe.text import agreeing
+from segpipe.text import count
 
 if TYPE_CHECKING:
     from segpipe.checkpoint import Trained
@@ -66,8 +66,9 @@ def _data_rows(trained: "Trained") -> Iterator[tuple[str, Iterable[str]]]:
         yield "data", [UNKNOWN]
         yield "data hash", [UNKNOWN]
     else:
-        train = agreeing(data.train, "case", "train")
-        yield "data", [f"{data.name}: {train}, {data.validate} validate"]
+        train = count(data.train, "training case")
+        validate = count(data.validate, "validation case")
+        yield "data", [f"{data.name}: {train}, {validate}"]
         yield "data hash", [data.content]
     if trained.initial is not None:
         source = trained.initial

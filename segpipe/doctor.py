@@ -26,6 +26,7 @@ log = logging.getLogger("segpipe")
 HAS_ERRORS = 3  # exit status
 # what to add to fix=, so that cases are not left out for a kind of finding
 FIX_REMEDIES = {"nan": "; add data.nan=fill to fill them with their channel's smallest value"}
+OF_THE_DOCTOR = ("mode=", "fix=", "hydra.run.dir=")  # arguments that a training has no use for
 NAMED = 5  # cases that a message names at most
 
 
@@ -55,7 +56,8 @@ def diagnose(options: Train, folder: Path, overrides: Sequence[str]) -> int:
     parts["test"] = cases[len(train) + len(val) :]
     examined = examination(dataset, parts, findings, options.data)
     outlook = foresee(examined, options, folder, overrides)
-    write_diagnosis(folder, examined, outlook, options.page.cases)
+    train = _training_command(overrides)
+    write_diagnosis(folder, examined, outlook, options.page.cases, train)
     show_next(
         [
             ("page", relative_to_cwd(folder / "doctor.html")),
@@ -67,6 +69,12 @@ def diagnose(options: Train, folder: Path, overrides: Sequence[str]) -> int:
     if options.fix is not None:
         return _repair(cases, dataset, options, options.fix) or status
     return status
+
+
+def _training_command(overrides: Sequence[str]) -> str:
+    """Return the command that trains with these arguments of the doctor."""
+    words = [word for word in overrides if not word.startswith(OF_THE_DOCTOR)]
+    return shlex.join([*invocation("train").split(), *words])
 
 
 def _show(dataset: Dataset, cases: int, findings: Sequence[Finding], errors: int) -> None:

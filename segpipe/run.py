@@ -34,7 +34,7 @@ from segpipe.reporting.run_page import write_facts, write_interrupted, write_rep
 from segpipe.reporting.run_summary import show_run
 from segpipe.reporting.viewer import ViewerBudget
 from segpipe.stored import read_plan, read_yaml
-from segpipe.text import agreeing, count
+from segpipe.text import count
 from segpipe.training.beside import together
 from segpipe.training.callbacks.phases import PREPARING, TRAINING, PhaseTimer
 from segpipe.training.initial import open_initial
@@ -225,8 +225,8 @@ class Run:
         log.info(
             "%s: %s, %s; labels %s",
             self.cases.dataset.name,
-            agreeing(len(self.cases.train), "case", "train"),
-            agreeing(len(self.cases.val), "case", "validate"),
+            count(len(self.cases.train), "training case"),
+            count(len(self.cases.val), "validation case"),
             ", ".join(self.plan.label_names),
         )
         log_plan(self.plan)

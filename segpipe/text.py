@@ -97,11 +97,6 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def agreeing(number: int, noun: str, verb: str) -> str:
-    """Return a number with its noun and a verb that agrees with it: `1 case trains`."""
-    return f"{count(number, noun)} {verb}{'s' if number == 1 else ''}"
-
-
 def times(sizes: Iterable[object]) -> str:
     """Return sizes joined by `x`: `96x96x64`."""
     return "x".join(str(size) for size in sizes)

@@ -137,7 +137,7 @@ def judge(scores: Sequence[Score], scored: Scored) -> Verdict | None:
     clauses = [*_reasons(level, judged), f"mean Dice {mean:.3f} in {count(cases, NOUNS[scored])}"]
     if level == "works" and len(judged) > 1:
         worst = min(judged, key=lambda target: target.dice)
-        clauses.append(f"the lowest of a label is {worst.dice:.3f}, of {worst.name}")
+        clauses.append(f"lowest: {worst.name}, {worst.dice:.3f}")
     not_judged = [target.name for target in targets if not target.present]
     if not_judged:
         clauses.append(f"in no case, so not judged: {_names(not_judged)}")

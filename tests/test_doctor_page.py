@@ -70,12 +70,14 @@ def test_the_page_names_the_worst_first_and_is_nobodys_script(tmp_path: Path) ->
     save(root / "labels/case2.nii.gz", label_of((0, 3)))
     (root / "images/case1.nii.gz").rename(root / f"images/{HOSTILE[:7]}.nii.gz")
     (root / "labels/case1.nii.gz").rename(root / f"labels/{HOSTILE[:7]}.nii.gz")
-    write_diagnosis(tmp_path, examined(root), Outlook(problem=HOSTILE), pictures=4)
+    train = "python train.py data=folder"
+    write_diagnosis(tmp_path, examined(root), Outlook(problem=HOSTILE), 4, train)
     page = Reader(tmp_path / "doctor.html")
     assert page.problems == []
     assert page.outside == []
     assert all(script["nonce"] for script in page.scripts)
     assert "1 of 6 cases cannot be used, and a training would stop; 1 warning." in page.text
+    assert train not in page.text, "a training would stop"
     first, second = [row for row in page.cells if row[1:2] in (["error"], ["warning"])][-2:]
     assert first[:2] == ["case2", "error"]
     assert first[2].startswith("labels/case2.nii.gz: holds 3 (64 voxels)")
@@ -154,7 +156,8 @@ def test_the_command_plans_and_measures_a_training(tmp_path: Path, opened: Brows
     done = command("train.py", *words, *TINY, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     page = Reader(tmp_path / "run/doctor.html")
-    assert "All of 6 cases can be used; nothing wrong was found." in page.text
+    assert "All 6 cases are usable; no problems found." in page.text
+    assert "python train.py data.root=data page.cases=3 trainer.max_steps=40" in page.text
     assert ["patch 8x8x8", "given"] in [row[:2] for row in page.cells], page.cells
     assert "40, which see each training case about 8 times" in page.text
     assert "s a step: a run would take about" in done.stdout

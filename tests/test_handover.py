@@ -44,7 +44,7 @@ CPU = torch.device("cpu")
 def test_the_card_is_one_screen(tmp_path: Path) -> None:
     lines = card(network_file(tmp_path / "net.ckpt")).splitlines()
     text = "\n".join(lines)
-    for words in ("step 1,237", "unet, 3D", "4 vessel", "Phantom: 8 cases train, 2 validate", "c0ffee", "0.9000 liver",
+    for words in ("step 1,237", "unet, 3D", "4 vessel", "Phantom: 8 training cases, 2 validation cases", "c0ffee", "0.9000 liver",
                   "0.8500 over whole validation scans", "spacing 2x2x2 mm"):  # fmt: skip
         assert words in text, words
     assert lines[-1].endswith(

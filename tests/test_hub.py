@@ -115,5 +115,5 @@ def test_the_model_card_begins_with_what_the_hub_reads(tmp_path: Path) -> None:
     assert len(result["metrics"]) == 2  # the vessel, which no validation case has, is NaN
     assert hashlib.sha256(file.read_bytes()).hexdigest() in body
     assert "4 vessel" in body
-    assert "8 cases train, 2 validate" in body
+    assert "8 training cases, 2 validation cases" in body
     check("card", Card, [f"checkpoint={file}", "format=hub", "output=README.md"])

@@ -32,8 +32,8 @@ def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_rep
 ) -> None:
     page = written(done(tmp_path / "run"))
     assert len(page.scripts) == 1, "a name is no script"
-    for words in ("2 cases train, 3 cases validate; 100 steps; mean Dice 0.6", "small cases", "abc1234", "3.11.7", "data/x",
-                  "python train.py name=trial seed=7", "1,234", "2 cases train", "3 cases validate", "t1, t2", f"{HOSTILE} is odd",
+    for words in ("2 training cases, 3 validation cases; 100 steps; mean Dice 0.6", "small cases", "abc1234", "3.11.7", "data/x",
+                  "python train.py name=trial seed=7", "1,234", "2 training cases", "3 validation cases", "t1, t2", f"{HOSTILE} is odd",
                   "0.6750, after step 100", "By the best checkpoint"):  # fmt: skip
         assert words in page.text, words
     rows = [row for row in page.cells if row[0] in DICE and row[1] in LABELS]
@@ -168,7 +168,7 @@ def test_the_command_to_repeat_a_run_names_no_folder_of_the_machine(
     page = Reader(tmp_path / "report.html")
     assert shown in page.text
     assert "/home/somebody" not in page.text
-    assert "1 case trains, 2 cases validate" in page.text
+    assert "1 training case, 2 validation cases" in page.text
 
 
 def test_a_run_of_an_installed_script_says_how_to_predict_with_one(

@@ -87,7 +87,7 @@ def test_the_wheel_works_where_there_is_no_checkout(tmp_path: Path) -> None:
         folder=empty,
     )
     assert len(list((empty / "masks").glob("*.nii.gz"))) == 2
-    assert "5 cases train" in run(
+    assert "5 training cases" in run(
         python, "-m", "segpipe.card", "checkpoint=runs/latest", folder=empty
     )
     assert {path.name for path in empty.iterdir()} == {"data", "runs", "masks"}

@@ -35,7 +35,7 @@ def scores(**dice_by_label: list[float]) -> list[Score]:
     [
         ({"liver": [0.9, 0.8]}, "works", "Works: mean Dice 0.850 in 2 validation cases."),
         ({"liver": [0.5]}, "works", "Works: mean Dice 0.500 in 1 validation case."),
-        ({"liver": [0.9], "vessel": [0.6]}, "works", "the lowest of a label is 0.600, of vessel"),
+        ({"liver": [0.9], "vessel": [0.6]}, "works", "lowest: vessel, 0.600"),
         ({"liver": [0.9], "vessel": [0.49]}, "weak", "Weak: low Dice: vessel 0.49; mean Dice"),
         (
             {"liver": [0.9, 0.9, 0.9], "vessel": [0.0, 0.0, NAN]},
@@ -133,3 +133,28 @@ def test_prediction_is_advised_by_the_kind_of_program_that_trained(
     with caplog.at_level(logging.INFO, logger="segpipe"):
         show_run(done(tmp_path / "run"))
     assert f"predict  {words}" in caplog.records[0].getMessage()
+
+
+def test_what_follows_a_run_is_on_the_page_in_the_terminal_and_in_the_json(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = done(tmp_path / "run")
+    write_scores(scores(liver=[0.9, 0.8]), folder / "validation.csv")
+    write_report(folder)
+    page = Reader(folder / "report.html")
+    chosen_on = "The best checkpoint was chosen on these 2 validation cases"
+    assert chosen_on in page.text
+    assert "input=SCANS output=MASKS" in page.text
+    assert "longer training" not in page.text, "there was one validation"
+    said = json.loads((folder / "report.json").read_text())["next"]
+    assert [chosen_on in note for note in said["notes"]] == [True]
+    assert said["predict"].endswith("input=SCANS output=MASKS")
+    rising = "2,150,0.7,0.004,0.9,0.6,0.75\n"
+    (folder / "metrics.csv").write_text((folder / "metrics.csv").read_text() + rising)
+    with caplog.at_level(logging.INFO, logger="segpipe"):
+        show_run(folder)
+    assert "a longer training (trainer.max_time) may help" in caplog.text
+
+    write_scores(scores(liver=[0.0, 0.0]), folder / "validation.csv")
+    write_report(folder)
+    assert json.loads((folder / "report.json").read_text())["next"] == {"notes": [], "predict": ""}

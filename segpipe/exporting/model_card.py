@@ -11,7 +11,7 @@ import yaml
 from segpipe import checkpoint
 from segpipe.checkpoint import Trained
 from segpipe.plan import Plan
-from segpipe.text import agreeing
+from segpipe.text import count
 
 UNKNOWN = "not noted"
 NOTE = (
@@ -113,7 +113,8 @@ def _training(trained: Trained) -> Iterator[str]:
     if data is None:
         yield f"- Training data: {UNKNOWN}"
     else:
-        train = agreeing(data.train, "case", "train")
-        yield f"- Training data: {data.name}, {train}, {data.validate} validate"
+        train = count(data.train, "training case")
+        validate = count(data.validate, "validation case")
+        yield f"- Training data: {data.name}, {train}, {validate}"
         yield f"- Hash of the data's voxels, labels and geometry: `{data.content}`"
     yield f"- Trained by segpipe {trained.version}, {trained.step:,} steps"

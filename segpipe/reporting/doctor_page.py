@@ -18,6 +18,7 @@ from segpipe.text import count
 FILE = "doctor.html"
 WIDTH = 1100  # pixels of a figure inside the page
 THUMBNAIL = 800  # pixels of a case's picture inside the page
+OPEN = 12  # pictures that are seen at once; half of them where nothing was found
 PICTURES_MIB = 24.0  # beyond this, a page is slow to open
 FIX = (
     "fix=NEW_DIR writes a copy in which what is safe is repaired; the table of findings says what "
@@ -51,10 +52,12 @@ class Diagnosis(Page):
         level: `good`, `weak` where there are warnings, `bad` where a case cannot be used.
         sentence: the result in words.
         advice: what to do about it, a sentence each.
+        train: the command that trains on it; empty where it cannot.
         facts: name and text.
         kinds: of the findings; None where there is none.
         cases: some of them with pictures, the worst first.
         shown: which cases these are.
+        open: how many of them are seen before the others are asked for.
         findings: all of them, or the worst; None where there is none.
         fingerprint: spacings, sizes, labels and intensities as plots.
         labels: sizes, cases and metrics of each label.
@@ -70,10 +73,12 @@ class Diagnosis(Page):
     level: str
     sentence: str
     advice: Sequence[str]
+    train: str
     facts: Sequence[tuple[str, str]]
     kinds: Table | None
     cases: Sequence[Thumbnail]
     shown: str
+    open: int
     findings: Table | None
     fingerprint: Picture | None
     labels: Table | None
@@ -86,7 +91,9 @@ class Diagnosis(Page):
     files: Sequence[Link]
 
 
-def write_diagnosis(folder: Path, examined: Examination, outlook: Outlook, pictures: int) -> None:
+def write_diagnosis(
+    folder: Path, examined: Examination, outlook: Outlook, pictures: int, train: str
+) -> None:
     """Write `doctor.html`, with the pictures of some cases in `overlays/`.
 
     Args:
@@ -94,6 +101,7 @@ def write_diagnosis(folder: Path, examined: Examination, outlook: Outlook, pictu
         examined: the dataset.
         outlook: what a training would be.
         pictures: most cases that are drawn.
+        train: the command that trains on the dataset.
 
     Raises:
         DataError: if a file cannot be written.
@@ -107,10 +115,12 @@ def write_diagnosis(folder: Path, examined: Examination, outlook: Outlook, pictu
         level=level,
         sentence=sentence,
         advice=advice,
+        train="" if level == "bad" else train,
         facts=[*_facts(examined), *outlook.time[:1]],
         kinds=tables.kinds(examined),
         cases=cases,
         shown=_shown(examined, len(cases)),
+        open=OPEN if examined.findings else OPEN // 2,
         findings=tables.findings(examined),
         fingerprint=_fingerprint(examined, folder),
         labels=tables.labels(examined),
@@ -140,8 +150,12 @@ def _verdict(examined: Examination) -> tuple[str, str, list[str]]:
         )
     if warnings:
         advice = "A training would go on; look at the warnings, the worst first."
-        return "weak", f"All of {count(total, 'case')} can be used; {seen}.", [advice]
-    return "good", f"All of {count(total, 'case')} can be used; nothing wrong was found.", []
+        return "weak", f"{_all(total)} usable; {seen}.", [advice]
+    return "good", f"{_all(total)} usable; no problems found.", []
+
+
+def _all(cases: int) -> str:
+    return "The only case is" if cases == 1 else f"All {count(cases, 'case')} are"
 
 
 def _shown(examined: Examination, number: int) -> str:

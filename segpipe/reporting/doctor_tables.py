@@ -14,12 +14,11 @@ from segpipe.data.inspected_case import SEVERITY, Finding, InspectedCase, usable
 from segpipe.geometry import Grid
 from segpipe.planning.metric_advice import advise
 from segpipe.reporting.page import Cell, Column, Picture, Table
-from segpipe.text import agreeing, count, times
+from segpipe.text import count, times
 from segpipe.units import UNITS, UnitName, Units
 
 ROWS = 300  # of a table: a page of more is slow to open and to sort
 AXES = ("left-right", "back-front", "foot-head")
-VERBS = {"train": "train", "val": "validate", "test": "test"}
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 WORST = list(SEVERITY)  # kinds of findings, the worst first
 
@@ -80,7 +79,7 @@ def counts(examined: Examination) -> str:
     said = []
     for part, cases in examined.parts.items():
         if cases:
-            said.append(agreeing(len(cases), "case", VERBS[part]))
+            said.append(count(len(cases), f"{PARTS[part]} case"))
     return ", ".join(said)
 
 
@@ -126,7 +125,7 @@ def labels(examined: Examination) -> Table | None:
     parts = {part: cases for part, cases in examined.parts.items() if cases}
     columns = [Column("label"), Column("id", 0)]
     for part, cases in parts.items():
-        columns.append(Column(f"cases that {VERBS[part]}, of {len(cases)}", 0))
+        columns.append(Column(f"{PARTS[part]} cases, of {len(cases)}", 0))
     volume = examined.units.volume
     for name in ("smallest", "median", "largest"):
         columns.append(Column(f"{name}, {volume}", examined.units.digits))
@@ -246,7 +245,7 @@ def _group_table(sides: Mapping[str, Sequence[int]]) -> Table:
         rows.append([group, *sides[group]])
     shown = f"the first {ROWS} of " if len(sides) > ROWS else ""
     caption = f"{shown}{count(len(sides), 'patient')}, those on both sides of the split first"
-    columns = [Column("patient"), Column("cases that train", 0), Column("that validate", 0)]
+    columns = [Column("patient"), Column("training cases", 0), Column("validation cases", 0)]
     return Table(caption, columns, rows)
 
 

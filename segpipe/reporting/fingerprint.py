@@ -12,10 +12,10 @@ from matplotlib.ticker import LogFormatter
 from segpipe.planning.fingerprint import Facts, Intensities
 from segpipe.reporting.figures import save
 from segpipe.reporting.pictures import COLOURS
-from segpipe.text import agreeing
+from segpipe.text import count
 from segpipe.units import Units
 
-PARTS = {"train": (COLOURS[4], "o", "train"), "val": (COLOURS[5], "^", "validate")}
+PARTS = {"train": (COLOURS[4], "o", "training"), "val": (COLOURS[5], "^", "validation")}
 AXES = ("left-right", "back-front", "foot-head")
 
 
@@ -104,7 +104,7 @@ def _legend(figure: Figure, facts: Facts) -> None:
             color=colour,
             marker=marker,
             linestyle="",
-            label=agreeing(sum(one.part == part for one in facts.cases), "case", word),
+            label=count(sum(one.part == part for one in facts.cases), f"{word} case"),
         )
         for part, (colour, marker, word) in PARTS.items()
     ]

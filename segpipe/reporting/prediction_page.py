@@ -1,7 +1,7 @@
 """`index.html` of a folder of masks: all scans segmented into it, the failed ones first."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def write_index(
     lead = f"{count(len(done), 'scan')} done, {len(failed)} failed"
     lead = f"{lead}; the last call asked for {requested}."
     verdict = judge(scores_of(done), "batch")
-    volumes = _volumes(folder, done) if is_final else None
+    volumes = _draw_volumes(folder, done) if is_final else None
     for number in range(pages if is_final else 1):
         shown = ordered[number * ROWS : (number + 1) * ROWS]
         position = _Position(number, pages)
@@ -198,7 +198,7 @@ def _pictures_note(pictures: Mapping[str, Picture], done: Sequence[ScanRecord]) 
     )
 
 
-def _volumes(folder: Path, done: Sequence[ScanRecord]) -> Picture | None:
+def _draw_volumes(folder: Path, done: Sequence[ScanRecord]) -> Picture | None:
     file = folder / ".segpipe" / "volumes.png"  # beside masks, a scan might have its name
     # imported late: matplotlib takes longer to import than a small scan to segment
     from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_volumes
@@ -227,7 +227,11 @@ def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], sco
     if judged:
         columns += [Column("Dice, predicted", 2), Column("why")]
     units = units_of(done)
-    columns += [Column(f"{name}, {units.volume}", units.digits) for name in labels]
+    measured = _measured_truths(done)
+    for name in labels:
+        columns.append(Column(f"{name}, {units.volume}", units.digits))
+        if name in measured:
+            columns.append(Column(f"true {name}, {units.volume}", units.digits))
     columns += [Column("time, s", 1), Column("warnings")]
     rows: list[list[Cell]] = []
     for record in done:
@@ -238,7 +242,8 @@ def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], sco
         row += _dice(record, targets)
         if judged:
             row += [record.quality, record.quality_reason]
-        row += _volumes_and_seconds(record, labels)
+        row += _volumes(record, labels, measured)
+        row.append(sum(record.seconds.values()) if record.seconds else None)
         row.append("; ".join(record.warnings))
         rows.append(row)
     caption = f"{count(len(done), 'scan')}; the name is a link to the mask"
@@ -258,11 +263,25 @@ def _dice(record: ScanRecord, targets: Sequence[str]) -> list[Cell]:
     return list(map(dice.get, targets))
 
 
-def _volumes_and_seconds(record: ScanRecord, labels: Sequence[str]) -> list[Cell]:
-    """Return the volume per label, None where there is none, and the seconds of all stages."""
-    volumes = dict(zip(record.labels, map(record.units.of_volume, record.volumes_ml), strict=True))
-    seconds = sum(record.seconds.values()) if record.seconds else None
-    return [*map(volumes.get, labels), seconds]
+def _volumes(record: ScanRecord, labels: Sequence[str], measured: Collection[str]) -> list[Cell]:
+    """Return the volume per label, of those that are scored with the true one; None: unknown."""
+    of_volume = record.units.of_volume
+    volumes = dict(zip(record.labels, map(of_volume, record.volumes_ml), strict=True))
+    truths = {score.label: of_volume(score.truth_ml) for score in record.scores}
+    cells: list[Cell] = []
+    for label in labels:
+        cells.append(volumes.get(label))
+        if label in measured:
+            cells.append(truths.get(label))
+    return cells
+
+
+def _measured_truths(records: Sequence[ScanRecord]) -> set[str]:
+    """Return the targets whose true volume is known of any scan."""
+    names: set[str] = set()
+    for record in records:
+        names |= {score.label for score in record.scores if math.isfinite(score.truth_ml)}
+    return names
 
 
 def _targets(records: Sequence[ScanRecord]) -> list[str]:

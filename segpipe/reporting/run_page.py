@@ -16,6 +16,7 @@ from segpipe.reporting.latex import write_latex
 from segpipe.reporting.methods import FILE as METHODS
 from segpipe.reporting.methods import methods, on_page, write_methods
 from segpipe.reporting.methods_record import record_of_run
+from segpipe.reporting.next_steps import NextSteps, next_steps
 from segpipe.reporting.page import Link, Page, Picture, Table, embed, write_page
 from segpipe.reporting.plots import BoxPanel, draw_curves
 from segpipe.reporting.run_record import RunRecord, plain
@@ -64,6 +65,7 @@ class Report(Page):
     Attributes:
         stopped: why the run is not done; empty where it is done.
         verdict: on the scores by the best checkpoint; None where there are none.
+        next: what follows from them.
         facts: the run in a few numbers, name and text.
         summary: per label, the means over cases.
         worst: picture of the case with the lowest Dice.
@@ -92,6 +94,7 @@ class Report(Page):
 
     stopped: str
     verdict: Verdict | None
+    next: NextSteps
     facts: Sequence[tuple[str, str]]
     summary: Table | None
     worst: Picture | None
@@ -165,11 +168,13 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
     content = plain(_for_machines(run, stopped))
     write_text(folder / MACHINES, json.dumps(content, indent=1, allow_nan=False) + "\n")
     pictures = tables.case_pictures(run)
+    verdict = judge(run.scores, "training")
     page = Report(
         title=f"Run {run.config['name']}, {folder.resolve().name}",
         lead=tables.lead(run),
         stopped=stopped,
-        verdict=judge(run.scores, "training"),
+        verdict=verdict,
+        next=next_steps(run, verdict),
         facts=tables.facts(run),
         summary=tables.summary(run),
         worst=tables.worst(pictures),
@@ -205,6 +210,7 @@ def _for_machines(run: RunRecord, stopped: str) -> dict[str, object]:
         "schema": SCHEMA,
         "stopped": stopped or None,
         "verdict": None if verdict is None else verdict.to_values(),
+        "next": asdict(next_steps(run, verdict)),
         "summary": summary_values(run.scores) if run.scores else [],
         "scores": [score.to_values() for score in run.scores],
         "last_validation": [asdict(case) for case in run.last],

@@ -18,7 +18,7 @@ from segpipe.reporting.score_tables import (
     scores_table,
     summary_table,
 )
-from segpipe.text import agreeing, count
+from segpipe.text import count
 
 WIDTH = 1400  # pixels of a case's picture inside the page
 PICTURES_MIB = 24.0  # beyond this, pictures are linked: a larger page is slow to open
@@ -38,8 +38,8 @@ def lead(run: RunRecord) -> str:
 
 def sides(run: RunRecord) -> dict[str, str]:
     """Return how many cases train and how many validate, in words."""
-    train = agreeing(len(run.split["train"]), "case", "train")
-    return {"train": train, "val": agreeing(len(run.split["val"]), "case", "validate")}
+    sides = {"train": "training case", "val": "validation case"}
+    return {side: count(len(run.split[side]), noun) for side, noun in sides.items()}
 
 
 def facts(run: RunRecord) -> list[tuple[str, str]]:
