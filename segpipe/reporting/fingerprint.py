@@ -67,7 +67,7 @@ def _draw_intensities(axes: Axes, channels: Sequence[Intensities]) -> None:
         heights = np.array(channel.counts) / max(1, sum(channel.counts))
         colour = COLOURS[(4 + place) % 7]
         axes.stairs(heights, channel.edges, color=colour, label=channel.channel, linewidth=1.6)
-    axes.set(title="intensities of labelled voxels, cases that train", ylabel="share of voxels")
+    axes.set(title="intensities of labelled voxels, training cases", ylabel="share of voxels")
     axes.legend(frameon=False, fontsize=8)
 
 
