@@ -341,11 +341,12 @@ def test_a_scan_enters_model_space_where_there_is_room(
     predictor = Predictor.of(checkpoint.load(folder / "run"), CUDA, "float32")
     files = [folder / "data/images/case0.nii"]
     on_host = prepare_scan(files, predictor.plan)
-    if rules == "scarce":
-        monkeypatch.setattr("segpipe.prediction.predictor.usable_mib", lambda _: 0.0)
     if rules == "failing":
         monkeypatch.setattr("segpipe.data.prepare.to_device", _out_of_memory_on_the_gpu)
-    entrance = predictor.entrance(on_host.grid)
+    with monkeypatch.context() as scarce:
+        if rules == "scarce":
+            scarce.setattr("segpipe.prediction.inference_plan.usable_mib", lambda _: 0.0)
+        entrance = predictor.entrance(on_host.grid)
     assert entrance.type == ("cpu" if rules == "scarce" else "cuda")
     scan = prepare_scan(files, predictor.plan, device=entrance)
     assert gpu.device_of(scan.image).type == ("cuda" if rules == "whole" else "cpu")

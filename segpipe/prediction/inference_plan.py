@@ -8,13 +8,14 @@ from typing import Literal
 import torch
 from torch import nn
 
-from segpipe.data.prepare import model_space
+from segpipe.data.prepare import HOST, model_space
 from segpipe.device import NumberFormat, choose_format, usable_mib
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
 from segpipe.nets.ensemble import Ensemble
 from segpipe.nets.unet import UNet
 from segpipe.plan import BATCH_VOXELS, Plan
+from segpipe.prediction.prefetch import count_helpers
 from segpipe.resampling import BLOCK_VOXELS
 from segpipe.text import count
 from segpipe.windows import BLOCK_VALUES, slab_axis
@@ -181,6 +182,24 @@ def fallbacks(device: torch.device, batch_size: int) -> list[InferencePlan]:
         batch_size //= 2
         plans.append(InferencePlan(host, batch_size))
     return plans
+
+
+def entrance(workload: Workload, grid: Grid, batch_size: int) -> torch.device:
+    """Return the device on which scans of this grid enter model space.
+
+    It is the GPU where it has room for them beside the windows of the scan that is computed.
+
+    Args:
+        workload: of the predictor.
+        grid: of the scans.
+        batch_size: windows that are computed at once.
+    """
+    device = workload.device
+    if device.type != "cuda":
+        return HOST
+    computing = workload.forecast(grid, InferencePlan(device, batch_size)).device
+    needed = computing + workload.entering_mib(grid, count_helpers(device))
+    return device if needed <= usable_mib(device) else HOST
 
 
 def first_that_fits(

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from segpipe.accelerator import is_out_of_memory, place
 from segpipe.checkpoint import Trained
-from segpipe.data.prepare import HOST, PreparedScan, mask_dtype, prepare_volume
-from segpipe.device import NumberFormat, choose_device, computing_in, to_device, usable_mib
+from segpipe.data.prepare import PreparedScan, mask_dtype, prepare_volume
+from segpipe.device import NumberFormat, choose_device, computing_in, to_device
 from segpipe.ensembles import load_ensemble
 from segpipe.errors import DataError
 from segpipe.geometry import Grid
@@ -29,6 +29,7 @@ from segpipe.prediction.inference_plan import (
     InferencePlan,
     Workload,
     default_batch_size,
+    entrance,
     fallbacks,
     first_that_fits,
     format_for,
@@ -40,7 +41,6 @@ from segpipe.prediction.postprocessing import (
     threshold_factors,
 )
 from segpipe.prediction.prediction import Prediction as Prediction
-from segpipe.prediction.prefetch import count_helpers
 from segpipe.prediction.segmenting import Segmenter
 from segpipe.prediction.timing import ProgressCallback
 from segpipe.quality import QualityModel
@@ -208,12 +208,7 @@ class Predictor:
 
         It is the GPU where it has room for them beside the windows.
         """
-        if self.device.type != "cuda":
-            return HOST
-        helpers = count_helpers(self.device)
-        computing = self.workload.forecast(grid, InferencePlan(self.device, self.batch_size)).device
-        needed = computing + self.workload.entering_mib(grid, helpers)
-        return self.device if needed <= usable_mib(self.device) else HOST
+        return entrance(self.workload, grid, self.batch_size)
 
     def with_network(self, network: nn.Module) -> "Predictor":
         """Return a copy with another network that needs as much memory, computed by PyTorch."""

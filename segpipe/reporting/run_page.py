@@ -8,19 +8,17 @@ from pathlib import Path
 
 from segpipe.config.quoting import invocation, typed
 from segpipe.files import write_json, write_text
-from segpipe.planning.fingerprint import CaseFacts, Facts, Intensities
+from segpipe.planning.fingerprint import Facts
+from segpipe.reporting import run_charts as charts
 from segpipe.reporting import run_tables as tables
-from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_reliability, draw_volumes
-from segpipe.reporting.fingerprint import draw_fingerprint
 from segpipe.reporting.latex import write_latex
 from segpipe.reporting.methods import FILE as METHODS
 from segpipe.reporting.methods import methods, on_page, write_methods
 from segpipe.reporting.methods_record import record_of_run
 from segpipe.reporting.next_steps import NextSteps, next_steps
-from segpipe.reporting.page import Link, Page, Picture, Table, embed, write_page
-from segpipe.reporting.plots import BoxPanel, draw_curves
-from segpipe.reporting.run_record import RunRecord, plain
-from segpipe.reporting.score_tables import embed_boxes, score_boxes, summary_values
+from segpipe.reporting.page import Link, Page, Picture, Table, write_page
+from segpipe.reporting.run_record import FACTS, RunRecord, plain
+from segpipe.reporting.score_tables import summary_values
 from segpipe.reporting.viewer import Viewer, ViewerBudget, make_viewer
 from segpipe.stored import SCHEMA
 from segpipe.terminal import relative_to_cwd
@@ -33,8 +31,6 @@ from segpipe.verdict import Verdict, judge
 log = logging.getLogger("segpipe")
 FILE = "report.html"
 MACHINES = "report.json"
-FACTS = "fingerprint.json"
-WIDTH = 1100  # pixels of a picture inside the page
 BESIDE = (
     "validation.csv",
     CASES,
@@ -179,20 +175,20 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         summary=tables.summary(run),
         worst=tables.worst(pictures),
         scored=tables.scored(run),
-        boxes=_boxes(run),
-        curves=_curves(run),
-        volumes=_volumes(run),
-        reliability=_reliability(run),
+        boxes=charts.boxes(run),
+        curves=charts.curves(run),
+        volumes=charts.volumes(run),
+        reliability=charts.reliability(run),
         cases=tables.cases(run, pictures),
         scores=tables.scores(run),
         viewer=None if viewer is None else make_viewer(viewer, run.labels),
-        fingerprint=_fingerprint(run),
+        fingerprint=charts.fingerprint(run),
         split=run.split,
         sides=tables.sides(run),
         findings=tables.findings(run),
         plan=tables.plan(run),
         initial=tables.initial(run),
-        network=_network(run),
+        network=charts.network(run),
         stages=tables.stages(run),
         command=tables.command(run),
         alone=tables.alone(run),
@@ -241,61 +237,3 @@ def _for_paper(run: RunRecord) -> list[str]:
     record = record_of_run(run)
     write_methods(run.folder / METHODS, record)
     return list(map(on_page, methods(record)))
-
-
-def _network(run: RunRecord) -> Picture | None:
-    file = run.folder / "network.png"
-    return embed(file, "the network, its stages and skips", WIDTH) if file.is_file() else None
-
-
-def _fingerprint(run: RunRecord) -> Picture | None:
-    stored = run.json(FACTS)
-    if stored is None:
-        return None
-    cases = [CaseFacts(**case) for case in stored["cases"]]
-    channels = [Intensities(**channel) for channel in stored["intensities"]]
-    file = run.folder / "fingerprint.png"
-    draw_fingerprint(Facts(cases, channels), file, run.units)
-    return embed(file, "size, spacing, labels and intensities of the cases", WIDTH)
-
-
-def _curves(run: RunRecord) -> Picture | None:
-    file = run.folder / "curves.png"
-    if not run.metrics:
-        return None
-    draw_curves(run.folder / "metrics.csv", file, run.loss_name)
-    return embed(file, "loss, learning rate and Dice per label over the steps", WIDTH)
-
-
-def _volumes(run: RunRecord) -> Picture | None:
-    file = run.folder / "volumes.png"
-    if not draw_volumes(run.scores, file, run.units):
-        return None
-    return embed(file, "predicted against true volumes of each label", WIDTH, VOLUMES_CAPTION)
-
-
-def _reliability(run: RunRecord) -> Picture | None:
-    calibration = run.postprocess.get("calibration")
-    if not calibration:
-        return None
-    file = run.folder / "reliability.png"
-    draw_reliability(calibration, file)
-    caption = (
-        "Reliability of voxels in question, those with 1 % of foreground or more. The temperature "
-        f"{calibration['temperature']:.3g} is stored for saved probabilities; the curve with a "
-        "temperature is of cases on which that was not learnt."
-    )
-    return embed(file, "share of right voxels against their probability", WIDTH, caption)
-
-
-def _boxes(run: RunRecord) -> Picture | None:
-    """Return a plot of the summary's metrics; of Dice alone where the run was only validated."""
-    file = run.folder / "boxes.png"
-    if run.scores:
-        return score_boxes(run.scores, run.units, file)
-    if not run.last:
-        return None
-    values: dict[str, list[float]] = {}
-    for case in run.last:
-        values.setdefault(case.label, []).append(case.dice)
-    return embed_boxes([BoxPanel("Dice", values, is_share=True)], file)

@@ -20,6 +20,8 @@ from segpipe.training.initial_record import FILE as INITIAL
 from segpipe.training.initial_record import Record
 from segpipe.units import UNITS, Units
 
+FACTS = "fingerprint.json"
+
 
 @dataclass(frozen=True)
 class Sides:
