@@ -36,7 +36,7 @@ def predict_batch(options: Predict, places: Places = LOCAL) -> int:
     as it is. Where `watch` is set, this ends by a signal alone.
 
     Args:
-        options: of the call, whose input and output are on this machine.
+        options: the options of the call, whose input and output are on this machine.
         places: for which they stand.
 
     Returns:
@@ -80,8 +80,8 @@ def requested_scans(options: Predict, plan: Plan, quiet: bool = False) -> list[S
     """Return the scans of a call, each with its truth where that is given.
 
     Args:
-        options: of the call.
-        plan: of the network.
+        options: the options of the call.
+        plan: the plan of the network.
         quiet: whether nothing is said of what is passed over.
 
     Raises:

@@ -47,7 +47,7 @@ class Usage:
     """The entries of a cache that this process uses, from now until `end`.
 
     Args:
-        folder: of the cache, made if it is not there.
+        folder: the folder of the cache, made if it is not there.
 
     Raises:
         DataError: if the folder cannot be written to.
@@ -122,7 +122,7 @@ def make_room(folder: Path, limit_gib: float, coming: int = 0) -> int:
     """Remove the entries that were not used for longest until the others are within a limit.
 
     Args:
-        folder: of the cache.
+        folder: the folder of the cache.
         limit_gib: for all entries, in GiB.
         coming: bytes that are about to be written.
 

@@ -42,7 +42,7 @@ class TrainedOn:
     """The data of a run.
 
     Attributes:
-        name: of the dataset.
+        name: the name of the dataset.
         content: digest of its voxels, labels and geometry (`content_of`), the same for two runs
             on the same cases.
         train: cases that trained.
@@ -60,7 +60,7 @@ class StartedFrom:
     """The checkpoint that a run has started from.
 
     Attributes:
-        path: of its file, as it was given.
+        path: the path of its file, as it was given.
         content: digest of the file.
         step: optimiser steps that it was trained for.
         data: name of the dataset that it was trained on; None where that was not noted.
@@ -76,11 +76,11 @@ class About(BaseModel):
     """What a checkpoint says beside its weights, as the file has it.
 
     Attributes:
-        version: of segpipe, that wrote it.
+        version: the version of segpipe that wrote it.
         config: the run's options, of any version.
         plan: likewise.
         data: what the network is trained on.
-        dice: of whole validation scans, per label or region.
+        dice: the Dice of whole validation scans, per label or region.
         extensions: that the run has loaded.
         postprocess: chosen on the validation cases.
         quality: learnt on the validation cases.
@@ -110,10 +110,10 @@ class Trained:
         network: in evaluation mode, on the CPU.
         plan: how a scan becomes what it sees.
         config: the run's options, as plain values.
-        version: of segpipe, that wrote it.
+        version: the version of segpipe that wrote it.
         data: what it was trained on; None where an older version did not note it.
-        dice: of whole validation scans when it was saved, per label or region; empty before the
-            first validation.
+        dice: the Dice of whole validation scans when it was saved, per label or region; empty
+            before the first validation.
         step: optimiser steps that it was trained for.
         postprocess: chosen on the validation cases; empty in files of older versions.
         initial: the checkpoint that its training started from; None where there was none.
@@ -143,9 +143,9 @@ def metadata(
 
     Args:
         config: the run's options.
-        plan: of the run.
+        plan: the plan of the run.
         data: what the network is trained on.
-        dice: of whole validation scans, per label or region.
+        dice: the Dice of whole validation scans, per label or region.
         initial: the checkpoint that the run has started from.
     """
     return {

@@ -108,8 +108,8 @@ def _train_first(options: Train, folder: Path, overrides: list[str], *launched: 
     """Train as the first process, or the only one.
 
     Args:
-        options: of the run.
-        folder: of the run.
+        options: the options of the run.
+        folder: the folder of the run.
         overrides: arguments of the command line.
         launched: the processes of a launcher, if there is one.
     """
@@ -164,7 +164,7 @@ def launch(
 
     Args:
         program: the name of its config, `conf/PROGRAM.yaml`.
-        schema: of its options.
+        schema: the schema of its options.
         run: takes the composed values, the job's folder and the overrides; returns the status.
         command: how it is called, for the help.
         completed: takes the words that follow it, and returns those that are meant.

@@ -64,7 +64,7 @@ def count_devices(name: str, devices: int | Literal["all"]) -> int:
     """Return how many devices of this machine train a network.
 
     Args:
-        name: of the device, as of `choose_device`.
+        name: the name of the device, as of `choose_device`.
         devices: number of devices, or `all`; the CPU is one, that several processes may share.
 
     Raises:

@@ -17,7 +17,7 @@ class DownloadCache:
     """Copies of remote files, in a folder of their own for each scan's channel.
 
     Args:
-        folder: of the cache, which other processes may use too.
+        folder: the folder of the cache, which other processes may use too.
         limit_gib: most that they may take, in GiB; a larger file is copied all the same.
 
     Raises:

@@ -25,8 +25,8 @@ class Extension:
     """An extension as it was loaded.
 
     Attributes:
-        name: of its file, or of its module.
-        sha256: of its source.
+        name: the name of its file, or of its module.
+        sha256: the SHA-256 of its source.
         source: its text.
     """
 
@@ -59,7 +59,7 @@ def check_loaded(needed: Sequence[Extension], source: object) -> list[str]:
 
     Args:
         needed: as the file records them.
-        source: of the file, for the message.
+        source: the name of the file, for the message.
 
     Raises:
         ConfigError: if one is not loaded; the message says how to give it.

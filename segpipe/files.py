@@ -29,7 +29,7 @@ def digest(files: Sequence[Path], *settings: object) -> str:
     """Return a name for the content of these files together with these plain values.
 
     Args:
-        files: of a folder, all files directly inside it count.
+        files: the files; of a folder, all files directly inside it count.
         settings: values that JSON can hold.
 
     Raises:
@@ -233,9 +233,9 @@ def write_rows(path: Path, rows: Sequence[Any], kind: type | None = None) -> Non
     """Write dataclasses as a CSV file atomically, one line each and one column per field.
 
     Args:
-        path: of the CSV file.
+        path: the path of the CSV file.
         rows: all of one kind.
-        kind: of the rows; needed where there may be none.
+        kind: the kind of the rows; needed where there may be none.
 
     Raises:
         DataError: if it cannot be written, as on a full disk.

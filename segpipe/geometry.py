@@ -220,13 +220,14 @@ class ModelSpace:
         Args:
             slabs: probabilities in model space; they follow one another along `axis`, and together
                 make the volume.
-            axis: of model space.
-            grid: of the scan.
-            ids: of overlapping regions, the label that each paints over those before it; None where
-                labels exclude one another.
+            axis: the axis of model space.
+            grid: the grid of the scan.
+            ids: the ids of overlapping regions, the label that each paints over those before it;
+                None where labels exclude one another.
             observer: sees the probabilities on the scan's grid as they pass, along the axes of
                 model space.
-            block_voxels: of the scan's grid that are decided at once; None: the usual number.
+            block_voxels: the voxels of the scan's grid that are decided at once; None: the
+                usual number.
         """
         orientation = self.orientation(grid)
         shape = orientation.along(grid.shape)

@@ -28,8 +28,8 @@ class HubFile:
     Attributes:
         repository: its `ORG/NAME`.
         file: its path there.
-        commit: of its repository, 40 hexadecimal digits.
-        sha256: of the file, where the address names it; else empty.
+        commit: the commit of its repository, 40 hexadecimal digits.
+        sha256: the SHA-256 of the file, where the address names it; else empty.
     """
 
     repository: str

@@ -22,7 +22,7 @@ class Place:
         size: number of the processes.
         local_rank: its number among those of its machine.
         sharing: number of the processes that share the cores which this one may use.
-        address: of the first one's machine.
+        address: the address of the first one's machine.
         port: at which the first one listens; 0 = any that is free.
         is_held: whether a launcher, such as torchrun, listens there already.
     """

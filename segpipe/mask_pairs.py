@@ -145,7 +145,8 @@ def mask_pairs(
         truth: likewise.
         spacing_mm: voxel size along the three axes, mm.
         targets: name of each target -> the ids that it unites.
-        tolerances_mm: of each target, distance up to which two surfaces count as equal, mm.
+        tolerances_mm: the tolerances of each target, distance up to which two surfaces count as
+            equal, mm.
         object_iou: least IoU of objects that match.
 
     Raises:
@@ -173,9 +174,9 @@ def box_of(ids: Sequence[int], arrays: Sequence[Sequence[Box | None]], axes: int
     """Return the smallest box that holds these ids in all arrays; an empty one if none has them.
 
     Args:
-        ids: of one target.
+        ids: the ids of one target.
         arrays: for each array the box of each id, beginning with id 1; None for an absent id.
-        axes: of the arrays.
+        axes: the axes of the arrays.
     """
     found: list[Box] = []
     for boxes in arrays:

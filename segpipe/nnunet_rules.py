@@ -66,7 +66,7 @@ def resample(
 
     Args:
         image: normalised.
-        shape: of the result, which covers the same field of view.
+        shape: the shape of the result, which covers the same field of view.
         coarse: the axis that is resampled apart; None where there is none.
     """
     if tuple(image.shape[1:]) == shape:

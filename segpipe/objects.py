@@ -19,7 +19,7 @@ class Matches:
     Attributes:
         predicted: number of predicted objects.
         true: number of true objects.
-        iou: of each matched pair.
+        iou: the IoU of each matched pair.
     """
 
     predicted: int
@@ -40,7 +40,7 @@ def match_objects(
     Args:
         prediction: the predicted mask.
         truth: the true mask.
-        least_iou: of a pair that matches, above 0.
+        least_iou: the least IoU of a pair that matches, above 0.
     """
     parts, predicted = _components(prediction)
     true_parts, true = _components(truth)

@@ -38,7 +38,7 @@ def examination(
     """Return a dataset as the doctor has read it.
 
     Args:
-        dataset: of the cases.
+        dataset: the dataset of the cases.
         parts: the cases of `train`, `val` and `test`.
         findings: all of them.
         data: the options of the dataset.
@@ -61,8 +61,8 @@ def foresee(
 
     Args:
         examined: the dataset.
-        options: of the run.
-        folder: of the run.
+        options: the options of the run.
+        folder: the folder of the run.
         overrides: arguments of the command line.
 
     Returns:
@@ -105,8 +105,8 @@ def _time(
     Args:
         train: training cases.
         val: validation cases.
-        options: of the run.
-        plan: of the run, with the batch of one device.
+        options: the options of the run.
+        plan: the plan of the run, with the batch of one device.
         device: that trains.
         number_format: in which the network computes.
     """

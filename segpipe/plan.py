@@ -60,8 +60,8 @@ class Plan(BaseModel):
         foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
             labelled voxels.
         nan: what becomes of voxels that are NaN or infinite when a scan is read.
-        unit: of `spacing_mm`, and of all lengths and volumes that are shown: `px2` and `px3` where
-            the cases are images and stacks without millimetres.
+        unit: the unit of `spacing_mm`, and of all lengths and volumes that are shown: `px2` and
+            `px3` where the cases are images and stacks without millimetres.
         widths: channels of the network per level, finest first, where they were left to the plan;
             None where `model.channels` gave them.
         parts: into which a step's batch is divided; they are computed one after another, and their

@@ -67,7 +67,7 @@ class Feature:
 
     Attributes:
         value: 0 where all is as usual.
-        name: of the measurement that is farthest away; empty where there is none.
+        name: the name of the measurement that is farthest away; empty where there is none.
     """
 
     value: float = 0.0
@@ -116,14 +116,14 @@ class QualityModel(BaseModel):
     """Predicts the Dice of a mask, the mean over the targets.
 
     Attributes:
-        usual: of each measurement.
-        weights: of each feature: the Dice that it costs.
-        typical: of each feature, its median over the validation cases.
+        usual: the usual range of each measurement.
+        weights: the weights of each feature: the Dice that it costs.
+        typical: the typical value of each feature, its median over the validation cases.
         knots: pairs of weighted sum and Dice, by rising sum; the Dice never rises.
         error: mean absolute error on cases that the model has not seen.
         rank: Spearman's correlation with the true Dice, likewise.
         cases: that it has learnt from.
-        scans: of these, with the copies that were made worse.
+        scans: the scans of these, with the copies that were made worse.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -149,7 +149,7 @@ class QualityModel(BaseModel):
         """Return the quality that measurements speak for, and the reasons.
 
         Args:
-            measured: of a scan and its mask.
+            measured: the measurements of a scan and its mask.
             units: in which volumes are named.
         """
         features = features_of(measured, self.usual)

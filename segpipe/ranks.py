@@ -114,7 +114,7 @@ def call(place: Place) -> TCPStore:
     """Reach the first process, or a launcher, at its port; open that port where this is the first.
 
     Args:
-        place: of this process.
+        place: the place of this process.
     """
     is_master = place.rank == 0 and not place.is_held
     return TCPStore(
@@ -126,9 +126,9 @@ def join(place: Place, device: torch.device, store: TCPStore | None = None) -> R
     """Meet the other processes.
 
     Args:
-        place: of this process.
+        place: the place of this process.
         device: that it trains on; it must be the current one if it is a GPU.
-        store: of the first process, where it listens already.
+        store: the first process's store, where it listens already.
     """
     global _messages
     store = store or call(place)

@@ -32,7 +32,7 @@ class Entry:
     Attributes:
         name: what a user types.
         help: one line.
-        colour: of drawings, as `#RRGGBB`; empty where it is never drawn.
+        colour: the colour of drawings, as `#RRGGBB`; empty where it is never drawn.
     """
 
     name: str

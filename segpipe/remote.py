@@ -70,8 +70,8 @@ class RemoteFolder:
     """A folder of an object store or a web server.
 
     Args:
-        address: of it.
-        key: of the config, for messages.
+        address: its address.
+        key: the key of the config, for messages.
 
     Raises:
         ConfigError: if the address holds a key, or its protocol is unknown or not installed.

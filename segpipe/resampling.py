@@ -50,13 +50,14 @@ class NativeLabels:
     rules logits are interpolated, and become probabilities in smaller blocks.
 
     Args:
-        shape: of the scan's grid, along the axes of model space.
-        model_shape: of model space.
-        axis: of model space along which the slabs follow one another.
-        ids: of overlapping regions, the label that each paints over those before it; None where
-            labels exclude one another.
+        shape: the shape of the scan's grid, along the axes of model space.
+        model_shape: the shape of model space.
+        axis: the axis of model space along which the slabs follow one another.
+        ids: the ids of overlapping regions, the label that each paints over those before it; None
+            where labels exclude one another.
         observer: sees the probabilities on the scan's grid.
-        block_voxels: of the scan's grid that are decided at once; None: `BLOCK_VOXELS`.
+        block_voxels: the voxels of the scan's grid that are decided at once; None:
+            `BLOCK_VOXELS`.
         of_logits: whether the slabs hold logits.
         coarse: the axis of model space along which the nearest row is taken; None: none is.
 
@@ -191,11 +192,11 @@ def _interpolate(
     """Return one class, trilinearly interpolated: first along `axis`, then in the plane.
 
     Args:
-        volume: of model space.
+        volume: the volume of model space.
         axis: that is interpolated first.
         lower: the row below each row of the result.
         between: the row above each, and its weight; None where no row lies between two.
-        shape: of the result.
+        shape: the shape of the result.
     """
     rows = volume.index_select(axis, lower)
     if between is not None:

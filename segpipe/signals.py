@@ -16,7 +16,7 @@ class Stopped(KeyboardInterrupt):
     Lightning and Python's own code treat it as the `KeyboardInterrupt` that it is.
 
     Attributes:
-        number: of the signal.
+        number: the number of the signal.
     """
 
     def __init__(self, number: int) -> None:

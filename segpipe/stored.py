@@ -155,7 +155,7 @@ def read_record(file: Path, kind: Any, mend: str = "") -> Any:
     """Return what a JSON file of a run or of a batch holds, as checked values.
 
     Args:
-        file: of any version.
+        file: the file of any version.
         kind: a type that pydantic checks, such as `dict[str, list[str]]`.
         mend: what the user can do where it holds something else.
 

@@ -22,8 +22,8 @@ def shown(sweep: Path, number: int, overrides: Sequence[str]) -> Iterator[None]:
 
     Args:
         sweep: folder of the sweep.
-        number: of the run, from 0.
-        overrides: of the run.
+        number: the number of the run, from 0.
+        overrides: the overrides of the run.
     """
     _announce(sweep, number, overrides)
     try:

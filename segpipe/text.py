@@ -34,7 +34,7 @@ def name_fault(name: str) -> str:
     """Return why files below a folder cannot have this name, or an empty string.
 
     Args:
-        name: of a case or a mask; with the folders above it, joined by `/`.
+        name: the name of a case or a mask; with the folders above it, joined by `/`.
     """
     if any(part in ("", ".", "..") for part in name.split("/")):
         return "is empty, or leaves the folder"

@@ -16,8 +16,8 @@ class Units:
     """The units of one dataset.
 
     Attributes:
-        length: of distances.
-        volume: of volumes; of images, areas.
+        length: the unit of distances.
+        volume: the unit of volumes; of images, that of areas.
         per_ml: volumes in that unit that make one mL.
         digits: decimals of volumes in tables.
     """

@@ -68,8 +68,8 @@ class Windowing:
         patch: window size in voxels; 1 along `slice_axis`.
         slice_axis: the axis that a 2D network does not see; None for a 3D network.
         overlap: share of a window that its neighbour covers too, below 1.
-        activation: of the blended logits: `softmax` where a voxel has one label, `torch.sigmoid`
-            where it may lie in several regions, None to keep logits.
+        activation: the activation of the blended logits: `softmax` where a voxel has one label,
+            `torch.sigmoid` where it may lie in several regions, None to keep logits.
         starts_along: returns the first voxels of the windows along an axis, from its size, the
             window's edge and the overlap.
         weights_of: returns the weights `(1, x, y, z)` of a window's voxels.
@@ -147,9 +147,9 @@ class _OpenRows:
     Args:
         patch: window size in voxels.
         axis: along which rows are finished.
-        shape: of the padded volume.
+        shape: the shape of the padded volume.
         batches: positions of all windows, in the order in which they are added.
-        weight: of a window's voxels, on the device on which the sums are kept.
+        weight: the weight of a window's voxels, on the device on which the sums are kept.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class Choice:
 
     Attributes:
         group: the name of its folder.
-        name: of the file, without its ending.
+        name: the name of the file, without its ending.
         line: the first line of its comment.
         sets: the values that it sets, by dotted key; of a study also those that it sweeps over.
     """
@@ -82,7 +82,7 @@ def page(program: str, command: str, schema: type[Section], about: Sequence[str]
     Args:
         program: the name of its config.
         command: how it is called.
-        schema: of its options.
+        schema: the schema of its options.
         about: keys, groups, choices, or parts of keys; empty for all.
 
     Raises:
@@ -220,7 +220,7 @@ def _type(annotation: Any, rules: Sequence[Any] = ()) -> str:
     """Return a type in words, with the bounds that `annotated_types` put on it.
 
     Args:
-        annotation: of a field.
+        annotation: the annotation of a field.
         rules: the metadata of the field.
     """
     origin = get_origin(annotation)

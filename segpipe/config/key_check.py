@@ -18,8 +18,8 @@ def check_keys(overrides: Sequence[str], schema: type[Section], folders: list[Pa
 
     Args:
         overrides: the words.
-        schema: of the command's options.
-        folders: of config files, in which the groups are folders.
+        schema: the schema of the command's options.
+        folders: the folders of config files, in which the groups are folders.
 
     Raises:
         ConfigError: for the first that does not.

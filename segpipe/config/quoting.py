@@ -215,7 +215,7 @@ def invocation(name: str) -> str:
     """Return what a user types to call a program, in the form in which this one was called.
 
     Args:
-        name: of the program, such as `train`.
+        name: the name of the program, such as `train`.
 
     Returns:
         `segpipe-train` where an installed script was called, else `python train.py`.

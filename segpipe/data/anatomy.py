@@ -27,7 +27,7 @@ class Tissue:
 
     Attributes:
         depth_mm: how deep each voxel lies in it, negative outside.
-        signal: of MR, 1 being that of fat.
+        signal: the signal in MR, 1 being that of fat.
         label: one of `LABELS`.
         mottle: standard deviation of its texture, as a share of the signal.
         texture: index into `TEXTURE_MM`.

@@ -30,7 +30,7 @@ def make_sampler(plan: Plan, foreground: float, augment: Augment) -> PatchSample
     """Return the sampler that cuts patches from prepared cases.
 
     Args:
-        plan: of the run.
+        plan: the plan of the run.
         foreground: share of patches that are centred on a labelled voxel, every label equally
             often.
         augment: the options of augmentation; a patch that may be rotated is cut larger.

@@ -34,7 +34,7 @@ def entry_path(folder: Path, files: Sequence[Path], *settings: object) -> Path:
     """Return the path of the entry for these files' content and these plain values.
 
     Args:
-        folder: of the cache.
+        folder: the folder of the cache.
         files: scans and label maps; all files that their voxels come from count.
         settings: values that JSON can hold.
 

@@ -105,8 +105,8 @@ def degrade(volume: Located, change: str, strength: float, seed: int) -> Located
     Args:
         volume: the scan.
         change: a key of `CHANGES` or `FAULTS`; any where the strength is 0.
-        strength: of the change; 0 returns the scan itself.
-        seed: of noise and bias fields, and of which end is cut off.
+        strength: the strength of the change; 0 returns the scan itself.
+        seed: the seed of noise and bias fields, and of which end is cut off.
     """
     if strength == CLEAN:
         return volume

@@ -186,7 +186,7 @@ def inspect_dataset(
     """Read and check every case once, and the split; write all findings to `doctor.csv`.
 
     Args:
-        dataset: of the cases.
+        dataset: the dataset of the cases.
         train: cases that train.
         val: cases that validate.
         data: the options of the dataset.

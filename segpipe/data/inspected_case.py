@@ -69,7 +69,7 @@ class InspectedCase:
     Attributes:
         case: the case.
         findings: what is wrong with it.
-        grid: of its image; None where that cannot be read.
+        grid: the grid of its image; None where that cannot be read.
         ids: the distinct values of its label map.
         foreground: shape `(channels, voxels)`, a sample of its labelled intensities.
         sizes: a row per label that it has: id, voxels, connected parts, voxels of the largest part.

@@ -50,7 +50,7 @@ def normalise(
 
     Args:
         image: the voxels.
-        plan: of the network.
+        plan: the plan of the network.
         inside: the voxels over which `zscore_nonzero` is; None: those of the channel that are not
             0.
     """

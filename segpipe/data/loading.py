@@ -73,7 +73,7 @@ def load(path: Path, nan: NaNPolicy = "refuse") -> MetaTensor:
     """Read a file, or a folder with one DICOM series, as a volume of shape `(c, x, y, z)`.
 
     Args:
-        path: of the file or folder.
+        path: the path of the file or folder.
         nan: what becomes of voxels that are NaN or infinite.
 
     Raises:

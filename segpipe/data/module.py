@@ -30,11 +30,12 @@ class CaseData(pl.LightningDataModule):
     Args:
         train: cases that train.
         val: cases that validate.
-        plan: of the run.
-        options: of the run.
+        plan: the plan of the run.
+        options: the options of the run.
         device: where the network is.
         ranks: the processes that train together.
-        entries: of the training cases in the cache, where another process has prepared them.
+        entries: the entries of the training cases in the cache, where another process has prepared
+            them.
 
     Raises:
         ConfigError: if the devices cannot share a batch.

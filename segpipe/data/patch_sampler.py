@@ -14,7 +14,7 @@ class PatchSampler:
     those of MONAI's `RandCropByLabelClassesd` followed by `SpatialPadd`, in a single copy.
 
     Args:
-        size: of the patch in voxels, three axes.
+        size: the size of the patch in voxels, three axes.
         shares: share of patches that are centred on a voxel of each label, background first. The
             share of a label that a case does not hold goes to the others.
     """

@@ -26,12 +26,12 @@ class Patches(Dataset[dict[str, Any]]):
 
     Args:
         cases: that train.
-        plan: of the run.
-        options: of the run.
+        plan: the plan of the run.
+        options: the options of the run.
         augmented: whether to augment the patches; else `augment_batch` does so on the network's
             device.
-        entries: of the cases in the cache, where another process has prepared them; those that
-            are not there, as on another machine, are prepared here.
+        entries: the entries of the cases in the cache, where another process has prepared them;
+            those that are not there, as on another machine, are prepared here.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ def fixed_patches(
 
     Args:
         cases: with labels.
-        plan: of the run.
+        plan: the plan of the run.
         foreground: share of patches that are centred on a labelled voxel.
         augment: the options of augmentation, none of which is used.
         count: number of patches.
@@ -137,7 +137,7 @@ def augment_batch(augmentation: Augmentation, batch: dict[str, Any]) -> dict[str
     """Augment the patches of a batch on their device, each by its own seed.
 
     Args:
-        augmentation: of the run.
+        augmentation: the augmentation of the run.
         batch: `image`, shape `(b, c, x, y, z)`, `label`, shape `(b, 1, x, y, z)`, and `seed`, shape
             `(b)`, which lies on the host.
     """

@@ -88,7 +88,7 @@ def prepare_scan(
 
     Args:
         images: one file per channel, or one file that holds them all.
-        plan: of the network.
+        plan: the plan of the network.
         load: reads a file as a volume `(c, x, y, z)`; its argument `nan` is the plan's.
         device: on which it is prepared, as of `prepare_volume`.
 
@@ -105,8 +105,8 @@ def prepare_volume(
 
     Args:
         volume: as it was read.
-        plan: of the network.
-        name: of the volume, for messages.
+        plan: the plan of the network.
+        name: the name of the volume, for messages.
         device: on which it is brought to model space and normalised, where its memory suffices; by
             nnU-Net's rules, whose splines are SciPy's, that is done on the host.
 
@@ -193,8 +193,8 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
 
     Args:
         case: with a label map.
-        plan: of the network.
-        grid: of the case's image.
+        plan: the plan of the network.
+        grid: the grid of the case's image.
 
     Raises:
         DataError: if it cannot be read, does not lie on the scan's grid, or holds an id that is not
@@ -219,7 +219,7 @@ def to_index(ids: np.ndarray, labels: dict[str, int], path: Path) -> Integer[np.
     Args:
         ids: shape `(1, x, y, z)`.
         labels: name -> id on disk.
-        path: of the label map, for messages.
+        path: the path of the label map, for messages.
 
     Raises:
         DataError: for an id that `labels` does not declare, with the number of its voxels.

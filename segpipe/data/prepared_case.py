@@ -99,8 +99,8 @@ def prepare_all(
 
     Args:
         cases: with labels.
-        plan: of the run.
-        folder: of the cache.
+        plan: the plan of the run.
+        folder: the folder of the cache.
         limit_gib: most that the cache may take, in GiB; None: no limit.
 
     Raises:
@@ -184,7 +184,7 @@ def _check_room(needed: int, missing: int, total: int, folder: Path) -> None:
         needed: bytes.
         missing: number of cases that are to be prepared.
         total: number of cases.
-        folder: of the cache.
+        folder: the folder of the cache.
     """
     needed_mib = needed / MIB
     folder.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def draw_grid(
 
     Args:
         axes: where the voxel axes lead, as `LPS`.
-        rotation: of the grid against the patient's axes.
+        rotation: the rotation of the grid against the patient's axes.
         spacing_mm: voxel size in the plane, and distance of slices, which are the third voxel axis
             as in scanners' files.
         view_mm: field of view along the patient's axes.
@@ -88,7 +88,7 @@ def draw_scan(
     """Draw a new patient on a grid.
 
     Args:
-        grid: of the scan.
+        grid: the grid of the scan.
         rng: random numbers.
         ct: whether the image is CT.
 

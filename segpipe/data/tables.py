@@ -30,7 +30,7 @@ class TableRow:
 
     Attributes:
         file: the table, for messages; file names in it are relative to its folder.
-        number: of the row, the header being row 1.
+        number: the number of the row, the header being row 1.
         values: by column.
     """
 

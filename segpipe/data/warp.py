@@ -168,7 +168,8 @@ def _position_terms(
 
     Args:
         matrix: (3, 3), from the patch's coordinates to those of the cut.
-        coordinates: of the patch's voxels along each axis, in voxels from its centre.
+        coordinates: the coordinates of the patch's voxels along each axis, in voxels from its
+            centre.
         cut: size in voxels.
 
     Returns:

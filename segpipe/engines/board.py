@@ -18,12 +18,12 @@ class Board:
     """Takes what workers tell.
 
     Args:
-        options: of the call; its output is there.
+        options: the options of the call; its output is there.
         calls: this one and the others on its output.
         places: where scans come from and masks go.
 
     Attributes:
-        outcomes: of the scans that are settled since `begin`.
+        outcomes: the outcomes of the scans that are settled since `begin`.
         claimed: scans that other calls have claimed since `begin_round`.
     """
 

@@ -12,7 +12,7 @@ class Started:
     """The network begins with a scan.
 
     Attributes:
-        name: of the scan.
+        name: the name of the scan.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Advanced:
     """A part of a scan is computed.
 
     Attributes:
-        name: of the scan.
+        name: the name of the scan.
         done: number of its windows that are computed.
         total: number of its windows.
     """
@@ -38,7 +38,7 @@ class Settled:
     """A scan is done or has failed, and its record is stored.
 
     Attributes:
-        record: of the scan.
+        record: the record of the scan.
         is_new: whether it was settled now, not by an earlier or another call.
         is_known: whether it fails as it did before.
         is_incomplete: whether a file is missing, or a score though it has a truth.

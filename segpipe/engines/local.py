@@ -32,7 +32,7 @@ class Alone:
     """The worker that is this process itself.
 
     Args:
-        options: of the call.
+        options: the options of the call.
         places: where scans come from and masks go.
 
     Raises:
@@ -90,7 +90,7 @@ class Processes:
     """Workers that are processes of this machine, and share its cores, memory and GPUs.
 
     Args:
-        options: of the call.
+        options: the options of the call.
         family: name of the call.
         size: number of the workers.
         gpus: over which they are spread; 0 where the options name the device.
@@ -122,7 +122,7 @@ class Process:
     """A worker that is a process of this machine.
 
     Args:
-        number: of the worker.
+        number: the number of the worker.
         post: what it is told.
     """
 

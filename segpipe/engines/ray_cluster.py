@@ -101,7 +101,7 @@ def cores_for(workers: int, cores: Sequence[int], most: Sequence[int]) -> int:
 
     Args:
         workers: number of them.
-        cores: of each machine.
+        cores: the cores of each machine.
         most: workers for which each machine has GPUs, where they need some.
     """
     for number in range(max(cores), 1, -1):
@@ -116,7 +116,7 @@ class Actors:
 
     Args:
         ray: the module.
-        options: of the call.
+        options: the options of the call.
         nodes: what each machine has, as `{"CPU": 8.0, "GPU": 1.0}`.
 
     Raises:
@@ -160,8 +160,8 @@ class Actor:
 
     Args:
         ray: the module.
-        number: of the worker.
-        actor: of which it is the handle.
+        number: the number of the worker.
+        actor: the actor of which it is the handle.
     """
 
     def __init__(self, ray: Any, number: int, actor: Any) -> None:

@@ -27,7 +27,7 @@ class Sign(Enum):
     """A message without content.
 
     Attributes:
-        ASK: of a worker that can take a scan.
+        ASK: the request of a worker that can take a scan.
         WAIT: to a worker: there is no scan for it until it has finished those in hand.
         END: to a worker: there is nothing more to do.
     """
@@ -45,7 +45,7 @@ class Post:
     """What a process of a worker is told when it starts.
 
     Attributes:
-        options: of the call, with the device of this worker.
+        options: the options of the call, with the device of this worker.
         family: name of the call.
         threads: that it may use.
         sharing: number of workers that share the memory of the machine.

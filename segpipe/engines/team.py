@@ -71,10 +71,10 @@ class Team:
     """Workers that settle the scans of one call.
 
     Args:
-        options: of the call.
-        plan: of its network.
+        options: the options of the call.
+        plan: the plan of its network.
         calls: this one and the others on its output.
-        source: of the workers.
+        source: the source of the workers.
         device: on which they compute, for people.
     """
 

@@ -48,7 +48,7 @@ def open_worker(options: Predict, family: str = "", places: Places = LOCAL) -> "
     """Return a worker with the network that the options name.
 
     Args:
-        options: of the call.
+        options: the options of the call.
         family: name of the call that this worker belongs to, where that is another process.
         places: where scans come from and masks go.
 
@@ -63,8 +63,8 @@ class Worker:
     """Settles scans of one call.
 
     Args:
-        options: of the call; its output is there.
-        predictor: of the network.
+        options: the options of the call; its output is there.
+        predictor: the predictor of the network.
         dicom: what its DICOM files say; None where it writes none.
         family: as of `open_worker`.
         places: likewise.

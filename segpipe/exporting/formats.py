@@ -23,7 +23,7 @@ class Format:
     """A format of an export.
 
     Attributes:
-        endings: of its files, one of which the output must have; empty for a folder.
+        endings: the endings of its files, one of which the output must have; empty for a folder.
         write: writes a network to a path.
         load: returns what computes the logits of the written network.
     """

@@ -21,10 +21,10 @@ def import_nnunet(
     """Write networks that nnU-Net v2 has trained as a checkpoint, or as an ensemble of several.
 
     Args:
-        folder: of results, with `plans.json`, `dataset.json` and `fold_0` ...
+        folder: the folder of results, with `plans.json`, `dataset.json` and `fold_0` ...
         output: file of the checkpoint; of several folds a folder with one for each.
         folds: their numbers, or `all`; None: all that are there.
-        which: of each fold's checkpoints.
+        which: which of each fold's checkpoints.
 
     Returns:
         The names of the folds' folders.

@@ -147,7 +147,7 @@ class Results:
 
     Attributes:
         folder: the folder itself.
-        plans: of its dataset.
+        plans: the plans of its dataset.
         channels: names of the image channels.
         labels: names, ids, regions and the id to ignore.
     """

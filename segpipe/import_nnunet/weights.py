@@ -79,7 +79,7 @@ def renamed(
     Args:
         file: that they are of, for messages.
         weights: by nnU-Net's names.
-        layers: of the network.
+        layers: the layers of the network.
         order: nnU-Net's axis for each axis of the network here.
 
     Raises:

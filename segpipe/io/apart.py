@@ -56,7 +56,7 @@ def decoded(kind: str, request: Any, names: Sequence[str], size: int) -> list[np
     """Return the arrays of images that the other process decodes.
 
     Args:
-        kind: of `DECODERS`.
+        kind: one of `DECODERS`.
         request: for its function, as plain values.
         names: for messages, the file of each array.
         size: bytes that they declare to unpack to, which bound the memory of the process.

@@ -105,9 +105,9 @@ def read_segmentation(
     A segmentation holds only slices where it found something.
 
     Args:
-        path: of the segmentation, or of a folder with it alone.
-        shape: of the scan, (x, y, z).
-        affine: of the scan, to mm in RAS+.
+        path: the path of the segmentation, or of a folder with it alone.
+        shape: the shape of the scan, (x, y, z).
+        affine: the affine of the scan, to mm in RAS+.
         labels: name -> id; where all segments have such names these tell their ids.
 
     Raises:

@@ -30,8 +30,8 @@ class Structure:
     """A structure of a structure set.
 
     Attributes:
-        number: of it in the file.
-        name: of it.
+        number: the number of it in the file.
+        name: the name of it.
         outlines: each the corners of a polygon in one plane, `(corners, 3)`, LPS+, mm.
     """
 
@@ -49,9 +49,9 @@ def read_structures(
     """Read a structure set as label ids on the grid of its scan.
 
     Args:
-        path: of the structure set.
-        shape: of the scan, (x, y, z).
-        affine: of the scan, to mm in RAS+.
+        path: the path of the structure set.
+        shape: the shape of the scan, (x, y, z).
+        affine: the affine of the scan, to mm in RAS+.
         labels: name -> id; where some structures have such names, these are read and the others are
             left out, with a warning. Else ids are the numbers of the structures.
 
@@ -126,10 +126,10 @@ def fill(
     """Return the voxels of a scan inside outlines.
 
     Args:
-        path: of the structure set, for messages.
+        path: the path of the structure set, for messages.
         outlines: each `(corners, 3)`, LPS+, mm.
-        shape: of the scan, (x, y, z).
-        affine: of the scan, to mm in RAS+.
+        shape: the shape of the scan, (x, y, z).
+        affine: the affine of the scan, to mm in RAS+.
 
     Raises:
         DataError: if an outline does not lie in a slice of the scan.
@@ -172,8 +172,8 @@ def _add_crossings(turns: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> N
     """Turn the first point behind each crossing of an edge with a line of the grid, in place.
 
     Args:
-        turns: of the grid, `(x + 1, y)`.
-        starts: of the edges, `(n, 2)`.
+        turns: for each point of the grid whether it is turned, `(x + 1, y)`.
+        starts: the starts of the edges, `(n, 2)`.
         ends: likewise.
     """
     upwards = (starts[:, 1] <= ends[:, 1])[:, None]

@@ -109,7 +109,7 @@ def read_header(path: Path, keywords: tuple[str, ...]) -> tuple[Any, int]:
 
     Args:
         path: file.
-        keywords: of the elements.
+        keywords: the keywords of the elements.
 
     Returns:
         The data set, and the number of bytes from the element of the pixels to the file's end; 0

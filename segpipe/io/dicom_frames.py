@@ -35,13 +35,13 @@ class Header:
     """What a DICOM file says of itself.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         series: unique id of its series.
-        number: of its series; 0 where it has none.
+        number: the number of its series; 0 where it has none.
         instance: number of the file in the series.
         kind: unique id of its class (CT, MR, segmentation ...).
-        kind_name: of the class.
-        description: of its series.
+        kind_name: the name of the class.
+        description: the description of its series.
         size: number of columns and rows; zeros where it holds no image.
         samples: numbers per pixel.
         count: frames.
@@ -88,15 +88,15 @@ class Frame:
     """One image of a file, in LPS+ coordinates.
 
     Attributes:
-        header: of its file.
+        header: the header of its file.
         index: in its file, from 0.
         placed: whether the file says where the frame lies.
         position: centre of the first voxel, mm; zeros where it is not placed.
         rows: unit vectors of increasing column and of increasing row, (2, 3).
         spacing: mm between columns and between rows; None without a tag, zeros of a useless one.
         thickness: mm to the next slice where there is only one; None if the file has none.
-        slope: of the stored numbers.
-        intercept: of the stored numbers.
+        slope: the slope of the stored numbers.
+        intercept: the intercept of the stored numbers.
         stack: what an enhanced file calls its stack.
         segment: number of the segment that a frame of a segmentation shows; 0 for others.
         traits: values of `TRAITS`.

@@ -39,7 +39,7 @@ def write_structures(
     Args:
         mask: label ids, shape `(x, y, z)` of the series.
         labels: name -> id, the background left out.
-        codes: of the labels, by name.
+        codes: the codes of the labels, by name.
         source: the series.
         path: file to write.
         product: that has made the mask.

@@ -103,7 +103,7 @@ def merge_segment(ids: np.ndarray, inside: np.ndarray, new: int | np.ndarray, na
         ids: label ids.
         inside: the voxels, of the same shape.
         new: their id, or one for each of them.
-        name: of the segment, for the message.
+        name: the name of the segment, for the message.
 
     Raises:
         DataError: if one has another id already.
@@ -122,7 +122,7 @@ def ids_by_name(
     """Return the label id of each segment whose name is that of a label, by the segment's number.
 
     Args:
-        names: of the segments, by their numbers.
+        names: the names of the segments, by their numbers.
         labels: name -> id.
         every: whether none is returned unless all segments have the names of labels.
     """
@@ -150,9 +150,9 @@ def on_grid(
     """Return label ids on the grid of a scan, of which a segmentation covers a part.
 
     Args:
-        stack: of the segmentation.
-        shape: of the scan, (x, y, z).
-        affine: of the scan, to mm in RAS+.
+        stack: the geometry of the segmentation.
+        shape: the shape of the scan, (x, y, z).
+        affine: the affine of the scan, to mm in RAS+.
         labels: name -> id; where all segments have such names these tell their ids, else ids are
             the numbers of the segments.
 

@@ -39,7 +39,7 @@ class Product:
     """What wrote a DICOM file, and of what network.
 
     Attributes:
-        version: of segpipe.
+        version: the version of segpipe.
         network: name of the network.
         checkpoint: SHA-256 of the checkpoint's file; of several those of all, joined by `+`.
     """

@@ -95,7 +95,7 @@ def frame_values(data: Any, count: int) -> list[dict[str, Any]]:
     that does not describe every one has none that could be placed, and the list is empty.
 
     Args:
-        data: of pydicom.
+        data: the dataset, as pydicom reads it.
         count: frames that the file declares.
     """
     shared: dict[str, Any] = {}

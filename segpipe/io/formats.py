@@ -32,7 +32,7 @@ class Format:
 
     Attributes:
         name: for messages.
-        endings: of file names, in lower case, the longest first.
+        endings: the endings of file names, in lower case, the longest first.
         read: returns the voxels `(C, x, y, z)` and the affine to mm in RAS+.
         read_grid: returns the shape `(x, y, z)` and the affine, from the header where there is one.
         files: returns all files that the voxels come from.

@@ -21,7 +21,7 @@ class Concept:
 
     Attributes:
         scheme: name of the coding scheme, as `SCT` for SNOMED CT.
-        value: of the concept in its scheme.
+        value: the value of the concept in its scheme.
         meaning: for people.
     """
 
@@ -64,7 +64,7 @@ def code_of(name: str, given: Mapping[str, Sequence[str]] | None = None) -> Labe
     """Return the code of a label, by its name; `UNKNOWN_LABEL` where there is none.
 
     Args:
-        name: of the label.
+        name: the name of the label.
         given: codes that go before the table: scheme, value and meaning, and those of the category
             where it is named.
     """

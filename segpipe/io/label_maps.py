@@ -31,9 +31,9 @@ def load_label_of(
     """Read a label map as a volume `(1, x, y, z)`; one of DICOM on the scan's grid.
 
     Args:
-        path: of the label map, or of a folder that holds nothing but its DICOM file.
-        grid: of its scan; only the segments and outlines of DICOM need it, other formats have
-            their own.
+        path: the path of the label map, or of a folder that holds nothing but its DICOM file.
+        grid: the grid of its scan; only the segments and outlines of DICOM need it, other formats
+            have their own.
         image: its scan's file; a label map in pixels takes the millimetres of an image of its size.
         labels: name -> id; where the segments or structures of a DICOM file have such names, these
             tell their ids, else their numbers do.

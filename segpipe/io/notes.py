@@ -19,7 +19,7 @@ class Note:
     """A warning that was collected.
 
     Attributes:
-        kind: of the trouble, by which warnings of many files become one line.
+        kind: the kind of the trouble, by which warnings of many files become one line.
         text: with the file's name.
     """
 

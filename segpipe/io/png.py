@@ -31,8 +31,8 @@ class Header:
     """The first chunk of a PNG.
 
     Attributes:
-        columns: of the picture.
-        rows: of the picture.
+        columns: the columns of the picture.
+        rows: the rows of the picture.
         depth: bits per sample.
         colour: what the samples are, a key of `SAMPLES`.
         is_interlaced: whether the pixels come in seven passes.

@@ -35,8 +35,8 @@ class Stored:
     Attributes:
         files: in their order; each holds an equal part.
         axes: sizes, the one that changes fastest first.
-        dtype: of a voxel, with its byte order.
-        encoding: of each file.
+        dtype: the type of a voxel, with its byte order.
+        encoding: the encoding of each file.
         offset: bytes of each file before anything else.
         lines: lines to leave out after them.
         skip: bytes to leave out after those, unpacked ones of a packed file; or `LAST`.

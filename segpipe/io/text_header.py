@@ -164,7 +164,7 @@ def listed_files(header: TextHeader, value: str, voxels: int) -> list[Path]:
     """Return the files that a header names for its voxels, in their order.
 
     Args:
-        header: of any format.
+        header: the header of any format.
         value: a name; `LIST`, for those of `header.names`; or a pattern with its first and last
             number and step, as in `slice%03d.raw 1 40 1`.
         voxels: their number.

@@ -85,7 +85,7 @@ def write_stack(voxels: np.ndarray, affine: np.ndarray, in_mm: bool, path: Path)
 
     Args:
         voxels: whole numbers.
-        affine: of the scan, whose spacing the header gets.
+        affine: the affine of the scan, whose spacing the header gets.
         in_mm: whether the spacing is in mm; a file in pixels has none.
         path: file to write.
     """

@@ -21,7 +21,7 @@ def with_palette(page: Any, array: np.ndarray, axes: str) -> tuple[np.ndarray, s
 
     Args:
         page: with the tags.
-        array: of indices.
+        array: the array of indices.
         axes: letters of its axes.
 
     Returns:

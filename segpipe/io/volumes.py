@@ -30,7 +30,7 @@ def read_voxels(path: Path, nan: NaNPolicy = "refuse") -> tuple[np.ndarray, np.n
     back) and 1 mm.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         nan: what becomes of voxels that are NaN or infinite; `fill` puts the smallest value of
             their channel there, with a warning.
 
@@ -57,7 +57,7 @@ def load(path: Path, nan: NaNPolicy = "refuse") -> Volume:
     """Read a file, or a folder of one DICOM series, as a volume of shape `(C, x, y, z)`.
 
     Args:
-        path: of the file or folder.
+        path: the path of the file or folder.
         nan: as `read_voxels` takes it.
 
     Raises:
@@ -74,7 +74,7 @@ def load_label(path: Path, image: Path | None = None) -> Volume:
     1e-3 of whole ones are rounded, with a warning.
 
     Args:
-        path: of the label map.
+        path: the path of the label map.
         image: its image; a label map in pixels takes the millimetres of an image of its size.
 
     Raises:
@@ -203,7 +203,7 @@ def write_shares(
             at a time is copied.
         source: the scan that was segmented, whose grid the file gets.
         path: file to write; ends in `.nii.gz` or `.nii`.
-        names: of the entries along the last axis; stored in the header as a comment.
+        names: the names of the entries along the last axis; stored in the header as a comment.
 
     Raises:
         DataError: if the written file does not read back as the values.

@@ -26,7 +26,7 @@ class Score(MetricValues):
     Attributes:
         case: name of the case.
         label: name of the target.
-        values: of each metric, by its name.
+        values: the values of each metric, by its name.
         volume_ml: volume of the prediction, mL.
         truth_ml: volume of the truth, mL.
     """

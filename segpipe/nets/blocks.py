@@ -61,7 +61,7 @@ class StageSpec:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel: in voxels, for all axes or along each.
-        stride: of the first convolution, likewise.
+        stride: the stride of the first convolution, likewise.
         stem: whether the input is the image itself.
     """
 

@@ -23,12 +23,12 @@ class Stage:
     Attributes:
         name: `encoder 0`, `decoder 0`, `head 0`, where 0 is the finest level; the path of a part of
             a foreign network.
-        channels: of the output.
-        size: of the output, voxels along each axis.
+        channels: the channels of the output.
+        size: the size of the output, voxels along each axis.
         short_skip: the name of the short skip inside; empty in heads and foreign networks.
         long_skip: the name of the long skip of a decoder's stage; empty elsewhere.
         parameters: trainable numbers.
-        multiply_adds: of the convolutions.
+        multiply_adds: the multiply-adds of the convolutions.
         receptive_field: voxels of the image along each axis that one value depends on through
             convolutions; None where it is not known. An instance norm sees the whole patch.
         saved_mib: activations kept for the backward pass in float32, MiB.

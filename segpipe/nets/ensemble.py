@@ -20,7 +20,7 @@ class Ensemble(nn.Module):
         exclusive: whether a voxel has just one label (softmax), or may lie in several regions
             (sigmoid).
         mirror_axes: spatial axes along which the window is mirrored too, alone and together.
-        mean: of their probabilities, or of their logits, as nnU-Net has it.
+        mean: the kind of mean: of their probabilities, or of their logits, as nnU-Net has it.
     """
 
     def __init__(

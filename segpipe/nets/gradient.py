@@ -37,7 +37,7 @@ def layers_in_order(network: nn.Module, shape: Sequence[int]) -> list[Layer]:
 
     Args:
         network: a copy of it is run on the `meta` device, without values.
-        shape: of its input, `(C, *spatial)`.
+        shape: the shape of its input, `(C, *spatial)`.
     """
     stages: dict[str, str] = {}
     for stage, modules in stage_parts(network).items():

@@ -21,7 +21,7 @@ def downsampling(
         config: the network's convolutions.
         method: stride: the stage's first convolution strides; maxpool; transition: a 1-wide
             convolution, then max pooling (Jegou 2017).
-        channels: of the input, which are kept.
+        channels: the channels of the input, which are kept.
         stride: for all axes or along each.
     """
     if method == "stride":

@@ -93,7 +93,7 @@ def transfer(
 
     Args:
         network: that has been initialised.
-        weights: of another network.
+        weights: the weights of another network.
         ends: as `find_ends` gives them.
         match: how image channels and outputs go on.
 

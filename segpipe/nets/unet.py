@@ -36,7 +36,8 @@ class UNet(nn.Module):
         down: per downsampling: strided convolution, max pooling, or a 1-wide convolution and max
             pooling.
         up: transposed convolution, or interpolation and a convolution.
-        up_kernels: of upsampling, per level but the coarsest; 0 is the stride, or no convolution.
+        up_kernels: the kernels of upsampling, per level but the coarsest; 0 is the stride, or no
+            convolution.
         up_keeps_channels: upsampling keeps the coarser level's channels; else it goes to the finer
             level's.
         up_bias: whether upsampling has a bias.

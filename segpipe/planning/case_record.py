@@ -44,8 +44,8 @@ class CaseRecord:
         """Return the record of a dataset whose cases were read.
 
         Args:
-            dataset: of the run.
-            split: of its cases.
+            dataset: the dataset of the run.
+            split: the split of its cases.
             cases: that train or validate.
         """
         used = {*split.train, *split.val}
@@ -72,7 +72,7 @@ class CaseRecord:
         """Read the record of a run of any version.
 
         Args:
-            folder: of the run.
+            folder: the folder of the run.
             dataset: as it is now.
             data: the run's options.
 
@@ -100,7 +100,7 @@ class CaseRecord:
 
         Args:
             dataset: as it is now.
-            folder: of the run, for the message.
+            folder: the folder of the run, for the message.
             allow_changes: whether cases may have been added or be missing.
 
         Raises:
@@ -126,7 +126,7 @@ class CaseRecord:
 
         Args:
             now: the record of the cases as they are now.
-            folder: of the run, for the message.
+            folder: the folder of the run, for the message.
 
         Raises:
             ConfigError: if one of them does not; it names them.

@@ -34,7 +34,7 @@ class View:
         spacing_mm: along all three axes.
         factor: times the finest spacing of the cases.
         shape: voxels of a median case along the axes that the network sees.
-        share: of a median case that the largest patch holds, in voxels; 1 at most.
+        share: the share of a median case that the largest patch holds, in voxels; 1 at most.
         ceiling: Dice that a perfect network would have, mean of the labels.
         scans: whole scans that the budget holds for each label; infinite where it is not of time.
         finer: those of the last finer view that was given up for want of them; None where none was.
@@ -86,7 +86,7 @@ def widen(
         spacing_mm: that suits the cases without regard to the patch.
         cases: their fingerprint, along the axes of model space.
         axes: that the network sees.
-        voxels: of a usual patch, and of the largest.
+        voxels: the voxels of a usual patch, and of the largest.
         lowest: ceiling that coarser spacings must keep, and where the budget is short.
         pace: estimates that of the training, where it is asked for.
 
@@ -150,7 +150,7 @@ def _within_budget(
         views: finest first.
         axes: that the network sees.
         largest: voxels of the largest patch.
-        pace: of the training.
+        pace: the pace of the training.
         labels: without the background.
     """
     finer = None
@@ -170,7 +170,7 @@ def median_shape(cases: Fingerprint, spacing_mm: Sequence[float | None] | np.nda
 
     Args:
         cases: their fingerprint, along the axes of model space.
-        spacing_mm: of model space; None along an axis keeps each case's own.
+        spacing_mm: the spacing of model space; None along an axis keeps each case's own.
     """
     target = np.array(spacing_mm, dtype=float)  # None becomes NaN
     scale = np.where(np.isnan(target), 1.0, cases.spacings_mm / target)

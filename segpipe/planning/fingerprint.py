@@ -74,7 +74,7 @@ class CaseFacts:
     """Grid and label volumes of one case.
 
     Attributes:
-        name: of the case.
+        name: the name of the case.
         part: `train` or `val`.
         shape: voxels along left-right, back-front and foot-head.
         spacing_mm: voxel size along the same axes.
@@ -94,8 +94,8 @@ class Intensities:
 
     Attributes:
         channel: its name.
-        edges: of the bins, one more than there are counts.
-        counts: of a sample of voxels.
+        edges: the edges of the bins, one more than there are counts.
+        counts: the counts of a sample of voxels.
     """
 
     channel: str

@@ -111,7 +111,7 @@ def inherit_plan(
     Args:
         origin: the checkpoint's plan.
         options: the run's options, with the checkpoint's network.
-        fingerprint: of the training cases.
+        fingerprint: the fingerprint of the training cases.
         channels: names of the image channels.
         labels: name -> id on disk, background first.
         scale: fraction of the checkpoint's patches per step, below 1 where memory is short.

@@ -105,11 +105,11 @@ def smaller_plan(
     The network learns the same from it: patch, batch and network stay.
 
     Args:
-        plan: of a run that was short of memory.
-        options: of the run.
+        plan: the plan of a run that was short of memory.
+        options: the options of the run.
         number_format: in which the network computes.
-        kind: of the device, `cpu` or `cuda`.
-        share: of the memory of its step, which it may need at most.
+        kind: the kind of the device, `cpu` or `cuda`.
+        share: the share of the memory of its step, which it may need at most.
     """
     most = share * step_mib(plan, options, number_format, kind)
     for trial in last_resorts(plan, options):
@@ -141,10 +141,10 @@ def step_mib(plan: Plan, options: Train, number_format: NumberFormat, kind: str 
     The workspace of convolutions is not counted, but for an allowance on a GPU.
 
     Args:
-        plan: of the run.
-        options: of the run.
+        plan: the plan of the run.
+        options: the options of the run.
         number_format: in which the network computes.
-        kind: of the device, `cpu` or `cuda`.
+        kind: the kind of the device, `cpu` or `cuda`.
     """
     patch = plan.network_patch
     model = planned_model(options.model, plan)

@@ -66,7 +66,7 @@ def _advice(name: str, rows: np.ndarray, lost: float, absent: int, flat: bool) -
     """Return the advice for a label.
 
     Args:
-        name: of the label.
+        name: the name of the label.
         rows: as `InspectedCase.sizes`, those of the label.
         lost: Dice that a perfect network loses on voxels four times as wide.
         absent: cases without the label.

@@ -26,8 +26,8 @@ class Pace:
 
     Attributes:
         options: the run's options.
-        seconds: of the budget, times the cores.
-        voxel_seconds: of one core, for a voxel of a patch.
+        seconds: the seconds of the budget, times the cores.
+        voxel_seconds: the seconds of one core for a voxel of a patch.
     """
 
     options: Train
@@ -46,7 +46,7 @@ class Pace:
         Args:
             options: the run's options.
             number_format: in which the network computes.
-            channels: of an image.
+            channels: the channels of an image.
             labels: without the background.
         """
         time = options.trainer.wall_time

@@ -30,8 +30,8 @@ def last_resorts(plan: Plan, options: Train) -> Iterator[Plan]:
     What is given stays as it is; of networks that would learn something else, nothing is changed.
 
     Args:
-        plan: of the run.
-        options: of the run.
+        plan: the plan of the run.
+        options: the options of the run.
     """
     trainer = options.trainer
     numbers = []

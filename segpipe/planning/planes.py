@@ -27,7 +27,7 @@ def decide_planes(options: Train, fingerprint: Fingerprint) -> Decision[Planes]:
 
     Args:
         options: the run's options.
-        fingerprint: of the training cases, along the axes of RAS+.
+        fingerprint: the fingerprint of the training cases, along the axes of RAS+.
 
     Raises:
         ConfigError: if an axis is given for a 3D network.

@@ -37,7 +37,7 @@ def plan_dataset(
     """Return the plan for these cases on this device.
 
     Args:
-        dataset: of the cases.
+        dataset: the dataset of the cases.
         train: training cases.
         val: validation cases.
         options: the run's options.

@@ -77,12 +77,12 @@ def make_plan(
 
     Args:
         options: the run's options.
-        fingerprint: of the training cases.
+        fingerprint: the fingerprint of the training cases.
         channels: names of the image channels.
         labels: name -> id on disk, background first.
         device: `cpu` or `cuda`.
         scale: fraction of the usual voxels per step, below 1 where memory is short.
-        memory_gib: of a GPU, by which a network is sized whose channels are not given.
+        memory_gib: the memory of a GPU, by which a network is sized whose channels are not given.
         network: a plan whose network this one is to have; None: planned for this one.
         pace: estimates that of the training, where it is asked for; None: it is not known.
 

@@ -18,7 +18,7 @@ class RunCases:
 
     Attributes:
         options: the same, with the layout and the labels that the dataset was found to have.
-        dataset: of the run.
+        dataset: the dataset of the run.
         train: training cases.
         val: validation cases.
 

@@ -16,7 +16,7 @@ class Found:
     """A file or a folder that holds a scan.
 
     Attributes:
-        path: of it.
+        path: the path of it.
         stem: its name below the input, without the ending.
         is_file: whether the end of its name may be the number of a channel; never of a folder.
     """
@@ -31,7 +31,8 @@ class Scan:
     """A scan to segment.
 
     Attributes:
-        name: of its mask, without suffix; with the folders between, where the input's are mirrored.
+        name: the name of its mask, without suffix; with the folders between, where the input's are
+            mirrored.
         images: one file, or one per channel in their order.
         problem: why it cannot be segmented; empty where it can be tried.
         hint: what may help where it has other channels than the network.
@@ -58,7 +59,7 @@ def as_scans(found: Sequence[Found], channels: int) -> list[Scan]:
 
     Args:
         found: the files, and folders, in any order.
-        channels: of the network, n.
+        channels: the channels of the network, n.
     """
     scans: list[Scan] = []
     sets: dict[str, Numbered] = {}

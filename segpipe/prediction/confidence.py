@@ -17,16 +17,17 @@ class Confidence:
 
     Args:
         image: `(c, x, y, z)` in model space, as the network sees it.
-        axis: of model space along which the slabs follow one another.
+        axis: the axis of model space along which the slabs follow one another.
         exclusive: whether a voxel has one label; the first class is then the background.
-        agreement: of the members of an ensemble and of mirrored windows, while it is measured;
-            None of one network.
+        agreement: the agreement of the members of an ensemble and of mirrored windows, while it is
+            measured; None of one network.
         of_logits: whether the slabs hold logits, not probabilities.
 
     Attributes:
         sums: a row for each target: voxels that it takes, its probability over the scan, its
             probability over these voxels, and the image over these, a column for each channel.
-        agreement: of the members of an ensemble, and of mirrored windows; None of one network.
+        agreement: the agreement of the members of an ensemble, and of mirrored windows; None of one
+            network.
     """
 
     def __init__(

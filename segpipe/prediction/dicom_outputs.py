@@ -32,8 +32,8 @@ class DicomDetails:
 
     Attributes:
         product: that makes the masks.
-        codes: of the labels, by name.
-        kind: of the segmentations.
+        codes: the codes of the labels, by name.
+        kind: the kind of the segmentations.
     """
 
     product: Product
@@ -82,9 +82,9 @@ def write_dicom(
 
     Args:
         mask: label ids, shape `(x, y, z)`.
-        plan: of the network.
+        plan: the plan of the network.
         scan: that was segmented.
-        paths: of the files, by their names in `save`.
+        paths: the paths of the files, by their names in `save`.
         details: what they say beside the mask.
 
     Returns:

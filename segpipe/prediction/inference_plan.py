@@ -63,8 +63,9 @@ class Forecast:
     """The memory that a scan needs at its peak, MiB.
 
     Attributes:
-        device: of the accelerator; 0 where the CPU computes.
-        host: of the machine: reading, the volume in model space, and what is computed there.
+        device: the device of the accelerator; 0 where the CPU computes.
+        host: on the machine: reading, the volume in model space, and what is computed
+            there.
     """
 
     device: float
@@ -76,11 +77,12 @@ class Workload:
     """What a prediction computes, apart from the scan.
 
     Attributes:
-        plan: of the network.
+        plan: the plan of the network.
         device: on which the network computes.
         overlap: share of a window that its neighbour covers too.
         number_format: in which the network computes.
-        window_bytes: of the network's activations for one window, as `forward_bytes` counts them.
+        window_bytes: the bytes of the network's activations for one window, as `forward_bytes`
+            counts them.
     """
 
     plan: Plan
@@ -115,7 +117,7 @@ class Workload:
         written.
 
         Args:
-            grid: of the scans.
+            grid: the grid of the scans.
             helpers: scans that are read, and that are written, while the network computes one.
         """
         channels = len(self.plan.channels)
@@ -190,8 +192,8 @@ def entrance(workload: Workload, grid: Grid, batch_size: int) -> torch.device:
     It is the GPU where it has room for them beside the windows of the scan that is computed.
 
     Args:
-        workload: of the predictor.
-        grid: of the scans.
+        workload: the workload of the predictor.
+        grid: the grid of the scans.
         batch_size: windows that are computed at once.
     """
     device = workload.device

@@ -33,15 +33,16 @@ class Maps:
     of the disk (60 labels on 512x512x400: 6.3 GB), and only as much memory as the system can spare.
 
     Args:
-        grid: of the scan.
-        axis: of model space along which rows become known.
+        grid: the grid of the scan.
+        axis: the axis of model space along which rows become known.
         classes: number of labels, the background included, or of overlapping regions.
         exclusive: whether a voxel has one label.
         save: names of what is kept, of `probabilities` and `entropy`.
         folder: where the files lie; None: where the system has its temporary files.
-        orientation: of model space on the scan's grid; None: RAS+.
-        temperature: of what is saved.
-        box: of the scan, that alone becomes known; the rest is certain background. None: all.
+        orientation: the orientation of model space on the scan's grid; None: RAS+.
+        temperature: the temperature of what is saved.
+        box: the part of the scan that alone becomes known; the rest is certain background. None:
+            all.
 
     Attributes:
         probabilities: shape `(x, y, z, classes)` in the scan's order, uint8; None if not kept.
@@ -142,9 +143,9 @@ class Sample:
     """The probabilities of evenly spread voxels of a scan, as its rows become known.
 
     Args:
-        orientation: of model space on the scan's grid.
+        orientation: the orientation of model space on the scan's grid.
         stride: voxels of a block of rows from one to the next.
-        box: of the scan, in which the rows lie; None: all of it.
+        box: the part of the scan in which the rows lie; None: all of it.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class MergedPredictor:
     Args:
         parts: the predictors by name, in the order in which they paint.
         plan: that of the first, with the labels of all.
-        postprocess: of the merged masks.
+        postprocess: the post-processing of the merged masks.
 
     Raises:
         ConfigError: if the networks see different numbers of channels, or `postprocess` names what

@@ -45,8 +45,8 @@ class Places:
         """Return whether a file of an earlier call is there as it was written.
 
         Args:
-            folder: of the masks.
-            name: of the file below it.
+            folder: the folder of the masks.
+            name: the name of the file below it.
             content: digest of what was written.
         """
         return self.has(folder, name) and digest([folder / name]) == content

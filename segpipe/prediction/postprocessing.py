@@ -77,7 +77,7 @@ def requested(options: Predict, chosen: PostProcess, labels: Mapping[str, int]) 
         options: whose `keep_largest` is added, and whose `min_volume_ml` and `thresholds` take the
             place of those of the same labels, and whose `temperature` takes the other's place.
         chosen: that of the checkpoint.
-        labels: of the plan.
+        labels: the labels of the plan.
     """
     volumes = options.min_volume_ml
     if not isinstance(volumes, dict):
@@ -97,8 +97,8 @@ def cleaning_arguments(
     """Return the arguments of `clean` that names of labels stand for.
 
     Args:
-        postprocess: of the masks.
-        labels: of the plan.
+        postprocess: the post-processing of the masks.
+        labels: the labels of the plan.
         keep: labels that masks show; None: all.
 
     Raises:

@@ -59,14 +59,14 @@ class Predictor:
         overlap: share of a window that its neighbour covers too.
         batch_size: windows that are computed at once, where memory allows; None: what suits the
             device.
-        save: of `mask`, `probabilities` and `entropy`, what a prediction holds; it always has the
-            labels.
-        folder: of the files in which probabilities and entropy are gathered; None: the system's
-            folder for temporary files.
+        save: those of `mask`, `probabilities` and `entropy` that a prediction holds; it always
+            has the labels.
+        folder: the folder of the files in which probabilities and entropy are gathered; None: the
+            system's folder for temporary files.
         skip_air: whether windows of air are skipped (`should_skip_air`).
         backend: name of a registered backend.
         compiled: whether `torch.compile` is to make the network faster.
-        postprocess: of the masks.
+        postprocess: the post-processing of the masks.
         quality: models by which the quality of masks is predicted, one per network.
 
     Raises:

@@ -29,7 +29,7 @@ def measure_quality(prediction: Prediction, plan: Plan) -> dict[str, float]:
 
     Args:
         prediction: with its confidence; its labels may be post-processed.
-        plan: of the network.
+        plan: the plan of the network.
     """
     measured = _image_measures(prediction.scan.image)
     if prediction.confidence is not None:

@@ -23,7 +23,7 @@ class ScanRecord:
     """What became of one scan. Stored in full; every field but `name` may be missing in a manifest.
 
     Attributes:
-        name: of its mask, without suffix.
+        name: the name of its mask, without suffix.
         reason: why it failed; empty when it is done.
         note: what was unusual in how it was computed.
         seconds: wall time of each stage.
@@ -35,7 +35,7 @@ class ScanRecord:
         images: paths of the scan's files.
         truth: path of its label map; empty where none is given.
         labels: names of the labels of `volumes_ml` and `voxels`.
-        ids: of those labels in the mask; empty in a manifest of an earlier version.
+        ids: the ids of those labels in the mask; empty in a manifest of an earlier version.
         warnings: what is worth a look, though the mask is done.
         drawn: whether there is a picture of it.
         unit: in which its lengths and volumes are shown.
@@ -89,7 +89,7 @@ class ReadScan:
 
     Attributes:
         scan: that was read.
-        record: of it; with a reason where it could not be read.
+        record: the record of it; with a reason where it could not be read.
         prepared: as the network sees it; None where there is nothing to compute.
         state: `new`, `unchanged` where its files are up to date, or `claimed` by another call.
     """
@@ -147,7 +147,7 @@ def is_up_to_date(
     Either its files are there as they were written, or it failed and would fail again.
 
     Args:
-        record: of an earlier call.
+        record: the record of an earlier call.
         made_from: digest of the scan, the truth, the weights and the settings, as they are now.
         retry_failed: whether what failed is tried again.
         is_there: takes the path of a file below the folder and its digest.

@@ -27,7 +27,7 @@ class RemoteInput:
     without content, in which scans are found as in any folder. Lists and tables are copied.
 
     Args:
-        address: of a folder, a file, or files by a glob.
+        address: the address of a folder, a file, or files by a glob.
         folder: for the outline.
         cache: for the scans.
         recursive: whether the folders inside a folder are searched too.

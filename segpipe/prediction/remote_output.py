@@ -23,7 +23,7 @@ class RemoteOutput:
     that no record names a file that is not there; tables and page follow at the end.
 
     Args:
-        address: of the remote folder.
+        address: the address of the remote folder.
         folder: on this machine, in which a folder of its name is made.
 
     Attributes:

@@ -36,7 +36,7 @@ def find_scans(
     Args:
         given: what the user typed.
         output: folder for the masks.
-        channels: of the network.
+        channels: the channels of the network.
         recursive: whether folders inside a folder are searched too.
         columns: names that a table has for its columns.
         quiet: whether nothing is said of what is passed over.

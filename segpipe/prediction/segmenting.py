@@ -35,9 +35,9 @@ class Segmenter:
         device: on which the network computes.
         overlap: share of a window that its neighbour covers too.
         skips_air: whether windows of air are skipped.
-        save: of `mask`, `probabilities` and `entropy`, what a prediction holds.
-        folder: of the files in which probabilities and entropy are gathered.
-        factors: of the probabilities, before the label is decided.
+        save: those of `mask`, `probabilities` and `entropy` that a prediction holds.
+        folder: the folder of the files in which probabilities and entropy are gathered.
+        factors: the factors of the probabilities, before the label is decided.
         temperature: by which logits are divided before probabilities and entropy are kept.
         measures_confidence: whether it is measured how sure the network is.
     """

@@ -18,8 +18,8 @@ def find_truths(scans: Sequence[Scan], folder: Path | None, output: Path) -> dic
 
     Args:
         scans: to score.
-        folder: of label maps of any format with the scans' names, or that of a single scan; None
-            where none is given.
+        folder: the folder of label maps of any format with the scans' names, or that of a single
+            scan; None where none is given.
         output: folder of the masks.
 
     Raises:
@@ -53,7 +53,7 @@ class LabelMaps:
     """The label maps in a folder, and in folders inside it, by name.
 
     Args:
-        folder: of them; None where there is none.
+        folder: the folder of them; None where there is none.
 
     Raises:
         ConfigError: if it is no folder.

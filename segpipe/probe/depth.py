@@ -39,9 +39,9 @@ class LayerGradient:
     """The gradient of one layer of one network.
 
     Attributes:
-        long_skips: of the network.
-        short_skips: of the network.
-        seed: of the weights, and of image and labels.
+        long_skips: the long skips of the network.
+        short_skips: the short skips of the network.
+        seed: the seed of the weights, and of image and labels.
         layer: index in the order in which layers run.
         stage: `encoder 0`, `decoder 0`, `head 0`.
         name: path in the network.

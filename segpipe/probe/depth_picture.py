@@ -21,9 +21,9 @@ class Profile:
     """The gradient of one kind of network against depth.
 
     Attributes:
-        long_skips: of the network.
-        short_skips: of the network.
-        gradient: of each layer, relative to its weights, input side first.
+        long_skips: the long skips of the network.
+        short_skips: the short skips of the network.
+        gradient: the gradient of each layer, relative to its weights, input side first.
         bottleneck: index of the middle of the coarsest layers.
     """
 

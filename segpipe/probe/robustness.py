@@ -38,7 +38,7 @@ class DegradedScore:
     Attributes:
         network: name of the network.
         change: blur_mm, noise, bias or coarser; empty for the scan as it is.
-        strength: of the change; 0 for the scan as it is.
+        strength: the strength of the change; 0 for the scan as it is.
         case: name of the case.
         label: name of the target.
         dice: 0 to 1; NaN where neither mask has the target.

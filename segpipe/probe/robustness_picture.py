@@ -20,9 +20,10 @@ class Curves:
 
     Attributes:
         networks: their names.
-        strengths: of each change.
-        dice: of each change `(networks, 1 + strengths)`; the first column is of clean scans.
-        units: of the scans.
+        strengths: the strengths of each change.
+        dice: the Dice of each change `(networks, 1 + strengths)`; the first column is of clean
+            scans.
+        units: the units of the scans.
     """
 
     networks: list[str]
@@ -59,7 +60,7 @@ def draw_changes(
     """Draw one slice under each change, a row each, stronger to the right.
 
     Args:
-        rows: of each change, the strengths and slices, the unchanged one first.
+        rows: the rows of each change, the strengths and slices, the unchanged one first.
         picture: PNG to write.
     """
     columns = max(map(len, rows.values()))

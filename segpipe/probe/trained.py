@@ -41,7 +41,7 @@ class TrainedRun:
     Attributes:
         name: how it differs from the other runs that were opened with it.
         trained: network, plan and config.
-        predictor: of the network.
+        predictor: the predictor of the network.
     """
 
     name: str

@@ -30,8 +30,8 @@ class Beside:
     """A process that trains on another device of this machine.
 
     Args:
-        place: of the process.
-        device: of the first process.
+        place: the place of the process.
+        device: the device of the first process.
         threads: on which it computes.
     """
 
@@ -74,7 +74,7 @@ def together(size: int, device: torch.device) -> Iterator[Ranks]:
 
     Args:
         size: number of the processes, this one included.
-        device: of this process.
+        device: the device of this process.
 
     Raises:
         SegpipeError: if another process fails, with its reason.

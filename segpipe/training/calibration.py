@@ -29,7 +29,7 @@ class Voxels:
     """Some voxels of a case that are in question.
 
     Attributes:
-        probabilities: of each class.
+        probabilities: the probabilities of each class.
         truth: whether each class is the true one, or holds the voxel.
     """
 
@@ -44,7 +44,7 @@ class Reliability:
     Attributes:
         confidence: mean of each bin that holds voxels.
         right: share of its voxels that are predicted rightly.
-        share: of all voxels that it holds.
+        share: the share of all voxels that it holds.
         ece: expected calibration error, the mean of |right - confidence| over the voxels.
     """
 

@@ -29,7 +29,7 @@ class Components:
     """The components of one label in one mask.
 
     Attributes:
-        volumes_ml: of each, mL.
+        volumes_ml: the volumes of each, mL.
         truth: voxels of each that lie on each true label, those that nobody has annotated left out.
     """
 
@@ -45,8 +45,8 @@ class Evidence:
         case: its name.
         table: voxels per true and predicted label.
         voxel_ml: volume of a voxel, mL.
-        components: of each label of the mask.
-        hd95_mm: of each target, mm.
+        components: the components of each label of the mask.
+        hd95_mm: the HD95 of each target, mm.
         hd95_largest_mm: label -> that of its largest component alone, mm; only where labels exclude
             one another and there is more than one component.
         histograms: channel -> voxels by probability, outside and inside the truth; empty where no

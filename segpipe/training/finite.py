@@ -15,9 +15,9 @@ class _Step:
     """The loss of a step.
 
     Attributes:
-        number: of the step.
-        names: of the terms.
-        values: of the terms, on the host; on its way there until `copied`.
+        number: the number of the step.
+        names: the names of the terms.
+        values: the values of the terms, on the host; on its way there until `copied`.
         cases: whose patches they are.
         copied: the `torch.cuda.Event` behind the copy; None where there was none to make.
     """
@@ -43,7 +43,7 @@ class FiniteLoss:
         """Check the loss of this step, or on a GPU that of the step before.
 
         Args:
-            number: of the step.
+            number: the number of the step.
             terms: weighted terms of the loss by name.
             cases: whose patches they are.
 

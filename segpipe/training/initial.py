@@ -132,9 +132,9 @@ class Initial:
         """Put the weights into the run's network, freeze and record; or freeze again.
 
         Args:
-            network: of the run, initialised.
+            network: the network of the run, initialised.
             model: its options.
-            plan: of the run.
+            plan: the plan of the run.
 
         Raises:
             ConfigError: if no weight fits.
@@ -215,7 +215,7 @@ def _warn_of_seen_cases(file: Path, folder: Path) -> None:
 
     Args:
         file: the checkpoint; a copy outside its run's folder does not say what it has seen.
-        folder: of the run.
+        folder: the folder of the run.
 
     Raises:
         ConfigError: if a `split.json` is damaged.

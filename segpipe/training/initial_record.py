@@ -25,7 +25,7 @@ class Record:
     Attributes:
         source: the checkpoint.
         states: by name of a weight.
-        rows: of the table: what became of weights, how many, and of which parts they are.
+        rows: the rows of the table: what became of weights, how many, and of which parts they are.
     """
 
     source: StartedFrom

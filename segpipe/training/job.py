@@ -42,14 +42,14 @@ class Job:
     """A training that is prepared.
 
     Attributes:
-        folder: of the run.
-        options: of the run; its model has the channels that matching found.
-        plan: of the run.
+        folder: the folder of the run.
+        options: the options of the run; its model has the channels that matching found.
+        plan: the plan of the run.
         number_format: the format in which whole scans are predicted.
         trained_on: a record of the training data.
         train: cases that train.
         val: cases that validate.
-        entries: of the training cases in the cache, for the other processes.
+        entries: the entries of the training cases in the cache, for the other processes.
         weights: with which the network begins, for the other processes.
         initial: a record of the trained weights that the network started from.
         goes_on: whether it goes on from the last checkpoint, though it is not a resumed run's.
@@ -126,7 +126,7 @@ def lead(
     Args:
         job: what to train.
         network: on its device.
-        device: of this process.
+        device: the device of this process.
         ranks: the processes that train together.
         phases: measures the time of the phases of the run.
 

@@ -22,7 +22,7 @@ def leading(place: Place, device_name: str) -> Iterator[Ranks]:
     """Lead the processes of a launcher while the block runs.
 
     Args:
-        place: of this process, the first one.
+        place: the place of this process, the first one.
         device_name: as `trainer.device` has it.
 
     Raises:
@@ -42,7 +42,7 @@ def follow_launched(place: Place, device_name: str) -> int:
     Nothing is printed but an error of this process.
 
     Args:
-        place: of this process.
+        place: the place of this process.
         device_name: as `trainer.device` has it.
     """
     for handler in list(logging.getLogger().handlers):

@@ -39,7 +39,7 @@ def make_optimizer(
 
     Args:
         network: whose weights are trained, those without `requires_grad` left out.
-        options: of the optimiser.
+        options: the options of the optimiser.
         loaded: names of weights that come from a checkpoint.
         lr_scale: share of the learning rate for those.
 

@@ -43,7 +43,7 @@ class Trial:
     Attributes:
         label: name of the label or region.
         what: `threshold`, `keep_largest` or `min_volume_ml`.
-        value: of a threshold, or of a volume, mL; 1 for keep_largest.
+        value: the value of a threshold, or of a volume, mL; 1 for keep_largest.
         gain: mean change of Dice over the cases that have the label.
         hd95_gain: by which share the mean HD95 falls likewise; None where it was not measured.
         better: number of cases with a higher Dice, or without a change of it and a lower HD95.
@@ -73,7 +73,7 @@ class Choice:
         dice_after: likewise with what was chosen.
         seconds: that the choice took.
         note: why nothing, or not everything, was tried; empty otherwise.
-        calibration: of the probabilities; None where it was not measured.
+        calibration: the calibration of the probabilities; None where it was not measured.
     """
 
     chosen: PostProcess

@@ -35,10 +35,10 @@ class PostProcessSearch:
     """Gathers what scored cases say of post-processing, and chooses from all of them.
 
     Args:
-        predictor: of the network, or of the first of several; its copy `predictor` keeps
-            probabilities too.
+        predictor: the predictor of the network, or of the first of several; its copy `predictor`
+            keeps probabilities too.
         cases: all validation cases; none where nothing is to be chosen.
-        folder: of the run, where the probabilities of one case at a time lie.
+        folder: the folder of the run, where the probabilities of one case at a time lie.
         parts: predictors and the cases that each is asked about; None: `predictor` and `cases`.
 
     Attributes:

@@ -68,7 +68,7 @@ class JudgedScan:
     Attributes:
         case: its name.
         change: what was done to it.
-        measured: of the scan and its mask.
+        measured: the measurements of the scan and its mask.
         dice: mean over the targets; 1 where neither mask has any.
     """
 
@@ -105,10 +105,11 @@ def store_quality(
     """Learn on validation cases, store the model in a run's best checkpoint and `quality.json`.
 
     Args:
-        folder: of the run.
-        predictor: of its best network; masks get the post-processing that is stored with it.
+        folder: the folder of the run.
+        predictor: the predictor of its best network; masks get the post-processing that is stored
+            with it.
         cases: that did not train it.
-        seed: of what is done to the copies.
+        seed: the seed of what is done to the copies.
         trained: time of the training, s, of which the copies may take a tenth.
 
     Raises:
@@ -136,9 +137,9 @@ def judge_scans(
     """Yield the cases, and then copies of them, each made worse in one way.
 
     Args:
-        predictor: of the network.
+        predictor: the predictor of the network.
         cases: that did not train it.
-        seed: of what is done to the copies.
+        seed: the seed of what is done to the copies.
         seconds: that the copies may take, beyond the least number of them.
 
     Raises:

@@ -45,7 +45,7 @@ def score_cases(
     """Segment and score cases one after the other, under a progress bar.
 
     Args:
-        predictor: of the network.
+        predictor: the predictor of the network.
         cases: with label maps.
         scoring: which metrics are measured, and how.
 

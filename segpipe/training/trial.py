@@ -52,7 +52,7 @@ class Forecast:
     """How long a run would take, validations included.
 
     Attributes:
-        steps: of the optimiser.
+        steps: the steps of the optimiser.
         rounds: how often the run sees each training case.
         validation_s: the prediction of all validation cases, once, s.
         total_s: the run, from the preparation of its cases to the scores, s.
@@ -71,8 +71,8 @@ def try_steps(
 
     Args:
         case: a training case without an error.
-        plan: of the run, with the batch of one device.
-        options: of the run.
+        plan: the plan of the run, with the batch of one device.
+        options: the options of the run.
         device: that trains.
         number_format: in which the network computes.
 
@@ -174,8 +174,8 @@ def forecast(trial: Trial, plan: Plan, options: Train, train: int, val: Sequence
 
     Args:
         trial: as measured.
-        plan: of the run.
-        options: of the run.
+        plan: the plan of the run.
+        options: the options of the run.
         train: number of training cases.
         val: grids of the validation cases.
     """

@@ -23,7 +23,7 @@ class ValidationScans:
     """Scans with their truth, of which the first ones stay in memory.
 
     Attributes:
-        plan: of the run.
+        plan: the plan of the run.
         most_mib: what is kept at most.
     """
 
@@ -57,8 +57,8 @@ class Validation:
     """One validation: its cases, and their Dice as it becomes known.
 
     Args:
-        predictor: of the network.
-        scans: of the run.
+        predictor: the predictor of the network.
+        scans: the scans of the run.
     """
 
     def __init__(self, predictor: Predictor, scans: ValidationScans) -> None:

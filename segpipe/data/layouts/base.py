@@ -138,7 +138,7 @@ def warn_of_incomplete(root: Path, incomplete: Mapping[str, str], complete: int)
     """Log which cases are passed over.
 
     Args:
-        root: of the dataset.
+        root: the root of the dataset.
         incomplete: case name -> what it lacks.
         complete: number of cases that lack nothing.
     """

@@ -20,8 +20,8 @@ def names_of(labels: Sequence[Path], root: Path) -> dict[int, str]:
     other entities than the map; the nearest folder and the most entities come first.
 
     Args:
-        labels: of the cases.
-        root: of the dataset, above which no table is looked for.
+        labels: the labels of the cases.
+        root: the root of the dataset, above which no table is looked for.
 
     Raises:
         DataError: if a table cannot be read, or two tables name an id differently.

@@ -52,7 +52,7 @@ class LastCheckpoint(RunCheckpoint):
     epoch, and the training ends; of several devices at the end of the epoch, where they meet.
 
     Args:
-        folder: of the run's checkpoints.
+        folder: the folder of the run's checkpoints.
         every: least time between two writings; None: by what a writing takes.
         interrupt: knows of signals; None in a process beside the first one.
     """
@@ -134,7 +134,7 @@ def best_and_last(
     """Return what keeps `best.ckpt`, of the highest mean Dice, and `last.ckpt`, to go on from.
 
     Args:
-        folder: of the run's checkpoints.
+        folder: the folder of the run's checkpoints.
         every: least time between two writings of `last.ckpt`, as of `LastCheckpoint`.
         interrupt: likewise.
     """

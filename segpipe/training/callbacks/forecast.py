@@ -57,7 +57,7 @@ def steps_in_all(budget: Budget, left: float, done: int, seconds: float) -> int:
     """Return about how many steps a run will have made at its end.
 
     Args:
-        budget: of the run.
+        budget: the budget of the run.
         left: fraction of the budget.
         done: steps so far.
         seconds: that a step takes.

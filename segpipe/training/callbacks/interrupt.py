@@ -36,7 +36,8 @@ class Interrupt(pl.Callback):
     in a finaliser or in a callback of the garbage collector.
 
     Attributes:
-        number: of the signal that is to end the training, or has ended it; None where none did.
+        number: the number of the signal that is to end the training, or has ended it; None where
+            none did.
     """
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ class ValidationLoss(pl.Callback):
     They are not augmented, so the loss is lower than that of training where both fit equally well.
 
     Args:
-        options: of the run.
+        options: the options of the run.
     """
 
     def __init__(self, options: Train) -> None:

@@ -75,7 +75,7 @@ class SegmentationLoss(nn.Module):
     Args:
         plan: the labels or regions.
         weights: weight of each term by registered name; terms of weight 0 are not computed.
-        options: of the terms; None: those of the papers.
+        options: the options of the terms; None: those of the papers.
 
     Raises:
         ConfigError: if a name is not registered, a term has no meaning under the plan, or an option

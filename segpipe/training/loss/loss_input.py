@@ -22,7 +22,8 @@ class TermOptions:
     """What the terms can be told beside their weight; the defaults are those of the papers.
 
     Attributes:
-        class_weights: of each channel of the logits in cross-entropy and focal loss; None: all 1.
+        class_weights: the class weights of each channel of the logits in cross-entropy and focal
+            loss; None: all 1.
         focal_gamma: power of the focal loss.
         tversky_alpha: weight of false alarms in the Tversky index.
         tversky_beta: weight of misses.
@@ -97,7 +98,7 @@ class LossInput:
             annotated.
         exclusive: True where labels exclude one another and channel 0 is the background; False for
             regions, which may overlap and have no background.
-        options: of the terms.
+        options: the options of the terms.
         spacing: edges of a voxel along the spatial axes, relative to the shortest of them; None:
             all are alike.
     """
