@@ -179,6 +179,18 @@ def test_the_step_in_hand_is_kept(whole: Path, tmp_path: Path, asked_in: int, ke
     assert tables[0] == tables[1]
 
 
+def test_the_step_in_hand_is_kept_at_the_warning_of_a_scheduler(tmp_path: Path) -> None:
+    script = tmp_path / "interrupted.py"
+    warned = "from segpipe.signals import stop\nsignal.signal(signal.SIGUSR2, stop)\ntrain()"
+    text = INTERRUPTED.replace("AT", "1").replace("SIGTERM", "SIGUSR2").replace("train()", warned)
+    script.write_text(text)
+    words = [*TINY, "trainer.steps_per_epoch=5", "hydra.run.dir=run"]
+    done = command(str(script), *words, folder=tmp_path, pictures=False)
+    assert done.returncode == 128 + signal.SIGUSR2, done.stderr
+    last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 2
+
+
 def _interrupted_on_the_way_out(*_: object) -> None:
     """Fail as a library does that restores a state which a signal has left incomplete."""
     try:

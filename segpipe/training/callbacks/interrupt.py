@@ -46,11 +46,12 @@ class Interrupt(pl.Callback):
         self.previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember every signal from here on."""
+        """Remember every signal from here on: those two, and what else ends a run, as of SLURM."""
         if threading.current_thread() is not threading.main_thread():  # no other receives signals
             return
-        for number in SIGNALS:
-            self.previous_handlers[number] = signal.signal(number, self._interrupt)
+        for number in signal.valid_signals():
+            if number in SIGNALS or signal.getsignal(number) is stop:
+                self.previous_handlers[number] = signal.signal(number, self._interrupt)
 
     def on_validation_start(self, *_: Any, **__: Any) -> None:
         """Let a signal end the validation at once."""
