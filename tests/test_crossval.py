@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from html import escape
 from pathlib import Path
 
 import nibabel as nib
@@ -43,6 +44,9 @@ def test_all_folds_end_in_an_ensemble_that_predicts(tmp_path: Path) -> None:
     assert len(cases) == 6
     assert len(rows) == 6 * 3
     page = (folder / "crossval.html").read_text()
+    last_lines = done.stdout.split("report   ")[-1]
+    sentence = last_lines.splitlines()[2]
+    assert escape(sentence) in page, "the verdict ends the output, and begins the page"
     assert "6 cases in 2 folds" in page
     for fold in range(2):
         masks = list((folder / f"fold_{fold}" / "masks").glob("*.nii.gz"))

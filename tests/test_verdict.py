@@ -35,7 +35,7 @@ def scores(**dice_by_label: list[float]) -> list[Score]:
     [
         ({"liver": [0.9, 0.8]}, "works", "Works: mean Dice 0.850 in 2 validation cases."),
         ({"liver": [0.5]}, "works", "Works: mean Dice 0.500 in 1 validation case."),
-        ({"liver": [0.9], "vessel": [0.6]}, "works", "the lowest of a label is 0.600, of vessel"),
+        ({"liver": [0.9], "vessel": [0.6]}, "works", "lowest: vessel, 0.600"),
         ({"liver": [0.9], "vessel": [0.49]}, "weak", "Weak: low Dice: vessel 0.49; mean Dice"),
         (
             {"liver": [0.9, 0.9, 0.9], "vessel": [0.0, 0.0, NAN]},
@@ -55,6 +55,13 @@ def test_the_level_and_the_words(given: dict[str, list[float]], level: str, word
     assert verdict.level == level
     assert words in verdict.sentence
     assert bool(verdict.advice) == (level != "works")
+
+
+def test_longer_training_is_the_first_advice_and_labels_are_named() -> None:
+    verdict = judge(scores(a=[0.9], b=[0.0], c=[0.3]), "training")
+    assert verdict is not None
+    assert verdict.advice[0].startswith("Train longer (trainer.max_time)")
+    assert verdict.advice[1].startswith("Look at b, c in the pictures")
 
 
 def test_the_labels_are_fields() -> None:
