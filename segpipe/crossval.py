@@ -19,7 +19,7 @@ from segpipe.postprocess import PostProcess
 from segpipe.prediction.predictor import Predictor
 from segpipe.ranks import ALONE, Ranks
 from segpipe.reporting.crossval_page import write_crossval
-from segpipe.reporting.rendering import show_scores
+from segpipe.reporting.rendering import show_scores, show_verdict
 from segpipe.reporting.run_record import RunRecord
 from segpipe.resume import is_done, resumable
 from segpipe.run import fit
@@ -27,6 +27,7 @@ from segpipe.terminal import relative_to_cwd, show_next
 from segpipe.text import count
 from segpipe.training.postprocess_search import PostProcessSearch
 from segpipe.units import UNITS
+from segpipe.verdict import judge
 
 log = logging.getLogger("segpipe")
 PAGE = "crossval.html"
@@ -71,6 +72,9 @@ def cross_validate(
     where = relative_to_cwd(folder)
     predict = f"python predict.py {typed('checkpoint', where)} input=SCANS output=MASKS"
     show_next([("report", where / PAGE), ("predict", predict)])
+    verdict = judge(scores, "training")
+    if verdict is not None:
+        show_verdict(verdict)
 
 
 def _of_fold(options: Train, fold: int) -> Train:

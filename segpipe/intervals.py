@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from segpipe.metrics import Score
+from segpipe.text import MINUS, decimal
 
 RESAMPLES = 5000
 
@@ -31,13 +32,32 @@ class Interval:
         return Interval(factor * self.mean, factor * self.low, factor * self.high)
 
     def ends(self, digits: int) -> str:
-        """Return the ends as text, `0.912 to 0.934`; an empty string where they are not known.
+        """Return the ends as text, joined by a dash, or by `to` where one is negative.
 
-        Its blanks do not break: on a phone an interval stays in one line.
+        Returns:
+            The text, whose blanks do not break; an empty string where the ends are not known.
         """
         if not np.isfinite(self.low):
             return ""
-        return f"{self.low:.{digits}f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{self.high:.{digits}f}"
+        ends = [decimal(self.low, digits), decimal(self.high, digits)]
+        has_sign = MINUS in "".join(ends)
+        return ("\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}" if has_sign else "\N{EN DASH}").join(ends)
+
+    def shown(self, digits: int, plus: bool = False) -> str:
+        """Return the mean as text, with the ends in brackets.
+
+        Args:
+            digits: decimals of each number.
+            plus: whether a positive mean has its sign, as a difference does.
+
+        Returns:
+            The text; the mean alone where the ends are not known, and nothing where it is not.
+        """
+        if not np.isfinite(self.mean):
+            return ""
+        mean = decimal(self.mean, digits, plus)
+        ends = self.ends(digits)
+        return f"{mean}\N{NO-BREAK SPACE}({ends})" if ends else mean
 
 
 def cases_and_labels(scores: Iterable[Score]) -> tuple[list[str], list[str]]:

@@ -74,6 +74,16 @@ class Metric:
         """Return the heading of a difference: `Dice, points` or `HD95, mm`."""
         return f"{self.title}, {self.unit or 'points'}"
 
+    @property
+    def difference_digits(self) -> int:
+        """Return the decimals of a difference as it is shown, which of points are two fewer."""
+        return max(0, self.digits - 2) if self.is_share else self.digits
+
+    @property
+    def is_distance(self) -> bool:
+        """Return whether a miss has the image's diagonal as its value."""
+        return self.miss == "diagonal"
+
     def stands_in(self, table: TableName) -> bool:
         """Return whether a table shows the metric; the table of all scores shows every one."""
         flags = {"summary": self.summary, "study": self.study, "tests": self.tested}
@@ -83,7 +93,7 @@ class Metric:
 def metric(
     *,
     title: str,
-    digits: int = 4,
+    digits: int = 3,
     unit: str = "",
     better: Literal["higher", "lower"] = "higher",
     miss: float | Literal["diagonal"] = 0.0,

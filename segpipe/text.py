@@ -10,6 +10,7 @@ HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 MINUTE = 60  # s
+MINUS = "\N{MINUS SIGN}"
 MOST_NAME_BYTES = 200  # of the 255 of file systems, since suffixes such as `.nii.gz` are added
 
 
@@ -100,6 +101,19 @@ def count(number: int, noun: str) -> str:
 def times(sizes: Iterable[object]) -> str:
     """Return sizes joined by `x`: `96x96x64`."""
     return "x".join(str(size) for size in sizes)
+
+
+def decimal(number: int | float, digits: int, plus: bool = False) -> str:
+    """Return a number with its decimals and a real minus sign; what rounds to 0 has no sign.
+
+    Args:
+        number: to be shown.
+        digits: decimals.
+        plus: whether a positive number has a sign too.
+    """
+    text = f"{number:z.{digits}f}".replace("-", MINUS)
+    is_positive = number > 0 and float(text) != 0
+    return f"+{text}" if plus and is_positive else text
 
 
 def spoken(seconds: float) -> str:

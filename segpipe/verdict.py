@@ -21,6 +21,8 @@ FOUND_DICE = 0.01  # of a case, below which a few stray voxels meet the label by
 NAMED = 5  # labels that a sentence names at most
 
 Level = Literal["works", "weak", "nothing"]
+Colour = Literal["good", "weak", "bad"]
+COLOURS: dict[Level, Colour] = {"works": "good", "weak": "weak", "nothing": "bad"}
 Scored = Literal["training", "batch", "masks"]
 NOUNS: dict[Scored, str] = {"training": "validation case", "batch": "scan", "masks": "case"}
 TITLES: dict[tuple[Level, Scored], str] = {
@@ -44,10 +46,10 @@ SAME_IDS = (
 ADVICE: dict[tuple[Level, Scored], list[str]] = {
     ("works", "training"): [],
     ("weak", "training"): [
-        "Look at this label in the pictures of the worst cases: is the truth drawn rightly?",
-        CHECK_LABELS,
         "Train longer (trainer.max_time), with more patches on labels (plan.foreground) or more "
-        "cases that have this label.",
+        "cases that have {labels}.",
+        "Look at {labels} in the pictures of the worst cases: is the truth drawn correctly?",
+        CHECK_LABELS,
     ],
     ("nothing", "training"): [
         "Look at the curves: a loss that still falls needs a longer training (trainer.max_time); "
@@ -56,8 +58,8 @@ ADVICE: dict[tuple[Level, Scored], list[str]] = {
     ],
     ("works", "batch"): [],
     ("weak", "batch"): [
-        "Look at this label in the pictures: do its name and id mean the same in the truth as in "
-        "the checkpoint?",
+        "Look at {labels} in the pictures: do names and ids mean the same in the truth as in the "
+        "checkpoint?",
         "See what the network reached in its own validation: report.html of its run.",
     ],
     ("nothing", "batch"): [
@@ -73,33 +75,55 @@ ADVICE: dict[tuple[Level, Scored], list[str]] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a set of scores says of a network.
+class Judgement:
+    """The answer to a question, as a box at the top of a page and the last line of a command.
 
     Attributes:
-        level: `works`; `weak` where a label was never found or has a low Dice; `nothing` where no
-            label is above what chance would reach.
-        sentence: the verdict in words, with the labels concerned.
+        level: `works` where the answer is good news, `weak` where something is wanting, `nothing`
+            where there is none.
+        sentence: the answer in words.
+        advice: what to look at or to do next, a sentence each.
+    """
+
+    level: Level
+    sentence: str
+    advice: Sequence[str]
+
+    @property
+    def colour(self) -> Colour:
+        """Return the colour in which it is shown."""
+        return COLOURS[self.level]
+
+    def to_values(self) -> dict[str, Any]:
+        """Return the fields by name, as JSON files hold them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verdict(Judgement):
+    """What a set of scores says of a network.
+
+    It is `weak` where a label was never found or has a low Dice, and `nothing` where no label is
+    above what chance would reach; a network that works needs no advice.
+
+    Attributes:
         mean_dice: mean over the targets of means over cases; NaN where nothing was scored.
         cases: number of scored cases.
         never_found: targets whose Dice is below `FOUND_DICE` in every case that has them.
         weak: other targets with a mean Dice below `WEAK_DICE`.
         not_judged: targets that no case has.
-        advice: what to look at or to change, a sentence each; empty where the network works.
     """
 
-    level: Level
-    sentence: str
     mean_dice: float
     cases: int
     never_found: Sequence[str]
     weak: Sequence[str]
     not_judged: Sequence[str]
-    advice: Sequence[str]
 
-    def to_values(self) -> dict[str, Any]:
-        """Return the fields by name, as `report.json` holds them."""
-        return asdict(self)
+    @property
+    def colour(self) -> Colour:
+        """Return the colour in which it is shown: a label that was never found is bad news."""
+        return "bad" if self.never_found else super().colour
 
 
 @dataclass(frozen=True)
@@ -142,8 +166,9 @@ def judge(scores: Sequence[Score], scored: Scored) -> Verdict | None:
     if not_judged:
         clauses.append(f"in no case, so not judged: {_names(not_judged)}")
     sentence = f"{TITLES[level, scored]}: {'; '.join(clauses)}."
-    advice = ADVICE[level, scored]
-    return Verdict(level, sentence, mean, cases, never_found, weak, not_judged, advice)
+    concerned = _names([*never_found, *weak])
+    advice = [line.replace("{labels}", concerned) for line in ADVICE[level, scored]]
+    return Verdict(level, sentence, advice, mean, cases, never_found, weak, not_judged)
 
 
 def _targets(scores: Sequence[Score]) -> list[_Target]:

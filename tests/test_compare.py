@@ -22,10 +22,12 @@ from segpipe.errors import ConfigError
 from segpipe.intervals import Interval
 from segpipe.metrics import Score, write_scores
 from segpipe.prediction.record_store import MANIFEST, rows_of
+from segpipe.study.answer import answer
 from segpipe.study.comparison import compare_systems
 from segpipe.study.evidence import Evidence
-from segpipe.study.findings import cautions, findings
+from segpipe.study.findings import findings
 from segpipe.study.statistics import inferiority
+from segpipe.text import MINUS, decimal
 
 Dice = dict[str, float]
 CASES = [f"case_{number:02d}" for number in range(24)]
@@ -92,14 +94,16 @@ def test_sentence_table_and_csv_have_one_sign(tmp_path: Path) -> None:
     (sentence,) = findings(compare(tmp_path, *paths))
     mean = float(rows(tmp_path / "out/compare.csv")[-1]["dice_difference"])
     assert mean < 0
+    shown = decimal(100 * mean, 1)
     assert sentence.startswith(
-        f"Taking theirs in place of ours changes Dice by {100 * mean:.1f} [-"
+        f"Taking theirs in place of ours changes Dice by {shown}\xa0({MINUS}"
     )
     page = Reader(tmp_path / "out/compare.html")
     assert page.problems == []
     assert page.outside == []
     assert sentence in page.text
-    assert any(row[:2] == ["theirs", "24"] and row[3] == f"{100 * mean:.2f}" for row in page.cells)
+    (row,) = [row for row in page.cells if row[:2] == ["B: theirs", "24"]]
+    assert row[3].startswith(f"{shown}\xa0({MINUS}")
     assert sentence in (tmp_path / "out/compare.md").read_text()
     latex = (tmp_path / "out/compare.tex").read_text()
     assert "tab:differences" in latex
@@ -130,7 +134,7 @@ def test_masks_of_a_case_that_trained_the_other_network_are_a_leak(tmp_path: Pat
     assert evidence.comparisons[0].differences["dice"].cases == 12
     assert set(evidence.problems.values()) == {"trained run"}
     assert (
-        "which cases trained masks is not known here" in (tmp_path / "out/compare.md").read_text()
+        "Which cases trained masks is not known here" in (tmp_path / "out/compare.md").read_text()
     )
 
 
@@ -178,15 +182,22 @@ def test_there_is_no_sentence_where_cases_are_few_or_the_reference_found_nothing
     few = [table(tmp_path / name, planted(0, cases=CASES[:5])) for name in ("a", "b")]
     evidence = compare(tmp_path, *few, margin=0.01)
     assert findings(evidence) == []
-    assert "5 cases are too few for a test" in cautions(evidence)[0]
+    verdict = answer(evidence)
+    assert (verdict.level, verdict.colour) == ("weak", "weak")
+    assert "5 cases are too few for a test" in verdict.sentence
     assert np.isnan(evidence.comparisons[0].p["dice"])
-    assert "not inferior" not in Reader(tmp_path / "out/compare.html").text.split("How")[0]
+    page = Reader(tmp_path / "out/compare.html")
+    assert "not inferior" not in page.text.split("Methods")[0]
+    assert not any("effect" in row or "p, Holm" in row for row in page.cells), "none is known"
     nothing = table(tmp_path / "nothing", dict.fromkeys(CASES, 0.02))
     evidence = compare(tmp_path, nothing, table(tmp_path / "works", planted(0)))
     assert findings(evidence) == []
-    assert "the reference, nothing, has found nothing (mean Dice 0.020)" in cautions(evidence)[0]
+    verdict = answer(evidence)
+    assert verdict.colour == "bad"
+    assert "the reference, A (nothing), has found nothing (mean Dice 0.020)" in verdict.sentence
+    assert "reference=works" in verdict.advice[0]
     (sentence,) = findings(compare(tmp_path, nothing, tmp_path / "works", reference="works"))
-    assert sentence.startswith("Taking nothing in place of works changes Dice by -")
+    assert sentence.startswith("Taking nothing in place of works changes Dice by " + MINUS)
 
 
 def test_masks_of_predict_are_compared_and_the_cases_that_differ_most_are_shown(

@@ -27,6 +27,7 @@ from segpipe.study.report import StudyPage
 from segpipe.study.tables import markdown_table
 from segpipe.terminal import logged_to, show_table
 from segpipe.text import HIDDEN, name_fault, visible
+from segpipe.verdict import Judgement
 
 HOSTILE = [
     "[/b]",
@@ -69,8 +70,8 @@ def reached(text: str) -> bool:
 def test_a_page_shows_it_as_text(name: str, tmp_path: Path) -> None:
     table = Table(name, [Column(name), Column("n", 1)], [[name, 1.0], [Link(name, name), None]])
     page = StudyPage(
-        name, name, findings=[name], cautions=[name], variants=table, comparisons=table, labels=table,
-        problems=table, plots=[], worst=None, networks=[], notes=[name], files=[Link(name, name)],
+        name, name, verdict=Judgement("weak", name, [name]), findings=[name], legend=table,
+        variants=table, costs=table, comparisons=table, labels=table, problems=table, plots=[], worst=None, networks=[], notes=[name], files=[Link(name, name)],
     )  # fmt: skip
     write_page(tmp_path / "page.html", "study.html", page)
     text = (tmp_path / "page.html").read_text(encoding="utf-8")

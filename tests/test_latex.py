@@ -3,8 +3,9 @@
 import math
 import re
 
+from segpipe.intervals import Interval
 from segpipe.reporting.latex import escaped, latex_table
-from segpipe.reporting.page import Column, Link, Picture, Table
+from segpipe.reporting.page import Column, Link, Picture, Table, Value
 from segpipe.units import UNITS
 
 COLUMNS = [Column("label"), Column("picture"), Column("Dice", 3), Column("95 % interval"), Column("HD95 mm", 2)]  # fmt: skip
@@ -32,6 +33,14 @@ def test_a_table_has_the_digits_and_units_of_the_page() -> None:
     assert r"\begin{tabular}{lrlr}" in text
     assert r"\caption{means over 3 cases.}" in text
     assert r"\label{tab:result}" in text
+
+
+def test_a_mean_with_its_interval_and_a_mark_is_set_as_it_is_shown() -> None:
+    interval = Interval(-0.5, -1.0, 0.25)
+    cell = Value(-0.5, f"{interval.shown(2)}†")
+    text = latex_table(Table("x", [Column("Dice", 2)], [[cell]]), "x")
+    assert rows_of(text)[1] == [r"$-$0.50~($-$1.00~to~0.25)$\dagger$"]
+    assert escaped(Interval(0.9, 0.85, 0.95).shown(2)) == "0.90~(0.85--0.95)"
 
 
 def test_names_are_no_commands_and_no_columns() -> None:

@@ -38,8 +38,8 @@ def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_rep
         assert words in page.text, words
     rows = [row for row in page.cells if row[0] in DICE and row[1] in LABELS]
     assert [(row[0], row[1], row[2]) for row in rows] == [
-        ("hard", "vessel", "0.1000"), ("hard", "liver", "0.7000"), ("easy", "vessel", "0.9000"), (HOSTILE, "liver", "0.9000"),
-        ("easy", "liver", "0.9500"), (HOSTILE, "vessel", "—"),
+        ("hard", "vessel", "0.100"), ("hard", "liver", "0.700"), ("easy", "vessel", "0.900"), (HOSTILE, "liver", "0.900"),
+        ("easy", "liver", "0.950"), (HOSTILE, "vessel", "—"),
     ]  # fmt: skip
     cases = [row for row in page.cells if row[0] in DICE and row[1] not in LABELS]
     assert [row[0] for row in cases] == ["hard", HOSTILE, "easy"]
@@ -80,7 +80,7 @@ def test_a_run_that_is_interrupted_has_a_page_with_what_there_is(tmp_path: Path)
     assert "No case has been validated yet." in page.text
     page = written(validated(tmp_path / "validated"), "interrupted")
     assert "By the last validation during training, after step 100." in page.text
-    assert next(row for row in page.cells if row[0] in DICE) == ["hard", "vessel", "0.1000"]
+    assert next(row for row in page.cells if row[0] in DICE) == ["hard", "vessel", "0.100"]
     assert json.loads((tmp_path / "validated/report.json").read_text())["stopped"] == "interrupted"
 
 

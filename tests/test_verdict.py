@@ -57,6 +57,13 @@ def test_the_level_and_the_words(given: dict[str, list[float]], level: str, word
     assert bool(verdict.advice) == (level != "works")
 
 
+def test_longer_training_is_the_first_advice_and_labels_are_named() -> None:
+    verdict = judge(scores(a=[0.9], b=[0.0], c=[0.3]), "training")
+    assert verdict is not None
+    assert verdict.advice[0].startswith("Train longer (trainer.max_time)")
+    assert verdict.advice[1].startswith("Look at b, c in the pictures")
+
+
 def test_the_labels_are_fields() -> None:
     verdict = judge(scores(a=[0.9, 0.9], b=[0.0, 0.0], c=[0.3, 0.3], d=[NAN, NAN]), "batch")
     assert verdict is not None

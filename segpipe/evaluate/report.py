@@ -17,8 +17,8 @@ from segpipe.reporting.page import Cell, Column, Link, Page, Picture, Sorted, Ta
 from segpipe.reporting.page import write_page as write_html
 from segpipe.reporting.run_record import plain
 from segpipe.reporting.score_tables import (
-    POLICY,
     cases_table,
+    policy,
     ranked_cases,
     score_boxes,
     scores_table,
@@ -190,7 +190,7 @@ def _page(found: Evaluation, folder: Path) -> EvaluationPage:
         missing=missing_lines(found),
         refused=_refused(found.refused) if found.refused else None,
         summary=summary,
-        scored=POLICY,
+        scored=policy(scores),
         boxes=score_boxes(scores, units, folder / "boxes.png") if scores else None,
         cases=cases_table(scores, _pictures(found, folder), folder) if scores else None,
         warnings=_warnings(found.results),

@@ -84,11 +84,11 @@ def write_outputs(
     if "mask" in paths or problems:
         path = scan.mask_name
         digests[path] = write_mask(mask, source, folder / path, mask_dtype(plan.labels))
-    if maps.probabilities is not None:
+    if "probabilities" in paths and maps.probabilities is not None:
         names = list(plan.regions or plan.labels)
         path = paths["probabilities"]
         digests[path] = write_shares(maps.probabilities, source, folder / path, names)
-    if maps.entropy is not None:
+    if "entropy" in paths and maps.entropy is not None:
         path = paths["entropy"]
         digests[path] = write_shares(maps.entropy, source, folder / path)
     return digests, problems

@@ -4,14 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segpipe.metrics import Score, metrics_of, summarise
+from segpipe.metrics import Score, summarise
 from segpipe.reporting.latex import write_latex
 from segpipe.reporting.page import Cell, Column, Link, Page, Picture, Table, embed_all, write_page
 from segpipe.reporting.run_record import RunRecord
 from segpipe.reporting.run_tables import OVERLAY, PICTURES_MIB, WIDTH
 from segpipe.reporting.score_tables import (
-    POLICY,
     cases_table,
+    headings,
+    mean_cells,
+    mean_columns,
+    policy,
     ranked_cases,
     score_boxes,
     scores_table,
@@ -34,6 +37,7 @@ class CrossvalPage(Page):
         summary: per label, the means over all cases.
         policy: what empty masks count.
         boxes: each metric over all cases of each label.
+        reports: link to the page of each fold.
         folds: a row per fold, with a link to its page.
         cases: a picture of each case, the worst first.
         scores: a row per case and label, the worst first.
@@ -45,6 +49,7 @@ class CrossvalPage(Page):
     summary: Table
     policy: str
     boxes: Picture
+    reports: Sequence[Link]
     folds: Table
     cases: Table
     scores: Table
@@ -80,8 +85,9 @@ def write_crossval(file: Path, names: Sequence[str], postprocess: str) -> None:
         verdict=judge(scores, "training"),
         postprocess=postprocess,
         summary=summary,
-        policy=POLICY,
+        policy=policy(scores),
         boxes=score_boxes(scores, units, file.parent / "boxes.png"),
+        reports=[Link(name, f"{name}/report.html") for name in names],
         folds=folds,
         cases=cases_table(scores, _pictures(scores, homes, file.parent), file.parent, homes),
         scores=scores_table(scores, units),
@@ -100,24 +106,16 @@ def _pictures(
     return embed_all(files, OVERLAY, WIDTH, PICTURES_MIB)
 
 
-def _metric_columns(scores: Sequence[Score], units: Units) -> list[Column]:
-    columns = []
-    for metric in metrics_of("summary", scores).values():
-        columns.append(Column(units.in_text(metric.heading), metric.digits))
-    return columns
-
-
 def _folds(runs: dict[str, RunRecord], units: Units) -> Table:
     """Return a row per fold with the means over its cases and labels."""
     scores: list[Score] = []
     for run in runs.values():
         scores += run.scores
-    columns = [Column("fold"), Column("cases", 0), *_metric_columns(scores, units)]
+    means = mean_columns(scores)
     rows: list[list[Cell]] = []
     for name, run in runs.items():
-        mean = summarise(run.scores)[-1]
-        values = [getattr(mean, metric) for metric in metrics_of("summary", scores)]
-        rows.append(
-            [Link(name, f"{name}/report.html"), len({score.case for score in run.scores}), *values]
-        )
+        report = Link(name, f"{name}/report.html")
+        cases = len({score.case for score in run.scores})
+        rows.append([report, cases, *mean_cells(run.scores, means)])
+    columns = [Column("fold"), Column("cases", 0), *headings(means, units)]
     return Table("means of each fold", columns, rows)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segpipe.files import write_text
-from segpipe.reporting.page import Cell, Column, Link, Picture, Table
+from segpipe.reporting.page import Cell, Column, Link, Picture, Table, Value
 from segpipe.text import visible
 
 ESCAPES = {
@@ -23,6 +23,10 @@ ESCAPES = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "—": "--",
+    "\N{EN DASH}": "--",
+    "\N{MINUS SIGN}": "$-$",
+    "\N{NO-BREAK SPACE}": "~",
+    "†": r"$\dagger$",
     "\N{MULTIPLICATION SIGN}": r"$\times$",
     "°": r"\textdegree{}",
     "±": r"$\pm$",
@@ -43,7 +47,7 @@ def escaped(text: str) -> str:
 def latex_table(table: Table, label: str) -> str:
     """Return a table in LaTeX, with the digits and units that the page shows.
 
-    Columns of pictures are left out. A column of intervals belongs to the one at its left.
+    Columns of pictures are left out.
 
     Args:
         table: of a page.
@@ -97,7 +101,7 @@ def _heading(name: str) -> str:
 
 
 def _cell(cell: Cell, column: Column) -> str:
-    if isinstance(cell, Link):
+    if isinstance(cell, Link | Value):
         return escaped(cell.text)
     if cell is None or isinstance(cell, Picture):
         return NOT_KNOWN

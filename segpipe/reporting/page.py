@@ -20,7 +20,7 @@ from PIL import Image
 
 from segpipe.files import write_text
 from segpipe.terminal import progress_bar
-from segpipe.text import visible_lines
+from segpipe.text import decimal, visible_lines
 
 NOT_KNOWN = "—"
 WEBP_QUALITY = 80  # a tenth of the size of a PNG, without a visible difference
@@ -75,7 +75,20 @@ class Link:
     to: str
 
 
-Cell = str | int | float | Link | Picture | None
+@dataclass(frozen=True)
+class Value:
+    """A number that is shown with more than its decimals.
+
+    Attributes:
+        number: by which rows are sorted.
+        text: that is shown, as a mean with its interval.
+    """
+
+    number: float
+    text: str
+
+
+Cell = str | int | float | Value | Link | Picture | None
 
 
 @dataclass(frozen=True)
@@ -215,13 +228,15 @@ def _finalize(value: object) -> object:
     return visible_lines(value) if type(value) is str else value  # markup is made of such texts
 
 
-def _shown(cell: str | int | float | None, column: Column) -> str:
+def _shown(cell: str | int | float | Value | None, column: Column) -> str:
     """Return the text of a cell that is neither a link nor a picture."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return NOT_KNOWN
+    if isinstance(cell, Value):
+        return cell.text
     if isinstance(cell, str):
         return cell
-    return f"{cell:.{column.digits or 0}f}"
+    return decimal(cell, column.digits or 0)
 
 
 def _key(cell: Cell) -> str:
@@ -231,6 +246,8 @@ def _key(cell: Cell) -> str:
             return cell.text
         case Picture() | None:
             return ""
+        case Value():
+            return _key(cell.number)
         case float() | int():
             return "" if math.isnan(cell) else repr(cell)
     return cell

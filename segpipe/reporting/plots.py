@@ -2,11 +2,12 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter1d
@@ -24,6 +25,7 @@ VALIDATION = "validation, fixed patches without augmentation"
 VALIDATION_COLOUR = COLOURS[5]
 DICE_TITLE = "Dice of whole validation scans"
 PLAIN = "{x:,g}"  # numbers of an axis as people write them, with no factor at its end
+ABOVE: dict[str, Any] = {"alpha": 0.9, "zorder": 3}  # of the box
 Curve = Float[np.ndarray, "2 _points"]  # steps, and the values after them
 
 
@@ -35,11 +37,13 @@ class BoxPanel:
         title: of the metric, with its unit.
         values: for each label the value in each case; NaN where it is not known.
         is_share: whether all values lie between 0 and 1.
+        hollow: for each label which of its values are drawn as rings; none of those not named.
     """
 
     title: str
     values: Mapping[str, Sequence[float]]
     is_share: bool
+    hollow: Mapping[str, Sequence[bool]] = field(default_factory=dict)
 
 
 def draw_curves(metrics: Path, picture: Path, loss_name: str = "loss") -> None:
@@ -89,9 +93,12 @@ def draw_boxes(panels: Sequence[BoxPanel], picture: Path) -> None:
 
 def _draw_panel(axes: Axes, panel: BoxPanel) -> None:
     known: list[np.ndarray] = []
-    for values in panel.values.values():
+    hollow: list[np.ndarray] = []
+    for label, values in panel.values.items():
         measured = np.asarray(values, dtype=float)
-        known.append(measured[np.isfinite(measured)])
+        is_known = np.isfinite(measured)
+        known.append(measured[is_known])
+        hollow.append(np.array(panel.hollow.get(label, [False] * len(measured)), bool)[is_known])
     lines = {"color": "0.25", "linewidth": 1.2}
     axes.boxplot(
         known,
@@ -103,8 +110,8 @@ def _draw_panel(axes: Axes, panel: BoxPanel) -> None:
         capprops=lines,
         medianprops={"color": "black", "linewidth": 2},
     )
-    for row, values in enumerate(known):
-        _fill_box(axes, row, values)
+    for row, (values, rings) in enumerate(zip(known, hollow, strict=True)):
+        _fill_box(axes, row, values, rings)
     names = [textwrap.shorten(label, 28, placeholder="…") for label in panel.values]
     axes.set_yticks(range(1, len(names) + 1), names)
     axes.set(title=panel.title, ylim=(len(names) + 0.6, 0.4))
@@ -115,14 +122,18 @@ def _draw_panel(axes: Axes, panel: BoxPanel) -> None:
     axes.grid(axis="x", alpha=0.3)
 
 
-def _fill_box(axes: Axes, row: int, values: Float[np.ndarray, " cases"]) -> None:
+def _fill_box(
+    axes: Axes, row: int, values: Float[np.ndarray, " cases"], hollow: Bool[np.ndarray, " cases"]
+) -> None:
     """Fill the box of one label with its colour, and scatter the cases over it."""
     fill = colour(row)
     if len(values):
         low, high = np.percentile(values, [25, 75])
         axes.barh(row + 1, high - low, BOX_HEIGHT, low, color=fill, alpha=0.3, linewidth=0)
     heights = row + 1 + np.random.default_rng(row).uniform(-0.18, 0.18, len(values))
-    axes.scatter(values, heights, s=22, color=fill, alpha=0.9, linewidths=0, zorder=3)
+    rings = {"facecolors": "none", "edgecolors": [fill], "linewidths": 1.3}
+    axes.scatter(values[~hollow], heights[~hollow], s=22, color=fill, linewidths=0, **ABOVE)
+    axes.scatter(values[hollow], heights[hollow], s=22, **rings, **ABOVE)
 
 
 def _read_curves(metrics: Path) -> dict[str, Curve]:

@@ -11,11 +11,10 @@ from segpipe.prediction.predictor import Prediction
 from segpipe.reporting.viewer import ViewerBudget, viewer_case
 from segpipe.terminal import show_table
 from segpipe.units import UnitName, Units
-from segpipe.verdict import Level, Verdict
+from segpipe.verdict import Colour, Judgement
 
 log = logging.getLogger("segpipe")
-STYLES: dict[Level, str] = {"works": "bold green", "weak": "bold yellow", "nothing": "bold red"}
-NEVER_FOUND = "bold red"
+STYLES: dict[Colour, str] = {"good": "bold green", "weak": "bold yellow", "bad": "bold red"}
 
 
 def draw_prediction(
@@ -91,9 +90,9 @@ def show_scores(scores: Sequence[Score], title: str, units: Units) -> None:
     show_table(title, ["label", *headings, "misses", "false alarms"], rows)
 
 
-def show_verdict(verdict: Verdict) -> None:
-    """Log a verdict in the colour of its level, and what to do where it is not good."""
-    style = NEVER_FOUND if verdict.never_found else STYLES[verdict.level]
+def show_verdict(verdict: Judgement) -> None:
+    """Log a verdict in its colour, and what to do next."""
+    style = STYLES[verdict.colour]
     level = logging.INFO if verdict.level == "works" else logging.WARNING
     log.log(level, "%s", verdict.sentence, extra={"style": style})
     for advice in verdict.advice:

@@ -12,8 +12,8 @@ from segpipe.metrics import metrics_of, summarise, tolerance_text
 from segpipe.reporting.page import Cell, Column, Picture, Sorted, Table, embed_all
 from segpipe.reporting.run_record import RunRecord
 from segpipe.reporting.score_tables import (
-    POLICY,
     cases_table,
+    policy,
     ranked_cases,
     scores_table,
     summary_table,
@@ -78,7 +78,7 @@ def scored(run: RunRecord) -> str:
     if run.scores:
         scoring = Scoring(**{name: run.config[name] for name in Scoring.model_fields})
         tolerance = run.units.in_text(tolerance_text(scoring))
-        return f"{SCORED} {POLICY} NSD counts surfaces within {tolerance} as equal."
+        return f"{SCORED} {policy(run.scores)} NSD counts surfaces within {tolerance} as equal."
     if run.last:
         return f"By the last validation during training, after step {run.last[0].step}."
     return ""

@@ -9,7 +9,7 @@ import numpy as np
 
 from segpipe.config.compare import Compare
 from segpipe.errors import ConfigError, SegpipeError
-from segpipe.files import make_folder, write_table, write_text
+from segpipe.files import make_folder, write_json, write_table, write_text
 from segpipe.intervals import metric_table
 from segpipe.metrics import metrics_of
 from segpipe.reporting.latex import write_latex
@@ -24,10 +24,14 @@ from segpipe.reporting.page import (
     embed_overlay,
     write_page,
 )
+from segpipe.reporting.rendering import show_verdict
+from segpipe.reporting.run_record import plain
+from segpipe.study.answer import answer
 from segpipe.study.common_cases import Common, find_common
 from segpipe.study.evidence import Evidence, analyse_systems
-from segpipe.study.findings import cautions, findings
+from segpipe.study.findings import findings
 from segpipe.study.hard_cases import draw_case
+from segpipe.study.legend import labels, legend, letters
 from segpipe.study.plots import draw_cases, draw_differences
 from segpipe.study.report import POLICY, SMALL, TESTS, WIDTH, show_study
 from segpipe.study.sources import System, read_systems
@@ -36,6 +40,7 @@ from segpipe.study.sweep import Sweep
 from segpipe.study.tables import (
     comparison_table,
     csv_table,
+    json_values,
     latex_tables,
     markdown_table,
     targets_table,
@@ -43,9 +48,11 @@ from segpipe.study.tables import (
 )
 from segpipe.terminal import show_next
 from segpipe.text import count
+from segpipe.verdict import Judgement
 
 log = logging.getLogger("segpipe")
 PAGE = "compare.html"
+FILES = ("compare.json", "compare.csv", "cases.csv", "compare.md", "compare.tex")
 FALSE_ALARMS = (
     "A target that is absent from the truth, and found there by one of two systems alone, has no "
     "difference: see the numbers of false alarms."
@@ -62,8 +69,9 @@ class ComparePage(Page):
     """The content of `compare.html`.
 
     Attributes:
+        verdict: which system is better.
         findings: sentences to quote.
-        cautions: what cannot be told.
+        legend: what each letter stands for.
         cases: sentences on the cases that are compared.
         comparisons: with the reference.
         plots: differences and single cases.
@@ -76,8 +84,9 @@ class ComparePage(Page):
         files: beside the page.
     """
 
+    verdict: Judgement
     findings: Sequence[str]
-    cautions: Sequence[str]
+    legend: Table
     cases: Sequence[str]
     comparisons: Table
     plots: Sequence[Picture]
@@ -105,17 +114,17 @@ def compare_systems(options: Compare) -> Evidence:
     kept = Sweep(options.folder, common.systems, common.left_out)
     chosen = common.systems[systems.index(reference)]
     evidence = analyse_systems(kept, chosen, options.margin)
-    dice = _dice_of_cases(common.systems)
-    _write_tables(evidence, common, dice, options.folder)
-    page = _page(evidence, common, dice, options)
+    dice = _dice_of_cases(evidence.sweep.variants)
+    verdict = answer(evidence, common.cautions)
+    _write_tables(evidence, verdict, common, dice, options.folder)
+    page = _page(evidence, verdict, common, dice, options)
     write_page(options.folder / PAGE, "compare.html", page)
     for note in common.notes:
         log.info("%s", note)
     show_study(evidence)
-    for caution in common.cautions:
-        log.info("Caution: %s.", caution)
     files = {"report": PAGE, "for a paper": "compare.md", "table": "compare.csv"}
     show_next([(purpose, options.folder / name) for purpose, name in files.items()])
+    show_verdict(verdict)
     return evidence
 
 
@@ -151,17 +160,21 @@ def _dice_of_cases(systems: Sequence[System]) -> Dice:
     return dict(zip(cases, map(list, zip(*columns, strict=True)), strict=True))
 
 
-def _write_tables(evidence: Evidence, common: Common, dice: Dice, folder: Path) -> None:
-    """Write `compare.csv`, `cases.csv`, `compare.md` and `compare.tex`."""
+def _write_tables(
+    evidence: Evidence, verdict: Judgement, common: Common, dice: Dice, folder: Path
+) -> None:
+    """Write `compare.csv`, `compare.json`, `cases.csv`, `compare.md` and `compare.tex`."""
+    write_json(folder / "compare.json", plain(json_values(evidence, verdict)))
     write_table(folder / "compare.csv", *csv_table(evidence))
-    names = [system.name for system in common.systems]
+    names = [system.name for system in evidence.sweep.variants]
     rows: list[Sequence[object]] = [[case, *values, ""] for case, values in dice.items()]
     for case, why in common.left_out.items():
         rows.append([case, *[""] * len(names), why])
     write_table(folder / "cases.csv", ["case", *names, "left out"], rows)
     lines = [f"# {count(len(names), 'system')}, compared with {evidence.reference.name}", ""]
-    lines += [f"- {line}" for line in [*findings(evidence), *common.notes]]
-    lines += [f"- Caution: {line}." for line in [*cautions(evidence), *common.cautions]]
+    lines += [f"**{verdict.sentence}**", ""]
+    lines += [f"- {line}" for line in [*findings(evidence), *common.notes, *verdict.advice]]
+    lines += ["", *markdown_table(legend(evidence.sweep, evidence.noun))]
     lines += ["", *markdown_table(comparison_table(evidence))]
     lines += ["", *markdown_table(variants_table(evidence))]
     lines += ["", *markdown_table(targets_table(evidence)), "", "\n\n".join(_method(evidence))]
@@ -174,14 +187,16 @@ def _method(evidence: Evidence) -> list[str]:
     return [POLICY, TESTS, FALSE_ALARMS, *margin]
 
 
-def _page(evidence: Evidence, common: Common, dice: Dice, options: Compare) -> ComparePage:
-    reference = evidence.reference.name
-    names = ("compare.csv", "cases.csv", "compare.md", "compare.tex")
+def _page(
+    evidence: Evidence, verdict: Judgement, common: Common, dice: Dice, options: Compare
+) -> ComparePage:
+    reference = labels(evidence.sweep)[evidence.reference.name]
     return ComparePage(
         title=" and ".join(system.name for system in common.systems),
-        lead=f"{count(len(common.systems), 'system')}, compared with {reference}.",
+        lead=f"{count(len(common.systems), 'system')}; the reference is {reference}.",
+        verdict=verdict,
         findings=findings(evidence),
-        cautions=[*cautions(evidence), *common.cautions],
+        legend=legend(evidence.sweep, evidence.noun),
         cases=common.notes,
         comparisons=comparison_table(evidence),
         plots=_plots(evidence, options.folder / "compare"),
@@ -191,7 +206,7 @@ def _page(evidence: Evidence, common: Common, dice: Dice, options: Compare) -> C
         every_case=_every_case(evidence, dice),
         left_out=_left_out(common) if common.left_out else None,
         notes=_method(evidence),
-        files=[Link(name, name) for name in names],
+        files=[Link(name, name) for name in FILES],
     )
 
 
@@ -222,9 +237,9 @@ def _differing(evidence: Evidence, dice: Dice, options: Compare) -> Table | None
     systems: Sequence[System] = evidence.sweep.variants
     digits = metrics_of("scores")["dice"].digits
     columns = [Column("case")]
-    for system in systems:
-        columns.append(Column(f"Dice, {system.name}", digits))
-        columns.append(Column(system.name, sortable=False))
+    for name, short in letters(evidence.sweep).items():
+        columns.append(Column(f"Dice, {short}", digits))
+        columns.append(Column(labels(evidence.sweep)[name], sortable=False))
     rows: list[list[Cell]] = []
     for case in _most_apart(dice, options.overlays):
         row: list[Cell] = [case]
@@ -258,9 +273,12 @@ def _every_case(evidence: Evidence, dice: Dice) -> Table:
     """Return a row per case: Dice by each system, and the differences to the reference."""
     digits = metrics_of("scores")["dice"].digits
     columns = [Column("case")]
-    columns += [Column(f"Dice, {system.name}", digits) for system in evidence.sweep.variants]
+    names = letters(evidence.sweep)
+    columns += [Column(f"Dice, {short}", digits) for short in names.values()]
+    points = metrics_of("scores")["dice"].difference_digits
     for comparison in evidence.comparisons:
-        columns.append(Column(f"{comparison.variant.name} less reference, points", 2))
+        short = names[comparison.variant.name]
+        columns.append(Column(f"{short} less {names[evidence.reference.name]}, points", points))
     rows: list[list[Cell]] = []
     for case, values in dice.items():
         differences = [100 * one.per_case.get(case, np.nan) for one in evidence.comparisons]

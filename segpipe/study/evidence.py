@@ -21,7 +21,7 @@ from segpipe.study.statistics import (
     warn_of_few,
     warn_of_few_cases,
 )
-from segpipe.study.sweep import ScoredRun, Sweep, SweepRun, Variant, why_not_comparable
+from segpipe.study.sweep import ScoredRun, Sweep, SweepRun, Variant, led_by, why_not_comparable
 from segpipe.units import Units
 
 ALL = "mean"  # stands for all targets
@@ -79,7 +79,7 @@ class Evidence:
 
     Attributes:
         sweep: that was analysed.
-        reference: the variant that the others are compared with.
+        reference: the variant that the others are compared with, the first of the sweep.
         variant_scores: of every variant and target, the mean last.
         costs: of every variant; empty where they are not known.
         comparisons: of every other variant that shares runs with the reference.
@@ -117,6 +117,7 @@ class Evidence:
 
 def analyse(sweep: Sweep[SweepRun], reference: Variant[SweepRun]) -> Evidence:
     """Return scores and costs of all variants, and their comparisons with the reference."""
+    sweep = led_by(sweep, reference)
     problems = dict(sweep.problems)
     metrics = _measured(sweep)
     comparisons: list[Comparison] = []
@@ -152,6 +153,7 @@ def analyse_systems(systems: Sweep, reference: Variant, margin: float | None) ->
         reference: one of them.
         margin: loss of Dice that would not matter; None: that is not asked.
     """
+    systems = led_by(systems, reference)
     comparisons: list[Comparison] = []
     scores: list[VariantScore] = []
     partners = list(reference.runs.values())

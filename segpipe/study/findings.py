@@ -4,12 +4,14 @@ import numpy as np
 
 from segpipe.metrics import Metric, Score, all_metrics
 from segpipe.study.evidence import MAIN, Comparison, Evidence
+from segpipe.study.legend import letters
 from segpipe.study.statistics import LEAST_CASES, Difference, inferiority
 from segpipe.study.sweep import Variant
-from segpipe.text import count
-from segpipe.verdict import judge
+from segpipe.text import count, decimal
+from segpipe.verdict import Verdict, judge
 
 SKIP_KINDS = {"model.long_skips": "long skips", "model.short_skips": "short skips"}
+MOST_CHANGES = 2  # settings that a sentence names; of more, it names the letters
 
 
 def findings(evidence: Evidence) -> list[str]:
@@ -17,45 +19,35 @@ def findings(evidence: Evidence) -> list[str]:
 
     There is none where the cases are too few for a test, or the reference has learnt nothing.
     """
-    if _reference_caution(evidence):
+    if has_learnt_nothing(evidence.reference):
         return []
     sentences: list[str] = []
     for comparison in evidence.comparisons:
         if comparison.differences[MAIN].cases >= LEAST_CASES:
-            sentences.append(sentence(comparison, evidence.reference, evidence.margin))
+            sentences.append(sentence(comparison, evidence))
     return sentences
 
 
-def cautions(evidence: Evidence) -> list[str]:
-    """Return what the comparisons cannot tell, each caution once."""
-    given = [_reference_caution(evidence), *(one.caution for one in evidence.comparisons)]
-    return list(dict.fromkeys(filter(None, given)))
-
-
-def _reference_caution(evidence: Evidence) -> str:
-    """Return what is wrong with a reference that has learnt nothing; else an empty string."""
+def verdict_on(variant: Variant) -> Verdict | None:
+    """Return the verdict on the scores of all runs of a variant."""
     scores: list[Score] = []
-    for run in evidence.reference.runs.values():
+    for run in variant.runs.values():
         scores += run.scores
-    verdict = judge(scores, "training")
-    if verdict is None or verdict.level != "nothing":
-        return ""
-    return (
-        f"the reference, {evidence.reference.name}, has found nothing (mean Dice "
-        f"{verdict.mean_dice:.3f}), so a difference to it says nothing of either"
-    )
+    return judge(scores, "training")
 
 
-def sentence(comparison: Comparison, reference: Variant, margin: float | None = None) -> str:
+def has_learnt_nothing(variant: Variant) -> bool:
+    """Return whether a variant finds nothing, so that a difference to it says nothing of either."""
+    verdict = verdict_on(variant)
+    return verdict is not None and verdict.level == "nothing"
+
+
+def sentence(comparison: Comparison, evidence: Evidence) -> str:
     """Return a comparison in plain words: differences with intervals, p-value, cases and runs.
 
     Differences are those of the variant less the reference, as in every table and plot.
-
-    Args:
-        comparison: to put into words.
-        reference: the variant that it is with.
-        margin: loss of Dice that would not matter; None: nothing is said of it.
     """
+    reference = evidence.reference
     main = comparison.differences[MAIN]
     clauses = [_difference(all_metrics()[MAIN], main)]
     p = comparison.p[MAIN]
@@ -64,15 +56,15 @@ def sentence(comparison: Comparison, reference: Variant, margin: float | None = 
     clauses.append(count(main.cases, "case"))
     if comparison.variant.overrides:
         clauses.append(f"{count(main.runs, 'run')} of each")
-    text = f"{_change(comparison.variant, reference)} changes {', '.join(clauses)}"
+    text = f"{_change(comparison.variant, evidence)} changes {', '.join(clauses)}"
     for name in comparison.p:
         if name != MAIN and np.isfinite(comparison.differences[name].interval.mean):
             other = _difference(all_metrics()[name], comparison.differences[name])
             text += f"; {reference.first_run.units.in_text(other)}"
     if _boundary_suffers_most(comparison):
         text += ": the boundary suffers most"
-    if margin is not None:
-        text += f". {_inferiority(comparison, reference, margin)}"
+    if evidence.margin is not None:
+        text += f". {_inferiority(comparison, reference, evidence.margin)}"
     return text[0].upper() + text[1:] + "."
 
 
@@ -88,7 +80,7 @@ def _inferiority(comparison: Comparison, reference: Variant, margin: float) -> s
             return f"By a margin of {points}, {name} is inferior to {reference.name}"
     return (
         f"Whether {name} is inferior to {reference.name} by more than {points} stays open: the "
-        f"interval begins at {100 * interval.low:.1f}"
+        f"interval begins at {decimal(100 * interval.low, 1)}"
     )
 
 
@@ -99,15 +91,10 @@ def in_points(margin: float) -> str:
 
 
 def _difference(metric: Metric, difference: Difference) -> str:
-    """Return `Dice by -2.4 [-3.1, -1.7] points`, or with the unit of the metric."""
-    scale = metric.difference_scale
-    ends = [scale * difference.interval.low, scale * difference.interval.high]
-    mean = f"{scale * difference.interval.mean:+.1f}{_range(ends)}"
+    """Return `Dice by +2.4 (1.7 to 3.1) points`, or with the unit of the metric."""
+    interval = difference.interval.scaled(metric.difference_scale)
+    mean = interval.shown(metric.difference_digits, plus=True)
     return f"{metric.title} by {mean} {metric.unit or 'points'}"
-
-
-def _range(ends: list[float]) -> str:
-    return f" [{ends[0]:.1f}, {ends[1]:.1f}]" if np.isfinite(ends[0]) else ""
 
 
 def _boundary_suffers_most(comparison: Comparison) -> bool:
@@ -119,11 +106,15 @@ def _boundary_suffers_most(comparison: Comparison) -> bool:
     return nsd.mean < dice.mean < 0 and nsd.high < 0
 
 
-def _change(variant: Variant, reference: Variant) -> str:
+def _change(variant: Variant, evidence: Evidence) -> str:
     """Return in words what distinguishes a variant from the reference."""
+    reference = evidence.reference
     if not variant.overrides:
         return f"taking {variant.name} in place of {reference.name}"
     overrides = [word for word in variant.overrides if word not in reference.overrides]
+    if not 0 < len(overrides) <= MOST_CHANGES:
+        names = letters(evidence.sweep)
+        return f"taking {names[variant.name]} in place of {names[reference.name]}"
     return " and ".join(map(_change_by, overrides))
 
 

@@ -16,7 +16,8 @@ from segpipe.metrics import Score, mean_dice_of, score_case
 from segpipe.prediction.predictor import Predictor
 from segpipe.reporting.rendering import draw_prediction
 from segpipe.stored import read_train_options, read_yaml
-from segpipe.study.sweep import SweepRun, Variant
+from segpipe.study.legend import labels
+from segpipe.study.sweep import Sweep, SweepRun, Variant
 from segpipe.terminal import progress_bar
 
 log = logging.getLogger("segpipe")
@@ -25,13 +26,13 @@ log = logging.getLogger("segpipe")
 Pictures = dict[str, dict[str, Path]]  # case -> variant -> picture
 
 
-def draw_hard_cases(variants: Sequence[Variant[SweepRun]], count: int, folder: Path) -> Pictures:
+def draw_hard_cases(sweep: Sweep[SweepRun], count: int, folder: Path) -> Pictures:
     """Draw the cases with the lowest Dice over all runs, by one run of each variant.
 
     Where the dataset or a checkpoint is gone, a warning says so, and the rest is drawn.
 
     Args:
-        variants: of the sweep.
+        sweep: whose variants segment them.
         count: number of cases.
         folder: in which the pictures are written.
 
@@ -39,17 +40,18 @@ def draw_hard_cases(variants: Sequence[Variant[SweepRun]], count: int, folder: P
         For each case the picture of each variant.
     """
     runs: list[SweepRun] = []
-    for variant in variants:
+    for variant in sweep.variants:
         runs += variant.runs.values()
     drawn: Pictures = {case: {} for case in _worst(runs, count)}
     with progress_bar() as bar:
-        total = len(drawn) * len(variants)
+        total = len(drawn) * len(sweep.variants)
         drawing = bar.add_task("drawing worst cases", total=total, note="")
-        for number, variant in enumerate(variants):
+        for number, variant in enumerate(sweep.variants):
+            label = labels(sweep)[variant.name]
             try:
                 for case, run in _first_runs(variant, list(drawn)).items():
                     picture = folder / f"{case.replace('/', '_')}-{number}.png"
-                    drawn[case][variant.name] = draw_case(run, case, variant.name, picture)
+                    drawn[case][variant.name] = draw_case(run, case, label, picture)
                     bar.advance(drawing)
             except (SegpipeError, OSError) as error:
                 log.warning("%s: its masks cannot be drawn: %s", variant.name, error)
@@ -77,8 +79,14 @@ def _first_runs(variant: Variant[SweepRun], cases: Sequence[str]) -> dict[str, S
     return runs
 
 
-def draw_case(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
+def draw_case(run: SweepRun, name: str, label: str, picture: Path) -> Path:
     """Draw a case of a run's dataset with the mask of its best checkpoint; return the picture.
+
+    Args:
+        run: whose network segments it.
+        name: of the case.
+        label: of the variant, for the title.
+        picture: PNG to write.
 
     Raises:
         SegpipeError, OSError: if the dataset or the checkpoint is gone.
@@ -97,7 +105,7 @@ def draw_case(run: SweepRun, name: str, variant: str, picture: Path) -> Path:
     truth = read_labels(case, trained.plan, prediction.grid).numpy()[0]
     spacing_mm = prediction.grid.spacing_mm
     scores = score_case(name, prediction.labels, truth, spacing_mm, trained.plan.targets)
-    title = f"{variant}: Dice {mean_dice_of(scores):.3f} ({name}, {run.folder.name})"
+    title = f"{label}: Dice {mean_dice_of(scores):.3f} ({name}, {run.folder.name})"
     names = trained.plan.label_names
     draw_prediction(prediction, truth, names, title, picture, trained.plan.unit)
     return picture

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe.config.page import ComparisonOptions
-from segpipe.files import write_table, write_text
+from segpipe.files import write_json, write_table, write_text
 from segpipe.reporting.latex import write_latex
 from segpipe.reporting.page import (
     NOT_KNOWN,
@@ -20,14 +20,20 @@ from segpipe.reporting.page import (
     embed_overlay,
     write_page,
 )
+from segpipe.reporting.rendering import show_verdict
+from segpipe.reporting.run_record import plain
+from segpipe.study.answer import answer
 from segpipe.study.evidence import MAIN, Evidence, analyse
-from segpipe.study.findings import cautions, findings
+from segpipe.study.findings import findings
 from segpipe.study.hard_cases import draw_hard_cases
+from segpipe.study.legend import labels, legend
 from segpipe.study.plots import draw_bands, draw_cases, draw_differences
 from segpipe.study.sweep import Sweep, SweepRun, find_reference, read_sweep
 from segpipe.study.tables import (
     comparison_table,
+    costs_table,
     csv_table,
+    json_values,
     latex_tables,
     markdown_table,
     problems_table,
@@ -35,8 +41,11 @@ from segpipe.study.tables import (
     variants_table,
 )
 from segpipe.terminal import show_next, show_table
+from segpipe.text import count
+from segpipe.verdict import Judgement
 
 log = logging.getLogger("segpipe")
+FILES = ("study.json", "study.csv", "study.md", "study.tex")
 WIDTH = 1100  # pixels of a picture inside the page
 SMALL = 560  # likewise, of a picture inside a table
 POLICY = (
@@ -59,9 +68,11 @@ class StudyPage(Page):
     """The content of `study.html`.
 
     Attributes:
+        verdict: which variant is better.
         findings: sentences.
-        cautions: what cannot be told from so few cases or runs.
+        legend: what each letter stands for.
         variants: all variants, the mean over targets.
+        costs: of all variants; None where they are not known.
         comparisons: with the reference; None where there is none.
         labels: a row per target and variant.
         problems: runs that are not in it; None where there are none.
@@ -72,9 +83,11 @@ class StudyPage(Page):
         files: beside the page.
     """
 
+    verdict: Judgement
     findings: Sequence[str]
-    cautions: Sequence[str]
+    legend: Table
     variants: Table
+    costs: Table | None
     comparisons: Table | None
     labels: Table
     problems: Table | None
@@ -104,7 +117,7 @@ def report(folder: Path, options: ComparisonOptions) -> Evidence | None:
 def write_study(
     sweep: Sweep[SweepRun], folder: Path, options: ComparisonOptions
 ) -> Evidence | None:
-    """Write `study.html`, `.md`, `.tex`, `.csv` and `study/*.png`, and print the findings.
+    """Write `study.html`, `.json`, `.md`, `.tex`, `.csv` and `study/*.png`; print the findings.
 
     Args:
         sweep: the runs.
@@ -124,26 +137,34 @@ def write_study(
         return None
     evidence = analyse(sweep, find_reference(sweep, options.reference))
     write_table(folder / "study.csv", *csv_table(evidence))
-    write_text(folder / "study.md", _markdown(evidence))
+    verdict = answer(evidence)
+    write_json(folder / "study.json", plain(json_values(evidence, verdict)))
+    write_text(folder / "study.md", _markdown(evidence, verdict))
     write_latex(folder / "study.tex", latex_tables(evidence))
-    write_page(folder / "study.html", "study.html", _page(evidence, options, folder))
+    write_page(folder / "study.html", "study.html", _page(evidence, verdict, options, folder))
     show_study(evidence)
     files = {"report": "study.html", "for a paper": "study.md", "table": "study.csv"}
     show_next([(purpose, folder / name) for purpose, name in files.items()])
+    show_verdict(verdict)
     return evidence
 
 
-def _page(evidence: Evidence, options: ComparisonOptions, folder: Path) -> StudyPage:
+def _page(
+    evidence: Evidence, verdict: Judgement, options: ComparisonOptions, folder: Path
+) -> StudyPage:
     sweep = evidence.sweep
     pictures = folder / "study"
     runs = sum(len(variant.runs) for variant in sweep.variants)
-    size = f"{len(sweep.variants)} variants, {runs} runs"
+    size = f"{count(len(sweep.variants), 'variant')}, {count(runs, 'run')}"
+    reference = labels(sweep)[evidence.reference.name]
     return StudyPage(
         title=f"Study {sweep.folder.resolve().parent.name}",
-        lead=f"{size}; compared with {evidence.reference.name}.",
+        lead=f"{size}; the reference is {reference}.",
+        verdict=verdict,
         findings=findings(evidence),
-        cautions=cautions(evidence),
+        legend=legend(sweep, evidence.noun),
         variants=variants_table(evidence),
+        costs=costs_table(evidence),
         comparisons=comparison_table(evidence) if evidence.comparisons else None,
         labels=targets_table(evidence),
         problems=problems_table(evidence.problems) if evidence.problems else None,
@@ -151,7 +172,7 @@ def _page(evidence: Evidence, options: ComparisonOptions, folder: Path) -> Study
         worst=_worst(sweep, options.overlays, pictures) if options.overlays else None,
         networks=_networks(sweep),
         notes=[POLICY, TESTS, COSTS],
-        files=[Link(name, name) for name in ("study.csv", "study.md", "study.tex")],
+        files=[Link(name, name) for name in FILES],
     )
 
 
@@ -163,7 +184,7 @@ def _plots(evidence: Evidence, folder: Path) -> list[Picture]:
         draw_cases(evidence, folder / "cases.png")
         captions["differences"] = "Differences to the reference"
         captions["cases"] = "Every case"
-    draw_bands(evidence.sweep.variants, folder / "curves.png")
+    draw_bands(evidence.sweep, folder / "curves.png")
     captions["curves"] = "Training: mean over runs, and a band from the lowest to the highest run"
     plots: list[Picture] = []
     for name, caption in captions.items():
@@ -177,34 +198,40 @@ def _networks(sweep: Sweep[SweepRun]) -> list[Picture]:
     for variant in sweep.variants:
         file = variant.first_run.folder / "network.png"
         if file.is_file():
-            drawings.append(embed(file, f"network of {variant.name}", WIDTH, variant.name))
+            label = labels(sweep)[variant.name]
+            drawings.append(embed(file, f"network of {label}", WIDTH, label))
     return drawings
 
 
-def _worst(sweep: Sweep[SweepRun], count: int, folder: Path) -> Table | None:
+def _worst(sweep: Sweep[SweepRun], number: int, folder: Path) -> Table | None:
     """Return a row per worst case with a picture by each variant; None if none can be drawn."""
-    drawn = draw_hard_cases(sweep.variants, count, folder)
+    drawn = draw_hard_cases(sweep, number, folder)
     if not drawn:
         return None
     columns = [Column("case")]
-    columns += [Column(variant.name, sortable=False) for variant in sweep.variants]
+    names = labels(sweep)
+    columns += [Column(names[variant.name], sortable=False) for variant in sweep.variants]
     rows: list[list[Cell]] = []
     for case, pictures in drawn.items():
         row: list[Cell] = [case]
         for variant in sweep.variants:
             file = pictures.get(variant.name)
-            row.append(embed_overlay(file, f"{case} by {variant.name}", SMALL) if file else None)
+            alt = f"{case} by {names[variant.name]}"
+            row.append(embed_overlay(file, alt, SMALL) if file else None)
         rows.append(row)
     caption = "the cases with the lowest Dice over all runs, by one run of each variant"
     return Table(caption, columns, rows)
 
 
-def _markdown(evidence: Evidence) -> str:
-    variants = len(evidence.sweep.variants)
-    lines = [f"# {variants} variants, compared with {evidence.reference.name}", ""]
-    lines += [f"- {finding}" for finding in findings(evidence)]
-    lines += [f"- Caution: {caution}." for caution in cautions(evidence)]
+def _markdown(evidence: Evidence, verdict: Judgement) -> str:
+    variants = count(len(evidence.sweep.variants), "variant")
+    lines = [f"# {variants}, compared with {evidence.reference.name}", ""]
+    lines += [f"**{verdict.sentence}**", ""]
+    lines += [f"- {line}" for line in [*findings(evidence), *verdict.advice]]
+    lines += ["", *markdown_table(legend(evidence.sweep, evidence.noun))]
     lines += ["", *markdown_table(variants_table(evidence))]
+    costs = costs_table(evidence)
+    lines += ["", *markdown_table(costs)] if costs is not None else []
     if evidence.comparisons:
         lines += ["", *markdown_table(comparison_table(evidence))]
     lines += ["", POLICY, "", TESTS]
@@ -218,10 +245,12 @@ def show_study(evidence: Evidence) -> None:
     """Print the variants and the findings."""
     metrics = {name: metric for name, metric in evidence.metrics.items() if metric.summary}
     headings = [evidence.units.in_text(metric.heading) for metric in metrics.values()]
+    names = labels(evidence.sweep)
     rows: list[list[str]] = []
     for score in evidence.mean_scores:
-        row = [score.variant, str(score.runs)]
-        row.append(f"{score.spread[MAIN]:.4f}" if score.runs > 1 else NOT_KNOWN)
+        row = [names[score.variant], str(score.runs)]
+        spread = score.spread[MAIN]
+        row.append(f"{spread:.{metrics[MAIN].digits}f}" if score.runs > 1 else NOT_KNOWN)
         for name, metric in metrics.items():
             row.append(f"{score.metrics[name].mean:.{metric.digits}f}")
         rows.append(row)
@@ -229,5 +258,3 @@ def show_study(evidence: Evidence) -> None:
     show_table(f"{noun}s", [noun, "runs", "± Dice", *headings], rows)
     for finding in findings(evidence):
         log.info("%s", finding)
-    for caution in cautions(evidence):
-        log.info("Caution: %s.", caution)

@@ -61,6 +61,17 @@ def read_runs(folders: Sequence[Path]) -> Sweep[SweepRun]:
     return Sweep(folders[0].parent, variants, problems)
 
 
+def settings_that_differ(runs: Sequence[SweepRun]) -> list[dict[str, str]]:
+    """Return for each run the options in which any other differs, without seed and fold."""
+    values = [_values(run) for run in runs]
+    settings: list[dict[str, str]] = []
+    for own in values:
+        words = _differing(own, values, repeats=False)
+        pairs = [word.partition("=") for word in words]
+        settings.append({key: value for key, _, value in pairs})
+    return settings
+
+
 def _values(run: SweepRun) -> dict[str, str]:
     """Return the options of a run as text, without those that do not tell what it is."""
     values: dict[str, str] = {}

@@ -136,7 +136,7 @@ def inferiority(difference: Interval, margin: float) -> Inferiority:
 def warn_of_few(cases: int, runs: int) -> str:
     """Return what so few cases or runs cannot tell; an empty string where they are enough."""
     if cases < LEAST_CASES:
-        return _too_few(cases)
+        return too_few(cases)
     if runs < LEAST_RUNS:
         return (
             "one run of each variant tells two networks apart, not two ways to build them: give "
@@ -151,12 +151,13 @@ def warn_of_few(cases: int, runs: int) -> str:
 def warn_of_few_cases(cases: int) -> str:
     """Return what so few cases cannot tell of masks; an empty string where they are enough."""
     if cases < LEAST_CASES:
-        return _too_few(cases)
+        return too_few(cases)
     if cases < ENOUGH_CASES:
         return f"{cases} cases are few: small differences may stay unseen"
     return ""
 
 
-def _too_few(cases: int) -> str:
+def too_few(cases: int) -> str:
+    """Return that a number of cases is too few for a test."""
     are = "1 case is" if cases == 1 else f"{cases} cases are"
-    return f"{are} too few for a test (at least {LEAST_CASES}): only the differences are given"
+    return f"{are} too few for a test (at least {LEAST_CASES})"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -176,6 +176,12 @@ def find_reference(sweep: Sweep[SweepRun], requested: str | None) -> Variant[Swe
         if all(_is_usual(word, usual) for word in variant.overrides):
             return variant
     return sweep.variants[0]
+
+
+def led_by(sweep: Sweep[R], reference: Variant[R]) -> Sweep[R]:
+    """Return a sweep with its reference as the first variant, so that this has the letter A."""
+    others = [variant for variant in sweep.variants if variant is not reference]
+    return replace(sweep, variants=[reference, *others])
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
