@@ -83,7 +83,7 @@ class Metric:
 def metric(
     *,
     title: str,
-    digits: int = 4,
+    digits: int = 3,
     unit: str = "",
     better: Literal["higher", "lower"] = "higher",
     miss: float | Literal["diagonal"] = 0.0,

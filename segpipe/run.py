@@ -182,7 +182,7 @@ class Run:
             with self.phases.phase("choosing post-processing"):
                 search.finish()
         if self.options.trainer.quality:
-            with self.phases.phase("learning to judge masks"):
+            with self.phases.phase("fitting the quality estimator"):
                 seconds = self.phases.seconds_of(TRAINING)
                 store_quality(self.folder, predictor, self.cases.val, self.options.seed, seconds)
 
@@ -275,7 +275,6 @@ class Run:
 
     def _draw(self, scored: ScoredCase) -> None:
         """Draw the overlay of a case."""
-        name = scored.case.name
-        picture = self.folder / "overlays" / f"{name}.png"
+        picture = self.folder / "overlays" / f"{scored.case.name}.png"
         names = self.plan.label_names
-        draw_prediction(scored.prediction, scored.truth, names, name, picture, self.plan.unit)
+        draw_prediction(scored.prediction, scored.truth, names, "", picture, self.plan.unit)

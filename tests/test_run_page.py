@@ -34,12 +34,12 @@ def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_rep
     assert len(page.scripts) == 1, "a name is no script"
     for words in ("2 training cases, 3 validation cases; 100 steps; mean Dice 0.6", "small cases", "abc1234", "3.11.7", "data/x",
                   "python train.py name=trial seed=7", "1,234", "2 training cases", "3 validation cases", "t1, t2", f"{HOSTILE} is odd",
-                  "0.6750, after step 100", "By the best checkpoint"):  # fmt: skip
+                  "0.675, after step 100", "the worst case: hard, mean Dice 0.400", "By the best checkpoint"):  # fmt: skip
         assert words in page.text, words
     rows = [row for row in page.cells if row[0] in DICE and row[1] in LABELS]
     assert [(row[0], row[1], row[2]) for row in rows] == [
-        ("hard", "vessel", "0.1000"), ("hard", "liver", "0.7000"), ("easy", "vessel", "0.9000"), (HOSTILE, "liver", "0.9000"),
-        ("easy", "liver", "0.9500"), (HOSTILE, "vessel", "—"),
+        ("hard", "vessel", "0.100"), ("hard", "liver", "0.700"), ("easy", "vessel", "0.900"), (HOSTILE, "liver", "0.900"),
+        ("easy", "liver", "0.950"), (HOSTILE, "vessel", "—"),
     ]  # fmt: skip
     cases = [row for row in page.cells if row[0] in DICE and row[1] not in LABELS]
     assert [row[0] for row in cases] == ["hard", HOSTILE, "easy"]
@@ -80,7 +80,7 @@ def test_a_run_that_is_interrupted_has_a_page_with_what_there_is(tmp_path: Path)
     assert "No case has been validated yet." in page.text
     page = written(validated(tmp_path / "validated"), "interrupted")
     assert "By the last validation during training, after step 100." in page.text
-    assert next(row for row in page.cells if row[0] in DICE) == ["hard", "vessel", "0.1000"]
+    assert next(row for row in page.cells if row[0] in DICE) == ["hard", "vessel", "0.100"]
     assert json.loads((tmp_path / "validated/report.json").read_text())["stopped"] == "interrupted"
 
 

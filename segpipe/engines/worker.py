@@ -210,7 +210,7 @@ class Worker:
             if self.options.overlays:
                 picture = self.folder / record.picture
                 names = self.plan.label_names
-                draw_prediction(prediction, truth, names, scan.name, picture, record.unit)
+                draw_prediction(prediction, truth, names, "", picture, record.unit)
                 record.drawn = True
             self.places.keep_files(record)
         except Exception as error:

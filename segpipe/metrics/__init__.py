@@ -8,7 +8,7 @@ and `report.json`. One of your own, in a file that `extensions=[FILE]` names:
     from segpipe.registry import METRICS
 
     @METRICS.register("recall", help="share of the truth that the prediction covers")
-    @metric(title="Recall", digits=4)
+    @metric(title="Recall")
     def recall(pair: MaskPair) -> float:
         return pair.common_voxels / pair.true_voxels
 

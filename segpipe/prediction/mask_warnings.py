@@ -1,12 +1,12 @@
 """What a person should know of a mask that is done."""
 
+from segpipe.axes import AXES
 from segpipe.data.prepare import model_space
 from segpipe.plan import Plan
 from segpipe.prediction.prediction import Prediction
 from segpipe.prediction.records import ScanRecord
 
 SPACING_RATIO = 3.0  # to the training's spacing, from which a scan is worth a look
-AXES = ("left-right", "back-front", "foot-head")
 
 
 def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list[str]:

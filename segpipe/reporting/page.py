@@ -23,6 +23,7 @@ from segpipe.terminal import progress_bar
 from segpipe.text import visible_lines
 
 NOT_KNOWN = "—"
+MINUS = "\N{MINUS SIGN}"
 WEBP_QUALITY = 80  # a tenth of the size of a PNG, without a visible difference
 
 
@@ -221,7 +222,7 @@ def _shown(cell: str | int | float | None, column: Column) -> str:
         return NOT_KNOWN
     if isinstance(cell, str):
         return cell
-    return f"{cell:.{column.digits or 0}f}"
+    return f"{cell:.{column.digits or 0}f}".replace("-", MINUS)
 
 
 def _key(cell: Cell) -> str:
