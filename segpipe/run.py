@@ -132,7 +132,8 @@ class Run:
         if self.options.mode == "describe":
             return
         content = content_of([*train, *val])
-        self.trained_on = TrainedOn(self.cases.dataset.name, content, len(train), len(val))
+        images = sorted({case.content for case in [*train, *val]})
+        self.trained_on = TrainedOn(self.cases.dataset.name, content, len(train), len(val), images)
         write_record(self.folder, self.options, self.plan, self.overrides, self.device)
         write_facts(self.folder, facts(train, val, self.plan.labels, self.plan.channels))
 

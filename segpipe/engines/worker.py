@@ -205,7 +205,7 @@ class Worker:
             record.warnings += problems
             measure_volumes(record, prediction, self.plan)
             add_quality(record, prediction, self.predictor)
-            record.warnings += warnings_for(prediction, record, self.plan)
+            record.warnings += warnings_for(prediction, record, self.plan, self.predictor.seen)
             truth = add_scores(record, scan, scan.truth, prediction, self.plan, self.options)
             if self.options.overlays:
                 picture = self.folder / record.picture
