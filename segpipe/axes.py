@@ -7,3 +7,4 @@ Slices = Literal["plan", "flat", "scan"]
 Axes = Literal["ras", "file"]
 Direction = tuple[float, float, float]
 Frame = tuple[Direction, Direction, Direction]
+AXES = ("left-right", "posterior-anterior", "foot-head")  # of RAS+, as people call them

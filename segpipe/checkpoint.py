@@ -7,7 +7,7 @@ resumes from it; what prediction needs is stored in it under `segpipe`, as plain
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +24,7 @@ from segpipe.extensions import Extension
 from segpipe.files import atomic
 from segpipe.nets.bounded import build_bounded
 from segpipe.nets.build import build
+from segpipe.nets.unet import renamed_weights
 from segpipe.plain import plain
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
@@ -33,7 +34,6 @@ from segpipe.text import clipped
 
 log = logging.getLogger("segpipe")
 KEY = "segpipe"
-RENAMED_PARTS = {"joins": "skips", "fuses": "decoder_stages"}  # of a U-Net, until version 0.1.0
 NETWORK = "network."  # the prefix of the network's weights in Lightning's file
 
 
@@ -47,12 +47,14 @@ class TrainedOn:
             on the same cases.
         train: cases that trained.
         validate: cases that validated.
+        images: digest of the voxels of each of their images; none in files of older versions.
     """
 
     name: str
     content: str
     train: NonNegativeInt
     validate: NonNegativeInt
+    images: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,14 @@ class StartedFrom:
         content: digest of the file.
         step: optimiser steps that it was trained for.
         data: name of the dataset that it was trained on; None where that was not noted.
+        images: digests of the images that took part in its training.
     """
 
     path: str
     content: str
     step: NonNegativeInt
     data: str | None
+    images: Sequence[str] = ()
 
 
 class About(BaseModel):
@@ -118,6 +122,7 @@ class Trained:
         postprocess: chosen on the validation cases; empty in files of older versions.
         initial: the checkpoint that its training started from; None where there was none.
         quality: models that predict the quality of masks, one per network that has one.
+        seen: digests of the images that took part in the training, of an ensemble in that of any.
     """
 
     network: nn.Module
@@ -130,6 +135,7 @@ class Trained:
     postprocess: PostProcess = field(default_factory=PostProcess)
     initial: StartedFrom | None = None
     quality: tuple[QualityModel, ...] = ()
+    seen: frozenset[str] = frozenset()
 
 
 def metadata(
@@ -193,15 +199,6 @@ def find(path: Path) -> Path:
     return path
 
 
-def renamed_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Return weights of any version under the names that a U-Net's parts have now."""
-    found = {}
-    for name, weight in weights.items():
-        parts = [RENAMED_PARTS.get(part, part) for part in name.split(".")]
-        found[".".join(parts)] = weight
-    return found
-
-
 def _check_levels(file: Path, model: AnyModel, plan: Plan) -> None:
     levels = len(plan.kernels)
     if isinstance(model, Model) and model.channels is None:
@@ -234,6 +231,9 @@ def load(path: Path) -> Trained:
         return build(model, len(plan.channels), plan.outputs, plan.strides, plan.kernels)
 
     network = build_bounded(file, make, _weights(file, stored))
+    seen: list[str] = []
+    for source in filter(None, (about.data, about.initial)):
+        seen += source.images
     return Trained(
         network.eval(),
         plan,
@@ -245,6 +245,7 @@ def load(path: Path) -> Trained:
         postprocess=about.postprocess,
         initial=about.initial,
         quality=() if about.quality is None else (about.quality,),
+        seen=frozenset(seen),
     )
 
 

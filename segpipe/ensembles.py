@@ -112,10 +112,17 @@ def load_ensemble(
     if whole is not None:
         chosen = whole.postprocess
     quality: list[QualityModel] = []
+    seen: set[str] = set()
     for member in members:
         quality += member.quality
+        seen |= member.seen
     return Trained(
-        network.eval(), plan, members[0].config, postprocess=chosen, quality=tuple(quality)
+        network.eval(),
+        plan,
+        members[0].config,
+        postprocess=chosen,
+        quality=tuple(quality),
+        seen=frozenset(seen),
     )
 
 

@@ -132,7 +132,8 @@ class Run:
         if self.options.mode == "describe":
             return
         content = content_of([*train, *val])
-        self.trained_on = TrainedOn(self.cases.dataset.name, content, len(train), len(val))
+        images = sorted({case.content for case in [*train, *val]})
+        self.trained_on = TrainedOn(self.cases.dataset.name, content, len(train), len(val), images)
         write_record(self.folder, self.options, self.plan, self.overrides, self.device)
         write_facts(self.folder, facts(train, val, self.plan.labels, self.plan.channels))
 
@@ -182,7 +183,7 @@ class Run:
             with self.phases.phase("choosing post-processing"):
                 search.finish()
         if self.options.trainer.quality:
-            with self.phases.phase("learning to judge masks"):
+            with self.phases.phase("fitting the quality estimator"):
                 seconds = self.phases.seconds_of(TRAINING)
                 store_quality(self.folder, predictor, self.cases.val, self.options.seed, seconds)
 
@@ -275,7 +276,6 @@ class Run:
 
     def _draw(self, scored: ScoredCase) -> None:
         """Draw the overlay of a case."""
-        name = scored.case.name
-        picture = self.folder / "overlays" / f"{name}.png"
+        picture = self.folder / "overlays" / f"{scored.case.name}.png"
         names = self.plan.label_names
-        draw_prediction(scored.prediction, scored.truth, names, name, picture, self.plan.unit)
+        draw_prediction(scored.prediction, scored.truth, names, "", picture, self.plan.unit)

@@ -171,6 +171,7 @@ def test_a_checkpoint_is_plain_and_enough(trained: Path) -> None:
     assert found.config["seed"] == 0
     assert found.data is not None
     assert (found.data.name, found.data.train, found.data.validate) == ("Phantom", 5, 1)
+    assert len(found.seen) == 6, "the images of all of them"
     with (trained / "runs/latest/validation.csv").open() as file:
         scored = {row["label"]: float(row["dice"]) for row in csv.DictReader(file)}
     assert found.dice == pytest.approx(scored, abs=1e-4)

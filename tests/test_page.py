@@ -34,10 +34,14 @@ def table(tmp_path: Path, shown: Table) -> Reader:
 
 def test_a_table_shows_numbers_as_asked_and_what_is_not_known_as_a_dash(tmp_path: Path) -> None:
     columns = [Column("case"), Column("Dice", 3), Column("mL", 1)]
-    rows = [[HOSTILE, 0.91234, float("nan")], [Link("b c", "overlays/b c#1.png"), None, 3]]
+    rows = [[HOSTILE, 0.91234, float("nan")], [Link("b c", "overlays/b c#1.png"), None, -3]]
     page = table(tmp_path, Table("scores", columns, rows, Sorted(1)))
     assert page.problems == []
-    assert page.cells == [["case", "Dice", "mL"], [HOSTILE, "0.912", "—"], ["b c", "—", "3.0"]]
+    assert page.cells == [
+        ["case", "Dice", "mL"],
+        [HOSTILE, "0.912", "—"],
+        ["b c", "—", "\N{MINUS SIGN}3.0"],
+    ]
     assert ("a", "overlays/b%20c%231.png") in page.addresses
     text = (tmp_path / "table.html").read_text(encoding="utf-8")
     assert 'data-key="0.91234"' in text, "is sorted by what it is, not by what is shown"

@@ -160,6 +160,18 @@ def test_a_picture_says_where_the_sides_are_how_long_a_millimetre_is_and_what_is
     assert "case 7\nradiological view: the patient's right is on the left" in said
 
 
+def test_a_picture_without_a_title_has_no_line_above_its_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = texts(monkeypatch)
+    labels = labelled((14, 12, 10))
+    draw_overlay(
+        np.zeros(labels.shape), labels, None, (1.0, 1.0, 1.0), NAMES, "", tmp_path / "a.png"
+    )
+    assert not any("radiological" in text for text in said)
+    assert {"R", "L"} <= set(said)
+
+
 def test_a_photograph_has_pixels_and_no_sides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,20 @@
 """The page of a folder of masks: all that was ever done there, what failed first, and no more bytes than stated."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from support import batches
 from support.pages import Reader
 from support.predictions import HOSTILE, done, draw, options
 
+from segpipe.batch import predict_batch
+from segpipe.checkpoint import TrainedOn, amend
+from segpipe.data.cases import Case
+from segpipe.data.inspection import inspect_case
+from segpipe.prediction.mask_warnings import TOOK_PART
+from segpipe.prediction.record_store import RecordStore
 from segpipe.prediction.records import ScanRecord
 from segpipe.reporting import prediction_page
 from segpipe.reporting.prediction_page import write_index
@@ -38,6 +46,24 @@ def test_what_failed_comes_first_and_the_worst_of_the_rest_next(tmp_path: Path) 
     assert page.cells[3] == ["b", "", "0.800", "0.800", "2.00", "2.00", "4.0", ""]
     assert len(page.scripts) == 1, "a name is no script"
     assert "2 scans done, 1 failed" in page.text
+
+
+def test_a_scan_of_the_training_is_known_by_its_voxels_and_not_by_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = batches.write_scans(tmp_path, ["a", "b"])
+    trained = inspect_case(Case("a", (folder / "in/a.nii.gz",), None), None).content
+    data = TrainedOn("set", "", 1, 0, [trained])
+    amend(folder / "some.ckpt", data=asdict(data))
+    (folder / "in/a.nii.gz").rename(folder / "in/renamed.nii.gz")
+    (folder / "in/b.nii.gz").rename(folder / "in/a.nii.gz")
+    assert predict_batch(batches.options(folder)) == 0
+    records = RecordStore(folder / "out").records
+    known = [name for name, record in records.items() if TOOK_PART in record.warnings]
+    assert known == ["renamed"]
+    note = "1 of 2 scans took part in the training"
+    assert note in caplog.text
+    assert note in Reader(folder / "out/index.html").text
 
 
 def test_folders_of_scans_keep_their_links_and_a_network_of_other_labels_its_columns(

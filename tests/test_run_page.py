@@ -34,7 +34,7 @@ def test_the_page_of_a_run_says_what_was_trained_on_what_how_well_and_how_to_rep
     assert len(page.scripts) == 1, "a name is no script"
     for words in ("2 training cases, 3 validation cases; 100 steps; mean Dice 0.6", "small cases", "abc1234", "3.11.7", "data/x",
                   "python train.py name=trial seed=7", "1,234", "2 training cases", "3 validation cases", "t1, t2", f"{HOSTILE} is odd",
-                  "0.6750, after step 100", "By the best checkpoint"):  # fmt: skip
+                  "0.675, after step 100", "the worst case: hard, mean Dice 0.400", "By the best checkpoint"):  # fmt: skip
         assert words in page.text, words
     rows = [row for row in page.cells if row[0] in DICE and row[1] in LABELS]
     assert [(row[0], row[1], row[2]) for row in rows] == [

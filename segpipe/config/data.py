@@ -119,8 +119,8 @@ class Data(Section):
     )
     slice_axis: Literal[0, 1, 2] | None = Field(
         description="2D networks: axis of the volume that is cut into slices (0 left-right, "
-        "1 back-front, 2 foot-head); null = the largest spacing, or each scan's own where their "
-        "planes differ"
+        "1 posterior-anterior, 2 foot-head); null = the largest spacing, or each scan's own "
+        "where their planes differ"
     )
     cache: Path = Field(
         description="folder for prepared cases, shared by all runs; what is missing in it is "

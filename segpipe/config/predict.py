@@ -61,9 +61,9 @@ class Predict(Scoring):
     )
     mirror_axes: Literal["checkpoint"] | list[Literal[0, 1, 2]] = Field(
         description="average over each window and its mirror images along these axes (0 "
-        "left-right, 1 back-front, 2 foot-head), alone and together; for networks that were "
-        "trained with the same augment.mirror_axes; checkpoint = those that an imported network "
-        "was trained with"
+        "left-right, 1 posterior-anterior, 2 foot-head), alone and together; for networks that "
+        "were trained with the same augment.mirror_axes; checkpoint = those that an imported "
+        "network was trained with"
     )
     labels: list[str] | None = Field(
         min_length=1, description="names of the labels that masks show; null = all"

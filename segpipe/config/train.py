@@ -38,7 +38,7 @@ class PlanOptions(Section):
     spacing: Annotated[list[PositiveFloat] | None, Unit("mm")] = Field(
         min_length=3,
         max_length=3,
-        description="voxel size of model space along left-right, back-front and foot-head",
+        description="voxel size of model space along left-right, posterior-anterior and foot-head",
     )
     patch: Annotated[list[PositiveInt] | None, Unit("voxels")] = Field(
         min_length=2,
@@ -94,7 +94,8 @@ class Augment(RegisteredSection):
     __pydantic_extra__: dict[str, Probability]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     mirror_axes: list[Literal[0, 1, 2]] = Field(
-        description="axes that may be mirrored (0 left-right, 1 back-front, 2 foot-head); [] = none"
+        description="axes that may be mirrored (0 left-right, 1 posterior-anterior, 2 foot-head); "
+        "[] = none"
     )
     affine: Probability = Field(description="probability of a rotation with scaling")
     rotate_deg: Annotated[float, Unit("degrees")] = Field(

@@ -1,6 +1,5 @@
 """Read one case, check whether its files can be used, and measure what the plan needs."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +19,7 @@ from segpipe.data.loading import load
 from segpipe.data.prepare import to_index
 from segpipe.errors import DataError, NotFiniteError
 from segpipe.geometry import Grid, check_same_grid, corners_apart_mm
-from segpipe.io.content import check_regular
+from segpipe.io.content import check_regular, voxel_digest
 from segpipe.io.formats import is_image
 from segpipe.io.label_maps import load_label_of
 from segpipe.io.notes import collecting_notes
@@ -102,7 +101,7 @@ def _check_names(inspected: InspectedCase) -> bool:
 
 def _measure_image(inspected: InspectedCase, voxels: np.ndarray) -> None:
     filled = voxels != 0
-    inspected.content = _hash(voxels)
+    inspected.content = voxel_digest(voxels)
     inspected.foreground = np.empty((len(voxels), 0), np.float32)
     inspected.zero_fraction = 1 - filled.mean((1, 2, 3))
     inspected.box = _box_size(filled.any(0))
@@ -111,15 +110,11 @@ def _measure_image(inspected: InspectedCase, voxels: np.ndarray) -> None:
 def _measure_label(inspected: InspectedCase, voxels: np.ndarray, label: np.ndarray) -> None:
     labelled = voxels[:, label > 0]
     step = max(1, labelled.shape[1] // SAMPLE)
-    inspected.label_content = _hash(label)
+    inspected.label_content = voxel_digest(label)
     with np.errstate(over="ignore"):  # an outlier, which is named already
         inspected.foreground = labelled[:, ::step].astype(np.float32)
     assert inspected.grid is not None
     _measure_labels(inspected, label, inspected.grid.spacing_mm.tolist())
-
-
-def _hash(voxels: np.ndarray) -> str:
-    return hashlib.sha256(repr(voxels.shape).encode() + voxels.tobytes()).hexdigest()
 
 
 def _box_size(mask: np.ndarray) -> np.ndarray:

@@ -205,12 +205,12 @@ class Worker:
             record.warnings += problems
             measure_volumes(record, prediction, self.plan)
             add_quality(record, prediction, self.predictor)
-            record.warnings += warnings_for(prediction, record, self.plan)
+            record.warnings += warnings_for(prediction, record, self.plan, self.predictor.seen)
             truth = add_scores(record, scan, scan.truth, prediction, self.plan, self.options)
             if self.options.overlays:
                 picture = self.folder / record.picture
                 names = self.plan.label_names
-                draw_prediction(prediction, truth, names, scan.name, picture, record.unit)
+                draw_prediction(prediction, truth, names, "", picture, record.unit)
                 record.drawn = True
             self.places.keep_files(record)
         except Exception as error:

@@ -216,7 +216,7 @@ def draw_masks(
         grid.ras_view(truth[None])[0],
         grid.ras_spacing_mm,
         masks.names,
-        result.name,
+        "",
         picture,
         result.unit == "mm",
     )

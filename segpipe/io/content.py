@@ -1,8 +1,11 @@
 """Which files the voxels of a scan come from, and whether they can be read at all."""
 
+import hashlib
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from segpipe.errors import DataError
 from segpipe.io.formats import format_of
@@ -24,6 +27,13 @@ def content_files(paths: Sequence[Path]) -> list[Path]:
             check_regular(file)
         found += files
     return found
+
+
+def voxel_digest(voxels: np.ndarray) -> str:
+    """Return a digest of voxels and their shape, whatever file they came from."""
+    digest = hashlib.sha256(repr(voxels.shape).encode())
+    digest.update(np.ascontiguousarray(voxels).data.cast("B") if voxels.size else b"")
+    return digest.hexdigest()
 
 
 def has_invalid(path: Path) -> bool:

@@ -4,7 +4,7 @@ Level 0 is the finest. A long skip carries what the encoder made at level i acro
 decoder; a short skip goes around layers inside a stage. Each is a switch of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from segpipe.nets.blocks import StageConfig, stage
 from segpipe.nets.conv import CONV, ConvConfig, Size
 from segpipe.nets.resampling import downsampling, upsampling
 from segpipe.registry import LONG_SKIPS
+
+RENAMED_PARTS = {"joins": "skips", "fuses": "decoder_stages"}  # until version 0.1.0
 
 
 class UNet(nn.Module):
@@ -138,3 +140,12 @@ def _heads(
     for width in widths if deep_supervision else widths[:1]:
         heads.append(CONV[config.dims](width, out_channels, 1))
     return heads
+
+
+def renamed_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Return weights of any version under the names that a U-Net's parts have now."""
+    found = {}
+    for name, weight in weights.items():
+        parts = [RENAMED_PARTS.get(part, part) for part in name.split(".")]
+        found[".".join(parts)] = weight
+    return found

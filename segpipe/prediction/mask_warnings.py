@@ -1,21 +1,36 @@
 """What a person should know of a mask that is done."""
 
+from collections.abc import Collection, Sequence
+
+from segpipe.axes import AXES
 from segpipe.data.prepare import model_space
+from segpipe.io.content import voxel_digest
 from segpipe.plan import Plan
 from segpipe.prediction.prediction import Prediction
 from segpipe.prediction.records import ScanRecord
+from segpipe.text import count
 
+TOOK_PART = "took part in the training: how good its mask is says little of new scans"
 SPACING_RATIO = 3.0  # to the training's spacing, from which a scan is worth a look
-AXES = ("left-right", "back-front", "foot-head")
 
 
-def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list[str]:
+def warnings_for(
+    prediction: Prediction, record: ScanRecord, plan: Plan, seen: Collection[str] = ()
+) -> list[str]:
     """Return what a person should know of a mask that is done.
 
-    It names how it was computed, where that was unusual, labels that were not found, a spacing far
-    from that of training, and channels of one value.
+    It names how it was computed, where that was unusual, that the scan took part in the training,
+    labels that were not found, a spacing far from that of training, and channels of one value.
+
+    Args:
+        prediction: of the scan.
+        record: of the scan, with its volumes.
+        plan: of the network.
+        seen: digests of the images that took part in its training.
     """
     warnings = [record.note] if record.note else []
+    if seen and voxel_digest(prediction.scan.native.numpy()) in seen:
+        warnings.append(TOOK_PART)
     volumes = zip(record.labels, record.voxels, strict=True)
     missing = [name for name, voxels in volumes if not voxels]
     if missing:
@@ -35,3 +50,15 @@ def warnings_for(prediction: Prediction, record: ScanRecord, plan: Plan) -> list
         if channel.min() == channel.max():
             warnings.append(f"every voxel of channel {number} is {float(channel.flatten()[0]):g}")
     return warnings
+
+
+def note_of_training_scans(records: Sequence[ScanRecord]) -> str:
+    """Return how many scans took part in the training; empty where none did."""
+    done = [record for record in records if not record.failed]
+    known = sum(TOOK_PART in record.warnings for record in done)
+    if not known:
+        return ""
+    return (
+        f"{known} of {count(len(done), 'scan')} took part in the training: what their masks score "
+        "says little of new scans."
+    )

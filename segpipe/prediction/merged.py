@@ -47,6 +47,7 @@ class MergedPredictor:
         self.postprocess = postprocess
         cleaning_arguments(postprocess, plan.labels)  # raises for a name that is no label
         first = next(iter(parts.values()))
+        self.seen = frozenset().union(*(part.seen for part in parts.values()))
         self.device = first.device
         self.number_format = first.number_format
         for name, part in parts.items():

@@ -92,6 +92,7 @@ def _predictor(
         compiled=options.compile,
         postprocess=postprocess,
         quality=trained.quality if options.quality else (),
+        seen=trained.seen,
     )
 
 

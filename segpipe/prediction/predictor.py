@@ -1,7 +1,7 @@
 """A case in, a mask on the scanner's grid out; no Lightning needed."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -68,6 +68,7 @@ class Predictor:
         compiled: whether `torch.compile` is to make the network faster.
         postprocess: the post-processing of the masks.
         quality: models by which the quality of masks is predicted, one per network.
+        seen: digests of the images that took part in its training.
 
     Raises:
         ConfigError: if `skip_air` or `backend` does not go with the network or the device, or
@@ -89,8 +90,10 @@ class Predictor:
         compiled: bool = False,
         postprocess: PostProcess | None = None,
         quality: Sequence[QualityModel] = (),
+        seen: Collection[str] = (),
     ) -> None:
         self.quality = quality
+        self.seen = seen
         self.measures_confidence = bool(quality)
         self.network = network
         self.plan = plan

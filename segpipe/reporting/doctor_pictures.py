@@ -93,9 +93,7 @@ def draw_case(
     shown = grid.ras_view(image[None])[0]
     drawn = grid.ras_view(label[None])[0]
     known = [name for name, number in names.items() if number]
-    draw_overlay(
-        shown, drawn, None, grid.ras_spacing_mm, known, case.name, picture, in_mm=unit == "mm"
-    )
+    draw_overlay(shown, drawn, None, grid.ras_spacing_mm, known, "", picture, in_mm=unit == "mm")
     return True
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segpipe.axes import AXES
 from segpipe.data.cases import Case, Dataset, name_of
 from segpipe.data.grouping import suggest_groups
 from segpipe.data.inspected_case import SEVERITY, Finding, InspectedCase, usable_of
@@ -18,7 +19,6 @@ from segpipe.text import count, times
 from segpipe.units import UNITS, UnitName, Units
 
 ROWS = 300  # of a table: a page of more is slow to open and to sort
-AXES = ("left-right", "back-front", "foot-head")
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 WORST = list(SEVERITY)  # kinds of findings, the worst first
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
+from segpipe.axes import AXES
 from segpipe.planning.fingerprint import Facts, Intensities
 from segpipe.reporting.figures import save
 from segpipe.reporting.pictures import COLOURS
@@ -16,7 +17,6 @@ from segpipe.text import count
 from segpipe.units import Units
 
 PARTS = {"train": (COLOURS[4], "o", "training"), "val": (COLOURS[5], "^", "validation")}
-AXES = ("left-right", "back-front", "foot-head")
 
 
 def draw_fingerprint(facts: Facts, picture: Path, units: Units) -> None:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from segpipe.axes import AXES
 from segpipe.files import write_text
 from segpipe.reporting.latex import escaped
 from segpipe.reporting.methods_network import network
 from segpipe.reporting.methods_record import MethodsRecord
 from segpipe.reporting.methods_training import training
 from segpipe.reporting.methods_words import (
-    AXES,
     METRICS,
     NORMALISED,
     distinct,

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from segpipe.axes import AXES
 from segpipe.reporting.methods_record import MethodsRecord
 from segpipe.reporting.methods_words import (
     ACTIVATIONS,
-    AXES,
     LONG_SKIPS,
     SHORT_SKIPS,
     distinct,

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from segpipe.axes import AXES
 from segpipe.config.train import Loss
 from segpipe.registry import AUGMENTATIONS
 from segpipe.reporting.methods_record import MethodsRecord, source_name
 from segpipe.reporting.methods_words import (
-    AXES,
     LOSSES,
     OPTIMISERS,
     SCHEDULES,

@@ -49,7 +49,6 @@ METRICS = {
 }
 ACTIVATIONS = {"leaky_relu": "leaky ReLU", "relu": "ReLU", "prelu": "PReLU", "elu": "ELU"}
 TIMES = "\N{MULTIPLICATION SIGN}"
-AXES = ("left-right", "back-front", "foot-head")
 
 
 def words_of(known: Mapping[str, str], name: str) -> str:

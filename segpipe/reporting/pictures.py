@@ -58,7 +58,7 @@ def draw_overlay(
         truth: likewise, or None.
         spacing_mm: voxel size along each axis.
         names: of the labels 1, 2, ...
-        title: above the picture.
+        title: above the picture; empty where a page names the case.
         picture: PNG file to write.
         in_mm: whether the spacing is in mm rather than in pixels.
     """
@@ -80,10 +80,11 @@ def draw_overlay(
             view = f"{VIEWS[axis]}\nslice {index + 1} of {image.shape[axis]}"
             _draw_sides(axes, EDGES[axis], view)
     _draw_legend(figure, handles)
-    heading = textwrap.fill(title, int(12 * figure.get_figwidth()))
-    if anatomical and views != [0]:
-        heading += f"\n{RADIOLOGICAL}"
-    figure.suptitle(heading, color="white", fontsize=8)
+    if title:
+        heading = textwrap.fill(title, int(12 * figure.get_figwidth()))
+        if anatomical and views != [0]:
+            heading += f"\n{RADIOLOGICAL}"
+        figure.suptitle(heading, color="white", fontsize=8)
     save(figure, picture, _resolution(image.shape, views))
 
 

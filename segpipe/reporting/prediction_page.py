@@ -1,29 +1,26 @@
 """`index.html` of a folder of masks: all scans segmented into it, the failed ones first."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe import __version__
 from segpipe.config.predict import Predict
-from segpipe.metric_record import mean_of_known
 from segpipe.metrics import tolerance_text
-from segpipe.prediction.outputs import quality_rank
-from segpipe.prediction.records import ScanRecord, label_names, scores_of, units_of
+from segpipe.prediction.mask_warnings import note_of_training_scans
+from segpipe.prediction.records import ScanRecord, scores_of, units_of
 from segpipe.reporting.page import (
     NOT_KNOWN,
-    Cell,
-    Column,
     Link,
     Page,
     Picture,
-    Sorted,
     Table,
     embed,
     embed_all,
     write_page,
 )
+from segpipe.reporting.prediction_tables import done_table, failed_table, rank
 from segpipe.reporting.prediction_viewer import viewer_of
 from segpipe.reporting.viewer import Viewer
 from segpipe.text import count
@@ -40,6 +37,7 @@ class Index(Page):
 
     Attributes:
         verdict: on the scores; None where there is no truth.
+        notes: what to know before they are relied upon, a sentence each.
         facts: name and text.
         failed: scan and reason; None where none failed.
         scans: those that are done; None where none is.
@@ -50,6 +48,7 @@ class Index(Page):
     """
 
     verdict: Verdict | None
+    notes: Sequence[str]
     facts: Sequence[tuple[str, str]]
     failed: Table | None
     scans: Table | None
@@ -83,17 +82,18 @@ def write_index(
     failed = [record for record in records if record.failed]
     done = [record for record in records if not record.failed]
     failed.sort(key=lambda record: record.name)
-    done.sort(key=lambda record: (_rank(record), record.name))
+    done.sort(key=lambda record: (rank(record), record.name))
     ordered = failed + done
     pages = max(1, math.ceil(len(ordered) / ROWS))
     lead = f"{count(len(done), 'scan')} done, {len(failed)} failed"
     lead = f"{lead}; the last call asked for {requested}."
     verdict = judge(scores_of(done), "batch")
+    notes = list(filter(None, [note_of_training_scans(done)]))
     volumes = _draw_volumes(folder, done) if is_final else None
     for number in range(pages if is_final else 1):
         shown = ordered[number * ROWS : (number + 1) * ROWS]
         position = _Position(number, pages)
-        page = _index(folder, shown, lead, verdict, volumes, options, position)
+        page = _index(folder, shown, lead, verdict, notes, volumes, options, position)
         write_page(folder / _page_name(number), "index.html", page)
 
 
@@ -123,6 +123,7 @@ def _index(
     shown: Sequence[ScanRecord],
     lead: str,
     verdict: Verdict | None,
+    notes: Sequence[str],
     volumes: Picture | None,
     options: Predict,
     position: _Position,
@@ -137,9 +138,10 @@ def _index(
         title=f"Predictions in {folder.resolve().name}",
         lead=lead,
         verdict=verdict,
+        notes=notes,
         facts=_facts(options),
-        failed=_failed_table(failed) if failed else None,
-        scans=_done_table(done, pictures, scored) if done else None,
+        failed=failed_table(failed) if failed else None,
+        scans=done_table(done, pictures, scored) if done else None,
         pictures=_pictures_note(pictures, done),
         volumes=volumes if position.number == 0 else None,
         viewer=viewer_of(folder, done, options) if has_viewer else None,
@@ -206,98 +208,3 @@ def _draw_volumes(folder: Path, done: Sequence[ScanRecord]) -> Picture | None:
     if not draw_volumes(scores_of(done), file, units_of(done)):
         return None
     return embed(file, "predicted against true volumes of each label", WIDTH, VOLUMES_CAPTION)
-
-
-def _failed_table(records: Sequence[ScanRecord]) -> Table:
-    """Return the table of the scans that failed, by name."""
-    rows = sorted([record.name, record.reason] for record in records)
-    caption = f"{count(len(rows), 'scan')} without a mask"
-    return Table(caption, [Column("scan"), Column("reason")], rows, Sorted(0))
-
-
-def _done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], scored: bool) -> Table:
-    """Return the table of the scans that are done."""
-    labels = label_names(done)
-    targets = _targets(done)
-    columns = [Column("scan"), Column("picture", sortable=False)]
-    if scored:
-        columns.append(Column("Dice, mean", 3))
-    columns += [Column(f"Dice {name}", 3) for name in targets]
-    judged = any(record.quality is not None for record in done)
-    if judged:
-        columns += [Column("Dice, predicted", 2), Column("why")]
-    units = units_of(done)
-    measured = _measured_truths(done)
-    for name in labels:
-        columns.append(Column(f"{name}, {units.volume}", units.digits))
-        if name in measured:
-            columns.append(Column(f"true {name}, {units.volume}", units.digits))
-    columns += [Column("time, s", 1), Column("warnings")]
-    rows: list[list[Cell]] = []
-    for record in done:
-        row: list[Cell] = [Link(record.name, record.scan.mask_name)]
-        row.append(_picture_cell(record, pictures))
-        if scored:
-            row.append(_mean_dice(record))
-        row += _dice(record, targets)
-        if judged:
-            row += [record.quality, record.quality_reason]
-        row += _volumes(record, labels, measured)
-        row.append(sum(record.seconds.values()) if record.seconds else None)
-        row.append("; ".join(record.warnings))
-        rows.append(row)
-    caption = f"{count(len(done), 'scan')}; the name is a link to the mask"
-    return Table(caption, columns, rows, Sorted(2 if scored or judged else 0))
-
-
-def _picture_cell(record: ScanRecord, pictures: Mapping[str, Picture]) -> Cell:
-    """Return the picture of a scan, or a link to it; None where none was drawn."""
-    if record.name in pictures:
-        return pictures[record.name]
-    return Link("picture", record.picture) if record.drawn else None
-
-
-def _dice(record: ScanRecord, targets: Sequence[str]) -> list[Cell]:
-    """Return Dice per target; None where there is none."""
-    dice = {score.label: score.dice for score in record.scores}
-    return list(map(dice.get, targets))
-
-
-def _volumes(record: ScanRecord, labels: Sequence[str], measured: Collection[str]) -> list[Cell]:
-    """Return the volume per label, of those that are scored with the true one; None: unknown."""
-    of_volume = record.units.of_volume
-    volumes = dict(zip(record.labels, map(of_volume, record.volumes_ml), strict=True))
-    truths = {score.label: of_volume(score.truth_ml) for score in record.scores}
-    cells: list[Cell] = []
-    for label in labels:
-        cells.append(volumes.get(label))
-        if label in measured:
-            cells.append(truths.get(label))
-    return cells
-
-
-def _measured_truths(records: Sequence[ScanRecord]) -> set[str]:
-    """Return the targets whose true volume is known of any scan."""
-    names: set[str] = set()
-    for record in records:
-        names |= {score.label for score in record.scores if math.isfinite(score.truth_ml)}
-    return names
-
-
-def _targets(records: Sequence[ScanRecord]) -> list[str]:
-    """Return the names of the targets that were scored, in the order of their first appearance."""
-    names: dict[str, None] = {}
-    for record in records:
-        names |= dict.fromkeys(score.label for score in record.scores)
-    return list(names)
-
-
-def _rank(record: ScanRecord) -> float:
-    """Return by what scans are sorted, the worst first: the Dice, or else the predicted one."""
-    dice = _mean_dice(record)
-    return quality_rank(record) if math.isnan(dice) else dice
-
-
-def _mean_dice(record: ScanRecord) -> float:
-    """Return the mean Dice of the targets that either mask has; NaN where there is no truth."""
-    return mean_of_known(score.dice for score in record.scores)

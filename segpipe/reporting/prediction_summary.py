@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segpipe.prediction.mask_warnings import note_of_training_scans
 from segpipe.prediction.records import ScanRecord, scores_of, units_of
 from segpipe.reporting.rendering import show_scores, show_verdict
 from segpipe.terminal import show_next, show_table
@@ -70,6 +71,9 @@ def show_batch(outcomes: Outcomes, names: Sequence[str], folder: str, truth: Pat
     log.info("%d of %s written to %s", masks, count(outcomes.settled, "mask"), folder)
     show_views(folder)
     verdict = judge(scores, "batch")
+    note = note_of_training_scans(outcomes.new)
+    if note:
+        log.warning("%s", note)
     if verdict is not None:
         show_verdict(verdict)
     for record in outcomes.failed:

@@ -31,7 +31,7 @@ def draw_prediction(
         prediction: of the scan.
         truth: label indices on the scan's grid, `(x, y, z)`; None where it is not known.
         names: of the labels without the background.
-        title: of the picture.
+        title: of the picture; empty where a page names the case.
         picture: PNG to write.
         unit: of the scan.
     """

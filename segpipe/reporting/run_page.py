@@ -173,7 +173,7 @@ def write_report(folder: Path, stopped: str = "", viewer: ViewerBudget | None = 
         next=next_steps(run, verdict),
         facts=tables.facts(run),
         summary=tables.summary(run),
-        worst=tables.worst(pictures),
+        worst=tables.worst(run, pictures),
         scored=tables.scored(run),
         boxes=charts.boxes(run),
         curves=charts.curves(run),

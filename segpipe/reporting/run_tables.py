@@ -8,7 +8,7 @@ from pathlib import PurePath
 import numpy as np
 
 from segpipe.config.scoring import Scoring
-from segpipe.metrics import metrics_of, summarise, tolerance_text
+from segpipe.metrics import mean_dice_of, metrics_of, summarise, tolerance_text
 from segpipe.reporting.page import Cell, Column, Picture, Sorted, Table, embed_all
 from segpipe.reporting.run_record import RunRecord
 from segpipe.reporting.score_tables import (
@@ -70,7 +70,7 @@ def _best_dice(run: RunRecord) -> str:
         dice = row.get("dice/mean", np.nan)
         if np.isfinite(dice) and (best is None or dice > best["dice/mean"]):
             best = row
-    return f"{best['dice/mean']:.4f}, after step {best['step']:.0f}" if best else ""
+    return f"{best['dice/mean']:.3f}, after step {best['step']:.0f}" if best else ""
 
 
 def scored(run: RunRecord) -> str:
@@ -111,10 +111,11 @@ def case_pictures(run: RunRecord) -> dict[str, Picture]:
     return embed_all(files, OVERLAY, WIDTH, PICTURES_MIB)
 
 
-def worst(pictures: Mapping[str, Picture]) -> Picture | None:
-    """Return the picture of the worst case, with its name below; None where there is none."""
+def worst(run: RunRecord, pictures: Mapping[str, Picture]) -> Picture | None:
+    """Return the picture of the worst case, with name and Dice below; None where there is none."""
     for name, picture in pictures.items():
-        return replace(picture, caption=f"the worst case: {name}")
+        dice = mean_dice_of([score for score in run.scores if score.case == name])
+        return replace(picture, caption=f"the worst case: {name}, mean Dice {dice:.3f}")
     return None
 
 

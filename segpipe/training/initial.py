@@ -92,7 +92,8 @@ class Initial:
             self.model = model_of(self.trained.config)
             data = self.trained.data and self.trained.data.name
             content = digest([file])
-            self.source = StartedFrom(str(file), content, self.trained.step, data)
+            seen = sorted(self.trained.seen)
+            self.source = StartedFrom(str(file), content, self.trained.step, data, seen)
             log.info("starts from %s, step %d", file, self.trained.step)
         if self.options.freeze != "none" and not isinstance(self.model, Model):
             raise ConfigError(

@@ -9,12 +9,13 @@ from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from segpipe.checkpoint import KEY, TrainedOn, metadata, renamed_weights
+from segpipe.checkpoint import KEY, TrainedOn, metadata
 from segpipe.config.train import Train
 from segpipe.data.cases import Case
 from segpipe.data.module import NO_CASE
 from segpipe.device import NumberFormat
 from segpipe.metrics import mean_dice
+from segpipe.nets.unet import renamed_weights
 from segpipe.plan import Plan
 from segpipe.prediction.predictor import Predictor
 from segpipe.ranks import ALONE, Ranks, collected
