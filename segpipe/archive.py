@@ -36,7 +36,7 @@ def read(
     """Return the content of a checkpoint's file; its tensors stay in the file until they are used.
 
     Args:
-        file: to read.
+        file: the file to read.
         weights: the key of its tensors.
         made: what its pickle may make beside plain values and tensors, as `module name`; torch
             must be told of it by `torch.serialization.safe_globals`.

@@ -37,7 +37,7 @@ def predict_batch(options: Predict, places: Places = LOCAL) -> int:
 
     Args:
         options: the options of the call, whose input and output are on this machine.
-        places: for which they stand.
+        places: the places that the input and output of the options stand for.
 
     Returns:
         The exit status: 3 when a scan has failed in this call that did not fail before, or, where

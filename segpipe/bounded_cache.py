@@ -34,8 +34,8 @@ class Entry:
 
     Attributes:
         path: its folder.
-        used: when it was used last, as the time of its folder.
-        size: in bytes, of all files directly inside it.
+        used: the time of its last use, which is that of its folder.
+        size: bytes of all files directly inside it.
     """
 
     path: Path
@@ -123,7 +123,7 @@ def make_room(folder: Path, limit_gib: float, coming: int = 0) -> int:
 
     Args:
         folder: the folder of the cache.
-        limit_gib: for all entries, in GiB.
+        limit_gib: the most that all entries may take together, in GiB.
         coming: bytes that are about to be written.
 
     Returns:

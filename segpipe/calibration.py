@@ -19,7 +19,8 @@ def tempered(
 
     Args:
         classes: probabilities of each label, the background included, or of each region.
-        temperature: above 1 they become less sure, below 1 more.
+        temperature: the divisor of the logits; above 1 probabilities become less sure, below 1
+            more.
         exclusive: whether a voxel has one label (softmax), or may lie in several regions (sigmoid).
     """
     if not exclusive:

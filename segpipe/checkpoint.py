@@ -82,12 +82,13 @@ class About(BaseModel):
     Attributes:
         version: the version of segpipe that wrote it.
         config: the run's options, of any version.
-        plan: likewise.
+        plan: the run's plan, of any version.
         data: what the network is trained on.
         dice: the Dice of whole validation scans, per label or region.
-        extensions: that the run has loaded.
-        postprocess: chosen on the validation cases.
-        quality: learnt on the validation cases.
+        extensions: the extensions that the run has loaded.
+        postprocess: the post-processing that was chosen on the validation cases.
+        quality: the quality model that was learnt on the validation cases; None where there is
+            none.
         global_step: optimiser steps so far.
         initial: the checkpoint that the run has started from; None where there was none.
     """
@@ -111,7 +112,7 @@ class Trained:
     """A network ready to predict, and all that is known of it.
 
     Attributes:
-        network: in evaluation mode, on the CPU.
+        network: the network, in evaluation mode, on the CPU.
         plan: how a scan becomes what it sees.
         config: the run's options, as plain values.
         version: the version of segpipe that wrote it.
@@ -119,7 +120,8 @@ class Trained:
         dice: the Dice of whole validation scans when it was saved, per label or region; empty
             before the first validation.
         step: optimiser steps that it was trained for.
-        postprocess: chosen on the validation cases; empty in files of older versions.
+        postprocess: the post-processing that was chosen on the validation cases; empty in files of
+            older versions.
         initial: the checkpoint that its training started from; None where there was none.
         quality: models that predict the quality of masks, one per network that has one.
         seen: digests of the images that took part in the training, of an ensemble in that of any.

@@ -166,7 +166,7 @@ def launch(
         program: the name of its config, `conf/PROGRAM.yaml`.
         schema: the schema of its options.
         run: takes the composed values, the job's folder and the overrides; returns the status.
-        command: how it is called, for the help.
+        command: the command as it is called, for the help.
         completed: takes the words that follow it, and returns those that are meant.
         foresee: checks all jobs before the first one starts.
     """

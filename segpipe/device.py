@@ -64,7 +64,7 @@ def count_devices(name: str, devices: int | Literal["all"]) -> int:
     """Return how many devices of this machine train a network.
 
     Args:
-        name: the name of the device, as of `choose_device`.
+        name: the name of the device, as `choose_device` takes it.
         devices: number of devices, or `all`; the CPU is one, that several processes may share.
 
     Raises:
@@ -168,7 +168,7 @@ def share_machine(threads: int, machine: int, gpu: int) -> None:
     """Let this process take its part of a machine that several processes of a call share.
 
     Args:
-        threads: that it may use; fewer where the environment says so.
+        threads: the threads that it may use; fewer where the environment says so.
         machine: number of the processes that share the memory.
         gpu: number of those that share the GPU of this one.
     """

@@ -23,7 +23,8 @@ class EnsembleFile:
 
     Attributes:
         members: folders of the runs, relative to this one.
-        postprocess: chosen on the cases that each network has not seen.
+        postprocess: the post-processing that was chosen on the cases that each network has not
+            seen.
     """
 
     members: list[str]

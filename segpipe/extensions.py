@@ -58,7 +58,7 @@ def check_loaded(needed: Sequence[Extension], source: object) -> list[str]:
     """Check that extensions that a stored file needs are loaded, and return what to warn of.
 
     Args:
-        needed: as the file records them.
+        needed: the extensions that the file records.
         source: the name of the file, for the message.
 
     Raises:

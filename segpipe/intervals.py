@@ -18,9 +18,9 @@ class Interval:
     """A mean and the 95 % bootstrap interval over cases around it.
 
     Attributes:
-        mean: over the targets of the means over the cases that have them.
-        low: end of the interval.
-        high: likewise.
+        mean: the mean over the targets of their means over the cases that have them.
+        low: the lower end of the interval.
+        high: the upper end of the interval.
     """
 
     mean: float
@@ -94,7 +94,7 @@ def interval(table: Float[np.ndarray, "cases labels"], seed: int = 0) -> Interva
 
     Args:
         table: one metric; NaN where a case does not have a target.
-        seed: of the resampling.
+        seed: the seed of the resampling.
     """
     from scipy.stats import DegenerateDataWarning, bootstrap  # which takes long to import
 

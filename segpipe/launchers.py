@@ -23,7 +23,7 @@ class Place:
         local_rank: its number among those of its machine.
         sharing: number of the processes that share the cores which this one may use.
         address: the address of the first one's machine.
-        port: at which the first one listens; 0 = any that is free.
+        port: the port at which the first one listens; 0 = any that is free.
         is_held: whether a launcher, such as torchrun, listens there already.
     """
 

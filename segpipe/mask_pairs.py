@@ -142,11 +142,10 @@ def mask_pairs(
 
     Args:
         prediction: ids, 0 and those of the targets.
-        truth: likewise.
+        truth: ids, the same as in `prediction`.
         spacing_mm: voxel size along the three axes, mm.
         targets: name of each target -> the ids that it unites.
-        tolerances_mm: the tolerances of each target, distance up to which two surfaces count as
-            equal, mm.
+        tolerances_mm: for each target the distance up to which two surfaces count as equal, mm.
         object_iou: least IoU of objects that match.
 
     Raises:

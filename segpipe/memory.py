@@ -22,8 +22,8 @@ class Limit:
     """What a control group allows.
 
     Attributes:
-        bytes: that its processes may take together.
-        used: bytes that they have taken, without caches of files.
+        bytes: the most that its processes may take together.
+        used: the bytes that they have taken, without caches of files.
     """
 
     bytes: int

@@ -129,7 +129,7 @@ def mean_of_known(values: Iterable[float], none: float = NAN) -> float:
     """Return the mean of the values that are not NaN.
 
     Args:
-        values: to be averaged.
+        values: the values to average.
         none: what is returned where there are none.
     """
     known = [value for value in values if not math.isnan(value)]

@@ -43,7 +43,7 @@ class Plan(BaseModel):
         patch: size in voxels along the axes of model space, 1 along `slice_axis`.
         batch: patches per step.
         slice_axis: axis of model space that a 2D network does not see; None for a 3D network.
-        slices: which axis of a scan becomes the slice axis, as `Planes` has it.
+        slices: the axis of a scan that becomes the slice axis, as `Planes` has it.
         frame: directions in RAS+ to which a scan's axes are matched; None: RAS+ itself.
         axes: `ras`: model space has the axes of RAS+, or of `slices` and `frame`; `file`: those
             that a scan's file has, whatever their directions.
@@ -54,8 +54,10 @@ class Plan(BaseModel):
             is then over all that some channel has, holes filled.
         mirror_axes: axes of model space along which the network was trained with mirror images;
             `predict.py mirror_axes=checkpoint` takes them.
-        strides: per downsampling, finest first, one entry for each axis that the network sees.
-        kernels: per level, finest first, likewise.
+        strides: the stride of each downsampling, finest first, one entry for each axis that the
+            network sees.
+        kernels: the kernel of each level, finest first, one entry for each axis that the network
+            sees.
         normalise: per channel how its intensities are brought to a common scale.
         foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
             labelled voxels.

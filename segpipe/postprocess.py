@@ -19,8 +19,8 @@ class PostProcess(BaseModel):
             probable other label; 0.5 where it has none.
         keep_largest: labels of which only the largest component stays.
         min_volume_ml: label -> the smallest volume of a component that stays, mL.
-        temperature: by which logits are divided before probabilities and entropy are saved; masks
-            do not depend on it.
+        temperature: the divisor of the logits before probabilities and entropy are saved; masks do
+            not depend on it.
     """
 
     model_config = ConfigDict(frozen=True)

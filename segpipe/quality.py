@@ -47,7 +47,7 @@ class Usual(BaseModel):
     """What is usual of one measurement.
 
     Attributes:
-        median: over the validation cases.
+        median: its median over the validation cases.
         deviation: robust standard deviation.
     """
 
@@ -122,8 +122,9 @@ class QualityModel(BaseModel):
         knots: pairs of weighted sum and Dice, by rising sum; the Dice never rises.
         error: mean absolute error on cases that the model has not seen.
         rank: Spearman's correlation with the true Dice, likewise.
-        cases: that it has learnt from.
-        scans: the scans of these, with the copies that were made worse.
+        cases: number of cases that it has learnt from.
+        scans: number of scans that it has learnt from: those of the cases, and copies that were
+            made worse.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -150,7 +151,7 @@ class QualityModel(BaseModel):
 
         Args:
             measured: the measurements of a scan and its mask.
-            units: in which volumes are named.
+            units: the units in which volumes are named.
         """
         features = features_of(measured, self.usual)
         total = 0.0

@@ -127,7 +127,7 @@ def join(place: Place, device: torch.device, store: TCPStore | None = None) -> R
 
     Args:
         place: the place of this process.
-        device: that it trains on; it must be the current one if it is a GPU.
+        device: the device that this process trains on; it must be the current one if it is a GPU.
         store: the first process's store, where it listens already.
     """
     global _messages

@@ -44,7 +44,7 @@ class RemoteFile:
 
     Attributes:
         name: its path below the folder.
-        size: in bytes; None where the server does not tell.
+        size: its size in bytes; None where the server does not tell.
         version: changes with the content; empty where the server tells none.
     """
 
@@ -87,7 +87,7 @@ class RemoteFolder:
         """Yield the files of the folder, and of those inside it.
 
         Args:
-            depth: how many folders deep; None: all.
+            depth: the levels of folders that are searched; None: all.
 
         Raises:
             RemoteError: if the server cannot be asked.

@@ -192,8 +192,8 @@ def _interpolate(
     """Return one class, trilinearly interpolated: first along `axis`, then in the plane.
 
     Args:
-        volume: the volume of model space.
-        axis: that is interpolated first.
+        volume: the values of the class in model space.
+        axis: the axis that is interpolated first.
         lower: the row below each row of the result.
         between: the row above each, and its weight; None where no row lies between two.
         shape: the shape of the result.

@@ -180,7 +180,7 @@ def complete(source: object, schema: type[BaseModel], values: Mapping[str, Any])
     Args:
         source: the file, for the log.
         schema: a section, or another model of pydantic's.
-        values: as they were stored.
+        values: the values as they were stored.
     """
     fields = dict(schema.model_fields)
     if issubclass(schema, RegisteredSection):

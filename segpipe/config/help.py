@@ -81,7 +81,7 @@ def page(program: str, command: str, schema: type[Section], about: Sequence[str]
 
     Args:
         program: the name of its config.
-        command: how it is called.
+        command: the command as it is called.
         schema: the schema of its options.
         about: keys, groups, choices, or parts of keys; empty for all.
 

@@ -72,7 +72,7 @@ class RegisteredSection(Section):
     """A section with a key for each entry of a registry, beside its own fields.
 
     Attributes:
-        registry: whose entries are keys.
+        registry: the registry whose entries are keys.
         title: the section's name in the config.
         entry_type: type and rule of the values.
         entry_help: what the value of an entry means, before the entry's own help.

@@ -54,7 +54,7 @@ class Patient:
     """The shapes of one body; every call draws a new variation.
 
     Args:
-        points: where the shapes are evaluated, (3, *shape) in mm.
+        points: the points at which the shapes are evaluated, `(3, *shape)`, mm.
         rng: random numbers.
     """
 

@@ -45,7 +45,7 @@ class Dataset:
     """The cases of a dataset and what it declares of itself.
 
     Attributes:
-        name: for logs.
+        name: the dataset's name, for logs.
         cases: those with labels, sorted by name.
         test: the dataset's own test part, with labels where it has them.
         labels: name -> id on disk, background first; None where they are not declared.
@@ -97,13 +97,12 @@ def order_labels(
 
     Args:
         labels: name -> id.
-        source: where they are declared, for the message.
+        source: the place of their declaration, for the message.
         error: what to raise.
 
     Raises:
-        SegpipeError: as one of the type `error`, if there is no background, no other
-            label, or an id that two labels share; if there are too many labels, or an id or a name
-            that none can have.
+        SegpipeError: of the type `error`, if there is no background, no other label, or an id that
+            two labels share; if there are too many labels, or an id or a name that none can have.
     """
     if len(labels) > MOST_LABELS + 1:
         raise error(

@@ -22,7 +22,7 @@ def open_for_training(options: Train) -> tuple[Train, Dataset]:
     masks show them, and the id of what nobody has annotated become options where none are given.
 
     Raises:
-        SegpipeError: as `open_dataset`.
+        SegpipeError: as `open_dataset` does.
     """
     TOLERANCE.mm = options.data.slice_tolerance
     data = recognised(options.data)

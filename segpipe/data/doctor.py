@@ -49,7 +49,7 @@ def inspect_cases(
         val: cases that validate.
         labels: the declared label ids; None where the dataset declares none.
         channels: the declared number of image channels; None: what most cases have.
-        done: called after each case.
+        done: a function that is called after each case.
         ignore: id on disk of voxels that nobody has annotated.
         cache_folder: a case that an earlier run has inspected and cached here, unchanged, is not
             read again.

@@ -29,7 +29,7 @@ class Suggestion:
     """A grouping that the names of cases suggest.
 
     Attributes:
-        pattern: for `data.group`.
+        pattern: the value for `data.group`.
         groups: group -> names of its cases, both sorted.
     """
 

@@ -32,7 +32,7 @@ class CaseData(pl.LightningDataModule):
         val: cases that validate.
         plan: the plan of the run.
         options: the options of the run.
-        device: where the network is.
+        device: the device of the network.
         ranks: the processes that train together.
         entries: the entries of the training cases in the cache, where another process has prepared
             them.
@@ -135,7 +135,7 @@ def count_workers(requested: int | None, device: torch.device, sharing: int = 1)
 
     Args:
         requested: number of processes, for each device; None: by the cores.
-        device: where the network is.
+        device: the device of the network.
         sharing: number of devices for which the cores are there.
     """
     if requested is not None:

@@ -33,7 +33,7 @@ class PatchSampler:
             image: shape `(c, x, y, z)`.
             label: shape `(1, x, y, z)`.
             indices: per label the flat indices of its voxels.
-            seed: decides the position.
+            seed: the seed of the position.
 
         Returns:
             `image`, shape `(c, *size)`, and `label`, shape `(1, *size)`, both 0 outside of the

@@ -25,7 +25,7 @@ class Patches(Dataset[dict[str, Any]]):
     come in rounds, each shuffled anew.
 
     Args:
-        cases: that train.
+        cases: the cases that train.
         plan: the plan of the run.
         options: the options of the run.
         augmented: whether to augment the patches; else `augment_batch` does so on the network's
@@ -106,12 +106,12 @@ def fixed_patches(
     """Cut the same patches at every call, from the cases in turn, without augmentation.
 
     Args:
-        cases: with labels.
+        cases: cases with labels.
         plan: the plan of the run.
         foreground: share of patches that are centred on a labelled voxel.
         augment: the options of augmentation, none of which is used.
         count: number of patches.
-        seed: decides the positions.
+        seed: the seed of the positions.
 
     Returns:
         Images `(count, c, *patch)` and labels `(count, 1, *patch)`, uint8.

@@ -90,7 +90,7 @@ def prepare_scan(
         images: one file per channel, or one file that holds them all.
         plan: the plan of the network.
         load: reads a file as a volume `(c, x, y, z)`; its argument `nan` is the plan's.
-        device: on which it is prepared, as of `prepare_volume`.
+        device: the device that prepares it, as in `prepare_volume`.
 
     Raises:
         DataError: if a file cannot be read, or the scan has other channels than the plan.
@@ -104,11 +104,11 @@ def prepare_volume(
     """Prepare a volume `(c, x, y, z)` for the network.
 
     Args:
-        volume: as it was read.
+        volume: the volume as it was read.
         plan: the plan of the network.
         name: the name of the volume, for messages.
-        device: on which it is brought to model space and normalised, where its memory suffices; by
-            nnU-Net's rules, whose splines are SciPy's, that is done on the host.
+        device: the device that brings it to model space and normalises it, where its memory
+            suffices; by nnU-Net's rules, whose splines are SciPy's, the host does so.
 
     Raises:
         DataError: if it has other channels than the plan, or intensities too large for float32.
@@ -192,7 +192,7 @@ def read_labels(case: Case, plan: Plan, grid: Grid) -> Volume:
     Voxels that nobody has annotated are `IGNORED`.
 
     Args:
-        case: with a label map.
+        case: a case with a label map.
         plan: the plan of the network.
         grid: the grid of the case's image.
 

@@ -98,7 +98,7 @@ def prepare_all(
     The cache keeps these until the process ends, or calls this again.
 
     Args:
-        cases: with labels.
+        cases: cases with labels.
         plan: the plan of the run.
         folder: the folder of the cache.
         limit_gib: most that the cache may take, in GiB; None: no limit.

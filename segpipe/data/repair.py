@@ -62,9 +62,9 @@ def write_repaired(
     255 become 0 and the only label, and the second of two equal images is left out.
 
     Args:
-        cases: as `inspect_cases` returns them.
+        cases: the cases as `inspect_cases` returns them.
         labels: name -> id on disk, background first.
-        folder: new or empty.
+        folder: the folder to write, new or empty.
         nan: `fill`: images with voxels that are NaN or infinite are written as NIfTI, filled.
 
     Raises:

@@ -63,7 +63,7 @@ def draw_grid(
     """Draw a grid whose centre is within 3 mm of the body's centre.
 
     Args:
-        axes: where the voxel axes lead, as `LPS`.
+        axes: the directions of the voxel axes, such as `LPS`.
         rotation: the rotation of the grid against the patient's axes.
         spacing_mm: voxel size in the plane, and distance of slices, which are the third voxel axis
             as in scanners' files.

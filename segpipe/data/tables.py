@@ -31,7 +31,7 @@ class TableRow:
     Attributes:
         file: the table, for messages; file names in it are relative to its folder.
         number: the number of the row, the header being row 1.
-        values: by column.
+        values: the values of the row, by column.
     """
 
     file: Path

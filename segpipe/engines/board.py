@@ -20,7 +20,7 @@ class Board:
     Args:
         options: the options of the call; its output is there.
         calls: this one and the others on its output.
-        places: where scans come from and masks go.
+        places: the places that scans come from and masks go to.
 
     Attributes:
         outcomes: the outcomes of the scans that are settled since `begin`.

@@ -16,7 +16,7 @@ class Desk:
     ends its process, if it is one of them, is found, and fails alone.
 
     Args:
-        scans: to hand out, in their order.
+        scans: the scans to hand out, in their order.
         workers: number of the workers.
     """
 

@@ -60,7 +60,7 @@ class Claimed:
     """Another call has claimed a scan.
 
     Attributes:
-        scan: that it has claimed.
+        scan: the scan that it has claimed.
     """
 
     scan: Scan

@@ -33,7 +33,7 @@ class Alone:
 
     Args:
         options: the options of the call.
-        places: where scans come from and masks go.
+        places: the places that scans come from and masks go to.
 
     Raises:
         ConfigError: if a checkpoint or an option cannot be used.
@@ -93,7 +93,7 @@ class Processes:
         options: the options of the call.
         family: name of the call.
         size: number of the workers.
-        gpus: over which they are spread; 0 where the options name the device.
+        gpus: number of GPUs over which they are spread; 0 where the options name the device.
     """
 
     def __init__(self, options: Predict, family: str, size: int, gpus: int) -> None:

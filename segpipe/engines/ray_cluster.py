@@ -101,7 +101,7 @@ def cores_for(workers: int, cores: Sequence[int], most: Sequence[int]) -> int:
 
     Args:
         workers: number of them.
-        cores: the cores of each machine.
+        cores: number of cores of each machine.
         most: workers for which each machine has GPUs, where they need some.
     """
     for number in range(max(cores), 1, -1):
@@ -161,7 +161,7 @@ class Actor:
     Args:
         ray: the module.
         number: the number of the worker.
-        actor: the actor of which it is the handle.
+        actor: the handle of the actor.
     """
 
     def __init__(self, ray: Any, number: int, actor: Any) -> None:
@@ -200,7 +200,7 @@ class Remote:
 
     Args:
         post: what it is told.
-        folder: to which relative paths refer.
+        folder: the folder that relative paths start from.
 
     Raises:
         ConfigError: if the folder is not there.

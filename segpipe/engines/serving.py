@@ -28,8 +28,8 @@ class Sign(Enum):
 
     Attributes:
         ASK: the request of a worker that can take a scan.
-        WAIT: to a worker: there is no scan for it until it has finished those in hand.
-        END: to a worker: there is nothing more to do.
+        WAIT: the answer that there is no scan for a worker until it has finished those in hand.
+        END: the answer that there is nothing more to do.
     """
 
     ASK = auto()
@@ -47,7 +47,7 @@ class Post:
     Attributes:
         options: the options of the call, with the device of this worker.
         family: name of the call.
-        threads: that it may use.
+        threads: number of threads that it may use.
         sharing: number of workers that share the memory of the machine.
         sharing_device: number of workers that share its GPU.
     """
@@ -120,7 +120,7 @@ class LogSender(logging.handlers.QueueHandler):
     """Sends log records to the call, which prints and keeps them.
 
     Args:
-        exchange: with the call.
+        exchange: the exchange with the call.
     """
 
     def __init__(self, exchange: Exchange) -> None:

@@ -75,7 +75,7 @@ class Team:
         plan: the plan of its network.
         calls: this one and the others on its output.
         source: the source of the workers.
-        device: on which they compute, for people.
+        device: the device that computes, as it is shown to people.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Team:
         """Let the workers settle some scans.
 
         Args:
-            scans: in their order.
+            scans: the scans, in their order.
             tell: is called with what becomes of them.
             stop: no scan is begun once it is set.
 

@@ -50,7 +50,7 @@ def open_worker(options: Predict, family: str = "", places: Places = LOCAL) -> "
     Args:
         options: the options of the call.
         family: name of the call that this worker belongs to, where that is another process.
-        places: where scans come from and masks go.
+        places: the places that scans come from and masks go to.
 
     Raises:
         ConfigError: if a checkpoint or an option cannot be used.
@@ -66,8 +66,8 @@ class Worker:
         options: the options of the call; its output is there.
         predictor: the predictor of the network.
         dicom: what its DICOM files say; None where it writes none.
-        family: as of `open_worker`.
-        places: likewise.
+        family: name of the call, as `open_worker` takes it.
+        places: the places that scans come from and masks go to.
     """
 
     def __init__(

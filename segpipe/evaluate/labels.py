@@ -42,9 +42,9 @@ class Indexed:
 
     Attributes:
         prediction: indices, 0 for the background.
-        truth: likewise; `IGNORED` where the truth is left open.
+        truth: indices, 0 for the background; `IGNORED` where the truth is left open.
         targets: name of each target -> its indices.
-        names: of the indices 1, 2, ... for pictures.
+        names: the names of the indices 1, 2, ..., for pictures.
         warnings: ids that are not scored.
     """
 

@@ -34,11 +34,11 @@ class Pair:
     """A mask and the truth that it is scored against.
 
     Attributes:
-        name: of the case.
+        name: the name of the case.
         prediction: the mask; None where there is none.
         truth: the label map; None where there is none.
         image: the scan, where it is known.
-        problem: why it cannot be scored; empty where it can be tried.
+        problem: the reason why it cannot be scored; empty where it can be tried.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Pairing:
     """What was found of masks and truths.
 
     Attributes:
-        pairs: that are to be scored, by name.
+        pairs: the pairs that are to be scored, by name.
         without_prediction: names of the truths that have no mask.
         without_truth: names of the masks that have no truth.
     """

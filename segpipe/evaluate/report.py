@@ -43,11 +43,11 @@ class Evaluation:
     """All that is known of the cases.
 
     Attributes:
-        options: of the call.
+        options: the options of the call.
         labels: name of each target -> its ids; None where every id was scored.
         pairing: which masks and truths belong together.
-        results: of the cases, by name.
-        scores: of all that were scored, with a line for each case and target.
+        results: the results of the cases, by name.
+        scores: the scores of all that were scored, one for each case and target.
     """
 
     options: Evaluate
@@ -90,10 +90,10 @@ class EvaluationPage(Page):
         scored: how the cases were scored.
         boxes: each metric over the cases of each label.
         cases: a picture of each case, the worst first.
-        warnings: of cases that were scored; None where there are none.
+        warnings: warnings on cases that were scored; None where there are none.
         scores: a row per case and label, the worst first.
         facts: the options, name and text.
-        files: beside the page.
+        files: links to the files beside the page.
     """
 
     verdict: Verdict | None

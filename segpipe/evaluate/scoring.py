@@ -52,10 +52,10 @@ class CaseResult:
 
     Attributes:
         pair: mask and truth.
-        reason: why it was refused; empty where it is scored.
+        reason: the reason why it was refused; empty where it is scored.
         warnings: what is worth a look, though it is scored.
         scores: one per target.
-        unit: in which its lengths and volumes are shown.
+        unit: the unit in which its lengths and volumes are shown.
         drawn: whether there is a picture of it.
     """
 
@@ -78,8 +78,8 @@ def score_pairs(
     """Yield the result of each pair, in their order; each worker holds one case in memory.
 
     Args:
-        pairs: to score.
-        settings: of all.
+        pairs: the pairs to score.
+        settings: the settings of all pairs.
         workers: processes; None: as many as cores, where there are cases enough.
         named: extensions that define metrics.
     """

@@ -24,7 +24,7 @@ def import_nnunet(
         folder: the folder of results, with `plans.json`, `dataset.json` and `fold_0` ...
         output: file of the checkpoint; of several folds a folder with one for each.
         folds: their numbers, or `all`; None: all that are there.
-        which: which of each fold's checkpoints.
+        which: the one of each fold's checkpoints that is taken.
 
     Returns:
         The names of the folds' folders.

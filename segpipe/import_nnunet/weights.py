@@ -77,8 +77,8 @@ def renamed(
     """Return nnU-Net's weights as a U-Net of segpipe has them.
 
     Args:
-        file: that they are of, for messages.
-        weights: by nnU-Net's names.
+        file: the file that they come from, for messages.
+        weights: the weights by nnU-Net's names.
         layers: the layers of the network.
         order: nnU-Net's axis for each axis of the network here.
 

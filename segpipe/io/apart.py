@@ -57,8 +57,8 @@ def decoded(kind: str, request: Any, names: Sequence[str], size: int) -> list[np
 
     Args:
         kind: one of `DECODERS`.
-        request: for its function, as plain values.
-        names: for messages, the file of each array.
+        request: the argument of its function, in plain values.
+        names: the file of each array, for messages.
         size: bytes that they declare to unpack to, which bound the memory of the process.
 
     Raises:

@@ -33,8 +33,8 @@ class FoundVolume:
 
     Attributes:
         path: the folder if it holds no other, else the volume's first file.
-        name: for its mask; unlike those of the other volumes in the folder.
-        description: for people: series, slices, and what tells it from others of its series.
+        name: the name for its mask; unlike those of the other volumes in the folder.
+        description: its series, its slices, and what tells it from others of its series.
         is_one_file: whether the volume is a single file, as a radiograph.
     """
 

@@ -30,9 +30,9 @@ class Structure:
     """A structure of a structure set.
 
     Attributes:
-        number: the number of it in the file.
-        name: the name of it.
-        outlines: each the corners of a polygon in one plane, `(corners, 3)`, LPS+, mm.
+        number: its number in the file.
+        name: its name.
+        outlines: its polygons, each in one plane; their corners `(corners, 3)`, LPS+, mm.
     """
 
     number: int
@@ -174,7 +174,7 @@ def _add_crossings(turns: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> N
     Args:
         turns: for each point of the grid whether it is turned, `(x + 1, y)`.
         starts: the starts of the edges, `(n, 2)`.
-        ends: likewise.
+        ends: the ends of the edges, `(n, 2)`.
     """
     upwards = (starts[:, 1] <= ends[:, 1])[:, None]
     low = np.where(upwards, starts, ends)

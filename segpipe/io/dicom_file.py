@@ -108,7 +108,7 @@ def read_header(path: Path, keywords: tuple[str, ...]) -> tuple[Any, int]:
     """Read some elements of a file, up to its pixels.
 
     Args:
-        path: file.
+        path: the file.
         keywords: the keywords of the elements.
 
     Returns:
@@ -129,8 +129,9 @@ def read_dataset(path: Path, pixel_bytes: int) -> Any:
     """Read a whole file.
 
     Args:
-        path: file.
-        pixel_bytes: that a native image of this header has; a deflated file is unpacked that far.
+        path: the file.
+        pixel_bytes: the bytes that a native image of this header has; a deflated file is unpacked
+            that far.
 
     Raises:
         DataError: if it cannot be read.

@@ -48,10 +48,10 @@ class Header:
         segmentation: BINARY, FRACTIONAL or LABELMAP; empty for others.
         segments: names of the segments by their numbers, the background left out.
         localiser: whether it is a scout for planning.
-        trouble: why its pixels cannot be used; empty if they can.
-        frames: in the order of the file.
+        trouble: the reason why its pixels cannot be used; empty if they can.
+        frames: its frames, in the order of the file.
         packed: whether its pixels are compressed.
-        native_bytes: that its pixels take unpacked.
+        native_bytes: the bytes that its pixels take when unpacked.
     """
 
     path: Path
@@ -89,7 +89,7 @@ class Frame:
 
     Attributes:
         header: the header of its file.
-        index: in its file, from 0.
+        index: its index in the file, from 0.
         placed: whether the file says where the frame lies.
         position: centre of the first voxel, mm; zeros where it is not placed.
         rows: unit vectors of increasing column and of increasing row, (2, 3).

@@ -42,7 +42,7 @@ def write_structures(
         codes: the codes of the labels, by name.
         source: the series.
         path: file to write.
-        product: that has made the mask.
+        product: the product that has made the mask.
 
     Raises:
         DataError: if the series cannot have one, or the file does not read back as the mask.

@@ -58,7 +58,7 @@ def write_segmentation(
         codes: the codes of the labels, by name.
         source: the series.
         path: file to write.
-        product: that has made the mask.
+        product: the product that has made the mask.
         kind: `binary` or `labelmap`.
 
     Raises:

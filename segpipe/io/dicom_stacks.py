@@ -23,7 +23,7 @@ class Tolerance:
     """How far slices may lie from an even spacing; one value for this process.
 
     Attributes:
-        mm: as an option says it; of thick slices `UNEVEN` allows more.
+        mm: the distance that an option allows, mm; of thick slices `UNEVEN` allows more.
     """
 
     mm: float = ROUNDED_MM

@@ -31,7 +31,7 @@ class Format:
     All functions raise `DataError` where a file cannot be used.
 
     Attributes:
-        name: for messages.
+        name: the name of the format, for messages.
         endings: the endings of file names, in lower case, the longest first.
         read: returns the voxels `(C, x, y, z)` and the affine to mm in RAS+.
         read_grid: returns the shape `(x, y, z)` and the affine, from the header where there is one.

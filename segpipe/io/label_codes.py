@@ -20,9 +20,9 @@ class Concept:
     """A concept of a coding scheme.
 
     Attributes:
-        scheme: name of the coding scheme, as `SCT` for SNOMED CT.
+        scheme: name of the coding scheme, such as `SCT` for SNOMED CT.
         value: the value of the concept in its scheme.
-        meaning: for people.
+        meaning: the meaning of the concept, for people.
     """
 
     scheme: str

@@ -20,7 +20,7 @@ class Note:
 
     Attributes:
         kind: the kind of the trouble, by which warnings of many files become one line.
-        text: with the file's name.
+        text: the text of the warning, with the file's name.
     """
 
     kind: str

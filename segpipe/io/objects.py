@@ -42,7 +42,7 @@ def as_volume(scan: ScanLike, nan: NaNPolicy = "refuse") -> Located:
         scan: a path, a path per channel, the bytes of a NIfTI file or a binary file object of one,
             a nibabel image, or a `MetaTensor` or `Volume` `(x, y, z)` or `(C, x, y, z)`, whose
             affine leads to mm in RAS+.
-        nan: as `read_voxels` takes it.
+        nan: the treatment of NaN and infinite voxels, as `read_voxels` takes it.
 
     Raises:
         DataError: if it cannot be read, or has no affine.
@@ -104,7 +104,7 @@ def as_file(scan: ScanLike) -> Iterator[Path]:
     """Give a file with the grid of a scan, and with its header where it is a file itself.
 
     Args:
-        scan: as `as_volume` takes it; of a file object what is left of it is read.
+        scan: a scan as `as_volume` takes it; a file object is read from where it stands.
 
     Raises:
         DataError: if it has no affine.

@@ -31,8 +31,8 @@ class Header:
     """The first chunk of a PNG.
 
     Attributes:
-        columns: the columns of the picture.
-        rows: the rows of the picture.
+        columns: number of columns.
+        rows: number of rows.
         depth: bits per sample.
         colour: what the samples are, a key of `SAMPLES`.
         is_interlaced: whether the pixels come in seven passes.

@@ -33,7 +33,7 @@ class Stored:
     """Where voxels lie.
 
     Attributes:
-        files: in their order; each holds an equal part.
+        files: the files, in their order; each holds an equal part.
         axes: sizes, the one that changes fastest first.
         dtype: the type of a voxel, with its byte order.
         encoding: the encoding of each file.

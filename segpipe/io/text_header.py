@@ -58,8 +58,8 @@ class TextHeader:
         """Return the mm of a unit of length, 1 where it is not said; warn where it is not known.
 
         Args:
-            words: that name it, one for each axis or one for all; those that name no unit, such as
-                `?` and `none`, count for nothing.
+            words: the words that name it, one for each axis or one for all; those that name no
+                unit, such as `?` and `none`, count for nothing.
 
         Raises:
             DataError: if axes have several units.
@@ -164,7 +164,7 @@ def listed_files(header: TextHeader, value: str, voxels: int) -> list[Path]:
     """Return the files that a header names for its voxels, in their order.
 
     Args:
-        header: the header of any format.
+        header: a header of any format.
         value: a name; `LIST`, for those of `header.names`; or a pattern with its first and last
             number and step, as in `slice%03d.raw 1 40 1`.
         voxels: their number.

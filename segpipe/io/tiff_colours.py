@@ -20,7 +20,7 @@ def with_palette(page: Any, array: np.ndarray, axes: str) -> tuple[np.ndarray, s
     """Apply the page's table of colours, if it has one: to RGB, or to grey where all are grey.
 
     Args:
-        page: with the tags.
+        page: the page, with its tags.
         array: the array of indices.
         axes: letters of its axes.
 

@@ -167,10 +167,10 @@ def check_size(path: Path, packed: int, size: int, compression: Compression) -> 
     """Check a declared number of bytes before memory is taken for it.
 
     Args:
-        path: for the message.
+        path: the file, for the message.
         packed: bytes that the file has for them.
         size: bytes that the header declares.
-        compression: how they are packed.
+        compression: the way in which they are packed.
 
     Raises:
         DataError: if so few bytes cannot unpack to so many, or they do not fit the memory.

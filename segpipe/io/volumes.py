@@ -58,7 +58,7 @@ def load(path: Path, nan: NaNPolicy = "refuse") -> Volume:
 
     Args:
         path: the path of the file or folder.
-        nan: as `read_voxels` takes it.
+        nan: the treatment of NaN and infinite voxels, as `read_voxels` takes it.
 
     Raises:
         DataError: if it cannot be read.
@@ -232,11 +232,11 @@ def _save_nifti(
     """Write voxels with the header of their scan.
 
     Args:
-        voxels: as they are stored.
+        voxels: the voxels as they are stored.
         source: the scan.
         path: file to write.
         slope: value of a stored 1.
-        names: stored as a comment, separated by commas.
+        names: names that are stored as a comment, separated by commas.
     """
     affine, header, image_class = _template(source)
     header.set_data_dtype(voxels.dtype)  # otherwise the file keeps the scan's type

@@ -31,7 +31,7 @@ def metrics_of(table: TableName, rows: Iterable[MetricValues] | None = None) -> 
     """Return the metrics that a table shows, by name, in the order of their registration.
 
     Args:
-        table: that shows them.
+        table: the table that shows them.
         rows: what was measured, such as the scores of all cases; metrics that none of them has are
             left out. None: the usual metrics.
 

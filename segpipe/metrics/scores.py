@@ -108,10 +108,11 @@ def score_case(
     Args:
         case: name of the case.
         prediction: ids, 0 and those of the targets.
-        truth: likewise; a 2D image has one slice, and its distances are those within the slice.
+        truth: ids, the same as in `prediction`; a 2D image has one slice, and its distances are
+            those within the slice.
         spacing_mm: voxel size along the three axes, mm.
         targets: name of each target -> the ids that it unites.
-        scoring: which metrics are measured, and how.
+        scoring: the metrics that are measured, and how.
 
     Raises:
         ValueError: if the shapes differ or an id is neither 0 nor of a target.

@@ -36,7 +36,7 @@ class StageConfig:
 
     Attributes:
         block: a registered block.
-        blocks: how often the block is repeated.
+        blocks: number of times that the block is repeated.
         convs: convolutions in a plain block; layers in a dense stage.
         short_skips: a registered short skip.
         growth: channels that each dense layer adds.
@@ -60,8 +60,8 @@ class StageSpec:
         options: the stage's options.
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel: in voxels, for all axes or along each.
-        stride: the stride of the first convolution, likewise.
+        kernel: the size of the kernel in voxels, for all axes or along each.
+        stride: the stride of the first convolution, for all axes or along each.
         stem: whether the input is the image itself.
     """
 

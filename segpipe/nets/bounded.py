@@ -33,7 +33,7 @@ def build_bounded(
     Args:
         file: the checkpoint, for messages.
         make: builds the network that the checkpoint describes.
-        weights: by name.
+        weights: the weights by name.
 
     Raises:
         ConfigError: if the weights are those of another network.

@@ -33,8 +33,9 @@ def build(
         model: the options.
         in_channels: image channels.
         out_channels: labels, the background included.
-        strides: per downsampling, along each axis.
-        kernels: per level, along each axis; an axis that is not 1 gets `model.kernel`.
+        strides: the stride of each downsampling, along each axis.
+        kernels: the kernel of each level, along each axis; an axis that is not 1 gets
+            `model.kernel`.
 
     Raises:
         ConfigError: if a network, skip or block is not registered, or refuses its arguments.
@@ -146,7 +147,7 @@ def build_meta(
     """Build the network of `build` on the `meta` device, where tensors have shapes but no values.
 
     Raises:
-        ConfigError: as `build`.
+        ConfigError: as `build` does.
     """
     if isinstance(model, MonaiModel):  # some read values while they are built
         return build(model, in_channels, out_channels, strides, kernels).to("meta")
@@ -158,7 +159,7 @@ def check(model: AnyModel) -> None:
     """Check that a network can be built, before any data is read and it is planned.
 
     Raises:
-        ConfigError: as `build`.
+        ConfigError: as `build` does.
     """
     if isinstance(model, Model):
         model = model.small()

@@ -113,11 +113,11 @@ class ConvConfig:
         Args:
             in_channels: channels of the input.
             out_channels: channels of the output.
-            kernel: in voxels, for all axes or along each.
-            stride: likewise.
-            activate: in post order, whether the activation is part of the unit; False leaves it to
+            kernel: the size of the kernel in voxels, for all axes or along each.
+            stride: the stride in voxels, for all axes or along each.
+            activate: whether the activation is part of the unit, in post order; False leaves it to
                 a later sum.
-            bare: in pre order, whether norm and activation are left out.
+            bare: whether norm and activation are left out, in pre order.
         """
         layers: list[nn.Module] = []
         if self.order == "pre" and not bare:

@@ -59,8 +59,8 @@ def describe(
         model: the options.
         in_channels: image channels.
         out_channels: labels, the background included.
-        strides: per downsampling, along each axis.
-        kernels: per level, along each axis.
+        strides: the stride of each downsampling, along each axis.
+        kernels: the kernel of each level, along each axis.
         patch: voxels along each axis.
 
     Returns:

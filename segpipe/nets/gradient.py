@@ -23,7 +23,7 @@ class Layer:
         name: its path in the network.
         stage: `encoder 0`, `decoder 0`, `head 0`; in a foreign network, the path of its part.
         weight: the network's own tensor.
-        voxels: in one channel of its output.
+        voxels: number of voxels in one channel of its output.
     """
 
     name: str

@@ -34,7 +34,7 @@ class Match:
         model: the variant with the channels that were found; it is not matched again.
         what: `params` or `flops`.
         reference: parameters, or multiply-adds of a patch, of the network with all skips.
-        reached: likewise of `model`.
+        reached: the same number of `model`.
     """
 
     model: Model
@@ -72,8 +72,8 @@ def match(
         model: the options; `match` is `params` or `flops`.
         in_channels: image channels.
         out_channels: labels, the background included.
-        strides: per downsampling, along each axis.
-        kernels: per level, along each axis.
+        strides: the stride of each downsampling, along each axis.
+        kernels: the kernel of each level, along each axis.
         patch: voxels along each axis.
 
     Raises:

@@ -22,7 +22,7 @@ def downsampling(
         method: stride: the stage's first convolution strides; maxpool; transition: a 1-wide
             convolution, then max pooling (Jegou 2017).
         channels: the channels of the input, which are kept.
-        stride: for all axes or along each.
+        stride: the stride, for all axes or along each.
     """
     if method == "stride":
         return nn.Identity(), stride
@@ -45,12 +45,12 @@ def upsampling(
 
     Args:
         config: the network's convolutions.
-        method: transposed convolution, or how to interpolate.
+        method: transposed convolution, or the interpolation.
         in_channels: channels of the coarser level.
         out_channels: channels of the result.
-        kernel: voxels; 0 with an interpolation leaves the convolution out. A transposed
-            convolution's kernel is at least its stride.
-        stride: for all axes or along each.
+        kernel: the size of the kernel in voxels; 0 with an interpolation leaves the convolution
+            out. A transposed convolution's kernel is at least its stride.
+        stride: the stride, for all axes or along each.
         bias: whether the convolution has a bias.
     """
     strides = config.per_axis(stride)

@@ -46,7 +46,7 @@ class Recorder:
 
     Args:
         network: a `UNet`, or a foreign network, whose receptive fields are not known.
-        parts: as `stage_parts` gives them.
+        parts: the parts as `stage_parts` gives them.
         dims: axes of the network's images.
 
     Attributes:

@@ -25,10 +25,10 @@ class Ends:
     """How the two ends of a network go on from those of another.
 
     Attributes:
-        channels: per image channel the old one; None = the mean of all.
-        outputs: per output the old one; None = as it was initialised.
+        channels: for each image channel the old one; None = the mean of all.
+        outputs: for each output the old one; None = as it was initialised.
         old_channels: number of the old image channels.
-        old_outputs: likewise of outputs.
+        old_outputs: number of the old outputs.
     """
 
     channels: Sources
@@ -92,10 +92,10 @@ def transfer(
     """Put weights into a network, as far as they fit, and return what became of each.
 
     Args:
-        network: that has been initialised.
+        network: a network that has been initialised.
         weights: the weights of another network.
-        ends: as `find_ends` gives them.
-        match: how image channels and outputs go on.
+        ends: the ends as `find_ends` gives them.
+        match: the old channels and outputs with which the new ones go on.
 
     Returns:
         By name: `loaded` as it was, `adapted` to other channels or outputs, `new`, or `left`

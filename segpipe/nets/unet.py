@@ -27,23 +27,23 @@ class UNet(nn.Module):
         in_channels: image channels.
         out_channels: labels, the background included.
         channels: channels of the encoder per level, finest first.
-        decoder_channels: channels of the decoder, likewise, without the coarsest level.
-        strides: per downsampling, for all axes or along each.
-        kernels: per level, likewise.
+        decoder_channels: channels of the decoder per level but the coarsest, finest first.
+        strides: the stride of each downsampling, for all axes or along each.
+        kernels: the kernel of each level, for all axes or along each.
         long_skips: a registered long skip per level but the coarsest, finest first.
         config: the settings of every convolution, and whether the network is 2D or 3D.
         encoder: the options of each level's stage on the way down.
-        decoder: likewise on the way up, without the coarsest level.
+        decoder: the options of each level's stage on the way up, without the coarsest level.
         skip_dropout: probability that a sample's long skip is dropped in training.
-        down: per downsampling: strided convolution, max pooling, or a 1-wide convolution and max
-            pooling.
-        up: transposed convolution, or interpolation and a convolution.
+        down: the kind of each downsampling: strided convolution, max pooling, or a 1-wide
+            convolution and max pooling.
+        up: the kind of upsampling: transposed convolution, or interpolation and a convolution.
         up_kernels: the kernels of upsampling, per level but the coarsest; 0 is the stride, or no
             convolution.
-        up_keeps_channels: upsampling keeps the coarser level's channels; else it goes to the finer
-            level's.
+        up_keeps_channels: whether upsampling keeps the coarser level's channels; else it goes to
+            the finer level's.
         up_bias: whether upsampling has a bias.
-        deep_supervision: in training, return logits at every level but the coarsest.
+        deep_supervision: whether to return logits at every level but the coarsest, in training.
 
     Attributes:
         recomputes: whether training keeps only what goes from stage to stage, and computes the

@@ -46,7 +46,7 @@ class CaseRecord:
         Args:
             dataset: the dataset of the run.
             split: the split of its cases.
-            cases: that train or validate.
+            cases: the cases that train or validate.
         """
         used = {*split.train, *split.val}
         left_out = [case.name for case in dataset.cases if case.name not in used]
@@ -73,7 +73,7 @@ class CaseRecord:
 
         Args:
             folder: the folder of the run.
-            dataset: as it is now.
+            dataset: the dataset as it is now.
             data: the run's options.
 
         Raises:
@@ -99,7 +99,7 @@ class CaseRecord:
         """Return the split with the cases that are there now; new ones train.
 
         Args:
-            dataset: as it is now.
+            dataset: the dataset as it is now.
             folder: the folder of the run, for the message.
             allow_changes: whether cases may have been added or be missing.
 

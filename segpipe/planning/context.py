@@ -83,12 +83,12 @@ def widen(
     Where the budget is too short for that view, it is a coarser one.
 
     Args:
-        spacing_mm: that suits the cases without regard to the patch.
+        spacing_mm: the spacing that suits the cases without regard to the patch, mm.
         cases: their fingerprint, along the axes of model space.
-        axes: that the network sees.
+        axes: the axes that the network sees.
         voxels: the voxels of a usual patch, and of the largest.
-        lowest: ceiling that coarser spacings must keep, and where the budget is short.
-        pace: estimates that of the training, where it is asked for.
+        lowest: the ceiling that coarser spacings must keep, and that where the budget is short.
+        pace: a function that estimates the pace of the training, where it is asked for.
 
     Returns:
         None where the spacing is to stay: a patch holds enough of a case already, or would not at
@@ -148,10 +148,10 @@ def _within_budget(
 
     Args:
         views: finest first.
-        axes: that the network sees.
+        axes: the axes that the network sees.
         largest: voxels of the largest patch.
         pace: the pace of the training.
-        labels: without the background.
+        labels: number of labels, without the background.
     """
     finer = None
     chosen = views[0]

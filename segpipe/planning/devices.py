@@ -10,7 +10,7 @@ def for_devices(plan: Plan, devices: int, given: int | None) -> Plan:
     learns depends on their number as little as can be.
 
     Args:
-        plan: for one device.
+        plan: the plan for one device.
         devices: number of devices.
         given: the batch that the options ask for.
     """

@@ -47,15 +47,15 @@ class Fingerprint:
         spacings_mm: `(cases, 3)`, voxel sizes along left-right, back-front, foot-head.
         shapes: `(cases, 3)`, voxels along the same axes.
         boxes: `(cases, 3)`, voxels of the smallest box that holds all that is not 0.
-        zero_fraction: per channel the fraction of voxels that are exactly 0, median of the cases.
-        foreground: per channel the 0.5 and 99.5 percentiles, mean and standard deviation of the
-            labelled voxels.
+        zero_fraction: the fraction of voxels that are exactly 0, per channel, median of the cases.
+        foreground: the 0.5 and 99.5 percentiles, mean and standard deviation of the labelled
+            voxels, per channel.
         labels: id on disk -> size of the label; without the background.
         ceilings: Dice that a perfect network would have at each of `ceiling.FACTORS` times the
             finest spacing, mean of the labels; empty: not known.
         directions: `(cases, 3, 3)`, unit vectors in RAS+, one a column, of the scan's axes that are
             nearest to left-right, back-front and foot-head; None: exactly those.
-        unit: in which lengths and volumes of these cases are shown.
+        unit: the unit in which lengths and volumes of these cases are shown.
     """
 
     spacings_mm: np.ndarray
@@ -179,7 +179,7 @@ def label_ids(
     """Return name -> id on disk of the labels, as declared or else as found in the cases.
 
     Args:
-        cases: as inspected.
+        cases: the cases as they were inspected.
         declared: name -> id; None where nothing is declared.
         names: id -> name of ids that are found; others are called by their number.
 

@@ -19,8 +19,9 @@ class Levels:
     """What happens at each level of a network, along the axes that it sees.
 
     Attributes:
-        strides: per downsampling, finest first, 2 for each axis that is halved, else 1.
-        kernels: per level, finest first, sizes of the convolutions' kernels in voxels.
+        strides: the stride of each downsampling, finest first, 2 for each axis that is halved, else
+            1.
+        kernels: the sizes of the convolutions' kernels of each level, finest first, in voxels.
     """
 
     strides: list[list[int]]

@@ -107,9 +107,9 @@ def smaller_plan(
     Args:
         plan: the plan of a run that was short of memory.
         options: the options of the run.
-        number_format: in which the network computes.
+        number_format: the number format in which the network computes.
         kind: the kind of the device, `cpu` or `cuda`.
-        share: the share of the memory of its step, which it may need at most.
+        share: the most that the new plan may need, as a share of the memory of that run's step.
     """
     most = share * step_mib(plan, options, number_format, kind)
     for trial in last_resorts(plan, options):
@@ -143,7 +143,7 @@ def step_mib(plan: Plan, options: Train, number_format: NumberFormat, kind: str 
     Args:
         plan: the plan of the run.
         options: the options of the run.
-        number_format: in which the network computes.
+        number_format: the number format in which the network computes.
         kind: the kind of the device, `cpu` or `cuda`.
     """
     patch = plan.network_patch

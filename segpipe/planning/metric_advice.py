@@ -42,7 +42,7 @@ def advise(cases: Sequence[InspectedCase], labels: Mapping[str, int]) -> list[Ad
     """Return the advice for each label but the background that a case has.
 
     Args:
-        cases: that were inspected.
+        cases: the cases that were inspected.
         labels: name -> id on disk.
     """
     readable = [case for case in cases if case.grid is not None]
@@ -67,7 +67,7 @@ def _advice(name: str, rows: np.ndarray, lost: float, absent: int, flat: bool) -
 
     Args:
         name: the name of the label.
-        rows: as `InspectedCase.sizes`, those of the label.
+        rows: the rows of the label, as in `InspectedCase.sizes`.
         lost: Dice that a perfect network loses on voxels four times as wide.
         absent: cases without the label.
         flat: whether the cases are images.

@@ -26,8 +26,8 @@ class Pace:
 
     Attributes:
         options: the run's options.
-        seconds: the seconds of the budget, times the cores.
-        voxel_seconds: the seconds of one core for a voxel of a patch.
+        seconds: the budget in seconds, times the cores.
+        voxel_seconds: the seconds that one core takes for a voxel of a patch.
     """
 
     options: Train
@@ -45,9 +45,9 @@ class Pace:
 
         Args:
             options: the run's options.
-            number_format: in which the network computes.
-            channels: the channels of an image.
-            labels: without the background.
+            number_format: the number format in which the network computes.
+            channels: number of channels of an image.
+            labels: number of labels, without the background.
         """
         time = options.trainer.wall_time
         if time is None or isinstance(options.model, MonaiModel):

@@ -41,8 +41,8 @@ def plan_dataset(
         train: training cases.
         val: validation cases.
         options: the run's options.
-        device: that trains.
-        number_format: in which the network computes.
+        device: the device that trains.
+        number_format: the number format in which the network computes.
         origin: the plan of the checkpoint that the run starts from; None where there is none.
 
     Raises:

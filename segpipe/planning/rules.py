@@ -82,9 +82,11 @@ def make_plan(
         labels: name -> id on disk, background first.
         device: `cpu` or `cuda`.
         scale: fraction of the usual voxels per step, below 1 where memory is short.
-        memory_gib: the memory of a GPU, by which a network is sized whose channels are not given.
+        memory_gib: the memory of a GPU, GiB, for which a network is sized whose channels are not
+            given.
         network: a plan whose network this one is to have; None: planned for this one.
-        pace: estimates that of the training, where it is asked for; None: it is not known.
+        pace: a function that estimates the pace of the training, where it is asked for; None: it is
+            not known.
 
     Raises:
         ConfigError: if the given entries do not go together.

@@ -30,8 +30,8 @@ class BackendRequest:
 
     Attributes:
         window: `(c, *space)`, the only shape of input.
-        device: on which it computes.
-        number_format: in which it computes.
+        device: the device that computes.
+        number_format: the number format in which it computes.
         compiled: whether `torch.compile` is to make it faster.
     """
 
@@ -46,7 +46,7 @@ def with_backend(backend: str, network: nn.Module, request: BackendRequest) -> n
 
     Args:
         backend: name of a registered backend.
-        network: in evaluation mode, on the device.
+        network: the network, in evaluation mode, on the device.
         request: how it is to be computed.
 
     Raises:

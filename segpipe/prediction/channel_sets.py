@@ -16,7 +16,7 @@ class Found:
     """A file or a folder that holds a scan.
 
     Attributes:
-        path: the path of it.
+        path: its path.
         stem: its name below the input, without the ending.
         is_file: whether the end of its name may be the number of a channel; never of a folder.
     """
@@ -34,7 +34,7 @@ class Scan:
         name: the name of its mask, without suffix; with the folders between, where the input's are
             mirrored.
         images: one file, or one per channel in their order.
-        problem: why it cannot be segmented; empty where it can be tried.
+        problem: the reason why it cannot be segmented; empty where it can be tried.
         hint: what may help where it has other channels than the network.
         truth: its label map, where a table names it.
     """

@@ -31,7 +31,7 @@ class DicomDetails:
     """What the DICOM files of a batch say beside the masks.
 
     Attributes:
-        product: that makes the masks.
+        product: the product that makes the masks.
         codes: the codes of the labels, by name.
         kind: the kind of the segmentations.
     """
@@ -83,7 +83,7 @@ def write_dicom(
     Args:
         mask: label ids, shape `(x, y, z)`.
         plan: the plan of the network.
-        scan: that was segmented.
+        scan: the scan that was segmented.
         paths: the paths of the files, by their names in `save`.
         details: what they say beside the mask.
 

@@ -63,9 +63,9 @@ class Forecast:
     """The memory that a scan needs at its peak, MiB.
 
     Attributes:
-        device: the device of the accelerator; 0 where the CPU computes.
-        host: on the machine: reading, the volume in model space, and what is computed
-            there.
+        device: the memory of the accelerator; 0 where the CPU computes.
+        host: the memory of the machine: for reading, the volume in model space, and what is
+            computed there.
     """
 
     device: float
@@ -78,9 +78,9 @@ class Workload:
 
     Attributes:
         plan: the plan of the network.
-        device: on which the network computes.
+        device: the device on which the network computes.
         overlap: share of a window that its neighbour covers too.
-        number_format: in which the network computes.
+        number_format: the number format in which the network computes.
         window_bytes: the bytes of the network's activations for one window, as `forward_bytes`
             counts them.
     """

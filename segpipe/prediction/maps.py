@@ -38,7 +38,7 @@ class Maps:
         classes: number of labels, the background included, or of overlapping regions.
         exclusive: whether a voxel has one label.
         save: names of what is kept, of `probabilities` and `entropy`.
-        folder: where the files lie; None: where the system has its temporary files.
+        folder: the folder of the files; None: where the system has its temporary files.
         orientation: the orientation of model space on the scan's grid; None: RAS+.
         temperature: the temperature of what is saved.
         box: the part of the scan that alone becomes known; the rest is certain background. None:

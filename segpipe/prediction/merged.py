@@ -29,7 +29,7 @@ class MergedPredictor:
 
     Args:
         parts: the predictors by name, in the order in which they paint.
-        plan: that of the first, with the labels of all.
+        plan: the plan of the first, with the labels of all.
         postprocess: the post-processing of the merged masks.
 
     Raises:
@@ -74,7 +74,7 @@ class MergedPredictor:
         """Return the merged prediction of a scan that was prepared with the first network's plan.
 
         Args:
-            scan: that was prepared.
+            scan: the prepared scan.
             progress: is called after each batch of windows.
 
         Raises:

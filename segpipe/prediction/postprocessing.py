@@ -30,7 +30,7 @@ def clean(
         labels: indices of labels, 0 is the background.
         voxel_ml: volume of a voxel, mL.
         keep_largest: labels of which only the largest component stays.
-        min_volume_ml: per label the smallest volume of a component that stays, mL.
+        min_volume_ml: the smallest volume of a component that stays, per label, mL.
         keep: labels that stay at all; None: every one.
     """
     min_volumes = min_volume_ml or {}
@@ -74,9 +74,10 @@ def requested(options: Predict, chosen: PostProcess, labels: Mapping[str, int]) 
     """Return the post-processing of a checkpoint, with what the options name over it.
 
     Args:
-        options: whose `keep_largest` is added, and whose `min_volume_ml` and `thresholds` take the
-            place of those of the same labels, and whose `temperature` takes the other's place.
-        chosen: that of the checkpoint.
+        options: the options; their `keep_largest` is added, their `min_volume_ml` and `thresholds`
+            take the place of those of the same labels, and their `temperature` takes the other's
+            place.
+        chosen: the post-processing of the checkpoint.
         labels: the labels of the plan.
     """
     volumes = options.min_volume_ml

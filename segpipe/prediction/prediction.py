@@ -19,7 +19,7 @@ class Prediction:
 
     Attributes:
         labels: indices of labels (0, 1, 2 ...) on the scan's own grid, shape `(x, y, z)`, uint8.
-        scan: as the network saw it.
+        scan: the scan as the network saw it.
         maps: probabilities and entropy, where they were requested.
         seconds: wall time of each stage.
         note: what was unusual in how it was computed; empty otherwise.

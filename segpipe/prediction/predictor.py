@@ -54,8 +54,8 @@ class Predictor:
     Args:
         network: maps `(b, c, *space)` to logits `(b, k, *space)`.
         plan: how a scan becomes what the network sees.
-        device: on which the network computes.
-        number_format: in which it computes.
+        device: the device on which the network computes.
+        number_format: the number format in which it computes.
         overlap: share of a window that its neighbour covers too.
         batch_size: windows that are computed at once, where memory allows; None: what suits the
             device.
@@ -165,7 +165,7 @@ class Predictor:
         """Return the prediction of one scan: its labels, post-processed, grid, maps and times.
 
         Args:
-            scan: as in a call.
+            scan: a scan as a call takes it.
 
         Raises:
             DataError: if the scan cannot be used.
@@ -183,7 +183,7 @@ class Predictor:
         """Write the mask of one scan as NIfTI, whole or not at all, and return the prediction.
 
         Args:
-            scan: as in a call.
+            scan: a scan as a call takes it.
             path: file to write; ends in `.nii.gz` or `.nii`.
 
         Raises:
@@ -242,7 +242,7 @@ class Predictor:
         Where memory turns out too scarce, the scan is computed again in a way that needs less.
 
         Args:
-            scan: that was prepared.
+            scan: the prepared scan.
             progress: is called after each batch of windows.
 
         Raises:

@@ -28,7 +28,7 @@ def measure_quality(prediction: Prediction, plan: Plan) -> dict[str, float]:
     `detail` the logarithm of the mean difference of neighbouring voxels.
 
     Args:
-        prediction: with its confidence; its labels may be post-processed.
+        prediction: a prediction with its confidence; its labels may be post-processed.
         plan: the plan of the network.
     """
     measured = _image_measures(prediction.scan.image)
@@ -93,9 +93,9 @@ def _mask_measures(
     """Return the measurements of a mask by kind.
 
     Args:
-        mask: in the smallest box that holds it.
+        mask: the mask in the smallest box that holds it.
         ends: for each axis, whether the box begins and ends where the scan does.
-        flat: axes of one voxel, as of an image.
+        flat: the axes of one voxel, as an image has.
         voxel_ml: volume of a voxel, mL.
     """
     from scipy.ndimage import label

@@ -51,7 +51,7 @@ class RecordStore:
         reads_all: whether all records are read now, rather than each when it is asked for.
 
     Attributes:
-        records: by the scan's name.
+        records: the records by the scan's name.
 
     Raises:
         ConfigError: if there is only a manifest, which cannot be read, or if one is of a newer

@@ -24,12 +24,12 @@ class ScanRecord:
 
     Attributes:
         name: the name of its mask, without suffix.
-        reason: why it failed; empty when it is done.
+        reason: the reason why it failed; empty when it is done.
         note: what was unusual in how it was computed.
         seconds: wall time of each stage.
-        volumes_ml: per label, the background left out.
-        voxels: likewise.
-        scores: against the truth, where that is given.
+        volumes_ml: the volume of each label, the background left out, mL.
+        voxels: number of voxels of each label, the background left out.
+        scores: its scores against the truth, where that is given.
         made_from: digest of the scan, the truth, the weights and the settings.
         files: path below the folder -> digest, for each file that was written.
         images: paths of the scan's files.
@@ -38,9 +38,9 @@ class ScanRecord:
         ids: the ids of those labels in the mask; empty in a manifest of an earlier version.
         warnings: what is worth a look, though the mask is done.
         drawn: whether there is a picture of it.
-        unit: in which its lengths and volumes are shown.
+        unit: the unit in which its lengths and volumes are shown.
         quality: predicted Dice of its mask, mean over the targets; None where it is not predicted.
-        quality_reason: why it is not higher, in words.
+        quality_reason: the reason why that is not higher, in words.
     """
 
     name: str
@@ -88,9 +88,9 @@ class ReadScan:
     """A scan that was read while the network computed another.
 
     Attributes:
-        scan: that was read.
-        record: the record of it; with a reason where it could not be read.
-        prepared: as the network sees it; None where there is nothing to compute.
+        scan: the scan that was read.
+        record: its record, which has a reason where it could not be read.
+        prepared: the scan as the network sees it; None where there is nothing to compute.
         state: `new`, `unchanged` where its files are up to date, or `claimed` by another call.
     """
 

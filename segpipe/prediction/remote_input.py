@@ -28,8 +28,8 @@ class RemoteInput:
 
     Args:
         address: the address of a folder, a file, or files by a glob.
-        folder: for the outline.
-        cache: for the scans.
+        folder: the folder for the outline.
+        cache: the cache for the scans.
         recursive: whether the folders inside a folder are searched too.
         output: address of the masks, where they are remote; what lies there is no scan.
 

@@ -24,8 +24,8 @@ class RemotePlaces(Places):
     """The remote input and output of a call; one of them may be a folder of this machine.
 
     Attributes:
-        input: where it is remote.
-        output: where it is remote.
+        input: the remote input; None where it is on this machine.
+        output: the remote output; None where it is on this machine.
     """
 
     def __init__(self, options: Predict, folder: Path, stack: ExitStack) -> None:

@@ -68,8 +68,8 @@ class Search:
         """Add the scans of a folder; of a folder of DICOM files these, and files of other formats.
 
         Args:
-            folder: to look into.
-            root: names are below it.
+            folder: the folder to look into.
+            root: the folder that names are relative to.
         """
         real = os.path.realpath(folder)
         if real in self.visited:  # a link that leads back

@@ -30,15 +30,16 @@ class Segmenter:
 
     Attributes:
         compute: maps windows `(b, c, *space)` to logits `(b, k, *space)`.
-        network: that `compute` asks; of an ensemble the agreement of its members is measured.
+        network: the network that `compute` runs; of an ensemble the agreement of its members is
+            measured.
         plan: how a scan becomes what the network sees.
-        device: on which the network computes.
+        device: the device on which the network computes.
         overlap: share of a window that its neighbour covers too.
         skips_air: whether windows of air are skipped.
         save: those of `mask`, `probabilities` and `entropy` that a prediction holds.
         folder: the folder of the files in which probabilities and entropy are gathered.
         factors: the factors of the probabilities, before the label is decided.
-        temperature: by which logits are divided before probabilities and entropy are kept.
+        temperature: the divisor of the logits before probabilities and entropy are kept.
         measures_confidence: whether it is measured how sure the network is.
     """
 

@@ -33,7 +33,7 @@ class Stopwatch:
     and known once it has come to the last of them.
 
     Args:
-        device: that computes.
+        device: the device that computes.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -17,7 +17,7 @@ def find_truths(scans: Sequence[Scan], folder: Path | None, output: Path) -> dic
     """Return the label map of each scan, by its name: the table's, else the one in `truth=`.
 
     Args:
-        scans: to score.
+        scans: the scans to score.
         folder: the folder of label maps of any format with the scans' names, or that of a single
             scan; None where none is given.
         output: folder of the masks.
@@ -53,7 +53,7 @@ class LabelMaps:
     """The label maps in a folder, and in folders inside it, by name.
 
     Args:
-        folder: the folder of them; None where there is none.
+        folder: their folder; None where there is none.
 
     Raises:
         ConfigError: if it is no folder.

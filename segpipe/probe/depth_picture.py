@@ -37,7 +37,7 @@ def draw_depth(profiles: Sequence[Profile], networks: str, picture: Path) -> Non
     """Draw a panel for each kind of long skip with a line for each kind of short skip.
 
     Args:
-        profiles: in any order.
+        profiles: the profiles, in any order.
         networks: what the networks have in common, for the title.
         picture: PNG to write.
     """

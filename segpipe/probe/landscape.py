@@ -45,7 +45,7 @@ class Point:
     Attributes:
         network: name of the network.
         first: distance along the first direction, in lengths of each filter.
-        second: likewise; 0 where there is one direction.
+        second: distance along the second direction; 0 where there is only one.
         loss: the weighted sum of the loss terms.
     """
 
@@ -121,7 +121,7 @@ def loss_of(run: TrainedRun, options: LossOptions, image: Tensor, label: Tensor)
     """Return a function that computes a network's loss on these patches with its present weights.
 
     Args:
-        run: whose network.
+        run: the run whose network is probed.
         options: weights of the loss terms, and their own options.
         image: `(B, C, *patch)`, three axes.
         label: label indices `(B, 1, *patch)`.

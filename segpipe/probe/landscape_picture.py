@@ -23,7 +23,7 @@ def draw_landscapes(surfaces: Mapping[str, np.ndarray], steps: np.ndarray, folde
     Args:
         surfaces: the loss around each network, `(steps,)` or `(steps, steps)`.
         steps: distances along each direction, in lengths of each filter.
-        folder: to write to.
+        folder: the folder to write to.
     """
     _draw_profile(surfaces, steps, folder / "profile.png")
     if next(iter(surfaces.values())).ndim == 2:

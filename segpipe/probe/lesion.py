@@ -56,7 +56,7 @@ class LesionScore:
         dice: 0 to 1.
         nsd: 0 to 1.
         dice_lost: Dice of the intact network minus this one's.
-        nsd_lost: likewise.
+        nsd_lost: NSD of the intact network minus this one's.
     """
 
     skip: str
@@ -102,14 +102,14 @@ class LesionProbe:
     """One network and its scores with each of its long skips replaced.
 
     Args:
-        run: whose network.
-        cases: to segment.
-        options: which replacements.
+        run: the run whose network is probed.
+        cases: the cases to segment.
+        options: the options, which name the replacements.
 
     Attributes:
         intact: scores of the intact network.
         rows: all scores.
-        losses: per skip and replacement; the finest skip first.
+        losses: the loss for each skip and replacement, the finest skip first.
 
     Raises:
         ConfigError: if the network has no long skip that could be replaced, or there are too few

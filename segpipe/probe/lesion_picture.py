@@ -26,7 +26,7 @@ class SkipLoss:
         size: voxels along each axis.
         lesion: what replaces it.
         dice: loss of the mean Dice (over cases, then over targets).
-        nsd: likewise.
+        nsd: loss of the mean NSD, in the same way.
         cases: the mean loss over targets of Dice and NSD of each case.
     """
 

@@ -69,11 +69,11 @@ def loss_surface(
     """Compute the loss at every step along one direction, or at every pair of steps along two.
 
     Args:
-        network: whose weights are moved; they are restored at the end.
-        loss: computes the loss with the present weights.
-        directions: as `random_directions` gives them.
+        network: the network whose weights are moved; they are restored at the end.
+        loss: a function that computes the loss with the present weights.
+        directions: the directions as `random_directions` gives them.
         steps: distances along each direction.
-        progress: called after each loss.
+        progress: a function that is called after each loss.
     """
     values = []
     with _restored_weights(network) as (weights, trained):

@@ -39,7 +39,7 @@ class TrainedRun:
     """A trained run.
 
     Attributes:
-        name: how it differs from the other runs that were opened with it.
+        name: a name by which it differs from the other runs that were opened with it.
         trained: network, plan and config.
         predictor: the predictor of the network.
     """
@@ -92,7 +92,7 @@ def tell_apart(configs: Sequence[dict[str, Any]], otherwise: Sequence[str]) -> l
     """Return a name for each config that says how it differs from the others.
 
     Args:
-        configs: as stored in checkpoints.
+        configs: the configs as stored in checkpoints.
         otherwise: names for configs that do not all differ.
     """
     flat = [dict(_leaves(config)) for config in configs]

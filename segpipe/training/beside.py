@@ -32,7 +32,7 @@ class Beside:
     Args:
         place: the place of the process.
         device: the device of the first process.
-        threads: on which it computes.
+        threads: number of threads on which it computes.
     """
 
     def __init__(self, place: Place, device: torch.device, threads: int) -> None:

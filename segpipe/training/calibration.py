@@ -59,11 +59,11 @@ class Calibration:
     """What was learnt of probabilities.
 
     Attributes:
-        temperature: that is stored; 1 where it does not help.
-        before: as the network has them.
-        after: under temperatures that were learnt on the other half of the cases.
-        voxels: that were looked at.
-        cases: that hold them.
+        temperature: the temperature that is stored; 1 where it does not help.
+        before: the reliability of the probabilities as the network has them.
+        after: their reliability under temperatures that were learnt on the other half of the cases.
+        voxels: number of voxels that were looked at.
+        cases: number of cases that hold them.
     """
 
     temperature: float
@@ -92,7 +92,8 @@ def calibrate(cases: Sequence[Voxels], exclusive: bool) -> Calibration | None:
     """Return what cases say of probabilities; None where no voxel is in question.
 
     Args:
-        cases: in any order; those at odd places judge what the others have taught, and the reverse.
+        cases: the cases, in any order; those at odd places judge what the others have taught, and
+            the reverse.
         exclusive: whether a voxel has one label.
     """
     cases = [case for case in cases if len(case.truth)]

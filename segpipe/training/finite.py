@@ -18,7 +18,7 @@ class _Step:
         number: the number of the step.
         names: the names of the terms.
         values: the values of the terms, on the host; on its way there until `copied`.
-        cases: whose patches they are.
+        cases: the cases whose patches they are.
         copied: the `torch.cuda.Event` behind the copy; None where there was none to make.
     """
 
@@ -45,7 +45,7 @@ class FiniteLoss:
         Args:
             number: the number of the step.
             terms: weighted terms of the loss by name.
-            cases: whose patches they are.
+            cases: the cases whose patches they are.
 
         Raises:
             DivergedError: if it is infinite or NaN; it names the step, the terms and the cases.

@@ -37,7 +37,7 @@ class Cases:
 
     Attributes:
         train: names of the cases that train.
-        val: likewise of those that validate.
+        val: names of the cases that validate.
         contents: case name -> digest; empty in a run of version 0.1.0.
     """
 

@@ -24,7 +24,7 @@ class Record:
 
     Attributes:
         source: the checkpoint.
-        states: by name of a weight.
+        states: the state of each weight, by its name.
         rows: the rows of the table: what became of weights, how many, and of which parts they are.
     """
 

@@ -50,7 +50,7 @@ class Job:
         train: cases that train.
         val: cases that validate.
         entries: the entries of the training cases in the cache, for the other processes.
-        weights: with which the network begins, for the other processes.
+        weights: the weights with which the network begins, for the other processes.
         initial: a record of the trained weights that the network started from.
         goes_on: whether it goes on from the last checkpoint, though it is not a resumed run's.
     """

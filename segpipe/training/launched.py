@@ -23,7 +23,7 @@ def leading(place: Place, device_name: str) -> Iterator[Ranks]:
 
     Args:
         place: the place of this process, the first one.
-        device_name: as `trainer.device` has it.
+        device_name: the name of the device, as in `trainer.device`.
 
     Raises:
         ConfigError: if there is no such device.
@@ -43,7 +43,7 @@ def follow_launched(place: Place, device_name: str) -> int:
 
     Args:
         place: the place of this process.
-        device_name: as `trainer.device` has it.
+        device_name: the name of the device, as in `trainer.device`.
     """
     for handler in list(logging.getLogger().handlers):
         if isinstance(handler, logging.FileHandler):

@@ -38,7 +38,7 @@ def make_optimizer(
     """Return the optimiser of the options; norms and biases are not decayed.
 
     Args:
-        network: whose weights are trained, those without `requires_grad` left out.
+        network: the network whose weights are trained, those without `requires_grad` left out.
         options: the options of the optimiser.
         loaded: names of weights that come from a checkpoint.
         lr_scale: share of the learning rate for those.

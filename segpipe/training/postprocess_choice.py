@@ -45,9 +45,10 @@ class Trial:
         what: `threshold`, `keep_largest` or `min_volume_ml`.
         value: the value of a threshold, or of a volume, mL; 1 for keep_largest.
         gain: mean change of Dice over the cases that have the label.
-        hd95_gain: by which share the mean HD95 falls likewise; None where it was not measured.
+        hd95_gain: the share by which the mean HD95 over these cases falls; None where it was not
+            measured.
         better: number of cases with a higher Dice, or without a change of it and a lower HD95.
-        worse: number of cases with a lower one, likewise.
+        worse: number of cases with a lower Dice, or without a change of it and a higher HD95.
         taken: whether it was chosen.
     """
 
@@ -70,9 +71,9 @@ class Choice:
         trials: all that was tried, in its order.
         cases: number of validation cases.
         dice_before: mean Dice over the targets without post-processing.
-        dice_after: likewise with what was chosen.
-        seconds: that the choice took.
-        note: why nothing, or not everything, was tried; empty otherwise.
+        dice_after: mean Dice over the targets with what was chosen.
+        seconds: the seconds that the choice took.
+        note: the reason why nothing, or not everything, was tried; empty otherwise.
         calibration: the calibration of the probabilities; None where it was not measured.
     """
 

@@ -42,7 +42,7 @@ class PostProcessSearch:
         parts: predictors and the cases that each is asked about; None: `predictor` and `cases`.
 
     Attributes:
-        predictor: by which the cases are to be scored.
+        predictor: the predictor with which the cases are to be scored.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ def write_record(
         options: its options.
         plan: its plan.
         overrides: arguments of the command line.
-        device: that trains.
+        device: the device that trains.
 
     Raises:
         DataError: if a file cannot be written.

@@ -108,7 +108,7 @@ def store_quality(
         folder: the folder of the run.
         predictor: the predictor of its best network; masks get the post-processing that is stored
             with it.
-        cases: that did not train it.
+        cases: cases that did not train it.
         seed: the seed of what is done to the copies.
         trained: time of the training, s, of which the copies may take a tenth.
 
@@ -138,9 +138,9 @@ def judge_scans(
 
     Args:
         predictor: the predictor of the network.
-        cases: that did not train it.
+        cases: cases that did not train it.
         seed: the seed of what is done to the copies.
-        seconds: that the copies may take, beyond the least number of them.
+        seconds: the seconds that the copies may take, beyond the least number of them.
 
     Raises:
         DataError: if a case cannot be read.

@@ -20,7 +20,7 @@ def restore_random_states(states: Sequence[Tensor], device: torch.device) -> Non
     Args:
         states: the CPU's, then those of GPUs: the run's own, or in checkpoints of earlier versions
             all that it saw, of which it used the first.
-        device: that trains now. A GPU keeps its state where the run was on the CPU.
+        device: the device that trains now. A GPU keeps its state where the run was on the CPU.
     """
     cpu, *gpus = states
     torch.set_rng_state(cpu.cpu())

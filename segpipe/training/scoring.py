@@ -46,8 +46,8 @@ def score_cases(
 
     Args:
         predictor: the predictor of the network.
-        cases: with label maps.
-        scoring: which metrics are measured, and how.
+        cases: cases with label maps.
+        scoring: the metrics that are measured, and how.
 
     Raises:
         DataError: if a case cannot be read.

@@ -53,7 +53,7 @@ class Forecast:
 
     Attributes:
         steps: the steps of the optimiser.
-        rounds: how often the run sees each training case.
+        rounds: number of times that the run sees each training case.
         validation_s: the prediction of all validation cases, once, s.
         total_s: the run, from the preparation of its cases to the scores, s.
     """
@@ -73,8 +73,8 @@ def try_steps(
         case: a training case without an error.
         plan: the plan of the run, with the batch of one device.
         options: the options of the run.
-        device: that trains.
-        number_format: in which the network computes.
+        device: the device that trains.
+        number_format: the number format in which the network computes.
 
     Raises:
         SegpipeError: if the network cannot be built, the case not be prepared, or a step needs
@@ -102,9 +102,9 @@ class _Step:
     """A training step at each call, on new patches where this process has to cut them.
 
     Args:
-        network: on the device.
-        cases: that train.
-        number_format: in which the network computes.
+        network: the network, on the device.
+        cases: the cases that train.
+        number_format: the number format in which the network computes.
     """
 
     def __init__(self, network: nn.Module, cases: CaseData, number_format: NumberFormat) -> None:
@@ -173,7 +173,7 @@ def forecast(trial: Trial, plan: Plan, options: Train, train: int, val: Sequence
     Pictures and what a run learns at its end are not counted.
 
     Args:
-        trial: as measured.
+        trial: the trial as it was measured.
         plan: the plan of the run.
         options: the options of the run.
         train: number of training cases.

@@ -12,7 +12,7 @@ class ChannelFiles:
     """The image files of a folder, by case and by channel suffix.
 
     Attributes:
-        folder: where the files lie.
+        folder: the folder of the files.
         files: case name -> suffix -> file; the suffix is empty where a single file has none.
     """
 

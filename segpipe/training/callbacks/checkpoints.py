@@ -135,8 +135,8 @@ def best_and_last(
 
     Args:
         folder: the folder of the run's checkpoints.
-        every: least time between two writings of `last.ckpt`, as of `LastCheckpoint`.
-        interrupt: likewise.
+        every: least time between two writings of `last.ckpt`, as `LastCheckpoint` takes it.
+        interrupt: the interrupt, as `LastCheckpoint` takes it.
     """
     best = RunCheckpoint(
         folder,

@@ -60,7 +60,7 @@ def steps_in_all(budget: Budget, left: float, done: int, seconds: float) -> int:
         budget: the budget of the run.
         left: fraction of the budget.
         done: steps so far.
-        seconds: that a step takes.
+        seconds: the seconds that a step takes.
     """
     limits = []
     if budget.steps is not None:

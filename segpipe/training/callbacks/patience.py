@@ -15,7 +15,7 @@ class Patience(EarlyStopping):
     """Ends the training after some validations without a better mean Dice.
 
     Args:
-        validations: how many.
+        validations: number of validations.
     """
 
     def __init__(self, validations: int) -> None:

@@ -90,7 +90,8 @@ class LossInput:
     """What a loss term compares, at one resolution.
 
     Attributes:
-        logits: as the network gives them, `(B, K, *spatial)`, one channel per label or region.
+        logits: the logits as the network gives them, `(B, K, *spatial)`, one channel per label or
+            region.
         probabilities: their softmax (labels) or sigmoid (regions); 0 in unannotated voxels.
         truth: 0 or 1 per label or region; 0 in unannotated voxels.
         label: indices of the labels, `(B, *spatial)`; 0 in unannotated voxels.

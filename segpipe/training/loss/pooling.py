@@ -65,7 +65,8 @@ def hits_and_errors(
     Args:
         probabilities: shape `(B, K, *spatial)`.
         truth: 0 or 1, of the same shape.
-        decoupled: as of MONAI's `compute_tp_fp_fn`: Dice takes it, Tversky does not.
+        decoupled: the same switch as in MONAI's `compute_tp_fp_fn`: Dice takes it, Tversky does
+            not.
     """
     axes = [0, *range(2, truth.ndim)]
     counts = compute_tp_fp_fn(probabilities, truth, axes, 1, False, decoupled)
