@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from segpipe.config.quoting import invocation, literal
+from segpipe.config.quoting import as_typed, invocation, literal
 from segpipe.config.train import Train
 from segpipe.data.cases import Dataset
 from segpipe.data.datasets import open_for_training, select_cases, split_dataset
@@ -73,7 +73,7 @@ def diagnose(options: Train, folder: Path, overrides: Sequence[str]) -> int:
 
 def _training_command(overrides: Sequence[str]) -> str:
     """Return the command that trains with these arguments of the doctor."""
-    words = [word for word in overrides if not word.startswith(OF_THE_DOCTOR)]
+    words = [as_typed(word) for word in overrides if not word.startswith(OF_THE_DOCTOR)]
     return shlex.join([*invocation("train").split(), *words])
 
 

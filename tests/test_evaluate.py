@@ -111,7 +111,9 @@ def test_page_json_and_tables_are_those_of_a_run(tmp_path: Path) -> None:
     assert mean["dice"] == pytest.approx(np.mean(dice))
     assert mean["dice_low"] < mean["dice"] < mean["dice_high"]
     assert stored["verdict"]["mean_dice"] == pytest.approx(mean["dice"])
-    assert f"{mean['dice_low']:.3f} to {mean['dice_high']:.3f}" in page.text.replace("\xa0", " ")
+    assert f"{mean['dice_low']:.3f}\N{EN DASH}{mean['dice_high']:.3f}" in page.text.replace(
+        "\xa0", " "
+    )
     assert {row["label"] for row in stored["scores"]} == {"1", "3"}, "without labels, every id"
 
 

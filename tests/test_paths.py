@@ -12,7 +12,7 @@ from segpipe.config.compose import check, hydra_on_conf, named_extensions, split
 from segpipe.config.data import Data
 from segpipe.config.predict import Predict
 from segpipe.config.probe import Lesion
-from segpipe.config.quoting import Text, literal, quoted, text_of
+from segpipe.config.quoting import Text, as_typed, literal, quoted, text_of
 from segpipe.config.section import Section
 from segpipe.config.train import Train
 from segpipe.config.validation import keys, validate
@@ -214,3 +214,17 @@ def test_the_command_itself_takes_them(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert str(checkpoint) in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("data.root='data/x-1'", "data.root=data/x-1"),
+        ("name='123'", "name='123'"),
+        ("name='null'", "name='null'"),
+        ("data.root='my data'", "data.root='my data'"),
+        ("plan.patch=[8,8,8]", "plan.patch=[8,8,8]"),
+    ],
+)
+def test_a_command_is_shown_without_quotes_that_change_nothing(word: str, shown: str) -> None:
+    assert as_typed(word) == shown

@@ -40,10 +40,10 @@ def test_what_failed_comes_first_and_the_worst_of_the_rest_next(tmp_path: Path) 
     assert first == ["scan", HOSTILE, "scan", "b", "a"]
     assert page.cells[1] == [HOSTILE, f"{HOSTILE}.nii: 7 of 8 voxels are NaN"]
     assert page.cells[2] == [
-        *("scan", "picture", "Dice, mean", "Dice liver", "liver, mL"),
-        *("true liver, mL", "time, s", "warnings"),
+        *("scan", "picture", "Dice, mean", "Dice liver", "liver, mL (true)"),
+        *("time, s", "warnings"),
     ]
-    assert page.cells[3] == ["b", "", "0.800", "0.800", "2.00", "2.00", "4.0", ""]
+    assert page.cells[3] == ["b", "", "0.800", "0.800", "2.00 (2.00)", "4.0", ""]
     assert len(page.scripts) == 1, "a name is no script"
     assert "2 scans done, 1 failed" in page.text
 

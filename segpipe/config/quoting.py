@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import yaml
 from pydantic.fields import FieldInfo
 
 from segpipe.config.hydra_flags import parse_flags
@@ -19,6 +20,7 @@ from segpipe.text import first_line
 
 STUDY = re.compile(r"\+?study=")  # which may be a sweep
 OVERRIDE = re.compile(r"(\+{0,2})([\w./@:-]+)=(.*)", re.DOTALL)
+NEEDLESS = re.compile(r"([\w.]+)='([\w./-]+)'")  # quotes around a value that is read alike without
 HYDRA_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 SHOWN = 300  # characters of a word in a message
 MISSING = "???"  # in OmegaConf: there is no value yet
@@ -209,6 +211,14 @@ def literal(text: str) -> str:
 def typed(key: str, path: object) -> str:
     """Return an override as a user types it in a shell, as `'resume=my runs/a'`."""
     return shlex.quote(f"{key}={path}")
+
+
+def as_typed(word: str) -> str:
+    """Return an override without the quotes that `quoted` has put around a plain name."""
+    match = NEEDLESS.fullmatch(word)
+    if match is None or not isinstance(yaml.safe_load(match[2]), str):
+        return word
+    return f"{match[1]}={match[2]}"
 
 
 def invocation(name: str) -> str:

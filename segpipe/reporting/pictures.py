@@ -243,7 +243,7 @@ def _draw_scale_bar(axes: Axes, unit: str) -> None:
 
 def _draw_sides(axes: Axes, letters: Sequence[str], view: str) -> None:
     """Write the letters of the patient's sides around the slice, where they hide none of it."""
-    axes.set_title(view, color="white", fontsize=9, pad=14)
+    axes.set_title(view, color="white", fontsize=9, pad=17)
     anchors = (
         ((0, 0.5), (-4, 0), "right", "center"),
         ((1, 0.5), (4, 0), "left", "center"),

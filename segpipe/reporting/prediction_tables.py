@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from segpipe.metric_record import mean_of_known
 from segpipe.prediction.outputs import quality_rank
 from segpipe.prediction.records import ScanRecord, label_names, units_of
-from segpipe.reporting.page import Cell, Column, Link, Picture, Sorted, Table
-from segpipe.text import count
+from segpipe.reporting.page import Cell, Column, Link, Picture, Sorted, Table, Value
+from segpipe.text import count, decimal
 
 
 def failed_table(records: Sequence[ScanRecord]) -> Table:
@@ -31,9 +31,8 @@ def done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], scor
     units = units_of(done)
     measured = _measured_truths(done)
     for name in labels:
-        columns.append(Column(f"{name}, {units.volume}", units.digits))
-        if name in measured:
-            columns.append(Column(f"true {name}, {units.volume}", units.digits))
+        of_truth = " (true)" if name in measured else ""
+        columns.append(Column(f"{name}, {units.volume}{of_truth}", units.digits))
     columns += [Column("time, s", 1), Column("warnings")]
     rows: list[list[Cell]] = []
     for record in done:
@@ -66,15 +65,19 @@ def _dice(record: ScanRecord, targets: Sequence[str]) -> list[Cell]:
 
 
 def _volumes(record: ScanRecord, labels: Sequence[str], measured: Collection[str]) -> list[Cell]:
-    """Return the volume per label, of those that are scored with the true one; None: unknown."""
-    of_volume = record.units.of_volume
-    volumes = dict(zip(record.labels, map(of_volume, record.volumes_ml), strict=True))
-    truths = {score.label: of_volume(score.truth_ml) for score in record.scores}
+    """Return the volume per label, None where there is none, beside the true one where known."""
+    units = record.units
+    truths = {score.label: units.of_volume(score.truth_ml) for score in record.scores}
+    volumes = dict(zip(record.labels, map(units.of_volume, record.volumes_ml), strict=True))
     cells: list[Cell] = []
     for label in labels:
-        cells.append(volumes.get(label))
-        if label in measured:
-            cells.append(truths.get(label))
+        volume = volumes.get(label)
+        truth = truths.get(label, math.nan)
+        if volume is None or label not in measured or math.isnan(truth):
+            cells.append(volume)
+        else:
+            text = f"{decimal(volume, units.digits)} ({decimal(truth, units.digits)})"
+            cells.append(Value(volume, text))
     return cells
 
 

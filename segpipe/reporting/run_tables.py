@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 import numpy as np
 
+from segpipe.config.quoting import as_typed
 from segpipe.config.scoring import Scoring
 from segpipe.metrics import mean_dice_of, metrics_of, summarise, tolerance_text
 from segpipe.reporting.page import Cell, Column, Picture, Sorted, Table, embed_all
@@ -181,7 +182,7 @@ def command(run: RunRecord) -> str:
     program, *words = shlex.split(run.environment["command"])
     program = PurePath(program).name
     python = ["python"] if program.endswith(".py") else []
-    return shlex.join([*python, program, *words])
+    return shlex.join([*python, program, *map(as_typed, words)])
 
 
 def alone(run: RunRecord) -> str:
@@ -194,7 +195,7 @@ def alone(run: RunRecord) -> str:
         return ""
     words = shlex.split(command(run))
     program = words[: 2 if words[0] == "python" else 1]
-    return shlex.join([*program, *run.environment["overrides"]])
+    return shlex.join([*program, *map(as_typed, run.environment["overrides"])])
 
 
 def environment(run: RunRecord) -> list[tuple[str, str]]:
