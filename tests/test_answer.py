@@ -100,15 +100,18 @@ def test_of_several_the_shown_differences_come_first_and_the_rest_is_counted() -
 
 
 def test_the_reference_is_a_and_the_legend_has_what_differs() -> None:
-    words = [("model.long_skips=concat", "a=1"), ("model.long_skips=none", "a=1")]
+    words = [
+        ("model.long_skips=concat", "model.match=params", "optim.lr=1"),
+        ("model.long_skips=none", "model.match=params", "optim.lr=2"),
+    ]
     variants: list[Variant] = []
     for own in words:
         variants.append(Variant(", ".join(own), own, {(): Source(Path(own[0]), scores(0.0))}))
     evidence = analyse_systems(Sweep(Path(), variants, {}), variants[1], None)
     table = legend(evidence.sweep, "variant")
-    assert [column.name for column in table.columns] == ["variant", "model.long_skips", "a"]
-    assert table.rows == [["A, the reference", "none", "1"], ["B", "concat", "1"]]
-    assert list(labels(evidence.sweep).values()) == ["A: none, 1", "B: concat, 1"]
+    assert [column.name for column in table.columns] == ["variant", "model.long_skips", "optim.lr"]
+    assert table.rows == [["A, the reference", "none", "2"], ["B", "concat", "1"]]
+    assert list(labels(evidence.sweep).values()) == ["A: none, 2", "B: concat, 1"]
     assert [letter(place) for place in (0, 25, 26, 52)] == ["A", "Z", "AA", "BA"]
 
 

@@ -126,7 +126,11 @@ def test_the_log_of_each_run_has_its_whole_plan(swept: Path) -> None:
 
 def test_a_sweep_ends_in_a_report(swept: Path) -> None:
     page = (swept / "study.html").read_text()
-    assert "No answer yet: 3 cases are too few for a test" in page
+    assert "No answer: the reference, A (long_skips=concat), has found nothing" in page
+    assert "3 cases are too few for a test" in page
+    stored = json.loads((swept / "study.json").read_text())
+    assert stored["verdict"]["sentence"] in page
+    assert stored["variants"] == {"A": "long_skips=concat", "B": "long_skips=none"}
     assert "Taking away all long skips" not in page, "what so few cases show is not to be quoted"
     assert "http://" not in page
     assert "https://" not in page

@@ -67,7 +67,8 @@ def _no_reference(evidence: Evidence, known: Verdict, cautions: Sequence[str]) -
         dice, best = max(learnt)
         own = letters(evidence.sweep)[best]
         advice = f"Compare with {own}, whose mean Dice is {dice:.3f}: {typed('reference', best)}"
-    return Judgement("nothing", sentence, [advice, *map(_as_sentence, cautions)])
+    more = map(_as_sentence, _cautions(evidence, cautions))
+    return Judgement("nothing", sentence, [advice, *more])
 
 
 def _too_few(evidence: Evidence, cautions: Sequence[str]) -> Judgement:

@@ -29,9 +29,10 @@ def labels(sweep: Sweep) -> dict[str, str]:
 def shorts(sweep: Sweep) -> dict[str, str]:
     """Return a short name of each variant, by its name: of several settings the values alone."""
     found: dict[str, str] = {}
-    for variant in sweep.variants:
-        settings = _overrides(variant)
-        short = ", ".join(settings.values()) if len(settings) > 1 else variant.name
+    for variant, settings in zip(sweep.variants, _settings(sweep), strict=True):
+        short = ", ".join(settings.values()) or variant.name
+        if len(settings) == 1:
+            short = f"{next(iter(settings)).removeprefix('model.')}={short}"
         found[variant.name] = short if len(short) <= SHORT else f"{short[: SHORT - 1]}…"
     return found
 
@@ -43,9 +44,7 @@ def legend(sweep: Sweep, noun: str) -> Table:
         sweep: whose first variant is the reference.
         noun: what is compared; systems have names of their own too.
     """
-    settings = list(map(_overrides, sweep.variants))
-    if noun == "system":
-        settings = _of_systems(sweep.variants)
+    settings = _of_systems(sweep.variants) if noun == "system" else _settings(sweep)
     keys: dict[str, None] = {}
     for own in settings:
         keys |= dict.fromkeys(own)
@@ -55,6 +54,19 @@ def legend(sweep: Sweep, noun: str) -> Table:
         rows.append([f"{letter(place)}{role}", *map(own.get, keys)])
     caption = f"the settings in which the {noun}s differ"
     return Table(caption, [Column(noun), *map(Column, keys)], rows)
+
+
+def _settings(sweep: Sweep) -> list[dict[str, str]]:
+    """Return the settings of each variant that any other does not share."""
+    settings = list(map(_overrides, sweep.variants))
+    differing: list[dict[str, str]] = []
+    for own in settings:
+        kept: dict[str, str] = {}
+        for key, value in own.items():
+            if len(settings) == 1 or any(other.get(key) != value for other in settings):
+                kept[key] = value
+        differing.append(kept)
+    return differing
 
 
 def _overrides(variant: Variant) -> dict[str, str]:

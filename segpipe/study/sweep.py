@@ -180,7 +180,7 @@ def find_reference(sweep: Sweep[SweepRun], requested: str | None) -> Variant[Swe
 
 def led_by(sweep: Sweep[R], reference: Variant[R]) -> Sweep[R]:
     """Return a sweep with its reference as the first variant, so that this has the letter A."""
-    others = [variant for variant in sweep.variants if variant is not reference]
+    others = [variant for variant in sweep.variants if variant.name != reference.name]
     return replace(sweep, variants=[reference, *others])
 
 
