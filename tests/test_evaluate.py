@@ -18,6 +18,7 @@ from segpipe.config.validation import validate
 from segpipe.errors import ConfigError
 from segpipe.evaluate.pairing import find_pairs, match_names, plain_name
 from segpipe.evaluate.run import evaluate
+from segpipe.intervals import Interval
 
 SPACING_MM = (1.0, 1.5, 2.0)
 LABELS = {"organ": 1, "tumour": 3, "all": [1, 3]}
@@ -111,9 +112,8 @@ def test_page_json_and_tables_are_those_of_a_run(tmp_path: Path) -> None:
     assert mean["dice"] == pytest.approx(np.mean(dice))
     assert mean["dice_low"] < mean["dice"] < mean["dice_high"]
     assert stored["verdict"]["mean_dice"] == pytest.approx(mean["dice"])
-    assert f"{mean['dice_low']:.3f}\N{EN DASH}{mean['dice_high']:.3f}" in page.text.replace(
-        "\xa0", " "
-    )
+    shown = Interval(mean["dice"], mean["dice_low"], mean["dice_high"]).shown(3)
+    assert shown in page.text
     assert {row["label"] for row in stored["scores"]} == {"1", "3"}, "without labels, every id"
 
 
