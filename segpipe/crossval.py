@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segpipe import checkpoint
-from segpipe.config.quoting import typed
+from segpipe.config.quoting import invocation, prediction_with, typed
 from segpipe.config.train import Train
 from segpipe.data.cases import Case
 from segpipe.data.datasets import open_for_training, select_cases, split_dataset
@@ -41,7 +41,7 @@ def cross_validate(
     The same command in the same folder (`hydra.run.dir`) goes on where it stopped.
 
     Args:
-        options: of each run; `data.fold` is set here.
+        options: the options of each run; `data.fold` is set here.
         folder: in which each fold has its run, `fold_0`, `fold_1` ...
         overrides: arguments of the command line, for the record.
         ranks: the processes of a launcher, of which this is the first.
@@ -59,7 +59,7 @@ def cross_validate(
     except BaseException:
         where = typed("hydra.run.dir", relative_to_cwd(folder))
         words = shlex.join([word for word in overrides if not word.startswith("hydra.run.dir=")])
-        log.warning("go on with all folds: python train.py %s %s", words, where)
+        log.warning("go on with all folds: %s %s %s", invocation("train"), words, where)
         raise
     scores: list[Score] = []
     for name in names:
@@ -70,8 +70,7 @@ def cross_validate(
     write_crossval(folder / PAGE, names, line)
     show_scores(scores, count(len(scores) // len(plan.targets), "case"), UNITS[plan.unit])
     where = relative_to_cwd(folder)
-    predict = f"python predict.py {typed('checkpoint', where)} input=SCANS output=MASKS"
-    show_next([("report", where / PAGE), ("predict", predict)])
+    show_next([("report", where / PAGE), ("predict", prediction_with(where))])
     verdict = judge(scores, "training")
     if verdict is not None:
         show_verdict(verdict)

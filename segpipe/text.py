@@ -107,7 +107,7 @@ def decimal(number: int | float, digits: int, plus: bool = False) -> str:
     """Return a number with its decimals and a real minus sign; what rounds to 0 has no sign.
 
     Args:
-        number: to be shown.
+        number: the number to show.
         digits: decimals.
         plus: whether a positive number has a sign too.
     """

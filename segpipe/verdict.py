@@ -56,7 +56,7 @@ ADVICE: dict[tuple[Level, Scored], list[str]] = {
         "one that does not fall at all may need another optim.lr.",
         CHECK_LABELS,
     ],
-    ("works", "batch"): [],
+    ("works", "batch"): ["Look at the first of these scans, the worst, before masks are used."],
     ("weak", "batch"): [
         "Look at {labels} in the pictures: do names and ids mean the same in the truth as in the "
         "checkpoint?",

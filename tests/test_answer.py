@@ -79,7 +79,10 @@ def test_what_cannot_be_told_apart_is_no_answer() -> None:
 def test_few_cases_and_a_reference_that_found_nothing_come_first() -> None:
     few = answer(study({"ours": 0.0, "theirs": 0.2}, cases=1), ["look at it"])
     assert few.colour == "weak"
-    assert few.sentence == "No answer yet: 1 case is too few for a test (at least 6)."
+    assert few.sentence.startswith("Not tested: B (theirs) has +20.")
+    assert few.sentence.endswith(
+        " Dice points compared with A (ours); 1 case is too few for a test (at least 6)."
+    )
     assert few.advice[-1] == "Look at it."
     nothing = answer(study({"ours": -0.65, "weak": -0.64, "theirs": 0.0}))
     assert nothing.colour == "bad"

@@ -234,6 +234,11 @@ def invocation(name: str) -> str:
     return f"segpipe-{name}" if is_installed else f"python {name}.py"
 
 
+def prediction_with(checkpoint: Path) -> str:
+    """Return what a user types to predict with a run's folder or a checkpoint."""
+    return f"{invocation('predict')} {typed('checkpoint', checkpoint)} input=SCANS output=MASKS"
+
+
 def _in_quotes(text: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 

@@ -101,8 +101,9 @@ def order_labels(
         error: what to raise.
 
     Raises:
-        SegpipeError: of the type `error`, if there is no background, no other label, or an id that
-            two labels share; if there are too many labels, or an id or a name that none can have.
+        SegpipeError: as one of the type `error`, if there is no background, no other
+            label, or an id that two labels share; if there are too many labels, or an id or a name
+            that none can have.
     """
     if len(labels) > MOST_LABELS + 1:
         raise error(

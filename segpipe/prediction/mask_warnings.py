@@ -23,9 +23,9 @@ def warnings_for(
     labels that were not found, a spacing far from that of training, and channels of one value.
 
     Args:
-        prediction: of the scan.
-        record: of the scan, with its volumes.
-        plan: of the network.
+        prediction: the prediction of the scan.
+        record: the record of the scan, with its volumes.
+        plan: the plan of the network.
         seen: digests of the images that took part in its training.
     """
     warnings = [record.note] if record.note else []

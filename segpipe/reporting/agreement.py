@@ -53,9 +53,9 @@ def draw_volumes(scores: Sequence[Score], picture: Path, units: Units) -> bool:
     """Draw the difference of predicted and true volume against their mean, a panel for each label.
 
     Args:
-        scores: of all cases; labels of fewer than `FEWEST` cases are left out.
+        scores: the scores of all cases; labels of fewer than `FEWEST` cases are left out.
         picture: PNG to write.
-        units: of the volumes.
+        units: the units of the volumes.
 
     Returns:
         Whether there was a label to draw.

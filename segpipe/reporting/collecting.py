@@ -25,7 +25,7 @@ def collect(options: Predict, places: Places = LOCAL) -> int:
     """Write the tables and the page of the records in `output`, and say what is missing.
 
     Args:
-        options: of the call, whose input and output are on this machine.
+        options: the options of the call, whose input and output are on this machine.
         places: for which they stand.
 
     Returns:

@@ -27,7 +27,7 @@ def contrast(image: np.ndarray, labelled: np.ndarray) -> tuple[float, float]:
     240 HU, widened to the labelled voxels (of lung or bone) where they lie outside it.
 
     Args:
-        image: of any shape.
+        image: the image of any shape.
         labelled: where a label is, in the same shape.
     """
     step = math.ceil((image.size / CONTRAST_SAMPLE) ** (1 / image.ndim))

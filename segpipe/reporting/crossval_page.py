@@ -60,7 +60,7 @@ def write_crossval(file: Path, names: Sequence[str], postprocess: str) -> None:
     """Write the page of a cross-validation.
 
     Args:
-        file: of the page, in the folder of the cross-validation.
+        file: the file of the page, in the folder of the cross-validation.
         names: folders of the folds, beside it.
         postprocess: what was chosen, in one line.
 

@@ -54,7 +54,7 @@ class Diagnosis(Page):
         advice: what to do about it, a sentence each.
         train: the command that trains on it; empty where it cannot.
         facts: name and text.
-        kinds: of the findings; None where there is none.
+        kinds: the kinds of the findings; None where there is none.
         cases: some of them with pictures, the worst first.
         shown: which cases these are.
         open: how many of them are seen before the others are asked for.

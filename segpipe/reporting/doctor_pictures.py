@@ -27,7 +27,7 @@ def choose_cases(cases: Sequence[InspectedCase], most: int) -> list[InspectedCas
     cases lie evenly between the one with the smallest labels and the one with the largest.
 
     Args:
-        cases: of the dataset.
+        cases: the cases of the dataset.
         most: number of cases.
     """
     flagged = _in_turns([case for case in cases if case.findings])
@@ -75,7 +75,7 @@ def draw_case(
         inspected: the case.
         labels: name -> id on disk.
         picture: PNG to write.
-        unit: of the dataset.
+        unit: the unit of the dataset.
     """
     case = inspected.case
     if unwritable(case.name) or "/" in case.name or "\\" in case.name:

@@ -28,11 +28,11 @@ class Examination:
     """A dataset as the doctor has read it.
 
     Attributes:
-        dataset: of the cases.
+        dataset: the dataset of the cases.
         parts: the cases of `train`, `val` and `test`.
         findings: all of them.
         labels: name -> id on disk; empty where no voxel is labelled.
-        unit: of lengths and volumes.
+        unit: the unit of lengths and volumes.
         root: its folder.
     """
 
@@ -62,8 +62,8 @@ class Thumbnail:
     """A case as the page shows it.
 
     Attributes:
-        name: of the case.
-        picture: of its labels; None where it cannot be read.
+        name: the name of the case.
+        picture: the picture of its labels; None where it cannot be read.
         facts: part and grid, in words.
         problems: severity and text of its findings, the worst first.
     """

@@ -68,7 +68,7 @@ class _Layout:
     """The positions of the boxes of a U-Net.
 
     Attributes:
-        levels: of the encoder.
+        levels: the levels of the encoder.
     """
 
     levels: int

@@ -23,9 +23,9 @@ def draw_fingerprint(facts: Facts, picture: Path, units: Units) -> None:
     """Draw spacing and size of each case, the volumes of its labels, and labelled intensities.
 
     Args:
-        facts: of the run's cases.
+        facts: the facts of the run's cases.
         picture: PNG to write.
-        units: of the cases.
+        units: the units of the cases.
     """
     figure = Figure(figsize=(11, 6.6), layout="constrained")
     (spacing, size), (volume, intensity) = figure.subplots(2, 2)

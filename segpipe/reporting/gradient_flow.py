@@ -24,7 +24,7 @@ class _Flow:
     Attributes:
         epochs: their numbers.
         stages: the stage of each layer, input side first.
-        values: of each column of `TITLES`.
+        values: the values of each column of `TITLES`.
     """
 
     epochs: list[int]

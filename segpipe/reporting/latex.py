@@ -50,7 +50,7 @@ def latex_table(table: Table, label: str) -> str:
     Columns of pictures are left out.
 
     Args:
-        table: of a page.
+        table: the table of a page.
         label: by which the text refers to it.
     """
     columns = [index for index in range(len(table.columns)) if not _is_pictures(table, index)]

@@ -46,7 +46,7 @@ def write_methods(file: Path, record: MethodsRecord) -> None:
 
     Args:
         file: `NAME.md`; beside it come `NAME.tex` and `NAME.bib`.
-        record: of the training.
+        record: the record of the training.
 
     Raises:
         DataError: if a file cannot be written.

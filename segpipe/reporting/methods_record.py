@@ -19,7 +19,7 @@ class MethodsRecord:
     Attributes:
         config: the run's options; of an imported network without `optim` and `data`.
         plan: how cases became what the network saw.
-        parameters: of the network.
+        parameters: the parameters of the network.
         train: cases that trained.
         validate: cases that validated.
         step: optimiser steps of the training, or until the checkpoint.
@@ -28,7 +28,7 @@ class MethodsRecord:
         initial: the checkpoint that the training started from.
         postprocess: what was chosen, in words.
         metrics: names of what was measured.
-        versions: of packages.
+        versions: the versions of packages.
         environment: Python, device and git revision, by name.
     """
 

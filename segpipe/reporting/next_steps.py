@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segpipe.config.quoting import invocation, typed
+from segpipe.config.quoting import prediction_with
 from segpipe.reporting.run_record import RunRecord
 from segpipe.terminal import relative_to_cwd
 from segpipe.text import count
@@ -34,7 +34,8 @@ def next_steps(run: RunRecord, verdict: Verdict | None) -> NextSteps:
     notes = []
     if verdict.level != "nothing":
         notes = list(filter(None, [_same_cases(verdict.cases), _still_rising(run)]))
-    return NextSteps(notes, "" if verdict.level == "nothing" else _predict(run))
+    where = relative_to_cwd(run.folder)
+    return NextSteps(notes, "" if verdict.level == "nothing" else prediction_with(where))
 
 
 def _same_cases(cases: int) -> str:
@@ -44,7 +45,7 @@ def _same_cases(cases: int) -> str:
     those = "this validation case" if cases == 1 else f"these {count(cases, 'validation case')}"
     return (
         f"The best checkpoint was chosen on {those}, so new scans may score lower: predict scans "
-        "that took no part and score them (truth=LABELS), or train folds (mode=crossval)."
+        "of other patients with truth=LABELS added, or train folds (mode=crossval)."
     )
 
 
@@ -54,8 +55,3 @@ def _still_rising(run: RunRecord) -> str:
     if len(dice) < 2 or dice[-1] < max(dice):
         return ""
     return "The last validation was the best one: a longer training (trainer.max_time) may help."
-
-
-def _predict(run: RunRecord) -> str:
-    shown = relative_to_cwd(run.folder)
-    return f"{invocation('predict')} {typed('checkpoint', shown)} input=SCANS output=MASKS"

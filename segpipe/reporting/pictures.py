@@ -57,7 +57,7 @@ def draw_overlay(
         prediction: index of the label of each voxel, in the same axes.
         truth: likewise, or None.
         spacing_mm: voxel size along each axis.
-        names: of the labels 1, 2, ...
+        names: the names of the labels 1, 2, ...
         title: above the picture; empty where a page names the case.
         picture: PNG file to write.
         in_mm: whether the spacing is in mm rather than in pixels.

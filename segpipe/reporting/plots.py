@@ -34,7 +34,7 @@ class BoxPanel:
     """One metric in a plot of boxes.
 
     Attributes:
-        title: of the metric, with its unit.
+        title: the title of the metric, with its unit.
         values: for each label the value in each case; NaN where it is not known.
         is_share: whether all values lie between 0 and 1.
         hollow: for each label which of its values are drawn as rings; none of those not named.

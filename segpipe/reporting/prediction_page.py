@@ -43,7 +43,7 @@ class Index(Page):
         scans: those that are done; None where none is.
         pictures: how many pictures are inside the page, and where the others are.
         volumes: predicted against true volumes; None where there is no truth.
-        viewer: of volumes, where it is requested.
+        viewer: the viewer of volumes, where it is requested.
         files: beside the page.
     """
 
@@ -70,10 +70,10 @@ def write_index(
     Beyond `ROWS` scans the others are on pages of their own, `index_2.html` and so on.
 
     Args:
-        folder: of the masks.
-        records: of all scans that were segmented into it.
+        folder: the folder of the masks.
+        records: the records of all scans that were segmented into it.
         requested: number of scans of this call.
-        options: of this call.
+        options: the options of this call.
         is_final: whether the pages after the first are written too.
 
     Raises:

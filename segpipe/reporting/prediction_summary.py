@@ -50,9 +50,9 @@ def show_batch(outcomes: Outcomes, names: Sequence[str], folder: str, truth: Pat
     """Print volumes, scores and a verdict of what this call has done, what failed, and the files.
 
     Args:
-        outcomes: of the batch's scans.
-        names: of the labels but the background.
-        folder: of the masks, or its address.
+        outcomes: the outcomes of the batch's scans.
+        names: the names of the labels but the background.
+        folder: the folder of the masks, or its address.
         truth: folder of the labels that they were scored against; None: a table names them.
     """
     rows = []

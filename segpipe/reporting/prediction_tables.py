@@ -48,6 +48,8 @@ def done_table(done: Sequence[ScanRecord], pictures: Mapping[str, Picture], scor
         row.append("; ".join(record.warnings))
         rows.append(row)
     caption = f"{count(len(done), 'scan')}; the name is a link to the mask"
+    if judged:
+        caption += "; Dice, predicted is an estimate without the truth, and why is its reason"
     return Table(caption, columns, rows, Sorted(2 if scored or judged else 0))
 
 

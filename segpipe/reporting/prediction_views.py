@@ -28,7 +28,7 @@ class Views:
         output: the folder.
         store: its records.
         calls: that work on it; one at a time writes, from all records that there are then.
-        options: of this call.
+        options: the options of this call.
         requested: number of scans of this call.
     """
 

@@ -28,12 +28,12 @@ def draw_prediction(
     """Draw a mask over its scan, and the truth where it is known, along the patient's axes.
 
     Args:
-        prediction: of the scan.
+        prediction: the prediction of the scan.
         truth: label indices on the scan's grid, `(x, y, z)`; None where it is not known.
-        names: of the labels without the background.
-        title: of the picture; empty where a page names the case.
+        names: the names of the labels without the background.
+        title: the title of the picture; empty where a page names the case.
         picture: PNG to write.
-        unit: of the scan.
+        unit: the unit of the scan.
     """
     # matplotlib takes longer to import than a small scan to segment
     from segpipe.reporting.pictures import draw_overlay
@@ -64,9 +64,9 @@ def add_to_viewer(
     """Add a scan with its mask, and the truth where it is known, to the viewer of a page.
 
     Args:
-        viewer: of the page.
-        name: of the case.
-        prediction: of the scan.
+        viewer: the viewer of the page.
+        name: the name of the case.
+        prediction: the prediction of the scan.
         truth: label indices on the scan's grid, `(x, y, z)`; None where it is not known.
         rank: cases with the lowest rank are kept where there is not room for all.
     """

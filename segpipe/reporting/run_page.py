@@ -72,11 +72,11 @@ class Report(Page):
         reliability: how often predictions are right, by their probability.
         cases: a picture of each case, the worst first.
         scores: a row per case and label, the worst first.
-        viewer: of volumes, where it is requested.
+        viewer: the viewer of volumes, where it is requested.
         fingerprint: the cases as plots.
         split: names of the cases, by part.
         sides: how many cases each part has, in words.
-        findings: of the doctor.
+        findings: the findings of the doctor.
         plan: entry and reason.
         initial: what became of the weights that it started from.
         network: its drawing.
@@ -122,7 +122,7 @@ def write_interrupted(folder: Path, phases: PhaseTimer, error: BaseException) ->
 
     Args:
         folder: the run's folder, in which the run is recorded already.
-        phases: of the run.
+        phases: the phases of the run.
         error: what ended it: an error, Ctrl-C or a signal.
     """
     try:

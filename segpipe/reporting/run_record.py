@@ -41,7 +41,7 @@ class RunRecord:
     """The files of a run.
 
     Attributes:
-        folder: of the run, with at least its config, plan, split and environment.
+        folder: the folder of the run, with at least its config, plan, split and environment.
     """
 
     folder: Path

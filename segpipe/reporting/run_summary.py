@@ -16,7 +16,7 @@ def show_run(folder: Path) -> None:
     """Print where to look and what to type next, and the verdict on the network as the last line.
 
     Args:
-        folder: of a run that is scored.
+        folder: the folder of a run that is scored.
     """
     shown = relative_to_cwd(folder)
     run = RunRecord(folder)

@@ -65,8 +65,8 @@ def summary_table(scores: Sequence[Score], units: Units, caption: str) -> Table:
 
     Args:
         scores: at least one.
-        units: of the lengths.
-        caption: of the table.
+        units: the units of the lengths.
+        caption: the caption of the table.
     """
     means = mean_columns(scores)
     columns = [Column("label"), *headings(means, units)]
@@ -83,7 +83,7 @@ class MeanColumn:
     """A column of means.
 
     Attributes:
-        name: of the metric.
+        name: the name of the metric.
         metric: whose mean it shows.
         where_found: whether cases are left out in which only one mask has the label.
     """
@@ -197,9 +197,10 @@ def cases_table(
     """Return a row per case with its mask and its picture, the worst first.
 
     Args:
-        scores: of the cases.
+        scores: the scores of the cases.
         pictures: that are inside the page, by case.
-        folder: of the page; other pictures in `overlays/` are linked, and masks in `masks/`.
+        folder: the folder of the page; other pictures in `overlays/` are linked, and masks in
+            `masks/`.
         folds: folder of the fold that scored each case, beside the page; None: of no folds.
     """
     digits = metrics_of("scores")["dice"].digits

@@ -29,7 +29,7 @@ class ViewerCase:
     """A case in the form that the viewer's script reads.
 
     Attributes:
-        name: of the case.
+        name: the name of the case.
         shape: voxels along x, y, z.
         affine: 16 numbers row by row, from voxel indices to mm in RAS+.
         scan: grey values, one byte per voxel, first axis fastest, as gzip in base64.
@@ -131,7 +131,7 @@ def viewer_case(
     """Return a case for the viewer, or None for a 2D image, which has no volume to show.
 
     Args:
-        name: of the case.
+        name: the name of the case.
         image: scan on its own grid.
         prediction: index of the label of each voxel, 0 for the background, at most 255.
         truth: likewise, or None.

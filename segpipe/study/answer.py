@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from segpipe.config.quoting import invocation, typed
+from segpipe.config.quoting import prediction_with, typed
 from segpipe.intervals import Interval
 from segpipe.metrics import all_metrics
 from segpipe.study.evidence import MAIN, Comparison, Evidence
@@ -26,6 +26,7 @@ Outcome = Literal["better", "worse", "open", "single", "few"]
 STARTS: dict[Outcome, str] = {
     "open": "no difference can be shown: ",
     "single": "one run of each is no answer: ",
+    "few": "not tested: ",
 }
 RANKS: tuple[Outcome, ...] = get_args(Outcome)  # as a sentence names them
 
@@ -34,7 +35,7 @@ def answer(evidence: Evidence, cautions: Sequence[str] = ()) -> Judgement:
     """Return which variant is better, or why that cannot be told.
 
     Args:
-        evidence: of the study.
+        evidence: the evidence of the study.
         cautions: what else the reader must make sure of, each without a full stop.
     """
     known = verdict_on(evidence.reference)
@@ -72,7 +73,7 @@ def _no_reference(evidence: Evidence, known: Verdict, cautions: Sequence[str]) -
 
 
 def _too_few(evidence: Evidence, cautions: Sequence[str]) -> Judgement:
-    """Return that no comparison has enough cases, and where more come from."""
+    """Return the differences that no comparison has enough cases to test, and where more are."""
     if not evidence.comparisons:
         sentence = f"No answer: no {evidence.noun} can be compared with the reference."
         return Judgement("weak", sentence, list(map(_as_sentence, cautions)))
@@ -83,8 +84,10 @@ def _too_few(evidence: Evidence, cautions: Sequence[str]) -> Judgement:
             "Score more cases: mode=crossval lets every case validate once; predict.py "
             "truth=LABELS scores scans that trained none of them."
         )
-    sentence = f"No answer yet: {too_few(most)}."
-    return Judgement("weak", sentence, [more, *map(_as_sentence, cautions)])
+    sentence = f"{_differences(evidence)}; {too_few(most)}."
+    return Judgement(
+        "weak", sentence[0].upper() + sentence[1:], [more, *map(_as_sentence, cautions)]
+    )
 
 
 def _outcome(comparison: Comparison) -> Outcome:
@@ -139,10 +142,12 @@ def _clause(evidence: Evidence, comparison: Comparison, reference: str) -> str:
         case "worse":
             turned = Interval(-interval.mean, -interval.high, -interval.low)
             text = f"{reference} is better than {other} by {_points(turned)}"
-        case "single" | "open":
+        case "few" if np.isnan(interval.mean):
+            return f"{other} has no case in common with {reference}"
+        case "few" | "single" | "open" as outcome:
             text = f"{other} has {_points(interval, plus=True)} compared with {reference}"
-        case "few":
-            return f"{other} has too few cases to be compared"
+            if outcome == "few":
+                return text
     if evidence.margin is None:
         return text
     judged = inferiority(comparison.differences[MAIN].interval, evidence.margin)
@@ -210,8 +215,7 @@ def _use(evidence: Evidence, best: Variant) -> list[str]:
         run = run.run
     if run is None:
         return []
-    checkpoint = typed("checkpoint", relative_to_cwd(run.folder))
-    command = f"{invocation('predict')} {checkpoint} input=SCANS output=MASKS"
+    command = prediction_with(relative_to_cwd(run.folder))
     return [f"Predict with {letters(evidence.sweep)[best.name]}: {command}"]
 
 

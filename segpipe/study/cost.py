@@ -16,7 +16,7 @@ class Cost:
 
     Attributes:
         variant: name of the variant.
-        parameters: of its network.
+        parameters: the parameters of its network.
         multiply_adds: for one patch.
         step_mib: memory of a training step by the memory model, MiB.
         seconds_per_step: median wall time of a step; the median over runs, s.

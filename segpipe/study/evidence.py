@@ -60,8 +60,8 @@ class Comparison:
 
     Attributes:
         variant: that is compared.
-        differences: of each metric.
-        p: of each tested metric, after Holm's correction over all tests of the study.
+        differences: the differences of each metric.
+        p: the p-value of each tested metric, after Holm's correction over all tests of the study.
         per_case: case -> difference of Dice, the mean over runs and targets.
         caution: what so few cases or runs cannot tell; else empty.
     """
@@ -80,10 +80,10 @@ class Evidence:
     Attributes:
         sweep: that was analysed.
         reference: the variant that the others are compared with, the first of the sweep.
-        variant_scores: of every variant and target, the mean last.
-        costs: of every variant; empty where they are not known.
-        comparisons: of every other variant that shares runs with the reference.
-        problems: of the sweep, and of runs that cannot be compared.
+        variant_scores: the scores of every variant and target, the mean last.
+        costs: the costs of every variant; empty where they are not known.
+        comparisons: the comparisons of every other variant that shares runs with the reference.
+        problems: the problems of the sweep, and of runs that cannot be compared.
         metrics: that any of the runs has, by name; of those that a study shows.
         noun: what is compared.
         margin: loss of Dice that would not matter; None where that is not asked.
@@ -221,9 +221,9 @@ def _compare(
     """Return the differences of runs to those of the reference.
 
     Args:
-        variant: of the runs.
-        runs: of the variant.
-        partners: of the reference.
+        variant: the variant of the runs.
+        runs: the runs of the variant.
+        partners: the runs of the reference.
         metrics: that are compared.
         same_seeds: whether each run has a partner of its seed and fold; else they are averaged.
     """

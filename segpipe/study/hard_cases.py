@@ -84,8 +84,8 @@ def draw_case(run: SweepRun, name: str, label: str, picture: Path) -> Path:
 
     Args:
         run: whose network segments it.
-        name: of the case.
-        label: of the variant, for the title.
+        name: the name of the case.
+        label: the label of the variant, for the title.
         picture: PNG to write.
 
     Raises:

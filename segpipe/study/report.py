@@ -72,7 +72,7 @@ class StudyPage(Page):
         findings: sentences.
         legend: what each letter stands for.
         variants: all variants, the mean over targets.
-        costs: of all variants; None where they are not known.
+        costs: the costs of all variants; None where they are not known.
         comparisons: with the reference; None where there is none.
         labels: a row per target and variant.
         problems: runs that are not in it; None where there are none.
@@ -102,7 +102,7 @@ def report(folder: Path, options: ComparisonOptions) -> Evidence | None:
     """Write the study of a sweep into its folder, and print the findings.
 
     Args:
-        folder: of the sweep.
+        folder: the folder of the sweep.
         options: reference and number of worst cases to draw.
 
     Returns:

@@ -30,7 +30,7 @@ def read_systems(paths: Sequence[Path], names: Sequence[str] | None) -> list[Sys
 
     Args:
         paths: as the user has typed them.
-        names: of all systems; None: as their folders are called.
+        names: the names of all systems; None: as their folders are called.
 
     Raises:
         ConfigError: if a path holds no scores, is given twice, or the names are too few or many.

@@ -23,9 +23,9 @@ class Difference:
     """The difference of a variant to the reference, case by case.
 
     Attributes:
-        interval: of the mean difference.
-        p: of Wilcoxon's signed-rank test over the cases, two-sided; NaN where cases or runs are
-            too few.
+        interval: the interval of the mean difference.
+        p: the p-value of Wilcoxon's signed-rank test over the cases, two-sided; NaN where cases or
+            runs are too few.
         effect: matched-pairs rank-biserial correlation (Kerby 2014): the share of the rank sum in
             favour of the variant less the share against it, from -1 to 1; NaN where cases are too
             few.
@@ -50,7 +50,7 @@ def compare(
     Args:
         variant: a table per run; NaN where a case was not validated or does not have a target.
         reference: likewise, of the same seeds and folds in the same order.
-        least_runs: of each, for a test.
+        least_runs: the least number of runs of each, for a test.
     """
     with warnings.catch_warnings():
         # a case that no run has is NaN, and left out
@@ -125,7 +125,7 @@ def inferiority(difference: Interval, margin: float) -> Inferiority:
     That is the one-sided test at a level of 2.5 %.
 
     Args:
-        difference: of a metric of which more is better, variant less reference.
+        difference: the difference of a metric of which more is better, variant less reference.
         margin: the loss that would not matter, above 0; to be chosen before the scores are seen.
     """
     if difference.low > -margin:

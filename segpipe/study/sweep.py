@@ -48,7 +48,7 @@ class Source:
 
     Attributes:
         folder: in whose `overlays/` pictures of the cases may lie.
-        scores: of each case and target.
+        scores: the scores of each case and target.
         units: in which lengths and volumes are shown.
         train: cases that trained the network; None where that is not known.
         run: whose network can draw a case that has no picture; None where there is none.
@@ -95,7 +95,7 @@ class Sweep(Generic[R]):
     """The runs of a sweep.
 
     Attributes:
-        folder: of the sweep.
+        folder: the folder of the sweep.
         variants: in the order of their first runs.
         problems: name of each run that is not among the variants -> why.
     """

@@ -49,7 +49,7 @@ class LastCheckpoint(RunCheckpoint):
     epoch is passed over until the given time is over, or where the last writing took so long, as
     that of a large network on a fast GPU does, that another one would bring writing above a
     twentieth of the time. At a signal it is written after the step in hand, in the middle of an
-    epoch, and the training ends; of several devices at the end of the epoch, where they meet.
+    epoch, and the training ends; several devices end at once, and go on from the one before.
 
     Args:
         folder: the folder of the run's checkpoints.
@@ -73,23 +73,20 @@ class LastCheckpoint(RunCheckpoint):
         """Return the number of the signal that is to end the training; None: there was none."""
         return None if self.interrupt is None else self.interrupt.number
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Write the checkpoint at a signal, and end the training.
 
         Raises:
-            Stopped: after the writing.
+            Stopped: after the writing; of several devices at once, since they would all have to
+                meet for it.
         """
-        if self.signal is None or trainer.world_size > 1 or not _goes_on_from_here(trainer):
+        if self.signal is None:
             return
-        assert self.dirpath is not None
-        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+        if trainer.world_size == 1:
+            if not _goes_on_from_here(trainer):
+                return
+            assert self.dirpath is not None
+            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
         stop(self.signal)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

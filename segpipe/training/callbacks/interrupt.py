@@ -31,8 +31,9 @@ def follow_the_first() -> None:
 class Interrupt(pl.Callback):
     """A callback that lets the step in hand end at a signal, so that its weights can be kept.
 
-    `LastCheckpoint` writes them and ends the training. A signal ends a validation at once, and a
-    second one ends anything at once. None is lost where Python ignores what is raised, as it does
+    `LastCheckpoint` writes them and ends the training. A signal ends a validation at once, and what
+    several devices do, since a scheduler may not wait until they meet; a second one ends anything
+    at once. None is lost where Python ignores what is raised, as it does
     in a finaliser or in a callback of the garbage collector.
 
     Attributes:
@@ -42,11 +43,13 @@ class Interrupt(pl.Callback):
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.ends_at_once = False
         self.is_validating = False
         self.previous_handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember every signal from here on: those two, and what else ends a run, as of SLURM."""
+        self.ends_at_once = trainer.world_size > 1
         if threading.current_thread() is not threading.main_thread():  # no other receives signals
             return
         for number in signal.valid_signals():
@@ -90,7 +93,7 @@ class Interrupt(pl.Callback):
     def _interrupt(self, number: int, _frame: Any) -> None:
         is_second = self.number is not None
         self.number = number
-        if is_second or self.is_validating:
+        if is_second or self.is_validating or self.ends_at_once:
             stop(number)
 
     def _end_if_asked(self) -> None:
