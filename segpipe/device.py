@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from segpipe.control_groups import ControlGroup, own_groups
 from segpipe.errors import ConfigError
 from segpipe.memory import total_bytes
 
@@ -185,7 +186,24 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def count_cores() -> int:
-    """Return how many cores this process may use, which a batch system may have limited."""
+    """Return how many cores this process may use, which a batch system or a container may limit."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    limits = [limit for group in own_groups("cpu") if (limit := _core_limit(group)) is not None]
+    return max(1, int(min([cores, *limits])))
+
+
+def _core_limit(group: ControlGroup) -> float | None:
+    """Return the cores that a group may keep busy; None where it has no limit, or shows none."""
+    try:
+        if group.is_version_2:
+            quota, period = (group.folder / "cpu.max").read_text().split()
+        else:
+            quota = (group.folder / "cpu.cfs_quota_us").read_text()
+            period = (group.folder / "cpu.cfs_period_us").read_text()
+        cores = int(quota) / int(period)
+    except (OSError, ValueError):  # `max` is no number: there is no limit
+        return None
+    return cores if cores > 0 else None  # -1 is no limit either

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from segpipe.control_groups import own_groups
+
 MEMORY_INFO = Path("/proc/meminfo")
-OWN_GROUPS = Path("/proc/self/cgroup")
-GROUPS = Path("/sys/fs/cgroup")
 # names of the files with the limit, what is in use, and what of that can be taken back at once
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 VERSION_2 = ("memory.max", "memory.current", "inactive_file")
@@ -48,29 +48,10 @@ def available_bytes() -> int:
 
 def _limits() -> Iterator[Limit]:
     """Yield the limits of the control groups that this process is in."""
-    for folder, names in _groups():
-        for group in (folder, *folder.parents):
-            limit = _read_limit(group, names)
-            if limit is not None:
-                yield limit
-            if group == GROUPS:
-                break
-
-
-def _groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Yield the folders of this process's groups that limit memory, and their files' names."""
-    try:
-        lines = OWN_GROUPS.read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        inside = name.strip("/")
-        if not controllers:
-            yield GROUPS / inside, VERSION_2
-        elif "memory" in controllers.split(","):
-            # a container may see its own group as the topmost one, whatever its name outside
-            yield GROUPS / "memory" / inside, VERSION_1
+    for group in own_groups("memory"):
+        limit = _read_limit(group.folder, VERSION_2 if group.is_version_2 else VERSION_1)
+        if limit is not None:
+            yield limit
 
 
 def _read_limit(group: Path, names: tuple[str, str, str]) -> Limit | None:

@@ -133,7 +133,7 @@ class Registry(Generic[T]):
         found: dict[str, Entry] = {}
         for file in self._sources.values():
             tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
+            for node in tree.body:
                 for decorator in getattr(node, "decorator_list", []):
                     entry = self._read(decorator)
                     if entry is not None:
@@ -144,8 +144,11 @@ class Registry(Generic[T]):
         """Return the entry that a decorator `VARIABLE.register(...)` of this registry adds."""
         if not isinstance(decorator, ast.Call):
             return None
-        if ast.unparse(decorator.func) != f"{self.variable}.register":
-            return None
+        match decorator.func:
+            case ast.Attribute(ast.Name(self.variable), "register"):
+                pass
+            case _:
+                return None
         words: dict[str, Any] = {
             keyword.arg: ast.literal_eval(keyword.value)
             for keyword in decorator.keywords

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segpipe import memory
+from segpipe import control_groups, memory
 from segpipe.device import usable_mib
 from segpipe.errors import DataError
 from segpipe.io.unpack import check_size
@@ -25,8 +25,8 @@ def group(folder: Path, version: int, limit: int | str, used: int, caches: int) 
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(memory, "GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(control_groups, "OWN_GROUPS", tmp_path / "own")
     return tmp_path / "groups"
 
 

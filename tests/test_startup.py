@@ -6,7 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+from support.checkpoints import write_checkpoint
 from support.commands import REPOSITORY
 
 HEAVY = (
@@ -20,9 +23,9 @@ HEAVY = (
 )
 
 
-def imported(code: str, *arguments: str) -> str:
+def imported(code: str, *arguments: str, of: tuple[str, ...] = HEAVY) -> str:
     """Return the heavy packages that this code has imported by its end."""
-    code = f"import sys\ntry:\n    {code}\nfinally:\n    print('heavy', sorted({{*{HEAVY!r}}} & {{*sys.modules}}))"
+    code = f"import sys\ntry:\n    {code}\nfinally:\n    print('heavy', sorted({{*{of!r}}} & {{*sys.modules}}))"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=REPOSITORY,
@@ -41,6 +44,17 @@ def test_importing_segpipe_is_light() -> None:
 def test_a_prediction_does_not_wait_for_what_it_may_not_need() -> None:
     """MONAI takes longer to import than a small scan to segment; pictures are drawn when the mask is there."""
     assert imported("import segpipe.batch") == "heavy ['nibabel', 'torch']"
+
+
+def test_a_scan_waits_for_no_compiler_and_no_charts(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "tiny.ckpt")
+    image = nib.Nifti1Image(np.ones((20, 16, 8), np.float32), np.diag([1.0, 1.0, 2.0, 1.0]))
+    nib.save(image, tmp_path / "scan.nii.gz")
+    call = [f"checkpoint={checkpoint}", f"input={tmp_path}/scan.nii.gz", f"output={tmp_path}/masks"]
+    packages = ("torch", "torch._dynamo", "monai", "segpipe.reporting.agreement")
+    code = "from segpipe.cli import predict; predict()"
+    assert imported(code, *call, "device=cpu", of=packages) == "heavy ['torch']"
+    assert (tmp_path / "masks" / "scan.nii.gz").exists()
 
 
 @pytest.mark.parametrize("program", ["train", "predict"])

@@ -38,6 +38,7 @@ from segpipe.prediction.scoring import add_scores
 from segpipe.prediction.timing import timed
 from segpipe.remote import RemoteError
 from segpipe.reporting.rendering import draw_prediction
+from segpipe.threads import fit_threads
 
 log = logging.getLogger("segpipe")
 FULL = {errno.ENOSPC, errno.EDQUOT}  # a disk, or what a user may take of it
@@ -104,6 +105,7 @@ class Worker:
         """
         writing: deque[tuple[ReadScan, Future[None] | None]] = deque()
         helpers = count_helpers(self.predictor.device)
+        fit_threads(self.predictor.device)
         with one_core(helpers) as reader, one_core(helpers) as writer:
             for read in prefetched(reader, self._read, scans, helpers):
                 if read.state == "claimed":
@@ -180,10 +182,13 @@ class Worker:
         if read.prepared is None:
             return None
         name = read.scan.name
+
+        def advanced(done: int, total: int) -> None:
+            fit_threads(self.predictor.device)
+            tell(Advanced(name, done, total))
+
         try:
-            prediction = self.predictor.segment(
-                read.prepared, lambda done, total: tell(Advanced(name, done, total))
-            )
+            prediction = self.predictor.segment(read.prepared, advanced)
         except Exception as error:
             read.record.reason = self._failure(read.scan, read.record, error)
             return None

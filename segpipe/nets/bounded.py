@@ -83,6 +83,11 @@ class Budget(TorchDispatchMode):
         self.bytes_left += SPARE_BYTES
         self.steps_left = STEPS_PER_WEIGHT * len(weights) + SPARE_STEPS
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return that nothing need be hidden from PyTorch's compiler, whose import takes 1 s."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

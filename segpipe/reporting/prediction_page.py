@@ -201,10 +201,13 @@ def _pictures_note(pictures: Mapping[str, Picture], done: Sequence[ScanRecord]) 
 
 
 def _draw_volumes(folder: Path, done: Sequence[ScanRecord]) -> Picture | None:
+    scores = scores_of(done)
+    if not scores:
+        return None
     file = folder / ".segpipe" / "volumes.png"  # beside masks, a scan might have its name
     # imported late: matplotlib takes longer to import than a small scan to segment
     from segpipe.reporting.agreement import VOLUMES_CAPTION, draw_volumes
 
-    if not draw_volumes(scores_of(done), file, units_of(done)):
+    if not draw_volumes(scores, file, units_of(done)):
         return None
     return embed(file, "predicted against true volumes of each label", WIDTH, VOLUMES_CAPTION)

@@ -13,6 +13,7 @@ from segpipe.data.prepare import read_labels
 from segpipe.metrics import Score, mean_dice_of, score_case
 from segpipe.prediction.predictor import Prediction, Predictor
 from segpipe.terminal import progress_bar
+from segpipe.threads import fit_threads
 
 log = logging.getLogger("segpipe")
 
@@ -56,6 +57,7 @@ def score_cases(
     with progress_bar() as bar:
         task = bar.add_task("scoring", total=len(cases), note="")
         for case in cases:
+            fit_threads(predictor.device)
             prediction = predictor.predict(case.images)
             truth = read_labels(case, plan, prediction.grid).numpy()[0]
             spacing_mm = prediction.grid.spacing_mm

@@ -27,6 +27,7 @@ from segpipe.training.callbacks.patience import Patience
 from segpipe.training.callbacks.phases import PhaseTimer
 from segpipe.training.callbacks.progress import RunProgress
 from segpipe.training.callbacks.step_timer import StepTimer
+from segpipe.training.callbacks.threads import Threads
 from segpipe.training.callbacks.validation_loss import ValidationLoss
 from segpipe.training.task import NEVER, SegmentationTask
 
@@ -57,6 +58,8 @@ def make_trainer(
         interrupt: ends the training at a signal.
     """
     callbacks = _callbacks(task.options, folder, phases, interrupt)
+    if task.ranks.size == 1:  # else they have divided the cores
+        callbacks.append(Threads())
     return _trainer(task, folder, device, logger, callbacks)
 
 
