@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TURN_S = 3.0
+# ours would make way for the other command, which it cannot know to be halted in its own turns
+ENVIRONMENT = {"OMP_NUM_THREADS": str(os.cpu_count()), **os.environ}
 
 
 @dataclass
@@ -60,7 +62,9 @@ class _Halting:
         if self.process:
             os.kill(self.process, signal.SIGCONT)
         else:
-            self.process = subprocess.Popen(self.call, cwd=ROOT, stdout=subprocess.DEVNULL).pid
+            self.process = subprocess.Popen(
+                self.call, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL
+            ).pid
         while time.perf_counter() - start < TURN_S:
             ended, status, usage = os.wait4(self.process, os.WNOHANG)
             if ended:
