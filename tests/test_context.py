@@ -12,6 +12,7 @@ from support.plans import fingerprint
 from segpipe.data.ceiling import FACTORS, ceilings
 from segpipe.geometry import Grid, ModelSpace, Volume
 from segpipe.plan import Plan
+from segpipe.planning.capacity import planned_model
 from segpipe.planning.fingerprint import LabelSize
 from segpipe.planning.pace import Pace
 from segpipe.planning.rules import make_plan
@@ -164,3 +165,31 @@ def test_nothing_changes_up_to_half_the_resolution() -> None:
     spacing = tuple(mm * 2 for mm in Grid.of(volume).ras_spacing_mm)
     plain = ModelSpace(spacing).to_model(volume)  # type: ignore[arg-type]
     torch.testing.assert_close(ModelSpace(spacing, averages=True).to_model(volume), plain)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", ["unet2d", "unet3d", "attention_unet_2018", "resenc_2024"])
+@pytest.mark.parametrize("override", ["seed=0", "plan.kernels=null", "model.long_skips=[add,none]"])
+def test_a_budget_of_time_plans_a_network_that_is_not_given(model: str, override: str) -> None:
+    """The pace is estimated from the network that the plan will have."""
+    if "long_skips" in override and not model.startswith("unet"):
+        override = "model.long_skips=add"
+    options = composed(f"model={model}", override, "trainer.max_time=00:00:10:00")
+    pace = Pace.of(options, "bf16", 1, len(LABELS))
+    assert pace is not None
+    shape = (1024, 1024, 1) if options.model.dims == 2 else (216, 256, 90)
+    labels = {1: LabelSize(5, 0.02, 24.0, 3.4, 1.0)}
+    seen = replace(fingerprint((1.0,) * 3, shape), ceilings=ORGANS, labels=labels)
+    made = make_plan(options, seen, ["MRI"], LABELS, "cpu", pace=lambda: pace)
+    assert made.spacing_mm[0] >= 2
+    given = options.model_copy(update={"model": planned_model(options.model, made)})
+    assert Pace.of(given, "bf16", 1, len(LABELS)) == replace(pace, options=given)
+
+
+@pytest.mark.parametrize("levels", [3, 5])
+def test_the_pace_has_the_levels_that_are_given(levels: int) -> None:
+    strides = str([[2, 2]] * (levels - 1)).replace(" ", "")
+    options = composed("model=unet2d", f"plan.strides={strides}", "trainer.max_time=00:00:10:00")
+    pace = Pace.of(options, "bf16", 1, 1)
+    assert pace is not None
+    assert pace.options.model.levels == levels
+    assert pace.patches((512, 512), (1.0, 1.0), 256.0**2) > 0

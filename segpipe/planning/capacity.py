@@ -104,13 +104,25 @@ def decide_network(
             "axes later",
         )
     else:
-        model = options.model
-        assert isinstance(model, Model)
         levels = levels or found.levels
-        sized = model.with_channels(doubling(found.first, found.widest, levels))
-        decided = decide_levels(options.model_copy(update={"model": sized}), patch, spacing)
+        decided = decide_levels(sized(options, found), patch, spacing)
     widths = doubling(found.first, found.widest, levels)
     return Decision(widths, network_entry(widths), found.why), decided
+
+
+def sized(options: Train, found: Capacity | None) -> Train:
+    """Return the options with the channels of a CPU's network, where they are not given.
+
+    Args:
+        options: the run's options.
+        found: what the device lets the network be; None where its channels are given.
+    """
+    model = options.model
+    if found is None or not isinstance(model, Model):
+        return options
+    levels = _given_levels(options) or found.levels
+    widths = doubling(found.first, found.widest, levels)
+    return options.model_copy(update={"model": model.with_channels(widths)})
 
 
 def planned_model(model: AnyModel, plan: Plan) -> AnyModel:

@@ -10,6 +10,7 @@ from segpipe.config.model import MonaiModel
 from segpipe.config.train import Train
 from segpipe.device import NumberFormat
 from segpipe.nets.describe import describe
+from segpipe.planning.capacity import capacity, sized
 from segpipe.planning.levels import decide_levels
 from segpipe.planning.patch_size import round_up, shrink
 
@@ -25,7 +26,7 @@ class Pace:
     """How fast a CPU trains, and for how long.
 
     Attributes:
-        options: the run's options.
+        options: the run's options, with the channels of its network.
         seconds: the budget in seconds, times the cores.
         voxel_seconds: the seconds that one core takes for a voxel of a patch.
     """
@@ -52,6 +53,7 @@ class Pace:
         time = options.trainer.wall_time
         if time is None or isinstance(options.model, MonaiModel):
             return None
+        options = sized(options, capacity(options, "cpu", 0.0))
         size = [TRIAL] * options.model.dims
         levels = decide_levels(options, size, [1.0] * options.model.dims).value
         size = round_up(size, levels.strides)
