@@ -187,6 +187,11 @@ def read_rows(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def number(text: str) -> float:
+    """Return a score, NaN where a case has none, as for a label that it lacks."""
+    return float(text or "nan")
+
+
 def summary(folder: Path) -> dict[str, float]:
     """Return the means over labels of a set's scores, with what the run took."""
     rows = read_rows(folder / "run" / "validation.csv")
@@ -197,8 +202,8 @@ def summary(folder: Path) -> dict[str, float]:
             continue
         means = []
         for label in sorted({row["label"] for row in rows}):
-            values = [row[column] for row in rows if row["label"] == label and row[column]]
-            means.append(np.mean(np.array(values, float)) if values else np.nan)
+            values = [number(row[column]) for row in rows if row["label"] == label]
+            means.append(np.nanmean(values) if np.isfinite(values).any() else np.nan)
         found[column] = float(np.nanmean(means))
     return found
 
@@ -216,9 +221,12 @@ def show(output: Path, before: Path | None) -> None:
             earlier = summary(before / data_set.name)
             facts.append(f"before: dice {earlier['dice']:.4f} in {earlier['steps']:.0f} steps")
         lines.append(f"{data_set.name:16}{', '.join(facts)}")
-        worst = min(
-            read_rows(folder / "run" / "validation.csv"), key=lambda row: float(row["dice"] or 1)
-        )
+        known = [
+            row
+            for row in read_rows(folder / "run" / "validation.csv")
+            if np.isfinite(number(row["dice"]))
+        ]
+        worst = min(known, key=lambda row: float(row["dice"]))
         parts.append(
             f"<h2>{data_set.name}</h2><p>{html.escape(', '.join(facts))}; worst: "
             f"{html.escape(worst['case'])}, {html.escape(worst['label'])} "
