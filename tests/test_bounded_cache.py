@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from segpipe import bounded_cache
 from segpipe.bounded_cache import GIB, USERS, Usage, keep, make_room
 from segpipe.data import cache
 from segpipe.data.prepared_case import prepare_all
+from segpipe.files import PART
 from segpipe.lock import GONE_S
 
 SIZE = 1000  # bytes of an entry
@@ -49,6 +51,8 @@ def forked(work: Callable[[], None]) -> int:
     try:
         work()
         status = 0
+    except BaseException:
+        traceback.print_exc()  # pytest shows it with the failure of the parent
     finally:
         os._exit(status)
 
@@ -171,6 +175,17 @@ def test_the_cases_of_earlier_runs_make_room_for_those_of_this_one(
     prepare_all(cases, plan(), folder, limit_gib)
     assert len(left(folder)) == 3
     assert "what is in use exceeds data.cache_gib=" in caplog.text
+
+
+def test_an_entry_that_another_process_finishes_at_that_moment_is_none_to_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / f"{PART}old"
+    old.mkdir()
+    os.utime(old, (1, 1))
+    monkeypatch.setattr(Path, "glob", lambda *_: [tmp_path / f"{PART}finished", old])
+    cache.remove_abandoned(tmp_path)
+    assert not old.exists()
 
 
 def test_several_processes_build_one_cache_at_once(tmp_path: Path) -> None:

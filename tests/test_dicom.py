@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 from scipy.spatial.transform import Rotation
@@ -623,6 +623,10 @@ def test_segmentations_that_are_no_label_map_are_refused(tmp_path: Path) -> None
     dtype=st.sampled_from([np.uint8, np.int16, np.uint16, np.int32]),
     slope=st.one_of(st.just(1.0), st.integers(1, 9).map(float), st.floats(0.001, 50)),
     intercept=st.one_of(st.just(0.0), st.floats(-3000, 3000).map(round).map(float)),
+)  # fmt: skip
+@example(
+    angles=(0.0, 0.0, 0.0), spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), shape=(1, 1, 3),
+    dtype=np.int32, slope=4.0, intercept=0.0,
 )  # fmt: skip
 def test_any_series_has_its_values_at_its_millimetres(
     tmp_path_factory: pytest.TempPathFactory, angles: Any, spacing: Any, origin: Any, shape: Any,

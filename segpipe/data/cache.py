@@ -119,5 +119,9 @@ def _checksums(path: Path) -> dict[str, int]:
 def remove_abandoned(folder: Path) -> None:
     """Remove the unfinished entries of runs that were killed."""
     for unfinished in folder.glob(f"{PART}*"):
-        if time.time() - unfinished.stat().st_mtime > ABANDONED_SECONDS:
+        try:
+            age_s = time.time() - unfinished.stat().st_mtime
+        except FileNotFoundError:  # another run has just finished it
+            continue
+        if age_s > ABANDONED_SECONDS:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -96,7 +96,11 @@ def _smallest(image: np.ndarray) -> np.ndarray:
 
 
 def _smallest_type(low: Any, high: Any) -> np.dtype:
-    """Return the smallest type of whole numbers from `low` to `high`."""
+    """Return the smallest type of whole numbers from `low` to `high`, which int64 holds.
+
+    It is never uint64, which becomes floating point beside a slice with negative numbers.
+    """
     if low >= 0:
-        return np.min_scalar_type(int(high))
+        found = np.min_scalar_type(int(high))
+        return np.dtype(np.int64) if found == np.uint64 else found
     return np.min_scalar_type(min(int(low), -1 - int(high)))
