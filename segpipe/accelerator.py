@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm  # pyright: ignore[reportPrivateUsage]
 
-from segpipe.device import count_cores, hold_memory
+from segpipe.device import THREADS, count_cores, hold_memory
 
 # Norms that give their output channels first on CUDA, so that each convolution after one would
 # copy it back.
@@ -35,15 +35,16 @@ OUT_OF_MEMORY = (
 def tune_process(device: torch.device) -> None:
     """Set what holds for the whole process where it computes on this device.
 
-    On the CPU freed memory is held (`hold_memory`), and there are no more threads than cores that a
-    container allows. On a GPU it becomes the current one; cuDNN
+    There are no more threads than cores that a container allows, unless the environment says how
+    many. On the CPU freed memory is held (`hold_memory`). On a GPU it becomes the current one; cuDNN
     chooses its algorithms by trying them, since patches and windows all have one size; and float32
     means float32, without TF32: `precision=auto` takes a 16-bit format, which is faster. Memory
     grows in segments, so that scans of many sizes leave no gaps that none of them fits into, unless
     the environment has settings of its own. Only commands call this.
     """
     hold_memory(device)
-    torch.set_num_threads(min(count_cores(), torch.get_num_threads()))
+    if THREADS not in os.environ:
+        torch.set_num_threads(min(count_cores(), torch.get_num_threads()))
     if device.type != "cuda":
         return
     if sys.platform == "linux" and not any(name in os.environ for name in ALLOCATOR_SETTINGS):

@@ -17,6 +17,7 @@ from segpipe.memory import total_bytes
 NumberFormat = Literal["float32", "bf16", "fp16"]
 M_TRIM_THRESHOLD = -1  # parameters of mallopt(3)
 M_MMAP_MAX = -4
+THREADS = "OMP_NUM_THREADS"  # with it in the environment, the number of threads stays as it says
 FIRST_BF16 = (8, 0)  # compute capability of the first GPUs that have it, as Ampere
 FIRST_TENSOR_CORES = (7, 0)  # and of the first that multiply fp16 in hardware, as Volta
 # share of the memory; the rest is for other processes and for fragmentation

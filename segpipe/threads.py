@@ -2,7 +2,7 @@
 
 At the end of each operation its threads wait for the slowest of them. Where another process takes
 one core of two, a thread waits for its turn there some thousand times a step, and one thread alone
-is several times as fast as two (`benchmarks/README.md`).
+is several times as fast as two (`docs/training.md`).
 """
 
 import logging
@@ -13,11 +13,10 @@ from functools import cache
 import psutil
 import torch
 
-from segpipe.device import count_cores
+from segpipe.device import THREADS, count_cores
 from segpipe.text import count
 
 log = logging.getLogger("segpipe")
-GIVEN = "OMP_NUM_THREADS"  # with it in the environment, the number of threads stays as it says
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # states of a core that is in use
 FIRST_S = 1.0  # until the first look at the other processes
 EVERY_S = 10.0  # and between any two after it
@@ -84,7 +83,7 @@ class _Threads:
 
     def __init__(self) -> None:
         self.most = torch.get_num_threads()
-        self.is_fixed = self.most == 1 or GIVEN in os.environ
+        self.is_fixed = self.most == 1 or THREADS in os.environ
         self.load = OtherLoad()
         self.next_s = time.perf_counter() + FIRST_S
 

@@ -168,7 +168,9 @@ def test_nothing_changes_up_to_half_the_resolution() -> None:
 
 
 @pytest.mark.parametrize("model", ["unet2d", "unet3d", "attention_unet_2018", "resenc_2024"])
-@pytest.mark.parametrize("override", ["seed=0", "plan.kernels=null", "model.long_skips=[add,none]"])
+@pytest.mark.parametrize(
+    "override", ["seed=0", "model.short_skips=residual", "model.long_skips=[add,none]"]
+)
 def test_a_budget_of_time_plans_a_network_that_is_not_given(model: str, override: str) -> None:
     """The pace is estimated from the network that the plan will have."""
     if "long_skips" in override and not model.startswith("unet"):

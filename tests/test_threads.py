@@ -105,7 +105,7 @@ def test_a_neighbour_takes_a_thread_and_gives_it_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "segpipe")
-    monkeypatch.delenv(threads.GIVEN, raising=False)
+    monkeypatch.delenv(threads.THREADS, raising=False)
     machine = Machine(monkeypatch)
     watching = threads._Threads()
     found = []
@@ -123,7 +123,7 @@ def test_a_neighbour_takes_a_thread_and_gives_it_back(
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_number_of_threads_that_is_given_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(threads.GIVEN, "2")
+    monkeypatch.setenv(threads.THREADS, "2")
     machine = Machine(monkeypatch)
     watching = threads._Threads()
     machine.run(60.0, others=2.0, own=0.1)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from segpipe.accelerator import tune_process
-from segpipe.device import device_at
+from segpipe.device import THREADS, device_at
 from segpipe.errors import SegpipeError
 from segpipe.launchers import Place
 from segpipe.ranks import Ranks, call, is_lost, join, leave, listen
@@ -23,7 +23,6 @@ from segpipe.training.job import dismiss, follow
 log = logging.getLogger("segpipe")
 GRACE_S = 30.0  # for a process to end by itself, or to say why it has ended
 LEFT_ALONE = 70  # exit status of a process that ends because another one has
-THREADS = "OMP_NUM_THREADS"
 
 
 class Beside:

@@ -59,7 +59,7 @@ def make_trainer(
     """
     callbacks = _callbacks(task.options, folder, phases, interrupt)
     if task.ranks.size == 1:  # else they have divided the cores
-        callbacks.append(Threads())
+        callbacks.append(Threads(device))
     return _trainer(task, folder, device, logger, callbacks)
 
 
