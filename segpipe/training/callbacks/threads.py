@@ -18,7 +18,7 @@ class Threads(pl.Callback):
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, *_: Any, **__: Any) -> None:
         """Begin to watch the other processes."""
         fit_threads(self.device)
 
