@@ -37,10 +37,10 @@ def tune_process(device: torch.device) -> None:
 
     There are no more threads than cores that a container allows, unless the environment says how
     many. On the CPU freed memory is held (`hold_memory`). On a GPU it becomes the current one;
-    cuDNN chooses its algorithms by trying them, since patches and windows all have one size; and float32
-    means float32, without TF32: `precision=auto` takes a 16-bit format, which is faster. Memory
-    grows in segments, so that scans of many sizes leave no gaps that none of them fits into, unless
-    the environment has settings of its own. Only commands call this.
+    cuDNN chooses its algorithms by trying them, since patches and windows all have one size; and
+    float32 means float32, without TF32: `precision=auto` takes a 16-bit format, which is faster.
+    Memory grows in segments, so that scans of many sizes leave no gaps that none of them fits into,
+    unless the environment has settings of its own. Only commands call this.
     """
     hold_memory(device)
     if THREADS not in os.environ:
