@@ -59,6 +59,17 @@ def every_fifth(position: int, _: str) -> bool:
     return position % 5 == 2
 
 
+def fold_of_chaos(fold: int) -> DataSet:
+    """Return one of four folds of the abdominal MR scans, of which there are 16."""
+    return DataSet(
+        f"chaos_mr_t2_{fold}",
+        "chaos_mr_t2",
+        lambda position, _: position % 4 == fold,
+        model="unet3d",
+        names="{background:0,liver:1,right_kidney:2,left_kidney:3,spleen:4}",
+    )
+
+
 SETS = [
     DataSet(
         "hippocampus",
@@ -70,13 +81,7 @@ SETS = [
         names="{background:0,anterior:1,posterior:2}",
     ),
     DataSet("nuclei", "nuclei", every_fifth, names="{background:0,nucleus:1}"),
-    DataSet(
-        "chaos_mr_t2",
-        "chaos_mr_t2",
-        lambda position, _: position % 4 == 0,  # the first of four folds
-        model="unet3d",
-        names="{background:0,liver:1,right_kidney:2,left_kidney:3,spleen:4}",
-    ),
+    *[fold_of_chaos(fold) for fold in range(4)],
     DataSet("mouse_brain", "mouse_brain", every_fifth, model="unet3d"),
     DataSet(  # by child: two eyes each
         "chase", "chase", lambda position, _: position >= 20, names="{background:0,vessel:1}"
