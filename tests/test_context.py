@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from support.config import composed
 from support.plans import fingerprint
 
 from segpipe.data.ceiling import FACTORS, ceilings
+from segpipe.device import NumberFormat
 from segpipe.geometry import Grid, ModelSpace, Volume
 from segpipe.plan import Plan
 from segpipe.planning.capacity import planned_model
@@ -119,6 +121,13 @@ def test_a_budget_that_is_long_for_its_labels_changes_nothing(seconds: float, co
     assert "the budget" not in made.reasons[0]
 
 
+@pytest.fixture
+def avx512(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine be one with AVX512, whatever it is."""
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+
+
+@pytest.mark.usefixtures("avx512")
 def test_pace_follows_budget_network_and_labels() -> None:
     def patches(*overrides: str, labels: int = 2, channels: str = "[16,32]") -> float:
         options = composed(*overrides, f"model.channels={channels}")
@@ -184,7 +193,7 @@ def test_a_budget_of_time_plans_a_network_that_is_not_given(model: str, override
     made = make_plan(options, seen, ["MRI"], LABELS, "cpu", pace=lambda: pace)
     assert made.spacing_mm[0] >= 2
     given = options.model_copy(update={"model": planned_model(options.model, made)})
-    assert Pace.of(given, "bf16", 1, len(LABELS)) == replace(pace, options=given)
+    assert Pace.of(given, "bf16", 1, len(LABELS)) == replace(pace, options=given, capacity=None)
 
 
 @pytest.mark.parametrize("levels", [3, 5])
@@ -195,3 +204,40 @@ def test_the_pace_has_the_levels_that_are_given(levels: int) -> None:
     assert pace is not None
     assert pace.options.model.levels == levels
     assert pace.patches((512, 512), (1.0, 1.0), 256.0**2) > 0
+
+
+@pytest.mark.parametrize(
+    ("dims", "usual", "narrow"),
+    [(2, [24, 48, 96, 192, 192], [16, 32, 64, 128, 128]), (3, [16, 32, 64, 128], [8, 16, 32, 64])],
+)
+def test_a_budget_of_few_steps_gets_a_narrower_network(
+    dims: int, usual: list[int], narrow: list[int]
+) -> None:
+    """Whatever its skips, so that all variants of a study have one size; steps are no such budget."""
+
+    def widths(*overrides: str) -> list[int] | None:
+        options = composed(f"model=unet{dims}d", *overrides)
+        seen = fingerprint((1.0, 1.0, 1.0), (64, 64, 64 if dims == 3 else 1))
+        pace = partial(Pace.of, options, "float32", 1, len(LABELS))
+        return make_plan(options, seen, ["MRI"], LABELS, "cpu", pace=pace).widths
+
+    assert widths("trainer.max_time=01:00:00:00") == usual
+    assert widths("trainer.max_steps=10") == usual
+    for skips in ("none", "concat"):
+        short = ["trainer.max_time=00:00:01:00", f"model.long_skips={skips}"]
+        assert widths(*short) == narrow
+        assert widths(*short, "model.short_skips=residual") == narrow
+    given = "model.channels=[4,8]"
+    assert widths("trainer.max_time=00:00:01:00", given) is None
+
+
+def test_a_core_without_avx512_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    def patches(capability: str, number_format: NumberFormat) -> float:
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+        found = Pace.of(composed("model.channels=[16,32]"), number_format, 1, 2)
+        assert found is not None
+        return found.patches([40, 40, 40], [1.0, 1.0, 1.0], 1e6)
+
+    assert patches("AVX2", "float32") == pytest.approx(patches("AVX512", "float32") / 2, rel=0.1)
+    assert patches("AVX2", "bf16") == patches("AVX2", "float32")  # emulated at best
+    assert patches("AVX512", "bf16") > 2 * patches("AVX512", "float32")

@@ -6,7 +6,7 @@ variants of a study have one size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ NNUNET_FIRST = 32  # channels of the finest level
 NNUNET_DOUBLINGS = {2: 16, 3: 10}  # most channels: so many times the finest level's
 NNUNET_LEVELS = {2: 8, 3: 6}
 CHANNEL_STEP = 16  # to whose multiples channels are rounded, as tensor cores like them
+# of a CPU's network where time is short, by axes: channels of the finest level, most channels
+NARROW = {2: (16, 128), 3: (8, 64)}
 KEPT_KERNEL = 2.0  # an axis is seen once its voxels are less than this times the finest
 
 
@@ -73,6 +75,23 @@ def capacity(options: Train, device: str, memory_gib: float) -> Capacity | None:
     why += f", for a GPU of {memory_gib:.0f} GiB"
     levels = NNUNET_LEVELS[model.dims]
     return Capacity(first, first * NNUNET_DOUBLINGS[model.dims], levels, growth, why)
+
+
+def narrowed(usual: Capacity, dims: int, steps: float, enough: int) -> Capacity:
+    """Return what a CPU's network may be where the budget holds few steps of the usual one.
+
+    Args:
+        usual: what it may be otherwise.
+        dims: axes that the network sees.
+        steps: steps of the usual network that the budget holds.
+        enough: steps for which the usual network is the better one.
+    """
+    first, widest = NARROW[dims]
+    why = (
+        f"narrower, since the budget holds about {steps:.2g} steps of the usual network, which "
+        f"begins with {usual.first} channels ({enough} are enough)"
+    )
+    return replace(usual, first=first, widest=widest, why=why)
 
 
 def decide_network(

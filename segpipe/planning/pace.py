@@ -1,4 +1,7 @@
-"""About how many patches a budget of wall time holds, estimated before the first step."""
+"""About how many patches a budget of wall time holds, estimated before the first step.
+
+A budget that holds few steps gets a narrower network, which makes several times as many of them.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,19 +9,23 @@ from dataclasses import dataclass
 
 import torch
 
-from segpipe.config.model import MonaiModel
+from segpipe.config.model import Model, MonaiModel
 from segpipe.config.train import Train
 from segpipe.device import NumberFormat
 from segpipe.nets.describe import describe
-from segpipe.planning.capacity import capacity, sized
+from segpipe.plan import BATCH_VOXELS
+from segpipe.planning.capacity import Capacity, capacity, narrowed, sized, usual_skips
 from segpipe.planning.levels import decide_levels
 from segpipe.planning.patch_size import round_up, shrink
 
 TRIAL = 64  # voxels along each axis of the patch whose multiply-adds are counted
 PASSES = 3  # the backward pass has twice the multiply-adds of the forward pass
-# measured in trainings of 2 and of 37 labels on a core with AVX512-BF16
+# a second, measured in trainings of 2 and of 37 labels on a core with AVX512-BF16
 MULTIPLY_ADDS: dict[NumberFormat, float] = {"bf16": 1.2e11, "fp16": 4e10, "float32": 4e10}
+WITHOUT_AVX512 = 2e10  # and on a core that has no AVX512: 1.4e10 in 2D, 2.4e10 in 3D
 LOGIT_SECONDS = 3e-8  # that the loss takes for a logit
+# of the usual network; where a budget holds fewer, a narrower one is better (docs/recipe.md)
+ENOUGH_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -29,11 +36,13 @@ class Pace:
         options: the run's options, with the channels of its network.
         seconds: the budget in seconds, times the cores.
         voxel_seconds: the seconds that one core takes for a voxel of a patch.
+        capacity: what the budget lets the network be; None where its channels are given.
     """
 
     options: Train
     seconds: float
     voxel_seconds: float
+    capacity: Capacity | None = None
 
     @classmethod
     def of(
@@ -53,16 +62,11 @@ class Pace:
         time = options.trainer.wall_time
         if time is None or isinstance(options.model, MonaiModel):
             return None
-        options = sized(options, capacity(options, "cpu", 0.0))
-        size = [TRIAL] * options.model.dims
-        levels = decide_levels(options, size, [1.0] * options.model.dims).value
-        size = round_up(size, levels.strides)
-        stages = describe(options.model, channels, labels + 1, levels.strides, levels.kernels, size)
-        multiply_adds = sum(stage.multiply_adds for stage in stages) / math.prod(size)
-        computing = PASSES * multiply_adds / MULTIPLY_ADDS[number_format]
-        comparing = (labels + 1) * LOGIT_SECONDS
         seconds = time.total_seconds() * torch.get_num_threads()
-        return cls(options, seconds, float(computing + comparing))
+        found = _capacity(options, seconds, number_format, channels, labels)
+        options = sized(options, found)
+        voxel_seconds = _voxel_seconds(options, number_format, channels, labels)
+        return cls(options, seconds, voxel_seconds, found)
 
     def patches(self, shape: Sequence[int], spacing: Sequence[float], largest: float) -> float:
         """Return how many patches of a case the budget holds.
@@ -76,3 +80,43 @@ class Pace:
         levels = decide_levels(self.options, size, list(spacing)).value
         voxels = math.prod(round_up(size, levels.strides))
         return self.seconds / (voxels * self.voxel_seconds)
+
+
+def _capacity(
+    options: Train, seconds: float, number_format: NumberFormat, channels: int, labels: int
+) -> Capacity | None:
+    """Return what so many seconds of a core let the network be; None where its channels are given.
+
+    It is decided on the usual skips, so that all variants of skips have one size. The other
+    arguments are those of `Pace.of`.
+    """
+    found = capacity(options, "cpu", 0.0)
+    if found is None or not isinstance(options.model, Model):
+        return None
+    usual = options.model_copy(update={"model": usual_skips(options.model)})
+    a_voxel = _voxel_seconds(sized(usual, found), number_format, channels, labels)
+    steps = seconds / (BATCH_VOXELS["cpu", options.model.dims] * a_voxel)
+    if steps >= ENOUGH_STEPS:
+        return found
+    return narrowed(found, options.model.dims, steps, ENOUGH_STEPS)
+
+
+def _voxel_seconds(
+    options: Train, number_format: NumberFormat, channels: int, labels: int
+) -> float:
+    """Return the seconds that one core takes for a voxel of a patch; arguments as of `Pace.of`."""
+    size = [TRIAL] * options.model.dims
+    levels = decide_levels(options, size, [1.0] * options.model.dims).value
+    size = round_up(size, levels.strides)
+    stages = describe(options.model, channels, labels + 1, levels.strides, levels.kernels, size)
+    multiply_adds = sum(stage.multiply_adds for stage in stages) / math.prod(size)
+    computing = PASSES * multiply_adds / _multiply_adds_a_second(number_format)
+    comparing = (labels + 1) * LOGIT_SECONDS
+    return float(computing + comparing)
+
+
+def _multiply_adds_a_second(number_format: NumberFormat) -> float:
+    """Return how many multiply-adds a core of this machine makes a second in a network."""
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        return MULTIPLY_ADDS[number_format]
+    return min(MULTIPLY_ADDS[number_format], WITHOUT_AVX512)

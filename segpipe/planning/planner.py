@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 
@@ -55,7 +55,7 @@ def plan_dataset(
     common = fingerprint(planned)
     channels = _channel_names(dataset.channels, len(common.zero_fraction))
 
-    pace = partial(Pace.of, options, number_format, len(channels), len(common.labels))
+    pace = cache(partial(Pace.of, options, number_format, len(channels), len(common.labels)))
 
     facts = (common, channels, labels)
     if origin is None:

@@ -91,7 +91,9 @@ def make_plan(
     Raises:
         ConfigError: if the given entries do not go together.
     """
-    room = Room(device, scale, capacity(options, device, memory_gib))
+    speed = pace() if device == "cpu" else None
+    in_time = None if speed is None else speed.capacity
+    room = Room(device, scale, in_time or capacity(options, device, memory_gib))
     decisions = _decide(options, fingerprint, channels, room, network, pace)
     return assemble(options, fingerprint, channels, labels, decisions)
 
