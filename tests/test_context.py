@@ -215,10 +215,10 @@ def test_a_budget_of_few_steps_gets_a_narrower_network(
 ) -> None:
     """Whatever its skips, so that all variants of a study have one size; steps are no such budget."""
 
-    def widths(*overrides: str) -> list[int] | None:
+    def widths(*overrides: str, labels: int = 2) -> list[int] | None:
         options = composed(f"model=unet{dims}d", *overrides)
         seen = fingerprint((1.0, 1.0, 1.0), (64, 64, 64 if dims == 3 else 1))
-        pace = partial(Pace.of, options, "float32", 1, len(LABELS))
+        pace = partial(Pace.of, options, "float32", 1, labels)
         return make_plan(options, seen, ["MRI"], LABELS, "cpu", pace=pace).widths
 
     assert widths("trainer.max_time=01:00:00:00") == usual
@@ -227,6 +227,7 @@ def test_a_budget_of_few_steps_gets_a_narrower_network(
         short = ["trainer.max_time=00:00:01:00", f"model.long_skips={skips}"]
         assert widths(*short) == narrow
         assert widths(*short, "model.short_skips=residual") == narrow
+    assert widths("trainer.max_time=00:00:01:00", labels=37) == usual  # narrow cannot tell them
     given = "model.channels=[4,8]"
     assert widths("trainer.max_time=00:00:01:00", given) is None
 

@@ -96,9 +96,9 @@ def _capacity(
     usual = options.model_copy(update={"model": usual_skips(options.model)})
     a_voxel = _voxel_seconds(sized(usual, found), number_format, channels, labels)
     steps = seconds / (BATCH_VOXELS["cpu", options.model.dims] * a_voxel)
-    if steps >= ENOUGH_STEPS:
-        return found
-    return narrowed(found, options.model.dims, steps, ENOUGH_STEPS)
+    narrow = narrowed(found, options.model.dims, steps, ENOUGH_STEPS)
+    is_enough = steps >= ENOUGH_STEPS or labels >= narrow.first  # channels to tell labels apart
+    return found if is_enough else narrow
 
 
 def _voxel_seconds(
