@@ -130,4 +130,4 @@ def _choose(options: Train, folder: Path, names: Sequence[str]) -> tuple[PostPro
     search = PostProcessSearch(parts[0][0], cases, folder, parts)
     search.add_all()
     choice = search.choose()
-    return choice.chosen, str(choice), plan
+    return choice.chosen, choice.line(UNITS[plan.unit]), plan

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
+from segpipe.units import Units
+
 USUAL = 0.5  # probability from which a label or region is taken where no threshold is stored
 Threshold = Annotated[float, Field(gt=0, lt=1)]
 Temperature = Annotated[float, Field(ge=0.05, le=20)]
@@ -66,15 +68,16 @@ class PostProcess(BaseModel):
             largest |= dict.fromkeys(member.keep_largest)
         return cls(thresholds=thresholds, keep_largest=list(largest), min_volume_ml=volumes)
 
-    def __str__(self) -> str:
-        """Return it as `predict.py` takes it; `none` where nothing is done."""
+    def line(self, units: Units) -> str:
+        """Return it in words, with volumes in these units; `none` where nothing is done."""
         parts = []
         for name, threshold in self.thresholds.items():
             parts.append(f"threshold {threshold:g} for {name}")
         for name in self.keep_largest:
             parts.append(f"largest part of {name}")
         for name, volume in self.min_volume_ml.items():
-            parts.append(f"no part of {name} below {volume:.3g} mL")
+            size = f"{units.of_volume(volume):.3g} {units.volume}"
+            parts.append(f"no part of {name} below {size}")
         if self.temperature != 1:
             parts.append(f"temperature {self.temperature:.3g} of saved probabilities")
         return ", ".join(parts) or "none"

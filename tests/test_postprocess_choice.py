@@ -33,6 +33,7 @@ from segpipe.training.postprocess_choice import (
     mean_dice_with,
     store,
 )
+from segpipe.units import UNITS
 
 LABELS = {"background": 0, "organ": 1, "vessel": 2}
 REGIONS = "data.regions={both:[1,2],vessel:[2]}"
@@ -213,6 +214,13 @@ def test_the_mean_of_networks_takes_medians_and_majorities() -> None:
         thresholds={"a": 0.4}, keep_largest=["a"], min_volume_ml={"a": 1.0}
     )
     assert PostProcess.merge([first]) == first
+
+
+def test_of_images_without_millimetres_it_speaks_of_pixels() -> None:
+    chosen = PostProcess(min_volume_ml={"cell": 0.0125})
+    assert chosen.line(UNITS["mm"]) == "no part of cell below 0.0125 mL"
+    assert chosen.line(UNITS["px2"]) == "no part of cell below 12.5 px²"
+    assert PostProcess().line(UNITS["px2"]) == "none"
 
 
 def test_predict_applies_what_is_stored_unless_told_otherwise(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from segpipe.prediction.inference_plan import format_for
 from segpipe.prediction.merged import MergedPredictor, merged_labels, with_label_ids
 from segpipe.prediction.postprocessing import check_thresholds, requested, thresholds_of
 from segpipe.prediction.predictor import Predictor
+from segpipe.units import UNITS
 
 log = logging.getLogger("segpipe")
 # options on which the written files depend, beside the weights and the number format
@@ -51,7 +52,8 @@ def open_predictor(
     details = dicom_details(options, trained)
     chosen = trained.postprocess if options.postprocess == "auto" else PostProcess()
     if chosen != PostProcess():
-        log.info("post-processing of the checkpoint: %s (postprocess=none: without)", chosen)
+        line = chosen.line(UNITS[plan.unit])
+        log.info("post-processing of the checkpoint: %s (postprocess=none: without)", line)
     postprocess = requested(options, chosen, plan.labels)
     if len(networks) == 1:
         return _predictor(options, trained, postprocess, device), details

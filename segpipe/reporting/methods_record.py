@@ -10,6 +10,7 @@ from segpipe.checkpoint import StartedFrom, Trained
 from segpipe.plan import Plan
 from segpipe.reporting.run_record import RunRecord
 from segpipe.stored import read_plan, read_yaml
+from segpipe.units import UNITS, Units
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def record_of_run(run: RunRecord) -> MethodsRecord:
         SegpipeError: if one of its files is damaged.
     """
     file = run.folder / "plan.yaml"
+    plan = read_plan(file, read_yaml(file))
     steps = run.metrics[-1]["step"] if run.metrics else 0
     measured: dict[str, None] = {}
     for score in run.scores:
@@ -66,7 +68,7 @@ def record_of_run(run: RunRecord) -> MethodsRecord:
     known = run.environment
     return MethodsRecord(
         config=run.config,
-        plan=read_plan(file, read_yaml(file)),
+        plan=plan,
         parameters=run.network["parameters"] if run.network else None,
         train=len(run.split["train"]),
         validate=len(run.split["val"]),
@@ -74,7 +76,7 @@ def record_of_run(run: RunRecord) -> MethodsRecord:
         is_best=False,
         validations=sum("dice/mean" in row for row in run.metrics),
         initial=run.initial and run.initial.source,
-        postprocess=_chosen(run.postprocess.get("chosen")),
+        postprocess=_chosen(run.postprocess.get("chosen"), UNITS[plan.unit]),
         metrics=tuple(measured),
         versions=known["versions"],
         environment={name: known[name] or "" for name in ("python", "device", "revision")},
@@ -94,14 +96,14 @@ def record_of_checkpoint(trained: Trained) -> MethodsRecord:
         is_best=True,
         validations=None,
         initial=trained.initial,
-        postprocess=_chosen(trained.postprocess.model_dump()),
+        postprocess=_chosen(trained.postprocess.model_dump(), UNITS[trained.plan.unit]),
         metrics=(),
         versions={"segpipe": trained.version or segpipe.__version__},
         environment={},
     )
 
 
-def _chosen(stored: Mapping[str, Any] | None) -> str:
+def _chosen(stored: Mapping[str, Any] | None, units: Units) -> str:
     """Return post-processing in words; an empty string where masks stay as they are."""
     chosen = stored or {}
     parts: list[str] = []
@@ -110,7 +112,8 @@ def _chosen(stored: Mapping[str, Any] | None) -> str:
     for name in chosen.get("keep_largest", ()):
         parts.append(f"only the largest component of {name} was kept")
     for name, volume_ml in chosen.get("min_volume_ml", {}).items():
-        parts.append(f"components of {name} below {volume_ml:g} mL were removed")
+        size = f"{units.of_volume(volume_ml):g} {units.volume}"
+        parts.append(f"components of {name} below {size} were removed")
     return ", ".join(parts)
 
 

@@ -25,6 +25,7 @@ from segpipe.postprocess import USUAL, PostProcess
 from segpipe.text import count
 from segpipe.training.calibration import Calibration
 from segpipe.training.evidence import BINS, Components, Evidence
+from segpipe.units import Units
 
 LEAST_GAIN = 0.002  # of the mean Dice
 LEAST_HD95_SHARE = 0.05
@@ -94,11 +95,11 @@ class Choice:
             "trials": [asdict(trial) for trial in self.trials],
         }
 
-    def __str__(self) -> str:
-        """Return one line for log and page."""
+    def line(self, units: Units) -> str:
+        """Return one line for log and page, with volumes in these units."""
         if self.note and not self.trials:
             return f"none: {self.note}"
-        text = f"{self.chosen}; {len(self.trials)} tried on {count(self.cases, 'case')}"
+        text = f"{self.chosen.line(units)}; {len(self.trials)} tried on {count(self.cases, 'case')}"
         removes = self.chosen.model_copy(update={"temperature": 1.0}) != PostProcess()
         if removes and self.dice_before is not None:
             text += f", mean Dice {self.dice_before:.4f} -> {self.dice_after:.4f} on these"

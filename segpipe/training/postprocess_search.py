@@ -25,6 +25,7 @@ from segpipe.training.postprocess_choice import (
     store,
 )
 from segpipe.training.scoring import ScoredCase, score_cases
+from segpipe.units import UNITS
 
 log = logging.getLogger("segpipe")
 FILE = "postprocess.json"
@@ -110,9 +111,10 @@ class PostProcessSearch:
             SegpipeError: if a case cannot be read again, or the file not be written.
         """
         choice = self._choose()
-        write_json(self.folder / FILE, {**choice.to_values(), "line": str(choice)})
+        line = choice.line(UNITS[self.predictor.plan.unit])
+        write_json(self.folder / FILE, {**choice.to_values(), "line": line})
         level = logging.INFO if choice.trials else logging.DEBUG
-        log.log(level, "post-processing: %s", choice)
+        log.log(level, "post-processing: %s", line)
         return choice
 
     def _choose(self) -> Choice:
