@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
+from segpipe.text import rounded
 from segpipe.units import Units
 
 USUAL = 0.5  # probability from which a label or region is taken where no threshold is stored
@@ -76,7 +77,7 @@ class PostProcess(BaseModel):
         for name in self.keep_largest:
             parts.append(f"largest part of {name}")
         for name, volume in self.min_volume_ml.items():
-            size = f"{units.of_volume(volume):.3g} {units.volume}"
+            size = f"{rounded(units.of_volume(volume))} {units.volume}"
             parts.append(f"no part of {name} below {size}")
         if self.temperature != 1:
             parts.append(f"temperature {self.temperature:.3g} of saved probabilities")

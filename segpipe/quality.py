@@ -22,6 +22,7 @@ from pydantic import (
     PositiveFloat,
 )
 
+from segpipe.text import rounded
 from segpipe.units import UNITS, Units
 
 Measures = Mapping[str, float]
@@ -180,8 +181,8 @@ class QualityModel(BaseModel):
         if kind == "volume":
             low = units.of_volume(np.exp(usual.median - 2 * usual.deviation))
             high = units.of_volume(np.exp(usual.median + 2 * usual.deviation))
-            found = f"{units.of_volume(np.exp(value)):.3g} {units.volume}"
-            return f"{rest} has {found}, usually {low:.3g} to {high:.3g}"
+            found = f"{rounded(units.of_volume(np.exp(value)))} {units.volume}"
+            return f"{rest} has {found}, usually {rounded(low)} to {rounded(high)}"
         if kind == "parts":
             return f"{rest} has {np.exp(value):.0f} parts, usually {np.exp(usual.median):.0f}"
         if kind == "edge":

@@ -103,6 +103,12 @@ def times(sizes: Iterable[object]) -> str:
     return "x".join(str(size) for size in sizes)
 
 
+def rounded(number: float, digits: int = 3) -> str:
+    """Return a number of so many significant digits without exponent, as `5,480` or `0.0125`."""
+    short = float(f"{number:.{digits}g}")
+    return f"{short:,.0f}" if abs(short) >= 1000 else f"{short:g}"
+
+
 def decimal(number: int | float, digits: int, plus: bool = False) -> str:
     """Return a number with its decimals and a real minus sign; what rounds to 0 has no sign.
 

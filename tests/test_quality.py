@@ -122,7 +122,7 @@ def test_the_reason_names_what_costs_most() -> None:
     assert small.dice < 0.2
     assert small.reason == "organ has 0.5 mL, usually 1.64 to 2.44"
     assert model.predict({"volume/organ": np.log(0.5)}, UNITS["px2"]).reason == (
-        "organ has 500 px², usually 1.64e+03 to 2.44e+03"
+        "organ has 500 px², usually 1,640 to 2,440"
     )
     missing = model.predict({})
     assert missing.dice < 0.25

@@ -15,9 +15,18 @@ from segpipe.planning.fingerprint import fingerprint
 from segpipe.planning.rules import make_plan
 from segpipe.prediction.records import ScanRecord
 from segpipe.reporting.prediction_summary import Outcomes, show_batch
+from segpipe.text import rounded
 from segpipe.units import UNITS, unit_name
 
 MM = re.compile(r"\bmm\b|mL")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(5476.4, "5,480"), (0.0125, "0.0125"), (12.5, "12.5"), (999.6, "1,000"), (1e7, "10,000,000")],
+)
+def test_numbers_are_rounded_without_an_exponent(number: float, text: str) -> None:
+    assert rounded(number) == text
 
 
 def test_headings_and_volumes() -> None:

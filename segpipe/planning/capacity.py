@@ -16,7 +16,7 @@ from segpipe.config.train import Train
 from segpipe.plan import Plan
 from segpipe.planning.decision import Decision
 from segpipe.planning.levels import SMALLEST_LEVEL, Levels, decide_levels, levels_decision
-from segpipe.text import count
+from segpipe.text import count, rounded
 
 # nnU-Net's 3D and 2D networks, which are made for a GPU of 8 GiB
 NNUNET_GIB = 8.0
@@ -88,8 +88,8 @@ def narrowed(usual: Capacity, dims: int, steps: float, enough: int) -> Capacity:
     """
     first, widest = NARROW[dims]
     why = (
-        f"narrower, since the budget holds about {steps:.2g} steps of the usual network, which "
-        f"begins with {usual.first} channels ({enough} are enough)"
+        f"narrower, since the budget holds about {rounded(steps, 2)} steps of the usual network, "
+        f"which begins with {usual.first} channels ({enough} are enough)"
     )
     return replace(usual, first=first, widest=widest, why=why)
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from segpipe.data.ceiling import FACTORS
 from segpipe.planning.fingerprint import Fingerprint
 from segpipe.planning.pace import Pace
+from segpipe.text import rounded
 
 # chosen on benchmarks/datasets.py: organs are up to twice as large as their largest part, whatever
 # specks lie beside it, cells nine times and more
@@ -60,8 +61,8 @@ class View:
         hurry = ""
         if self.finer is not None:
             hurry = (
-                f" and the budget holds about {self.scans:.2g} scans for each label, in place of "
-                f"{self.finer:.2g} at a finer spacing ({ENOUGH_SCANS} are enough)"
+                f" and the budget holds about {rounded(self.scans, 2)} scans for each label, in "
+                f"place of {rounded(self.finer, 2)} at a finer spacing ({ENOUGH_SCANS} are enough)"
             )
         return (
             f"{self.factor:.2g} times the finest of the cases, so that a patch sees {shown}"

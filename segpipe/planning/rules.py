@@ -39,7 +39,7 @@ from segpipe.planning.sizes import (
     decide_patch,
 )
 from segpipe.regions import index_regions
-from segpipe.text import count, nearest
+from segpipe.text import count, nearest, rounded
 from segpipe.units import UNITS, Units
 
 
@@ -229,10 +229,11 @@ def _sampling_reasons(
         if number not in fingerprint.labels:
             continue
         size = fingerprint.labels[number]
-        parts = "1 part" if size.parts == 1 else f"{size.parts:.3g} parts"
+        parts = "1 part" if size.parts == 1 else f"{rounded(size.parts)} parts"
         lines.append(
             f"{name}: {100 * size.fraction:.2g} % of the voxels of {count(size.cases, 'case')}, "
-            f"mostly in {parts}, the largest of {units.of_volume(size.part_ml):.3g} {units.volume}"
+            f"mostly in {parts}, the largest of {rounded(units.of_volume(size.part_ml))} "
+            f"{units.volume}"
         )
     lines.append(
         f"foreground {options.plan.foreground:g}: this fraction of patches is centred on a "
