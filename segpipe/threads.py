@@ -33,6 +33,15 @@ def fit_threads(device: torch.device) -> None:
         _threads().fit()
 
 
+def usual_threads() -> int:
+    """Return on how many threads this process computes where nothing else runs.
+
+    The number now may be smaller for a while; what is planned must not depend on that.
+    """
+    is_watched = _threads.cache_info().currsize > 0
+    return _threads().most if is_watched else torch.get_num_threads()
+
+
 def fitting(most: int, cores: int, others: float) -> int:
     """Return the number of threads that suits what other processes use.
 

@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -9,8 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.config import composed
 
 from segpipe import control_groups, device, threads
+from segpipe.planning.pace import Pace
 from segpipe.threads import OtherLoad, fitting
 
 CPU = torch.device("cpu")
@@ -129,6 +132,21 @@ def test_a_number_of_threads_that_is_given_stays(monkeypatch: pytest.MonkeyPatch
     machine.run(60.0, others=2.0, own=0.1)
     watching.fit()
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_run_beside_others_is_planned_as_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a sweep's runs in one process, those that come later have fewer threads for a while."""
+    monkeypatch.delenv(threads.THREADS, raising=False)
+    machine = Machine(monkeypatch)
+    monkeypatch.setattr(threads, "_threads", cache(threads._Threads))
+    options = composed("trainer.max_time=00:00:10:00")
+    alone = Pace.of(options, "float32", 1, 2)
+    for _ in range(2):
+        threads.fit_threads(CPU)
+        machine.run(60.0, others=2.0, own=0.1)
+    assert torch.get_num_threads() == 1
+    assert Pace.of(options, "float32", 1, 2) == alone
 
 
 def test_a_gpu_needs_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from segpipe.plan import BATCH_VOXELS
 from segpipe.planning.capacity import Capacity, capacity, narrowed, sized, usual_skips
 from segpipe.planning.levels import decide_levels
 from segpipe.planning.patch_size import round_up, shrink
+from segpipe.threads import usual_threads
 
 TRIAL = 64  # voxels along each axis of the patch whose multiply-adds are counted
 PASSES = 3  # the backward pass has twice the multiply-adds of the forward pass
@@ -62,7 +63,7 @@ class Pace:
         time = options.trainer.wall_time
         if time is None or isinstance(options.model, MonaiModel):
             return None
-        seconds = time.total_seconds() * torch.get_num_threads()
+        seconds = time.total_seconds() * usual_threads()
         found = _capacity(options, seconds, number_format, channels, labels)
         options = sized(options, found)
         voxel_seconds = _voxel_seconds(options, number_format, channels, labels)
