@@ -67,7 +67,7 @@ def test_a_scan_that_no_patch_holds_is_planned(tmp_path: Path) -> None:
     assert "a patch sees" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["chaos_mr_t2", "mouse_brain", "usgra", "axon_sem", "wbc"])
+@pytest.mark.parametrize("name", ["chaos_mr_t2_0", "mouse_brain", "usgra", "axon_sem", "wbc"])
 def test_real_data_are_planned(
     real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
