@@ -1,7 +1,7 @@
 """The default recipe on eight real data sets: one command, one table, one page.
 
     python benchmarks/datasets.py --data ../shared/data                      # all sets, 10 minutes each
-    python benchmarks/datasets.py --data DIR --only chase usgra --minutes 2  # some sets, a smaller budget
+    python benchmarks/datasets.py --data DIR --only chase --only usgra --minutes 2  # some sets, a smaller budget
     python benchmarks/datasets.py --data DIR --before FOLDER                 # beside the figures of an earlier call
     python benchmarks/datasets.py --data DIR augment=standard                # with overrides, for all sets alike
 
@@ -26,7 +26,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = (".nii.gz", ".png", ".jpg")
-MEASURES = ("dice", "nsd", "hd95")
+MEASURES = ("dice", "nsd", "hd95", "stray_volume", "object_f1", "cldice")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class DataSet:
         labels: name of the folder of label maps.
         model: the preset.
         names: label name -> id.
+        metrics: what is measured beside the usual metrics and what lies far from every label.
     """
 
     name: str
@@ -52,6 +53,7 @@ class DataSet:
     labels: str = "labels"
     model: str = "unet2d"
     names: str = ""
+    metrics: tuple[str, ...] = ()
 
 
 def every_fifth(position: int, _: str) -> bool:
@@ -80,11 +82,17 @@ SETS = [
         model="unet3d",
         names="{background:0,anterior:1,posterior:2}",
     ),
-    DataSet("nuclei", "nuclei", every_fifth, names="{background:0,nucleus:1}"),
+    DataSet(
+        "nuclei", "nuclei", every_fifth, names="{background:0,nucleus:1}", metrics=("object_f1",)
+    ),
     *[fold_of_chaos(fold) for fold in range(4)],
     DataSet("mouse_brain", "mouse_brain", every_fifth, model="unet3d"),
     DataSet(  # by child: two eyes each
-        "chase", "chase", lambda position, _: position >= 20, names="{background:0,vessel:1}"
+        "chase",
+        "chase",
+        lambda position, _: position >= 20,
+        names="{background:0,vessel:1}",
+        metrics=("cldice",),
     ),
     DataSet("usgra", "usgra", every_fifth, names="{background:0,nerve:1,vessel:2}"),
     DataSet(  # by rat
@@ -92,6 +100,7 @@ SETS = [
         "axon_sem",
         lambda _, name: name.startswith(("sub-rat2_", "sub-rat4_", "sub-rat7_")),
         names="{background:0,myelin:1,axon:2}",
+        metrics=("object_f1",),
     ),
     DataSet(  # a_112 and a_139 are one image
         "wbc",
@@ -116,7 +125,7 @@ def main() -> None:
     )
     names = [data_set.name for data_set in SETS]
     parser.add_argument("--data", type=Path, required=True, help="folder of all sets")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="these sets")
+    parser.add_argument("--only", action="append", choices=names, help="this set; may be repeated")
     parser.add_argument("--minutes", type=float, default=10, help="of training for each set")
     parser.add_argument("--output", type=Path, default=Path("runs/datasets"), help="folder")
     parser.add_argument("--before", type=Path, help="the output of an earlier call")
@@ -124,7 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     for data_set in SETS:
         folder = options.output / data_set.name
-        if data_set.name in options.only and not (folder / "measured.json").exists():
+        if data_set.name in (options.only or names) and not (folder / "measured.json").exists():
             train(data_set, options.data, folder, options.minutes, options.overrides)
             show(options.output, options.before)
     show(options.output, options.before)
@@ -149,7 +158,8 @@ def train(
         call += ["data=table", f"data.root={table.absolute()}", f"model={data_set.model}"]
         call += [f"name={data_set.name}", f"hydra.run.dir={run}"]
         budget = time.strftime("00:%H:%M:%S", time.gmtime(60 * minutes))
-        call += [f"trainer.max_time={budget}", *overrides]
+        metrics = ",".join(["usual", "stray_volume", *data_set.metrics])
+        call += [f"trainer.max_time={budget}", f"metrics=[{metrics}]", *overrides]
         if data_set.names:
             call.append(f"data.labels={data_set.names}")
     print(f"\n{data_set.name}: {' '.join(call[1:])}", flush=True)

@@ -171,6 +171,24 @@ def test_swapping_the_masks_swaps_precision_and_recall(seed: int) -> None:
         assert getattr(one, name) == pytest.approx(getattr(other, name), nan_ok=True)
 
 
+@pytest.mark.parametrize(("tolerance_mm", "stray"), [(0.39, 50), (1.0, 25), (1.3, 0)])
+def test_what_lies_far_from_the_truth_is_stray(tolerance_mm: float, stray: float) -> None:
+    """Of 16 voxels, 4 lie 4 mm from the truth and 4 lie 13 mm from it."""
+    truth = np.zeros((30, 2, 2), bool)
+    truth[2:4] = True
+    prediction = truth.copy()
+    prediction[7] = prediction[16] = True
+    assert scored(prediction, truth, nsd_tolerance_mm=tolerance_mm).stray_volume == stray
+
+
+def test_only_a_false_alarm_strays_altogether() -> None:
+    empty = np.zeros((7, 7, 7), bool)
+    one = empty.copy()
+    one[3, 3, 3] = True
+    pairs = [(one, one), (one, empty), (empty, one), (empty, empty)]
+    assert [scored(*pair).stray_volume for pair in pairs] == [0, 100, 0, 0]
+
+
 def test_each_label_has_its_tolerance() -> None:
     first, second = np.zeros((20, 8, 8), np.uint8), np.zeros((20, 8, 8), np.uint8)
     first[4:8], second[6:10] = 1, 1
