@@ -117,10 +117,14 @@ def _has_bf16(device: torch.device) -> bool:
     """Return whether a device has instructions for bf16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= FIRST_BF16
+    return cpu_has("avx512_bf16") or cpu_has("amx_bf16")
+
+
+def cpu_has(instructions: str) -> bool:
+    """Return whether the CPU has these instructions, by PyTorch's name of them."""
     if not hasattr(torch.cpu, "get_capabilities"):
         return False
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return bool(torch.cpu.get_capabilities().get(instructions))
 
 
 def _has_fast_fp16(device: torch.device) -> bool:

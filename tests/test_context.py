@@ -122,12 +122,13 @@ def test_a_budget_that_is_long_for_its_labels_changes_nothing(seconds: float, co
 
 
 @pytest.fixture
-def avx512(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the machine be one with AVX512, whatever it is."""
+def amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine be one with AVX512 and AMX, whatever it is."""
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
 
 
-@pytest.mark.usefixtures("avx512")
+@pytest.mark.usefixtures("amx")
 def test_pace_follows_budget_network_and_labels() -> None:
     def patches(*overrides: str, labels: int = 2, channels: str = "[16,32]") -> float:
         options = composed(*overrides, f"model.channels={channels}")
@@ -232,13 +233,16 @@ def test_a_budget_of_few_steps_gets_a_narrower_network(
     assert widths("trainer.max_time=00:00:01:00", given) is None
 
 
-def test_a_core_without_avx512_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
-    def patches(capability: str, number_format: NumberFormat) -> float:
+def test_a_core_without_avx512_or_amx_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    def patches(capability: str, number_format: NumberFormat, amx: bool = False) -> float:
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": amx})
         found = Pace.of(composed("model.channels=[16,32]"), number_format, 1, 2)
         assert found is not None
         return found.patches([40, 40, 40], [1.0, 1.0, 1.0], 1e6)
 
     assert patches("AVX2", "float32") == pytest.approx(patches("AVX512", "float32") / 2, rel=0.1)
     assert patches("AVX2", "bf16") == patches("AVX2", "float32")  # emulated at best
-    assert patches("AVX512", "bf16") > 2 * patches("AVX512", "float32")
+    assert patches("AVX512", "bf16") > 1.3 * patches("AVX512", "float32")
+    assert patches("AVX512", "bf16", amx=True) > 2 * patches("AVX512", "float32")
+    assert patches("AVX512", "float32", amx=True) == patches("AVX512", "float32")

@@ -11,7 +11,7 @@ import torch
 
 from segpipe.config.model import Model, MonaiModel
 from segpipe.config.train import Train
-from segpipe.device import NumberFormat
+from segpipe.device import NumberFormat, cpu_has
 from segpipe.nets.describe import describe
 from segpipe.plan import BATCH_VOXELS
 from segpipe.planning.capacity import Capacity, capacity, narrowed, sized, usual_skips
@@ -21,9 +21,10 @@ from segpipe.threads import usual_threads
 
 TRIAL = 64  # voxels along each axis of the patch whose multiply-adds are counted
 PASSES = 3  # the backward pass has twice the multiply-adds of the forward pass
-# a second, measured in trainings of 2 and of 37 labels on a core with AVX512-BF16
+# a second, measured in trainings on a core with AVX512 and AMX
 MULTIPLY_ADDS: dict[NumberFormat, float] = {"bf16": 1.2e11, "fp16": 4e10, "float32": 4e10}
-WITHOUT_AVX512 = 2e10  # and on a core that has no AVX512: 1.4e10 in 2D, 2.4e10 in 3D
+WITHOUT_AMX = 6e10  # in bf16: 4e10 to 5.2e10 of narrow networks, 6.4e10 to 7.2e10 of the usual ones
+WITHOUT_AVX512 = 2e10  # 1.4e10 in 2D, 2.4e10 in 3D
 LOGIT_SECONDS = 3e-8  # that the loss takes for a logit
 # of the usual network; where a budget holds fewer, a narrower one is better (docs/recipe.md)
 ENOUGH_STEPS = 1000
@@ -118,6 +119,7 @@ def _voxel_seconds(
 
 def _multiply_adds_a_second(number_format: NumberFormat) -> float:
     """Return how many multiply-adds a core of this machine makes a second in a network."""
-    if torch.backends.cpu.get_cpu_capability() == "AVX512":
-        return MULTIPLY_ADDS[number_format]
-    return min(MULTIPLY_ADDS[number_format], WITHOUT_AVX512)
+    usual = MULTIPLY_ADDS[number_format]
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return min(usual, WITHOUT_AVX512)
+    return usual if cpu_has("amx_bf16") else min(usual, WITHOUT_AMX)
