@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -11,7 +12,6 @@ from segpipe.files import write_json
 from segpipe.nets.ensemble import Ensemble
 from segpipe.plan import Plan
 from segpipe.postprocess import PostProcess
-from segpipe.quality import QualityModel
 from segpipe.stored import SCHEMA, read_record
 
 FILE = "ensemble.json"
@@ -88,21 +88,14 @@ def load_ensemble(
         ConfigError: if one is not a checkpoint, or does not see scans as the first one does.
     """
     whole = read_ensemble(paths[0]) if len(paths) == 1 else None
-    paths = find_all(paths)
-    members = [load(path) for path in paths]
+    files = find_all(paths)
+    members = [load(file) for file in files]
     plan = members[0].plan
-    if mirror_axes == "checkpoint":
-        mirror_axes = plan.mirror_axes
-    if plan.slice_axis in mirror_axes:
-        raise ConfigError(
-            f"mirror_axes: the network sees slices across axis {plan.slice_axis}: "
-            "leave that one out"
-        )
-    if len(members) == 1 and not mirror_axes:
+    axes = _mirrored_axes(plan, mirror_axes)
+    if len(members) == 1 and not axes:
         return members[0]
-    for path, member in zip(paths, members, strict=True):
-        _check_same_input(paths[0], plan, path, member.plan)
-    axes = [plan.network_axes.index(axis) for axis in mirror_axes]
+    for file, member in zip(files, members, strict=True):
+        _check_same_input(files[0], plan, file, member.plan)
     network = Ensemble(
         [member.network for member in members],
         exclusive=plan.regions is None,
@@ -112,19 +105,29 @@ def load_ensemble(
     chosen = PostProcess.merge([member.postprocess for member in members])
     if whole is not None:
         chosen = whole.postprocess
-    quality: list[QualityModel] = []
-    seen: set[str] = set()
-    for member in members:
-        quality += member.quality
-        seen |= member.seen
     return Trained(
         network.eval(),
         plan,
         members[0].config,
         postprocess=chosen,
-        quality=tuple(quality),
-        seen=frozenset(seen),
+        quality=tuple(chain.from_iterable(member.quality for member in members)),
+        seen=frozenset(chain.from_iterable(member.seen for member in members)),
     )
+
+
+def _mirrored_axes(plan: Plan, requested: Sequence[int] | Literal["checkpoint"]) -> list[int]:
+    """Return the axes along which windows are mirrored, among those that the network sees.
+
+    Raises:
+        ConfigError: if the network does not see one of them.
+    """
+    axes = plan.mirror_axes if requested == "checkpoint" else requested
+    if plan.slice_axis in axes:
+        raise ConfigError(
+            f"mirror_axes: the network sees slices across axis {plan.slice_axis}: "
+            "leave that one out"
+        )
+    return [plan.network_axes.index(axis) for axis in axes]
 
 
 def _check_same_input(path: Path, plan: Plan, other_path: Path, other: Plan) -> None:

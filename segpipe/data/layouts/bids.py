@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -64,26 +64,12 @@ class Bids(Layout):
         sessions = _sessions(root)
         if not sessions:
             raise ConfigError(f"data.root={root}: has no folder sub-*{layout_hint(root)}")
-        chosen = {}
-        labelled = []
-        for session in sessions:
-            labels = _labels_of(session, root, data.label)
-            chosen[session.name] = labels
-            if labels:
-                labelled.append(session)
+        labels = {session.name: _labels_of(session, root, data.label) for session in sessions}
+        labelled = [session for session in sessions if labels[session.name]]
         if not labelled:
             raise DataError(f"{root}: no session has a label map{_label_hint(sessions, data)}")
         suffixes = data.suffixes or _common_suffixes(root, labelled)
-        cases = []
-        incomplete = {}
-        for session in sessions:
-            labels = chosen[session.name]
-            images = [_image_of(session, root, suffix) for suffix in suffixes]
-            if not labels or None in images:
-                incomplete[session.name] = "label map" if not labels else "image of each suffix"
-                continue
-            files = tuple(filter(None, images))
-            cases.append(Case(session.name, files, labels[0], group=session.participant))
+        cases, incomplete = _cases(sessions, labels, root, suffixes)
         if not cases:
             found = ", ".join(sorted(_suffixes(labelled[0])))
             raise DataError(
@@ -116,6 +102,30 @@ def _sessions(root: Path) -> list[Session]:
         if session is not None and ending_of(path) and LABEL.search(stem(path)):
             session.labels.append(path)
     return [found[name] for name in sorted(found)]
+
+
+def _cases(
+    sessions: Sequence[Session], labels: Mapping[str, list[Path]], root: Path, suffixes: list[str]
+) -> tuple[list[Case], dict[str, str]]:
+    """Return the cases, and the name of each session that is none with what it lacks.
+
+    Args:
+        sessions: of all participants.
+        labels: name of a session -> its label map, in a list that is empty where it has none.
+        root: the folder of the dataset.
+        suffixes: of the images that a case has.
+    """
+    cases: list[Case] = []
+    incomplete: dict[str, str] = {}
+    for session in sessions:
+        found = labels[session.name]
+        images = [_image_of(session, root, suffix) for suffix in suffixes]
+        if not found or None in images:
+            incomplete[session.name] = "label map" if not found else "image of each suffix"
+            continue
+        files = tuple(filter(None, images))
+        cases.append(Case(session.name, files, found[0], group=session.participant))
+    return cases, incomplete
 
 
 def _name(participant: Path, session: Path) -> str:
