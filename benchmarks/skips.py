@@ -111,24 +111,14 @@ def means(study: dict[str, Any]) -> list[dict[str, Any]]:
 
 def cells(row: dict[str, Any]) -> list[str]:
     """Return the cells of a variant: scores, and the difference to the reference with its interval."""
-    names = column_names(row)
     difference = p = ""
     if row["dice_difference"] is not None:
         low, high = row["dice_difference_low"], row["dice_difference_high"]
         difference = f"{100 * row['dice_difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    if row["dice_p_holm"] is not None and math.isfinite(row["dice_p_holm"]):
         p = "< 0.0001" if row["dice_p_holm"] < 1e-4 else f"{row['dice_p_holm']:.4f}"
-    nsd = row[names["nsd"]]
-    hd95 = row["hd95"]
     scores = [f"{row['dice']:.3f}", f"{row['dice_sd']:.3f}", difference, p]
-    return [row["variant"], *scores, f"{nsd:.3f}", "" if hd95 is None else f"{hd95:.1f}"]
-
-
-def column_names(row: dict[str, Any]) -> dict[str, str]:
-    """Return for each metric of `PANELS` the name of its column, which says its tolerance."""
-    found: dict[str, str] = {}
-    for metric in PANELS:
-        found[metric] = next(name for name in row if name == metric or name.split("_")[0] == metric)
-    return found
+    return [row["variant"], *scores, f"{row['nsd']:.3f}", f"{row['hd95_mm']:.1f}"]
 
 
 def draw(studies: dict[str, dict[str, Any]], picture: Path) -> None:
@@ -149,11 +139,8 @@ def draw_panel(axes: Axes, studies: dict[str, dict[str, Any]], metric: str) -> N
     for place, study in enumerate(studies.values()):
         rows = [row for row in means(study) if row["dice_difference"] is not None]
         for number, row in enumerate(rows):
-            name = column_names(row)[metric]
-            ends = [row[f"{name}_difference_low"], row[f"{name}_difference_high"]]
-            mean = row[f"{name}_difference"]
-            if not all(map(math.isfinite, [mean, *ends])):
-                continue
+            ends = [row[f"{metric}_difference_low"], row[f"{metric}_difference_high"]]
+            mean = row[f"{metric}_difference"]
             y = place + 0.22 * (number - (len(rows) - 1) / 2)
             colour = COLOURS[number % len(COLOURS)]
             axes.plot([100 * end for end in ends], [y, y], color=colour, linewidth=1.6)

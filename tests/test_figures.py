@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from PIL import Image
 from support.commands import command
@@ -11,7 +13,7 @@ from support.commands import command
 from segpipe.config.compose import check
 from segpipe.config.predict import Predict
 from segpipe.errors import ConfigError
-from segpipe.reporting.figures import save
+from segpipe.reporting.figures import save, show_plain_numbers
 from segpipe.reporting.formats import figures_as, in_use
 from segpipe.reporting.pictures import draw_overlay
 
@@ -59,3 +61,22 @@ def test_a_format_that_nobody_writes_is_refused() -> None:
     words = ["page.figures=[eps]", "checkpoint=x", "input=y", "output=z"]
     with pytest.raises(ConfigError, match=r"page.figures.*'png', 'pdf' or 'svg'"):
         check("predict", Predict, words)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_scale_of_colours_has_numbers_that_people_read(tmp_path: Path, plain: bool) -> None:
+    """Those between powers of ten as well, which another formatter makes."""
+    figure = Figure()
+    scale = ScalarMappable(LogNorm(0.15, 4), "viridis")
+    bar = figure.colorbar(scale, ax=figure.add_subplot(), format="%.2g")
+    if plain:
+        show_plain_numbers(bar.ax.yaxis)
+    save(figure, tmp_path / "scale.png")
+    names = bar.ax.yaxis.get_ticklabels(which="both")
+    marked = [name for name in names if "$" in name.get_text()]
+    assert all(name.get_parse_math() for name in marked)
+    if plain:
+        assert {"0.2", "0.3", "1", "2"} <= {name.get_text() for name in names}
+        assert not marked
+    else:
+        assert marked

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from segpipe.probe.picture_colours import network_colour
-from segpipe.reporting.figures import save
+from segpipe.reporting.figures import save, show_plain_numbers
 
 LEVELS = 25  # of a contour plot
 LOSS = "loss"
@@ -53,6 +53,7 @@ def _draw_profile(surfaces: Mapping[str, np.ndarray], steps: np.ndarray, picture
             second = "... second direction"
             axes.plot(steps, surface[middle], color=colour, linestyle="--", label=second)
     axes.set_yscale("log")
+    show_plain_numbers(axes.yaxis)
     axes.set_xlabel("along a random direction, in lengths of each filter")
     axes.set_ylabel(LOSS)
     axes.grid(alpha=0.3)
@@ -72,10 +73,11 @@ def _draw_contours(
         axes.contourf(steps, steps, surface.T, levels, norm=norm, cmap="viridis")
         axes.contour(steps, steps, surface.T, levels, norm=norm, **lines)
         axes.plot(0, 0, "+", color="white")
-        axes.set(title=name, aspect="equal", xlabel="first direction")
+        axes.set(title=_in_lines(name), aspect="equal", xlabel="first direction")
     panels[0].set_ylabel("second direction")
     scale = ScalarMappable(norm, "viridis")
-    figure.colorbar(scale, ax=list(panels), label=LOSS, format="%.2g", shrink=0.85)
+    bar = figure.colorbar(scale, ax=list(panels), label=LOSS, shrink=0.85)
+    show_plain_numbers(bar.ax.yaxis)
     save(figure, picture)
 
 
@@ -92,9 +94,14 @@ def _draw_surfaces(
     for index, (name, surface) in enumerate(surfaces.items()):
         axes: Any = figure.add_subplot(1, len(surfaces), index + 1, projection="3d")
         axes.plot_surface(x, y, np.log10(surface), cmap="viridis", vmin=lowest, vmax=highest)
-        axes.set(title=name, zlim=(lowest, highest), zlabel=f"log10 {LOSS}")
+        axes.set(title=_in_lines(name), zlim=(lowest, highest), zlabel=f"log10 {LOSS}")
         _label_plane(axes, steps)
     save(figure, picture)
+
+
+def _in_lines(name: str) -> str:
+    """Return the name of a network with a line for each of its settings, as a panel has room."""
+    return name.replace(", ", ",\n")
 
 
 def _label_plane(axes: Axes, steps: np.ndarray) -> None:

@@ -10,11 +10,11 @@ from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import LogFormatterMathtext
+from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 
 from segpipe.files import atomic
 from segpipe.reporting.formats import in_use
-from segpipe.text import visible_lines
+from segpipe.text import rounded, visible_lines
 
 DPI = 110
 # of texts as texts rather than as outlines: they can be searched and edited, and fonts are inside
@@ -51,12 +51,30 @@ def save(figure: Figure, picture: Path, dpi: int = DPI) -> None:
             part.write_bytes(content.getvalue())
 
 
+class PlainLogFormatter(LogFormatter):
+    """Labels a logarithmic axis as people write numbers, where it is short also between tens."""
+
+    def __init__(self) -> None:
+        super().__init__(labelOnlyBase=False, minor_thresholds=(2, 0.5))
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the label of a tick; an empty one where there is no room."""
+        return rounded(x) if super().__call__(x, pos) else ""
+
+
+def show_plain_numbers(axis: Axis) -> None:
+    """Label the ticks of a logarithmic axis by a `PlainLogFormatter`."""
+    axis.set_major_formatter(PlainLogFormatter())
+    axis.set_minor_formatter(PlainLogFormatter())
+
+
 def _tick_labels(figure: Figure) -> set[Artist]:
     """Return the labels of logarithmic axes, whose powers of ten are set as mathematics."""
     found: set[Artist] = set()
     for axes in figure.axes:
         for axis in axes.findobj(Axis):
             names = axis.get_ticklabels(which="both")
-            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+            formatters = (axis.get_major_formatter(), axis.get_minor_formatter())
+            if any(isinstance(formatter, LogFormatterMathtext) for formatter in formatters):
                 found.update(names)
     return found

@@ -7,11 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter
 
 from segpipe.axes import AXES
 from segpipe.planning.fingerprint import Facts, Intensities
-from segpipe.reporting.figures import save
+from segpipe.reporting.figures import save, show_plain_numbers
 from segpipe.reporting.pictures import COLOURS
 from segpipe.text import count
 from segpipe.units import Units
@@ -55,8 +54,7 @@ def _draw_volumes(axes: Axes, facts: Facts, units: Units) -> None:
     _strips(axes, facts, columns)
     if np.greater(list(columns.values()), 0).any():
         axes.set_yscale("log")
-        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            set_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+        show_plain_numbers(axes.yaxis)
     axes.set(title=units.in_text("volume of each label in a case, mL (cases that have it)"))
     axes.tick_params(axis="x", rotation=0 if len(columns) < 8 else 90)
 
