@@ -227,6 +227,9 @@ def test_runs_are_told_apart_by_what_differs() -> None:
         "long_skips=[concat, none]",
     ]
     assert tell_apart([first, first], ["x", "y"]) == ["x", "y"]
+    there, elsewhere = {"data": {"root": "a"}}, {"data": {"root": "b"}}
+    assert tell_apart([first | there, second | elsewhere], ["x", "y"])[0] == "long_skips=none"
+    assert tell_apart([first | there, first | elsewhere], ["x", "y"]) == ["root=a", "root=b"]
 
 
 def test_a_checkpoint_is_opened_as_it_was_saved(trained: Path) -> None:

@@ -32,6 +32,7 @@ from segpipe.text import count, nearest
 
 log = logging.getLogger("segpipe")
 NOT_COMPARED = ("name", "model.channels")  # keys that do not tell what a run is
+PLACES = ("data.root", "data.cache")  # keys that do so where nothing else differs
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ def tell_apart(configs: Sequence[dict[str, Any]], otherwise: Sequence[str]) -> l
     """
     flat = [dict(_leaves(config)) for config in configs]
     names = [""] * len(flat)
-    for key in _differing_keys(flat):
+    keys = _differing_keys(flat)
+    telling = [key for key in keys if key not in PLACES]
+    for key in telling or keys:
         for index, config in enumerate(flat):
             leaf = key.rpartition(".")[2]
             separator = ", " if names[index] else ""
