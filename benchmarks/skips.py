@@ -11,7 +11,6 @@ One that is done is not run again, and one that was interrupted goes on.
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -93,12 +92,9 @@ def show(output: Path) -> None:
             studies[data_set.name] = json.loads(file.read_text())
     if not studies:
         return
-    lines = ["| set | variant | Dice | ± runs | less the reference | p, Holm | NSD | HD95 |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
-    for name, study in studies.items():
-        for row in means(study):
-            lines.append(f"| {name} | {' | '.join(cells(row))} |")
-            name = ""
+    lines: list[str] = []
+    for metric in PANELS:
+        lines += [*table(studies, metric), ""]
     (output / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)
     draw(studies, output / "differences.png")
@@ -109,16 +105,29 @@ def means(study: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in study["scores"] if row["label"] == "mean"]
 
 
-def cells(row: dict[str, Any]) -> list[str]:
-    """Return the cells of a variant: scores, and the difference to the reference with its interval."""
-    difference = p = ""
-    if row["dice_difference"] is not None:
-        low, high = row["dice_difference_low"], row["dice_difference_high"]
-        difference = f"{100 * row['dice_difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-    if row["dice_p_holm"] is not None and math.isfinite(row["dice_p_holm"]):
-        p = "< 0.0001" if row["dice_p_holm"] < 1e-4 else f"{row['dice_p_holm']:.4f}"
-    scores = [f"{row['dice']:.3f}", f"{row['dice_sd']:.3f}", difference, p]
-    return [row["variant"], *scores, f"{row['nsd']:.3f}", f"{row['hd95_mm']:.1f}"]
+def table(studies: dict[str, dict[str, Any]], metric: str) -> list[str]:
+    """Return a table of one metric in Markdown: a row per set, a column per variant."""
+    variants = [row["variant"] for row in means(next(iter(studies.values())))]
+    headings = ["set", "cases", *variants]
+    lines = [f"{metric}, with the difference to the reference and its 95 % interval, points", ""]
+    lines += [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
+    for name, study in studies.items():
+        rows = means(study)
+        cells = [name, str(rows[0]["cases"]), *[cell(row, metric) for row in rows]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def cell(row: dict[str, Any], metric: str) -> str:
+    """Return a variant's score with its difference to the reference; a star where p is below 0.05."""
+    score = f"{row[metric]:.3f}"
+    if row[f"{metric}_difference"] is None:
+        return score
+    values = [row[f"{metric}_difference{end}"] for end in ("", "_low", "_high")]
+    difference, low, high = [f"{100 * value:+.1f}" for value in values]
+    p = row[f"{metric}_p_holm"]
+    star = "*" if p is not None and p < 0.05 else ""
+    return f"{score} ({difference}{star}, {low} to {high})"
 
 
 def draw(studies: dict[str, dict[str, Any]], picture: Path) -> None:
@@ -137,7 +146,7 @@ def draw(studies: dict[str, dict[str, Any]], picture: Path) -> None:
 def draw_panel(axes: Axes, studies: dict[str, dict[str, Any]], metric: str) -> None:
     """Draw the differences of one metric."""
     for place, study in enumerate(studies.values()):
-        rows = [row for row in means(study) if row["dice_difference"] is not None]
+        rows = [row for row in means(study) if row[f"{metric}_difference"] is not None]
         for number, row in enumerate(rows):
             ends = [row[f"{metric}_difference_low"], row[f"{metric}_difference_high"]]
             mean = row[f"{metric}_difference"]
