@@ -120,23 +120,38 @@ SETS = [
 
 def main() -> None:
     """Run what is missing, then write and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    names = [data_set.name for data_set in SETS]
-    parser.add_argument("--data", type=Path, required=True, help="folder of all sets")
-    parser.add_argument("--only", action="append", choices=names, help="this set; may be repeated")
+    parser = set_parser(__doc__, SETS, Path("runs/datasets"))
     parser.add_argument("--minutes", type=float, default=10, help="of training for each set")
-    parser.add_argument("--output", type=Path, default=Path("runs/datasets"), help="folder")
     parser.add_argument("--before", type=Path, help="the output of an earlier call")
-    parser.add_argument("overrides", nargs="*", help="of train.py, for all sets")
     options = parser.parse_args()
     for data_set in SETS:
         folder = options.output / data_set.name
-        if data_set.name in (options.only or names) and not (folder / "measured.json").exists():
+        is_asked_for = not options.only or data_set.name in options.only
+        if is_asked_for and not (folder / "measured.json").exists():
             train(data_set, options.data, folder, options.minutes, options.overrides)
             show(options.output, options.before)
     show(options.output, options.before)
+
+
+def set_parser(
+    description: str | None, sets: Sequence[DataSet], output: Path
+) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that every benchmark of these sets takes.
+
+    Args:
+        description: what the benchmark does.
+        sets: the sets that `--only` may name.
+        output: the default of `--output`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [data_set.name for data_set in sets]
+    parser.add_argument("--data", type=Path, required=True, help="folder of all sets")
+    parser.add_argument("--only", action="append", choices=names, help="this set; may be repeated")
+    parser.add_argument("--output", type=Path, default=output, help="folder")
+    parser.add_argument("overrides", nargs="*", help="of train.py, for all sets")
+    return parser
 
 
 def train(

@@ -9,7 +9,6 @@ cells. Each study is `train.py study=...` as typed: the same steps for every var
 One that is done is not run again, and one that was interrupted goes on.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import SETS, DataSet, write_cases
+from datasets import SETS, DataSet, set_parser, write_cases
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -35,23 +34,14 @@ COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")
 
 def main() -> None:
     """Run what is missing, then write and print the table, and draw the figure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    names = [data_set.name for data_set in ONCE]
-    parser.add_argument("--data", type=Path, required=True, help="folder of all sets")
-    parser.add_argument("--only", action="append", choices=names, help="this set; may be repeated")
+    parser = set_parser(__doc__, ONCE, Path("runs/skips"))
     parser.add_argument("--study", default="short_by_long", help="of conf/study")
-    parser.add_argument("--output", type=Path, default=Path("runs/skips"), help="folder")
-    parser.add_argument("overrides", nargs="*", help="of train.py, for all sets")
     options = parser.parse_args()
     output = options.output / options.study
     for data_set in ONCE:
         folder = output / data_set.name
-        if (
-            data_set.name in (options.only or names)
-            and not (folder / "sweep" / "study.json").exists()
-        ):
+        is_asked_for = not options.only or data_set.name in options.only
+        if is_asked_for and not (folder / "sweep" / "study.json").exists():
             run_study(data_set, options.data, folder, options.study, options.overrides)
     show(output)
 
