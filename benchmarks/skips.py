@@ -30,6 +30,7 @@ ONCE = [
 UNUSED = ["trainer.postprocess=false", "trainer.quality=false"]  # of runs that only a study reads
 PANELS = {"dice": "Dice, points", "nsd": "NSD, points"}
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")
+LEGEND_COLUMNS = 3  # of variants' names, which are long
 
 
 def main() -> None:
@@ -128,7 +129,7 @@ def draw(studies: dict[str, dict[str, Any]], picture: Path) -> None:
         draw_panel(axes, studies, metric)
     reference = next(iter(studies.values()))["reference"]
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=9)
+    figure.legend(handles, names, loc="outside upper center", ncols=LEGEND_COLUMNS, fontsize=9)
     figure.supxlabel(f"less {reference}; bars: 95 % intervals over cases", fontsize=9)
     figure.savefig(picture, dpi=110)
 
