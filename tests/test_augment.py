@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 
 from segpipe.data.acquisition import RandBiasFieldd, RandGhostd, RandMissingChanneld
 from segpipe.data.augment import UNCHANGED, Augmentation, make_augmentation
-from segpipe.data.intensity import RandBlurd, RandGammad, RandNoised
+from segpipe.data.intensity import RandBlurd, RandColourd, RandGammad, RandNoised
 from segpipe.data.patches import Patches, augment_batch
 from segpipe.planning.rules import make_plan
 from segpipe.registry import AUGMENTATIONS
@@ -244,4 +244,22 @@ def test_one_channel_of_several_is_missing() -> None:
         found |= set(gone.nonzero().ravel().tolist())
     assert found == {0, 1, 2}
     alone = missing({"image": image[:1], "label": image}, 0)["image"]
+    assert torch.equal(alone, image[:1])
+
+
+def test_colours_are_mixed_and_shifted_within_bounds() -> None:
+    """Each channel is a sum of all and a constant, the same in every voxel."""
+    image = torch.rand(3, 6, 5, 1, generator=torch.Generator().manual_seed(0))
+    recolour = Augmentation([RandColourd(1.0, 0.25)])
+    channels = torch.cat([image.flatten(1), torch.ones(1, 30)])
+    for seed in range(20):
+        changed = recolour({"image": image, "label": image}, seed)["image"].flatten(1)
+        shares = torch.linalg.lstsq(channels.T, changed.T).solution.T
+        torch.testing.assert_close(shares @ channels, changed)
+        added = shares[:, :3] - torch.eye(3)
+        shift = shares[:, 3] / image.flatten(1).std(1)
+        assert added.abs().max() < 0.2501
+        assert added.abs().min() > 0
+        assert shift.abs().max() < 0.2501
+    alone = recolour({"image": image[:1], "label": image}, 0)["image"]
     assert torch.equal(alone, image[:1])

@@ -79,6 +79,12 @@ def missing_channel(probability: float) -> MapTransform:
     return RandMissingChanneld(probability)
 
 
+@AUGMENTATIONS.register("colour", help="other colours: channels mixed, scaled and shifted")
+def colour(probability: float) -> MapTransform:
+    """Add to each channel -0.25 to 0.25 times each channel and of its own deviation."""
+    return RandColourd(probability, 0.25)
+
+
 class RandNoised(RandomizableTransform, MapTransform):
     """Adds Gaussian noise to `image`, drawn in float32 on the host.
 
@@ -105,6 +111,37 @@ class RandNoised(RandomizableTransform, MapTransform):
         noise = torch.randn(image.shape, generator=rng)
         noise.mul_(self.R.uniform(0, self.largest))
         return {**data, "image": to_device(noise, image.device).add_(image)}
+
+
+class RandColourd(RandomizableTransform, MapTransform):
+    """Changes the colours of `image`, as other stains, lamps and cameras do (Tellez 2019).
+
+    Each channel becomes a sum of all, itself most of all, and is shifted. An image of one channel,
+    which has no colour, stays as it is.
+
+    Args:
+        prob: probability of any change.
+        largest: the share of each channel that is added to each, and the shift in standard
+            deviations of a channel, are drawn from minus this to this.
+    """
+
+    def __init__(self, prob: float, largest: float) -> None:
+        MapTransform.__init__(self, "image")
+        RandomizableTransform.__init__(self, prob)
+        self.largest = largest
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the patch, in other colours or as it is."""
+        image: Tensor = data["image"]
+        self.randomize(None)
+        channels = len(image)
+        if not self._do_transform or channels == 1:
+            return dict(data)
+        drawn = self.R.uniform(-self.largest, self.largest, (channels, channels + 1))
+        added = to_device(torch.from_numpy(drawn).float(), image.device)
+        shift = added[:, -1, None] * image.flatten(1).std(1, keepdim=True)
+        changed = image.flatten(1) + added[:, :-1] @ image.flatten(1) + shift
+        return {**data, "image": changed.view_as(image)}
 
 
 class RandGammad(RandomizableTransform, MapTransform):
