@@ -252,14 +252,15 @@ def test_colours_are_mixed_and_shifted_within_bounds() -> None:
     image = torch.rand(3, 6, 5, 1, generator=torch.Generator().manual_seed(0))
     recolour = Augmentation([RandColourd(1.0, 0.25)])
     channels = torch.cat([image.flatten(1), torch.ones(1, 30)])
+    largest = torch.zeros(3, 4)
     for seed in range(20):
         changed = recolour({"image": image, "label": image}, seed)["image"].flatten(1)
         shares = torch.linalg.lstsq(channels.T, changed.T).solution.T
         torch.testing.assert_close(shares @ channels, changed)
-        added = shares[:, :3] - torch.eye(3)
-        shift = shares[:, 3] / image.flatten(1).std(1)
-        assert added.abs().max() < 0.2501
-        assert added.abs().min() > 0
-        assert shift.abs().max() < 0.2501
+        shares[:, :3] -= torch.eye(3)
+        shares[:, 3] /= image.flatten(1).std(1)
+        largest = largest.maximum(shares.abs())
+    assert largest.max() < 0.2501
+    assert largest.min() > 0.15  # each channel takes from each, itself too, and is shifted
     alone = recolour({"image": image[:1], "label": image}, 0)["image"]
     assert torch.equal(alone, image[:1])

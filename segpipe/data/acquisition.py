@@ -4,20 +4,17 @@ Each is drawn on the host and applied on the device that holds the patch, which 
 for.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
-from monai.transforms.transform import MapTransform, RandomizableTransform
 from torch import Tensor
 
+from segpipe.data.image_change import RandImageChange
 from segpipe.device import to_device
 
 DEGREE = 3  # of the polynomial of a bias field
 
 
-class RandBiasFieldd(RandomizableTransform, MapTransform):
+class RandBiasFieldd(RandImageChange):
     """Multiplies `image` by a smooth field, as the coils of an MR scanner do (Van Leemput 1999).
 
     The field is the exponential of a polynomial of degree 3 in the position. What it multiplies is
@@ -30,16 +27,11 @@ class RandBiasFieldd(RandomizableTransform, MapTransform):
     """
 
     def __init__(self, prob: float, largest: float) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(prob)
         self.largest = largest
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, multiplied or as it is."""
-        image: Tensor = data["image"]
-        self.randomize(None)
-        if not self._do_transform:
-            return dict(data)
+    def change(self, image: Tensor) -> Tensor:
+        """Return the image multiplied by a field."""
         shape = (DEGREE + 1,) * 3
         coefficients = self.R.uniform(-self.largest, self.largest, shape)
         coefficients[np.indices(shape).sum(0) > DEGREE] = 0
@@ -52,7 +44,7 @@ class RandBiasFieldd(RandomizableTransform, MapTransform):
         changed = (image - lowest) * exponent.exp()
         changed = changed - changed.mean(axes, keepdim=True)
         scale = image.std(axes, keepdim=True) / (changed.std(axes, keepdim=True) + 1e-8)
-        return {**data, "image": changed * scale + image.mean(axes, keepdim=True)}
+        return changed * scale + image.mean(axes, keepdim=True)
 
 
 def _powers(edge: int) -> Tensor:
@@ -65,7 +57,7 @@ def _powers(edge: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(powers)).float()
 
 
-class RandGhostd(RandomizableTransform, MapTransform):
+class RandGhostd(RandImageChange):
     """Adds ghosts to `image`: fainter copies along an axis, as a moving patient leaves in MR.
 
     Every n-th line of the spectrum along the axis is weakened, but not the mean.
@@ -79,23 +71,18 @@ class RandGhostd(RandomizableTransform, MapTransform):
     def __init__(
         self, prob: float, copies: tuple[int, int], strengths: tuple[float, float]
     ) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(prob)
         self.copies = copies
         self.strengths = strengths
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, with ghosts or as it is."""
-        image: Tensor = data["image"]
-        self.randomize(None)
-        if not self._do_transform:
-            return dict(data)
+    def change(self, image: Tensor) -> Tensor:
+        """Return the image with ghosts, if an axis has room for them."""
         smallest, largest = self.copies
         copies = self.R.randint(smallest, largest + 1)
         strength = self.R.uniform(*self.strengths)
         axes = [axis for axis, edge in enumerate(image.shape) if axis > 0 and edge > copies]
         if not axes:
-            return dict(data)
+            return image
         axis = axes[self.R.randint(len(axes))]
         kept = np.ones(image.shape[axis], dtype=np.float32)
         frequencies = np.round(np.fft.fftfreq(len(kept), 1 / len(kept))).astype(int)
@@ -104,10 +91,10 @@ class RandGhostd(RandomizableTransform, MapTransform):
         shape[axis] = len(kept)
         weights = to_device(torch.from_numpy(kept), image.device).view(shape)
         spectrum = torch.fft.fft(image, dim=axis) * weights
-        return {**data, "image": torch.fft.ifft(spectrum, dim=axis).real}
+        return torch.fft.ifft(spectrum, dim=axis).real
 
 
-class RandMissingChanneld(RandomizableTransform, MapTransform):
+class RandMissingChanneld(RandImageChange):
     """Sets one channel of `image` to 0, as a scan has it whose channel is a constant.
 
     An image of one channel stays as it is.
@@ -116,16 +103,10 @@ class RandMissingChanneld(RandomizableTransform, MapTransform):
         prob: probability that a channel is missing.
     """
 
-    def __init__(self, prob: float) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
-
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, with all channels or one less."""
-        image: Tensor = data["image"]
-        self.randomize(None)
-        if not self._do_transform or len(image) == 1:
-            return dict(data)
+    def change(self, image: Tensor) -> Tensor:
+        """Return the image with one channel less."""
+        if len(image) == 1:
+            return image
         kept = torch.ones(len(image), 1, 1, 1)
         kept[self.R.randint(len(image))] = 0
-        return {**data, "image": image * to_device(kept, image.device)}
+        return image * to_device(kept, image.device)

@@ -5,9 +5,6 @@ The transforms are MONAI's except for two that took most of the time, `RandNoise
 (`benchmarks/augment.py`), `RandGammad`, whose own waits for a GPU, and those of `acquisition.py`.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from monai.networks.layers.convutils import gaussian_1d
 from monai.transforms.intensity.dictionary import (
@@ -15,10 +12,11 @@ from monai.transforms.intensity.dictionary import (
     RandScaleIntensityFixedMeand,
 )
 from monai.transforms.spatial.dictionary import RandSimulateLowResolutiond
-from monai.transforms.transform import MapTransform, RandomizableTransform
+from monai.transforms.transform import MapTransform
 from torch import Tensor
 
 from segpipe.data.acquisition import RandBiasFieldd, RandGhostd, RandMissingChanneld
+from segpipe.data.image_change import RandImageChange
 from segpipe.device import to_device
 from segpipe.registry import AUGMENTATIONS
 
@@ -85,7 +83,7 @@ def colour(probability: float) -> MapTransform:
     return RandColourd(probability, 0.25)
 
 
-class RandNoised(RandomizableTransform, MapTransform):
+class RandNoised(RandImageChange):
     """Adds Gaussian noise to `image`, drawn in float32 on the host.
 
     MONAI's transform draws it in float64, which takes far longer. A GPU would draw other noise from
@@ -97,27 +95,22 @@ class RandNoised(RandomizableTransform, MapTransform):
     """
 
     def __init__(self, prob: float, largest: float) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(prob)
         self.largest = largest
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, with noise or as it is."""
-        image: Tensor = data["image"]
-        self.randomize(None)
-        if not self._do_transform:
-            return dict(data)
+    def change(self, image: Tensor) -> Tensor:
+        """Return the image with noise."""
         rng = torch.Generator().manual_seed(int(self.R.randint(2**31)))
         noise = torch.randn(image.shape, generator=rng)
         noise.mul_(self.R.uniform(0, self.largest))
-        return {**data, "image": to_device(noise, image.device).add_(image)}
+        return to_device(noise, image.device).add_(image)
 
 
-class RandColourd(RandomizableTransform, MapTransform):
-    """Changes the colours of `image`, as other stains, lamps and cameras do (Tellez 2019).
+class RandColourd(RandImageChange):
+    """Changes the colours of `image`, as other stains, lamps and cameras do.
 
-    Each channel becomes a sum of all, itself most of all, and is shifted. An image of one channel,
-    which has no colour, stays as it is.
+    Each channel becomes a sum of all, itself most of all, and is shifted; Tellez 2019 shifts hues
+    and stains to the same end. An image of one channel, which has no colour, stays as it is.
 
     Args:
         prob: probability of any change.
@@ -126,25 +119,22 @@ class RandColourd(RandomizableTransform, MapTransform):
     """
 
     def __init__(self, prob: float, largest: float) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(prob)
         self.largest = largest
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, in other colours or as it is."""
-        image: Tensor = data["image"]
-        self.randomize(None)
+    def change(self, image: Tensor) -> Tensor:
+        """Return the image in other colours."""
         channels = len(image)
-        if not self._do_transform or channels == 1:
-            return dict(data)
+        if channels == 1:
+            return image
         drawn = self.R.uniform(-self.largest, self.largest, (channels, channels + 1))
         added = to_device(torch.from_numpy(drawn).float(), image.device)
         shift = added[:, -1, None] * image.flatten(1).std(1, keepdim=True)
         changed = image.flatten(1) + added[:, :-1] @ image.flatten(1) + shift
-        return {**data, "image": changed.view_as(image)}
+        return changed.view_as(image)
 
 
-class RandGammad(RandomizableTransform, MapTransform):
+class RandGammad(RandImageChange):
     """Raises `image` to a power; its range, mean and standard deviation stay the same.
 
     The draws and the result are those of MONAI's `RandAdjustContrastd`, which fetches the range of
@@ -156,16 +146,11 @@ class RandGammad(RandomizableTransform, MapTransform):
     """
 
     def __init__(self, prob: float, powers: tuple[float, float]) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(prob)
         self.powers = powers
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, changed or as it is."""
-        image: Tensor = data["image"]
-        self.randomize(None)
-        if not self._do_transform:
-            return dict(data)
+    def change(self, image: Tensor) -> Tensor:
+        """Return the image with other greys."""
         self.R.rand()  # MONAI draws here whether an image is changed, a second time
         power = self.R.uniform(*self.powers)
         lowest = image.min()
@@ -173,10 +158,10 @@ class RandGammad(RandomizableTransform, MapTransform):
         changed = ((image - lowest) / (extent + 1e-7)) ** power * extent + lowest
         changed = changed - changed.mean()
         changed = changed / (changed.std() + 1e-8)
-        return {**data, "image": image.std() * changed + image.mean()}
+        return image.std() * changed + image.mean()
 
 
-class RandBlurd(RandomizableTransform, MapTransform):
+class RandBlurd(RandImageChange):
     """Blurs `image` with a Gaussian, by matrix products instead of convolutions.
 
     Args:
@@ -185,24 +170,18 @@ class RandBlurd(RandomizableTransform, MapTransform):
     """
 
     def __init__(self, prob: float, deviation: tuple[float, float]) -> None:
-        MapTransform.__init__(self, "image")
-        RandomizableTransform.__init__(self, prob)
+        super().__init__(prob)
         self.deviation = deviation
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the patch, blurred or as it is."""
-        image: Tensor = data["image"]
-        self.randomize(None)
-        if not self._do_transform:
-            return dict(data)
+    def change(self, image: Tensor) -> Tensor:
+        """Return the image blurred."""
         blurs = []
         for edge in image.shape[1:]:
             deviation = self.R.uniform(*self.deviation)
             blurs.append(to_device(_blur_matrix(deviation, edge), image.device))
         x, y, z = blurs
         image = y @ (image @ z)
-        image = (x @ image.flatten(2)).view_as(image)
-        return {**data, "image": image}
+        return (x @ image.flatten(2)).view_as(image)
 
 
 def _blur_matrix(deviation: float, edge: int) -> Tensor:
