@@ -37,7 +37,8 @@ from segpipe.data.phantom import write_phantom
 from segpipe.device import NumberFormat, choose_device, choose_format, computing_in, hold_memory
 from segpipe.nets.build import build
 from segpipe.plan import Plan
-from segpipe.planning.fingerprint import Fingerprint, fingerprint, label_ids
+from segpipe.planning.fingerprint import Fingerprint
+from segpipe.planning.planner import plan_dataset
 from segpipe.planning.rules import make_plan
 from segpipe.training.loss import SegmentationLoss
 from segpipe.training.optim import make_optimizer
@@ -151,18 +152,12 @@ def enlarged(
             nib.save(nib.Nifti1Image(zoom(voxels, factors, order=order), affine), path)  # type: ignore[attr-defined]
 
 
-def ready(options: Train, device: torch.device) -> CaseData:
+def ready(options: Train, device: torch.device, number_format: NumberFormat) -> CaseData:
     """The loaders of a training on these options' dataset."""
     dataset = open_dataset(options.data)
     seen = inspect_cases(dataset.cases, [], dataset.labels, None, lambda: None)
-    labels, channels = label_ids(seen, dataset.labels), list(dataset.channels)
-    data = CaseData(
-        dataset.cases,
-        [],
-        make_plan(options, fingerprint(seen), channels, labels, device.type),
-        options,
-        device,
-    )
+    plan = plan_dataset(dataset, seen, [], options, device, number_format)
+    data = CaseData(dataset.cases, [], plan, options, device)
     data.setup("fit")
     return data
 
@@ -178,11 +173,9 @@ def main() -> None:
         device = choose_device(options.trainer.device)
         hold_memory(device)
         number_format = choose_format(options.trainer.precision, device)
-        data = ready(options, device)
+        data = ready(options, device, number_format)
         assert data.patches is not None
-        for number in range(
-            len(data.train_cases)
-        ):  # a turn, which opens each case, as a run does once
+        for number in range(len(data.train_cases)):  # opens each case, as a run does once
             data.patches[number]
         plan, workers = data.plan, data.workers
         loader = iter(
@@ -204,9 +197,9 @@ def main() -> None:
             lambda: seconds(ours, lambda: fixed),
             lambda: seconds(plain, lambda: fixed),
         ]
-        times = np.array([[way() for way in ways] for _ in range(ROUNDS + 1)])[
-            1:
-        ]  # the first warms up
+        for way in ways:  # warms up
+            way()
+        times = np.array([[way() for way in ways] for _ in range(ROUNDS)])
     whole, bare, usual = np.median(times, axis=0)
     print(
         f"{device}, {number_format}, patch {plan.patch}, batch {plan.batch}, {workers} workers; medians of {ROUNDS}"
