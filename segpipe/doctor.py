@@ -5,6 +5,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from segpipe.config.quoting import as_typed, invocation, literal
@@ -113,7 +114,8 @@ def _repair(cases: Sequence[InspectedCase], dataset: Dataset, options: Train, co
     """
     usable = [inspected for inspected in cases if can_be_repaired(inspected)]
     if not usable:
-        kinds = Counter(finding.kind for inspected in cases for finding in inspected.findings)
+        findings = chain.from_iterable(inspected.findings for inspected in cases)
+        kinds = Counter(finding.kind for finding in findings)
         found = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
         log.error(
             "fix=%s: nothing can be mended, and nothing is written: all of %s need a person (%s)%s",

@@ -137,7 +137,9 @@ def to_indices(
     warnings = _unscored("the mask", prediction, predicted, index)
     warnings += _unscored("the truth", truth, true, index)
     special = {} if scheme.ignore is None else {scheme.ignore: IGNORED}
-    targets = {name: [index[number] for number in ids] for name, ids in labels.items()}
+    targets: dict[str, list[int]] = {}
+    for name, ids in labels.items():
+        targets[name] = [index[number] for number in ids]
     return Indexed(
         _replaced(prediction, index),
         _replaced(truth, index | special),

@@ -1,6 +1,7 @@
 """The plan and the network of segpipe that a configuration of nnU-Net v2 is."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from segpipe.axes import Axes
@@ -103,7 +104,7 @@ def model_of(results: Results, configuration: Configuration, layers: Layers) -> 
 
 def _kernel(results: Results, layers: Layers) -> int:
     """Return the edge that all kernels have along the axes along which they see neighbours."""
-    edges = {edge for kernel in layers.kernel_sizes for edge in kernel} - {1}
+    edges = set(chain.from_iterable(layers.kernel_sizes)) - {1}
     if len(edges) > 1 or any(edge % 2 == 0 for edge in edges):
         raise ConfigError(
             f"{results.folder / 'plans.json'}: has kernels of {sorted(edges)} voxels; one odd edge "

@@ -1,6 +1,7 @@
 """Which frames of a folder form one volume: by series, plane and what tells images apart."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -71,13 +72,14 @@ def _stacks(plane: list[Frame]) -> list[Stack]:
         # no tag tells the images at one position apart: some may be copies with other numbers
         known, more = _without_copies(known, lambda _: 0)
         for original, others in more.items():
-            of_others = [copy for other in others for copy in copies.get(other, ())]
+            of_others = chain.from_iterable(copies.get(other, ()) for other in others)
             copies[original] = [*copies.get(original, ()), *others, *of_others]
         parts = _split(known)
     stacks = []
     for part, traits in parts:
         part.sort(key=lambda frame: (float(np.dot(place_of(frame), normal)), _order(frame)))
-        twins = [copy.path for frame in part for copy in copies.get(frame, ())]
+        part_copies = chain.from_iterable(copies.get(frame, ()) for frame in part)
+        twins = [copy.path for copy in part_copies]
         stacks.append(Stack(tuple(part), traits, tuple(twins)))
     return stacks
 

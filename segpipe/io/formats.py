@@ -5,6 +5,7 @@ A new format is a module of this package, and an entry of `FORMATS`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ TIFF = Format(
 FORMATS = (NIFTI, NRRD, METAIMAGE, IMAGE, TIFF, DICOM)
 # of the voxels whose header is another file; in a folder the header stands for both
 DATA_ENDINGS = {".img": NIFTI, ".img.gz": NIFTI}
-ENDINGS = tuple(ending for format_ in FORMATS for ending in format_.endings)
+ENDINGS = tuple(chain.from_iterable(format_.endings for format_ in FORMATS))
 
 
 def format_of(path: Path) -> Format | None:

@@ -22,6 +22,9 @@ from segpipe.text import first_line
 PAIR_ENDINGS = {".hdr": ".img", ".hdr.gz": ".img.gz"}
 LARGEST_HEADER = 2**26  # bytes before the voxels; extensions may hold a DICOM header
 GZIP = b"\x1f\x8b"
+# a header begins with its own size, in either order of bytes
+FIRST_BEGINS = (struct.pack("<i", 348), struct.pack(">i", 348))
+SECOND_BEGINS = (struct.pack("<i", 540), struct.pack(">i", 540))
 UNIT_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # codes of metre, mm and micron
 APART = 0.1  # of a voxel: sform and qform that differ by more disagree
 HEADER_ERRORS = (
@@ -118,10 +121,9 @@ def _first_bytes(path: Path, count: int) -> bytes:
 def _parse(path: Path, is_single: bool) -> tuple[Any, Any]:
     """Return the header as it is stored, with its extensions, and the class of the image."""
     start = _first_bytes(path, 540)
-    sizes = {start[:4]} & {struct.pack(order + "i", size) for order in "<>" for size in (348, 540)}
-    if not sizes:
+    is_second = start[:4] in SECOND_BEGINS
+    if not is_second and start[:4] not in FIRST_BEGINS:
         raise ValueError(f"it does not begin as a header does; {len(start)} bytes unpacked")
-    is_second = 540 in struct.unpack("<i", start[:4]) + struct.unpack(">i", start[:4])
     if not is_second and start[344:348] not in (b"n+1\0", b"ni1\0"):
         raise ValueError("an Analyze 7.5 header, which has no orientation; convert it to NIfTI")
     if is_second:

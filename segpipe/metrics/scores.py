@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -191,5 +192,5 @@ def _means(rows: Sequence[MetricValues]) -> dict[str, float]:
 def write_scores(scores: Sequence[Score], path: Path) -> None:
     """Write a CSV file with a line per case and target."""
     columns = score_columns(scores)
-    rows = [[getattr(score, name) for name in columns] for score in scores]
-    write_table(path, columns, rows)
+    values_of = attrgetter(*columns)
+    write_table(path, columns, [values_of(score) for score in scores])

@@ -77,7 +77,9 @@ def write_crossval(file: Path, names: Sequence[str], postprocess: str) -> None:
     summary = summary_table(scores, units, "means over all cases")
     folds = _folds(runs, units)
     write_latex(file.parent / "tables.tex", {"result": summary, "folds": folds})
-    homes = {score.case: name for name, run in runs.items() for score in run.scores}
+    homes: dict[str, str] = {}
+    for name, run in runs.items():
+        homes |= {score.case: name for score in run.scores}
     links = [Link(name, name) for name in FILES if (file.parent / name).is_file()]
     page = CrossvalPage(
         title=f"Cross-validation {file.resolve().parent.name}",

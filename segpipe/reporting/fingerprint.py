@@ -1,5 +1,6 @@
 """What a run was trained on, as numbers and as a picture: grids, volumes of labels, intensities."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,6 +96,7 @@ def _strips(axes: Axes, facts: Facts, columns: dict[str, list[float]]) -> None:
 
 
 def _legend(figure: Figure, facts: Facts) -> None:
+    counts = Counter(one.part for one in facts.cases)
     handles = [
         Line2D(
             [],
@@ -102,7 +104,7 @@ def _legend(figure: Figure, facts: Facts) -> None:
             color=colour,
             marker=marker,
             linestyle="",
-            label=count(sum(one.part == part for one in facts.cases), f"{word} case"),
+            label=count(counts[part], f"{word} case"),
         )
         for part, (colour, marker, word) in PARTS.items()
     ]

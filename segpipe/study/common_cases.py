@@ -71,19 +71,23 @@ def _trained(system: System) -> frozenset[str]:
     return frozenset().union(*(source.train or frozenset() for source in system.runs.values()))
 
 
+def _labels_of(system: System) -> list[str]:
+    """Return the labels that are scored in any run of a system, in the order of its runs."""
+    found: dict[str, None] = {}
+    for source in system.runs.values():
+        found |= dict.fromkeys(score.label for score in source.scores)
+    return list(found)
+
+
 def _common_labels(systems: Sequence[System]) -> list[str]:
     """Return the labels that all systems have, in the order of the first one.
 
     Raises:
         ConfigError: if there is none.
     """
-    names: list[list[str]] = []
-    for system in systems:
-        found: dict[str, None] = {}
-        for source in system.runs.values():
-            found |= dict.fromkeys(score.label for score in source.scores)
-        names.append(list(found))
-    common = [label for label in names[0] if all(label in other for other in names)]
+    names = list(map(_labels_of, systems))
+    everywhere = frozenset(names[0]).intersection(*names)
+    common = [label for label in names[0] if label in everywhere]
     if not common:
         examples = [f"{one.name}: {_shown(own)}" for one, own in zip(systems, names, strict=True)]
         raise ConfigError(f"compare: no label in common ({'; '.join(examples)}); name them alike")
@@ -165,8 +169,7 @@ def _notes(
     if others:
         notes.append(f"{count(len(others), 'other case')} left out ({_shown(others)}).")
     for system in systems:
-        own = {score.label for source in system.runs.values() for score in source.scores}
-        more = sorted(own - set(labels))
+        more = sorted(set(_labels_of(system)) - set(labels))
         if more:
             notes.append(f"Labels of {system.name} alone, not compared: {_shown(more)}.")
     return notes

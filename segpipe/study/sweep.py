@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -112,7 +113,7 @@ def read_sweep(folder: Path) -> Sweep[SweepRun]:
         ConfigError: if another version wrote the sweep, and its keys are no longer known.
     """
     jobs = sweep_jobs(folder)
-    counts = Counter(word for job in jobs for word in job)
+    counts = Counter(chain.from_iterable(jobs))
     runs: dict[tuple[str, ...], dict[Repeat, SweepRun]] = {}
     problems: dict[str, str] = {}
     for number, job in enumerate(jobs):

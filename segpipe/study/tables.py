@@ -150,7 +150,7 @@ def csv_table(evidence: Evidence) -> tuple[list[str], list[list[object]]]:
             row |= {} if comparison is None else _comparison_row(comparison)
         rows.append(row)
     header = _csv_header(evidence)
-    return header, [[row.get(name) for name in header] for row in rows]
+    return header, [list(map(row.get, header)) for row in rows]
 
 
 def _csv_header(evidence: Evidence) -> list[str]:
