@@ -52,7 +52,10 @@ class TerminalHandler(logging.Handler):
         if getattr(record, "shown", False):
             return
         console = Console(stderr=True) if record.levelno >= logging.ERROR else rich.get_console()
-        text = visible_lines(self.format(record))
+        text = self.format(record)
+        if record.name.startswith("hydra"):
+            text = text.expandtabs(2)  # launchers indent what they launch
+        text = visible_lines(text)
         style = getattr(record, "style", None)
         console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 

@@ -25,7 +25,7 @@ from segpipe.reporting.run_record import RunRecord
 from segpipe.stored import read_yaml
 from segpipe.study.report import StudyPage
 from segpipe.study.tables import markdown_table
-from segpipe.terminal import logged_to, show_table
+from segpipe.terminal import TerminalHandler, logged_to, show_table
 from segpipe.text import HIDDEN, name_fault, visible
 from segpipe.verdict import Judgement
 
@@ -174,6 +174,15 @@ def test_output_that_nobody_reads_any_more_ends_nothing(tmp_path: Path) -> None:
         assert process.stderr.read() == b""
     assert process.returncode == 0
     assert (tmp_path / "done").is_file()
+
+
+def test_what_a_launcher_of_hydra_says_is_indented_with_spaces(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for logger in ("hydra_plugins.hydra_joblib_launcher", "segpipe"):
+        record = logging.LogRecord(logger, logging.INFO, "", 0, "\t#0 : seed=0", None, None)
+        TerminalHandler().emit(record)
+    assert capsys.readouterr().out == "  #0 : seed=0\n\\t#0 : seed=0\n"
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if "\udcff" not in name], ids=ascii)
