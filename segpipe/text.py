@@ -1,6 +1,7 @@
 """Words in messages: hints, plurals, sizes, and the first line of an error."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -11,6 +12,7 @@ HIDDEN = re.compile(
 )
 MINUTE = 60  # s
 MINUS = "\N{MINUS SIGN}"
+NOT_KNOWN = "\N{EM DASH}"
 MOST_NAME_BYTES = 200  # of the 255 of file systems, since suffixes such as `.nii.gz` are added
 
 
@@ -110,13 +112,17 @@ def rounded(number: float, digits: int = 3) -> str:
 
 
 def decimal(number: int | float, digits: int, plus: bool = False) -> str:
-    """Return a number with its decimals and a real minus sign; what rounds to 0 has no sign.
+    """Return a number with its decimals and a real minus sign, or a dash where it is not known.
+
+    What rounds to 0 has no sign.
 
     Args:
-        number: the number to show.
+        number: the number to show; NaN is not known.
         digits: decimals.
         plus: whether a positive number has a sign too.
     """
+    if math.isnan(number):
+        return NOT_KNOWN
     text = f"{number:z.{digits}f}".replace("-", MINUS)
     is_positive = number > 0 and float(text) != 0
     return f"+{text}" if plus and is_positive else text

@@ -14,13 +14,13 @@ from segpipe.config.compare import Compare
 from segpipe.config.compose import defaults
 from segpipe.config.validation import validate
 from segpipe.metrics import Score, write_scores
-from segpipe.reporting.page import NOT_KNOWN
 from segpipe.study.answer import answer
 from segpipe.study.comparison import compare_systems
 from segpipe.study.evidence import Comparison, Evidence, analyse_systems
 from segpipe.study.findings import findings
 from segpipe.study.legend import labels, legend, letter
 from segpipe.study.sweep import Source, Sweep, Variant
+from segpipe.text import NOT_KNOWN
 
 NAN = float("nan")
 
@@ -149,3 +149,23 @@ def test_page_json_and_terminal_say_the_same(
     assert messages.index(said) == len(messages) - 1 - len(stored["verdict"]["advice"])
     of_scores = [row for row in page.cells if row[0] in ("A: ours", "B: theirs")]
     assert not any(NOT_KNOWN in row for row in of_scores), "no column of dashes"
+
+
+def test_a_metric_that_one_system_lacks_is_a_dash_and_no_nan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    systems: list[str] = []
+    for name, more in (("ours", {}), ("theirs", {"stray_volume": 12.5})):
+        (tmp_path / name).mkdir()
+        measured = [replace(score, values={**score.values, **more}) for score in scores(0.0)]
+        write_scores(measured, tmp_path / name / "scores.csv")
+        systems.append(str(tmp_path / name / "scores.csv"))
+    values = {"systems": systems, "output": str(tmp_path / "out")}
+    compare_systems(validate(Compare, defaults("compare") | values))
+    lines = capsys.readouterr().out.splitlines()
+    ours = next(line for line in lines if "A: ours" in line)
+    theirs = next(line for line in lines if "B: theirs" in line)
+    assert ours.split("│")[-2].strip() == NOT_KNOWN
+    assert theirs.split("│")[-2].strip() == "12.5"
+    page = Reader(tmp_path / "out/compare.html")
+    assert not any("nan" in row for row in page.cells)

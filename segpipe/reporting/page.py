@@ -20,9 +20,8 @@ from PIL import Image
 
 from segpipe.files import write_text
 from segpipe.terminal import progress_bar
-from segpipe.text import decimal, visible_lines
+from segpipe.text import NOT_KNOWN, decimal, visible_lines
 
-NOT_KNOWN = "—"
 WEBP_QUALITY = 80  # a tenth of the size of a PNG, without a visible difference
 
 
@@ -230,7 +229,7 @@ def _finalize(value: object) -> object:
 
 def _shown(cell: str | int | float | Value | None, column: Column) -> str:
     """Return the text of a cell that is neither a link nor a picture."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+    if cell is None:
         return NOT_KNOWN
     if isinstance(cell, Value):
         return cell.text

@@ -11,7 +11,6 @@ from segpipe.metrics import tolerance_text
 from segpipe.prediction.mask_warnings import note_of_training_scans
 from segpipe.prediction.records import ScanRecord, scores_of, units_of
 from segpipe.reporting.page import (
-    NOT_KNOWN,
     Link,
     Page,
     Picture,
@@ -23,7 +22,7 @@ from segpipe.reporting.page import (
 from segpipe.reporting.prediction_tables import done_table, failed_table, rank
 from segpipe.reporting.prediction_viewer import viewer_of
 from segpipe.reporting.viewer import Viewer
-from segpipe.text import count
+from segpipe.text import NOT_KNOWN, count
 from segpipe.verdict import Verdict, judge
 
 WIDTH = 1000  # pixels of a picture inside the page

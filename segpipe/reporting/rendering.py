@@ -10,6 +10,7 @@ from segpipe.metrics import IGNORED, Score, metrics_of, summarise
 from segpipe.prediction.predictor import Prediction
 from segpipe.reporting.viewer import ViewerBudget, viewer_case
 from segpipe.terminal import show_table
+from segpipe.text import decimal
 from segpipe.units import UnitName, Units
 from segpipe.verdict import Colour, Judgement
 
@@ -85,7 +86,7 @@ def show_scores(scores: Sequence[Score], title: str, units: Units) -> None:
     for line in summarise(scores):
         row = [line.label]
         for name, metric in metrics.items():
-            row.append(f"{getattr(line, name):.{metric.digits}f}")
+            row.append(decimal(getattr(line, name), metric.digits))
         rows.append([*row, str(line.misses), str(line.false_alarms)])
     show_table(title, ["label", *headings, "misses", "false alarms"], rows)
 

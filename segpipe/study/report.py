@@ -9,7 +9,6 @@ from segpipe.config.page import ComparisonOptions
 from segpipe.files import write_json, write_table, write_text
 from segpipe.reporting.latex import write_latex
 from segpipe.reporting.page import (
-    NOT_KNOWN,
     Cell,
     Column,
     Link,
@@ -41,7 +40,7 @@ from segpipe.study.tables import (
     variants_table,
 )
 from segpipe.terminal import show_next, show_table
-from segpipe.text import count
+from segpipe.text import count, decimal
 from segpipe.verdict import Judgement
 
 log = logging.getLogger("segpipe")
@@ -250,9 +249,9 @@ def show_study(evidence: Evidence) -> None:
     for score in evidence.mean_scores:
         row = [names[score.variant], str(score.runs)]
         spread = score.spread[MAIN]
-        row.append(f"{spread:.{metrics[MAIN].digits}f}" if score.runs > 1 else NOT_KNOWN)
+        row.append(decimal(spread, metrics[MAIN].digits))
         for name, metric in metrics.items():
-            row.append(f"{score.metrics[name].mean:.{metric.digits}f}")
+            row.append(decimal(score.metrics[name].mean, metric.digits))
         rows.append(row)
     noun = evidence.noun
     show_table(f"{noun}s", [noun, "runs", "± Dice", *headings], rows)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from segpipe.metrics import all_metrics
-from segpipe.reporting.page import NOT_KNOWN, Cell, Column, Link, Table, Value
+from segpipe.reporting.page import Cell, Column, Link, Table, Value
 from segpipe.reporting.score_tables import interval_cell
 from segpipe.stored import SCHEMA
 from segpipe.study.evidence import ALL, MAIN, Comparison, Evidence, VariantScore
 from segpipe.study.findings import findings, in_points
 from segpipe.study.legend import labels, letters
 from segpipe.study.statistics import LEAST_CASES, inferiority
-from segpipe.text import decimal, visible
+from segpipe.text import NOT_KNOWN, decimal, visible
 from segpipe.verdict import Judgement
 
 Row = dict[str, str | int | float]  # of study.csv: column -> value
@@ -227,7 +227,7 @@ def markdown_table(table: Table) -> list[str]:
 
 def _markdown_cell(cell: Cell, column: Column) -> str:
     if isinstance(cell, int | float):
-        return NOT_KNOWN if np.isnan(cell) else decimal(cell, column.digits or 0)
+        return decimal(cell, column.digits or 0)
     if cell is None:
         return NOT_KNOWN
     return _markdown(cell.text if isinstance(cell, Link | Value) else str(cell))
