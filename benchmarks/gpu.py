@@ -272,7 +272,7 @@ class Bench:
             for workers in self.sizes.workers:
                 options = options_of([*source, f"data.workers={workers}", *next(iter(self.sizes.nets.values())),
                                       f"trainer.steps_per_epoch={4 * self.sizes.steps}"])  # fmt: skip
-                data = ready(options, self.device)
+                data = ready(options, self.device, self.usual.number_format)
                 data.trainer = argparse.Namespace(global_step=0)  # type: ignore[assignment]
                 step = stepper(options, data.plan, self.device, self.usual)
                 batches = iter(data.train_dataloader())
