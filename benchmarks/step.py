@@ -199,7 +199,9 @@ def main() -> None:
         ]
         for way in ways:  # warms up
             way()
-        times = np.array([[way() for way in ways] for _ in range(ROUNDS)])
+        times = np.zeros((ROUNDS, len(ways)))
+        for turn in times:
+            turn[:] = [way() for way in ways]
     whole, bare, usual = np.median(times, axis=0)
     print(
         f"{device}, {number_format}, patch {plan.patch}, batch {plan.batch}, {workers} workers; medians of {ROUNDS}"
