@@ -10,7 +10,7 @@ without; and the same where every step is measured.
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -82,6 +82,11 @@ def epoch(
     return run
 
 
+def in_turns(ways: Sequence[Callable[[], float]]) -> list[float]:
+    """Return what each way takes, in their order."""
+    return [way() for way in ways]
+
+
 def main() -> None:
     """Prints the ratios."""
     options = options_of(sys.argv[1:])
@@ -91,9 +96,8 @@ def main() -> None:
         every = GradientFlow(Path(folder), 1)
         flows = [None, GradientFlow(Path(folder), options.trainer.steps_per_epoch), every]
         ways = [epoch(options, plan, number_format, flow) for flow in flows]
-        times = np.array([[way() for way in ways] for _ in range(ROUNDS + 1)])[
-            1:
-        ]  # the first warms up
+        rounds = [in_turns(ways) for _ in range(ROUNDS + 1)]
+        times = np.array(rounds[1:])  # the first warms up
     print(
         f"{device}, {number_format}, patch {plan.patch}, batch {plan.batch}; medians of {ROUNDS} epochs in turns"
     )

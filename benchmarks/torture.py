@@ -120,8 +120,10 @@ def print_table(names: Iterable[str], found: Counter[tuple[str, str]]) -> None:
     print(f"{'attack':24s}" + "".join(f"{outcome:>9s}" for outcome in OUTCOMES))
     for name in names:
         print(f"{name:24s}" + "".join(f"{found[name, outcome]:9d}" for outcome in OUTCOMES))
-    totals = [sum(n for (_, how), n in found.items() if how == outcome) for outcome in OUTCOMES]
-    print(f"{'all':24s}" + "".join(f"{total:9d}" for total in totals))
+    totals: Counter[str] = Counter()
+    for (_, outcome), count in found.items():
+        totals[outcome] += count
+    print(f"{'all':24s}" + "".join(f"{totals[outcome]:9d}" for outcome in OUTCOMES))
 
 
 if __name__ == "__main__":

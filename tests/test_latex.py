@@ -15,7 +15,7 @@ def rows_of(text: str) -> list[list[str]]:
     """Return the cells of each row, as LaTeX would split them."""
     body = text.split(r"\toprule")[1].split(r"\bottomrule")[0].replace(r"\midrule", "")
     rows = [row for row in body.split(r"\\") if row.strip()]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)&", row)] for row in rows]
+    return [re.split(r"\s*(?<!\\)&\s*", row.strip()) for row in rows]
 
 
 def test_a_table_has_the_digits_and_units_of_the_page() -> None:

@@ -14,6 +14,7 @@ from support.dicom import DX, data_set, save
 from support.dicom_files import write_series
 
 from segpipe.errors import ConfigError
+from segpipe.prediction.channel_sets import Scan
 from segpipe.prediction.scans import find_scans
 from segpipe.prediction.truths import find_truths
 
@@ -91,7 +92,7 @@ def test_numbered_files_are_channels_of_one_scan(folder: Path) -> None:
     for name in ("x_0001", "x_0000", "y_0000", "y_0001"):
         (folder / f"in/deep/{name}.nii.gz").write_bytes(b"")
     found = find_scans("in/deep/*.nii.gz", Path("out"), 2)
-    assert [(scan.name, [path.name for path in scan.images]) for scan in found] == [
+    assert [(scan.name, file_names(scan)) for scan in found] == [
         ("x", ["x_0000.nii.gz", "x_0001.nii.gz"]),
         ("y", ["y_0000.nii.gz", "y_0001.nii.gz"]),
     ]
@@ -106,10 +107,14 @@ def made(folder: Path, *names: str) -> Path:
     return folder
 
 
+def file_names(scan: Scan) -> list[str]:
+    return [path.name for path in scan.images]
+
+
 def found(folder: Path, channels: int) -> dict[str, tuple[list[str], bool]]:
     """Per scan the names of its files, and whether it can be tried."""
     scans = find_scans(str(folder), folder / "out", channels)
-    return {scan.name: ([path.name for path in scan.images], not scan.problem) for scan in scans}
+    return {scan.name: (file_names(scan), not scan.problem) for scan in scans}
 
 
 @pytest.mark.parametrize(
@@ -130,8 +135,10 @@ def test_only_exact_suffixes_are_channels(
     tmp_path: Path, names: str, channels: int, scans: dict[str, list[str]]
 ) -> None:
     folder = made(tmp_path, *(f"{name}.nii.gz" for name in names.split()))
-    expected = {name: ([f"{file}.nii.gz" for file in files], True) for name, files in scans.items()}
-    assert found(folder, channels) == expected
+    listed = found(folder, channels)
+    assert listed.keys() == scans.keys()
+    for name, files in scans.items():
+        assert listed[name] == ([f"{file}.nii.gz" for file in files], True)
 
 
 def test_a_wrong_set_of_channels_fails_alone(tmp_path: Path) -> None:

@@ -293,13 +293,17 @@ def test_the_report_of_what_is_no_sweep_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.strip().endswith("is not the folder of a sweep: it holds no multirun.yaml")
 
 
+def without_seed(job: list[str]) -> tuple[str, ...]:
+    return tuple(word for word in job if not word.startswith("seed="))
+
+
 @pytest.mark.parametrize("name", [file.stem for file in (REPOSITORY / "conf/study").glob("*.yaml")])
 def test_every_study_is_a_grid_of_valid_runs_with_three_seeds(name: str, tmp_path: Path) -> None:
     check("train", Train, ["-m", f"+study={name}"])
     overrides = {"task": [f"+study={name}"], "hydra": []}
     (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": overrides}}))
     jobs = sweep_jobs(tmp_path)
-    variants = {tuple(word for word in job if not word.startswith("seed=")) for job in jobs}
+    variants = {without_seed(job) for job in jobs}
     assert len(jobs) == 3 * len(variants) >= 12
 
 

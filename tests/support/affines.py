@@ -6,9 +6,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 ORIENTATIONS = [
-    np.array(
-        [[sign * (row == axis) for axis in order] for row, sign in enumerate(signs)], dtype=float
-    )
+    np.diag(np.array(signs, dtype=float))[:, list(order)]
     for order in itertools.permutations(range(3))
     for signs in itertools.product((1, -1), repeat=3)
 ]
