@@ -233,16 +233,41 @@ def test_a_budget_of_few_steps_gets_a_narrower_network(
     assert widths("trainer.max_time=00:00:01:00", given) is None
 
 
+@pytest.mark.parametrize(("dims", "minutes"), [(2, 20), (3, 5)])
+def test_a_2d_network_needs_more_steps_before_it_is_wide(
+    dims: int, minutes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two cores that have bf16 and no AMX: narrow in a quarter of the minutes, wide in twice as many."""
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": False})
+    monkeypatch.setattr("segpipe.planning.pace.usual_threads", lambda: 2)
+
+    def first_channels(seconds: int) -> int:
+        options = composed(f"model=unet{dims}d", f"trainer.max_time=00:00:00:{seconds}")
+        found = Pace.of(options, "bf16", 1, 2)
+        assert found is not None
+        assert found.capacity is not None
+        return found.capacity.first
+
+    usual, narrow = {2: (24, 16), 3: (16, 8)}[dims]
+    assert first_channels(60 * minutes // 4) == narrow
+    assert first_channels(60 * minutes * 2) == usual
+
+
 def test_a_core_without_avx512_or_amx_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
-    def patches(capability: str, number_format: NumberFormat, amx: bool = False) -> float:
+    def patches(
+        capability: str, number_format: NumberFormat, amx: bool = False, dims: int = 3
+    ) -> float:
         monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
         monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": amx})
-        found = Pace.of(composed("model.channels=[16,32]"), number_format, 1, 2)
+        options = composed(f"model=unet{dims}d", "model.channels=[16,32]")
+        found = Pace.of(options, number_format, 1, 2)
         assert found is not None
-        return found.patches([40, 40, 40], [1.0, 1.0, 1.0], 1e6)
+        return found.patches([40] * dims, [1.0] * dims, 1e6)
 
     assert patches("AVX2", "float32") == pytest.approx(patches("AVX512", "float32") / 2, rel=0.1)
     assert patches("AVX2", "bf16") == patches("AVX2", "float32")  # emulated at best
     assert patches("AVX512", "bf16") > 1.3 * patches("AVX512", "float32")
     assert patches("AVX512", "bf16", amx=True) > 2 * patches("AVX512", "float32")
     assert patches("AVX512", "float32", amx=True) == patches("AVX512", "float32")
+    assert patches("AVX512", "bf16", amx=True, dims=2) == patches("AVX512", "bf16", dims=2)

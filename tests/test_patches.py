@@ -105,6 +105,18 @@ def test_more_patches_are_augmented_with_every_round_of_the_warm_up(tmp_path: Pa
     assert shares[3:] == [1, 1]
 
 
+def test_a_warm_up_lasts_longer_where_a_patch_holds_little_of_a_case(tmp_path: Path) -> None:
+    words = ["model.channels=[4,8]", "augment.warmup=3", f"data.cache={tmp_path / 'cache'}"]
+    cases = [case(tmp_path, 0)] * 400
+    quarter = plan().model_copy(update={"case_share": 0.25})
+    warming = Patches(cases, quarter, composed(*words))
+    shares = []
+    for round_number in (0, 6, 11, 12):
+        seeds = [seed for _, _, seed in warming._draw_round(round_number)]
+        shares.append(np.mean(np.array(seeds) != UNCHANGED))
+    assert shares == pytest.approx([1 / 13, 7 / 13, 12 / 13, 1], abs=0.08)
+
+
 def test_a_warm_up_leaves_all_other_draws_alone(tmp_path: Path) -> None:
     cache = f"data.cache={tmp_path / 'cache'}"
     words = ["model.channels=[4,8]", "augment=strong", cache]

@@ -44,7 +44,7 @@ class Patches(Dataset[dict[str, Any]]):
     ) -> None:
         self.cases = cases
         self.seed = options.seed
-        self.warmup = options.augment.warmup
+        self.warmup = options.augment.warmup / plan.case_share
         self.sampler = make_sampler(plan, options.plan.foreground, options.augment)
         self.augmentation = make_augmentation(plan, options.augment) if augmented else None
         self.entries = list(entries)
@@ -73,8 +73,8 @@ class Patches(Dataset[dict[str, Any]]):
     def _draw_round(self, round_number: int) -> list[list[int]]:
         """Draw the case, position seed and augmentation seed of each patch of a round.
 
-        In the first `augment.warmup` rounds some patches are left as they are. The last round drawn
-        is kept.
+        Some patches are left as they are until the rounds have shown each case, whole,
+        `augment.warmup` times. The last round drawn is kept.
         """
         if self.round[0] != round_number:
             rng = np.random.default_rng([self.seed, round_number])

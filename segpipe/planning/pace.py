@@ -23,11 +23,14 @@ TRIAL = 64  # voxels along each axis of the patch whose multiply-adds are counte
 PASSES = 3  # the backward pass has twice the multiply-adds of the forward pass
 # a second, measured in trainings of 2 and of 37 labels on a core with AVX512 and AMX
 MULTIPLY_ADDS: dict[NumberFormat, float] = {"bf16": 1.2e11, "fp16": 4e10, "float32": 4e10}
-WITHOUT_AMX = 6e10  # in bf16: 4e10 to 5.2e10 of narrow networks, 6.4e10 to 7.2e10 of the usual ones
+# in bf16: 4e10 to 5.2e10 of narrow networks, 6.4e10 to 7.2e10 of the usual ones; in 2D so even with
+# AMX, where four trainings had 5.8e10 to 6.8e10, validations included
+WITHOUT_AMX = 6e10
 WITHOUT_AVX512 = 2e10  # 1.4e10 in 2D, 2.4e10 in 3D
 LOGIT_SECONDS = 3e-8  # that the loss takes for a logit
-# of the usual network; where a budget holds fewer, a narrower one is better (docs/recipe.md)
-ENOUGH_STEPS = 1000
+# of the usual network, by axes that it sees; where a budget holds fewer, a narrower one is better
+# (docs/recipe.md)
+ENOUGH_STEPS = {2: 5000, 3: 1000}
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,9 @@ def _capacity(
     usual = options.model_copy(update={"model": usual_skips(options.model)})
     a_voxel = _voxel_seconds(sized(usual, found), number_format, channels, labels)
     steps = seconds / (BATCH_VOXELS["cpu", options.model.dims] * a_voxel)
-    narrow = narrowed(found, options.model.dims, steps, ENOUGH_STEPS)
-    is_enough = steps >= ENOUGH_STEPS or labels >= narrow.first  # channels to tell labels apart
+    enough = ENOUGH_STEPS[options.model.dims]
+    narrow = narrowed(found, options.model.dims, steps, enough)
+    is_enough = steps >= enough or labels >= narrow.first  # channels to tell labels apart
     return found if is_enough else narrow
 
 
@@ -112,14 +116,15 @@ def _voxel_seconds(
     size = round_up(size, levels.strides)
     stages = describe(options.model, channels, labels + 1, levels.strides, levels.kernels, size)
     multiply_adds = sum(stage.multiply_adds for stage in stages) / math.prod(size)
-    computing = PASSES * multiply_adds / _multiply_adds_a_second(number_format)
+    speed = _multiply_adds_a_second(number_format, options.model.dims)
+    computing = PASSES * multiply_adds / speed
     comparing = (labels + 1) * LOGIT_SECONDS
     return float(computing + comparing)
 
 
-def _multiply_adds_a_second(number_format: NumberFormat) -> float:
-    """Return how many multiply-adds a core of this machine makes a second in a network."""
+def _multiply_adds_a_second(number_format: NumberFormat, dims: int) -> float:
+    """Return how many multiply-adds a second a core makes here in a network of so many axes."""
     usual = MULTIPLY_ADDS[number_format]
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return min(usual, WITHOUT_AVX512)
-    return usual if cpu_has("amx_bf16") else min(usual, WITHOUT_AMX)
+    return usual if cpu_has("amx_bf16") and dims == 3 else min(usual, WITHOUT_AMX)
