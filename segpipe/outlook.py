@@ -22,7 +22,7 @@ from segpipe.planning.planner import plan_dataset
 from segpipe.ranks import Ranks
 from segpipe.reporting.doctor_page import Outlook
 from segpipe.reporting.doctor_tables import Examination
-from segpipe.text import count, first_line, often, spoken, times
+from segpipe.text import count, first_line, spoken, times
 from segpipe.training.initial import open_initial
 from segpipe.training.trial import forecast, try_steps
 
@@ -122,11 +122,11 @@ def _time(
         trial.step_s,
         spoken(ahead.total_s),
     )
-    seen = f"which see each training case about {often(ahead.seen)}"
+    patches = f"with about {round(ahead.patches)} patches of each training case"
     return [
         ("the whole run, about", spoken(ahead.total_s)),
         ("a training step, measured", f"{trial.step_s:.2g} s: {where}"),
-        ("steps, about", f"{ahead.steps:,}, {seen}"),
+        ("steps, about", f"{ahead.steps:,}, {patches}"),
         ("a validation, about", f"{spoken(ahead.validation_s)}: {count(len(val), 'case')}"),
         ("preparing the training cases, about", spoken(len(train) * trial.prepare_s)),
     ]

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
 
 from segpipe.axes import Axes, Axis, Frame, Slices
 from segpipe.config.data import NaNPolicy
@@ -42,8 +42,6 @@ class Plan(BaseModel):
         ignore: id on disk of voxels that nobody has annotated; None where there are none.
         patch: size in voxels along the axes of model space, 1 along `slice_axis`.
         batch: patches per step.
-        case_share: the share of a median training case that a patch holds, in voxels; 1 in plans of
-            before it was known.
         slice_axis: axis of model space that a 2D network does not see; None for a 3D network.
         slices: the axis of a scan that becomes the slice axis, as `Planes` has it.
         frame: directions in RAS+ to which a scan's axes are matched; None: RAS+ itself.
@@ -86,7 +84,6 @@ class Plan(BaseModel):
     ignore: int | None
     patch: list[int]
     batch: int
-    case_share: Annotated[float, Field(gt=0, le=1), Was(1.0)] = 1.0
     slice_axis: Axis | None
     slices: Annotated[Slices, Was("plan")]
     frame: Annotated[Frame | None, Was(None)]
@@ -139,10 +136,6 @@ class Plan(BaseModel):
     def network_patch(self) -> list[int]:
         """Patch size in voxels along the axes that the network sees."""
         return [self.patch[axis] for axis in self.network_axes]
-
-    def times_seen(self, steps: int, cases: int) -> float:
-        """Return how often so many steps show each of so many training cases whole."""
-        return steps * self.batch * self.case_share / max(1, cases)
 
     @property
     def label_names(self) -> list[str]:

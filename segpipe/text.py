@@ -100,11 +100,6 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def often(number: float) -> str:
-    """Return a number of times: `40 times`, or `0.3 times` where it is less than one."""
-    return count(round(number), "time") if number >= 0.95 else f"{number:.1g} times"
-
-
 def times(sizes: Iterable[object]) -> str:
     """Return sizes joined by `x`: `96x96x64`."""
     return "x".join(str(size) for size in sizes)

@@ -1,7 +1,6 @@
 """The end of a run: how it is foretold, and what ends it before the budget does."""
 
 import csv
-import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -34,13 +33,7 @@ def test_a_run_ends_when_its_validations_get_no_better(impatient: tuple[str, Pat
 
 def test_a_run_says_soon_what_its_budget_holds(impatient: tuple[str, Path]) -> None:
     said, _ = impatient
-    seen = re.search(
-        r"about 200 steps in all, which see each training case about (\d+) times", said
-    )
-    assert seen is not None, said
-    assert 4 <= int(seen[1]) <= 20, (
-        "40 patches of a case, each of which holds a tenth to a half of it"
-    )
+    assert "about 200 steps in all, with about 40 patches of each training case" in said
 
 
 @pytest.mark.parametrize(

@@ -124,11 +124,10 @@ def test_a_given_patch_is_halved_while_its_edges_are_even(plan_on: PlanOn) -> No
 def test_a_plan_of_before_says_nothing_of_channels(plan_on: PlanOn, tmp_path: Path) -> None:
     values = plan_on("cuda", 8).model_dump(mode="json")
     assert read_plan(tmp_path, dict(values)).widths == values["widths"]
-    for key in ("widths", "parts", "recompute", "case_share"):
+    for key in ("widths", "parts", "recompute"):
         del values[key]
     before = read_plan(tmp_path, values)
     assert (before.widths, before.parts, before.recompute) == (None, 1, False)
-    assert before.case_share == 1
 
 
 # --- a step in parts, and activations that are computed again

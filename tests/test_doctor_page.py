@@ -121,7 +121,7 @@ def test_the_time_of_a_run_is_that_of_its_steps_validations_and_preparation() ->
     trial = Trial(step_s=2.0, window_s=0.5, prepare_s=1.0)
     ahead = forecast(trial, plan, options, 40, grids)
     assert ahead.steps == 100
-    assert ahead.seen == 5 / 8, "a patch is an eighth of a case"
+    assert ahead.patches == 5
     assert ahead.validation_s == 10 * (3 * 0.5 + 1)
     assert ahead.total_s == 100 * 2 + 5 * 25 + 40 + 25
     timed = composed(*["plan.patch=[8,8,8]", "trainer.max_time=00:10:00", "trainer.validations=4"])
@@ -159,7 +159,7 @@ def test_the_command_plans_and_measures_a_training(tmp_path: Path, opened: Brows
     assert "All 6 cases are usable; no problems found." in page.text
     assert "python train.py data.root=data page.cases=3 trainer.max_steps=40" in page.text
     assert ["patch 8x8x8", "given"] in [row[:2] for row in page.cells], page.cells
-    assert "40, which see each training case about 4 times" in page.text
+    assert "40, with about 8 patches of each training case" in page.text
     assert "s a step: a run would take about" in done.stdout
     assert len(list((tmp_path / "run/overlays").iterdir())) == 3
     for width in (1400, 390):

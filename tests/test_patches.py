@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from support.patches import cut_and_augment, voxel_indices
 from support.plans import case, plan
 
 from segpipe.data.augment import UNCHANGED
+from segpipe.data.cases import Case
 from segpipe.data.module import count_workers
 from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.patches import Patches
@@ -96,7 +98,7 @@ def test_more_patches_are_augmented_with_every_round_of_the_warm_up(tmp_path: Pa
     words = ["model.channels=[4,8]", "augment=strong", "augment.warmup=3", cache]
     number_of_cases = 400
     cases = [case(tmp_path, 0)] * number_of_cases
-    warming = Patches(cases, plan(), composed(*words))
+    warming = Patches(cases, plan("plan.patch=[20,16,12]"), composed(*words))
     shares = []
     for round_number in range(5):
         seeds = [seed for _, _, seed in warming._draw_round(round_number)]
@@ -105,16 +107,32 @@ def test_more_patches_are_augmented_with_every_round_of_the_warm_up(tmp_path: Pa
     assert shares[3:] == [1, 1]
 
 
-def test_a_warm_up_lasts_longer_where_a_patch_holds_little_of_a_case(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("patch", "rounds"),
+    [([20, 16, 12], 3), ([40, 20, 20], 3), ([10, 16, 12], 6), ([10, 8, 12], 12), ([10, 8, 6], 24)],
+)
+def test_a_warm_up_counts_how_often_a_whole_label_is_shown(
+    tmp_path: Path, patch: list[int], rounds: float
+) -> None:
+    """Labels here are spread over the whole of a case."""
     words = ["model.channels=[4,8]", "augment.warmup=3", f"data.cache={tmp_path / 'cache'}"]
-    cases = [case(tmp_path, 0)] * 400
-    quarter = plan().model_copy(update={"case_share": 0.25})
-    warming = Patches(cases, quarter, composed(*words))
-    shares = []
-    for round_number in (0, 6, 11, 12):
-        seeds = [seed for _, _, seed in warming._draw_round(round_number)]
-        shares.append(np.mean(np.array(seeds) != UNCHANGED))
-    assert shares == pytest.approx([1 / 13, 7 / 13, 12 / 13, 1], abs=0.08)
+    given = f"plan.patch={patch}".replace(" ", "")
+    warming = Patches([case(tmp_path, seed) for seed in range(9)], plan(given), composed(*words))
+    assert warming.warmup == pytest.approx(rounds, rel=0.05)
+
+
+def test_a_warm_up_is_short_where_a_patch_shows_a_small_label_whole(tmp_path: Path) -> None:
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[30:34, 7:11, 20:24] = 1
+    for name in ("image", "label"):
+        nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}.nii")
+    small = Case("small", (tmp_path / "image.nii",), tmp_path / "label.nii")
+    planned = plan("plan.patch=[8,8,8]", labels={"background": 0, "organ": 1})
+    words = ["model.channels=[4,8]", "augment.warmup=3", f"data.cache={tmp_path / 'cache'}"]
+    often = Patches([small], planned, composed(*words, "plan.foreground=1"))
+    assert often.warmup == 3
+    never = Patches([small], planned, composed(*words, "plan.foreground=0"))
+    assert 20 < never.warmup <= 3 * 5**3, "at most as of a label that fills the case"
 
 
 def test_a_warm_up_leaves_all_other_draws_alone(tmp_path: Path) -> None:

@@ -40,16 +40,6 @@ def test_a_large_volume_is_cut() -> None:
     assert plan((1.0, 1.0, 1.0), (512, 512, 300), device="cuda").patch == [128, 128, 128]
 
 
-def test_the_share_of_a_case_that_a_patch_holds_is_counted_in_voxels_of_model_space() -> None:
-    assert plan((1.0, 1.0, 1.0), (35, 50, 36), "model.channels=[4,8,16,32]").case_share == 1
-    given = ("plan.patch=[32,32,32]", "model.channels=[4,8,16]")
-    assert plan((1.0, 1.0, 1.0), (64, 64, 24), *given).case_share == 1 / 4
-    coarse = plan((1.0, 1.0, 1.0), (64, 64, 24), *given, "plan.spacing=[2,2,1]")
-    assert coarse.case_share == 1
-    slices = plan((1.0, 1.0, 3.0), (64, 64, 10), "model=unet2d", "plan.patch=[32,64]")
-    assert slices.case_share == pytest.approx(1 / 20)
-
-
 def test_anisotropic_volumes_are_halved_in_plane_first() -> None:
     made = plan((0.8, 0.8, 5.0), (256, 256, 24), "model.channels=[4,8,16,32]")
     assert made.strides[0] == [2, 2, 1]

@@ -104,8 +104,8 @@ class Augment(RegisteredSection):
     scale: float = Field(ge=0, lt=1, description="largest relative change of size")
     elastic: Probability = Field(description="probability of a smooth grid distortion")
     warmup: Annotated[NonNegativeInt, Was(0)] = Field(
-        description="times that the patches show each training case whole while the share of "
-        "augmented ones grows to 1; 0 = all from the first step"
+        description="times that the patches show the labels of each training case while the share "
+        "of augmented ones grows to 1; 0 = all from the first step"
     )
 
 

@@ -1,5 +1,6 @@
 """Cut a patch from a prepared case at a random position."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,14 +40,11 @@ class PatchSampler:
             `image`, shape `(c, *size)`, and `label`, shape `(1, *size)`, both 0 outside of the
             case.
         """
-        self.rng.seed(seed)
         case_shape = tuple(label.shape[1:])
-        centre = np.unravel_index(self._draw_centre(indices, label.numel()), case_shape)
         region = [slice(None)]
         margins: list[int] = []
-        for position, edge, size in zip(centre, case_shape, self.size, strict=True):
-            last_start = max(edge - size, 0)
-            start = min(max(int(position) - size // 2, 0), last_start)
+        starts = self._draw_start(case_shape, indices, seed)
+        for start, edge, size in zip(starts, case_shape, self.size, strict=True):
             region.append(slice(start, start + size))
             missing = max(size - edge, 0)
             # `pad` takes the last axis first
@@ -55,6 +53,39 @@ class PatchSampler:
             "image": pad(image[tuple(region)], margins),
             "label": pad(label[tuple(region)], margins),
         }
+
+    def shown(
+        self, case_shape: tuple[int, ...], indices: Sequence[np.ndarray], seed: int
+    ) -> list[float]:
+        """Return the share of its voxels that a patch shows of each label that the case holds.
+
+        Args:
+            case_shape: voxels along three axes.
+            indices: per label the flat indices of its voxels, background first, which is left out.
+            seed: the seed of the position.
+        """
+        start = np.array(self._draw_start(case_shape, indices, seed))
+        shares = []
+        for voxels in indices[1:]:
+            if len(voxels) > 0:
+                inside = np.column_stack(np.unravel_index(voxels, case_shape)) - start
+                is_shown = ((inside >= 0) & (inside < self.size)).all(axis=1)
+                shares.append(float(is_shown.mean()))
+        return shares
+
+    def _draw_start(
+        self, case_shape: tuple[int, ...], indices: Sequence[np.ndarray], seed: int
+    ) -> list[int]:
+        """Draw the first voxel of a patch along each axis."""
+        self.rng.seed(seed)
+        centre = self._draw_centre(indices, math.prod(case_shape))
+        starts = []
+        for position, edge, size in zip(
+            np.unravel_index(centre, case_shape), case_shape, self.size, strict=True
+        ):
+            last_start = max(edge - size, 0)
+            starts.append(min(max(int(position) - size // 2, 0), last_start))
+        return starts
 
     def _draw_centre(self, indices: Sequence[np.ndarray], voxels: int) -> int:
         """Draw the flat index of the voxel on which the patch is centred."""

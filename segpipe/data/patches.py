@@ -12,10 +12,14 @@ from torch.utils.data import Dataset, Sampler
 from segpipe.config.train import Augment, Train
 from segpipe.data.augment import UNCHANGED, Augmentation, make_augmentation, make_sampler
 from segpipe.data.cases import Case
+from segpipe.data.patch_sampler import PatchSampler
 from segpipe.data.prepared_case import MIB, PreparedCase, prepare_all, prepare_case
 from segpipe.plan import Plan
 
 HELD_MIB = 2048  # prepared cases up to this size together stay open; else each is opened per patch
+# to learn how much of a label a patch shows
+TRIED_CASES = 16
+TRIED_PATCHES = 8  # of each case
 
 
 class Patches(Dataset[dict[str, Any]]):
@@ -44,7 +48,6 @@ class Patches(Dataset[dict[str, Any]]):
     ) -> None:
         self.cases = cases
         self.seed = options.seed
-        self.warmup = options.augment.warmup / plan.case_share
         self.sampler = make_sampler(plan, options.plan.foreground, options.augment)
         self.augmentation = make_augmentation(plan, options.augment) if augmented else None
         self.entries = list(entries)
@@ -54,6 +57,9 @@ class Patches(Dataset[dict[str, Any]]):
         self.held: dict[Path, PreparedCase] | None = None
         if _size_mib(self.entries) <= HELD_MIB:
             self.held = {}
+        self.warmup = 0.0  # rounds
+        if options.augment.warmup:
+            self.warmup = options.augment.warmup / self._shown_share(plan, options)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a patch.
@@ -73,8 +79,8 @@ class Patches(Dataset[dict[str, Any]]):
     def _draw_round(self, round_number: int) -> list[list[int]]:
         """Draw the case, position seed and augmentation seed of each patch of a round.
 
-        Some patches are left as they are until the rounds have shown each case, whole,
-        `augment.warmup` times. The last round drawn is kept.
+        Some patches are left as they are until each label has been shown `augment.warmup` times.
+        The last round drawn is kept.
         """
         if self.round[0] != round_number:
             rng = np.random.default_rng([self.seed, round_number])
@@ -86,6 +92,22 @@ class Patches(Dataset[dict[str, Any]]):
                 seeds[1, is_left] = UNCHANGED
             self.round = (round_number, np.column_stack([order, *seeds]).tolist())
         return self.round[1]
+
+    def _shown_share(self, plan: Plan, options: Train) -> float:
+        """Return the share of a label's voxels that a patch shows, mean of some patches.
+
+        It is no less than the share of a case that a patch holds.
+        """
+        sampler = _unmoved_sampler(plan, options.plan.foreground, options.augment)
+        shown: list[float] = []
+        held = []
+        for entry in self.entries[:: -(-len(self.entries) // TRIED_CASES)]:
+            case = self._open(entry)
+            shape = case.label.shape[1:]
+            held.append(np.prod(np.minimum(plan.patch, shape) / np.array(shape)))
+            for seed in range(TRIED_PATCHES):
+                shown += sampler.shown(tuple(shape), case.indices, seed)
+        return float(max(np.mean(shown or 0), np.mean(held)))
 
     def _open(self, entry: Path) -> PreparedCase:
         if self.held is None:
@@ -119,8 +141,7 @@ def fixed_patches(
     Raises:
         DataError: if a case cannot be used.
     """
-    unmoved = augment.model_copy(update={"affine": 0.0, "elastic": 0.0})
-    sampler = make_sampler(plan, foreground, unmoved)
+    sampler = _unmoved_sampler(plan, foreground, augment)
     prepared = [prepare_case(case, plan) for case in cases[:count]]
     images = []
     labels = []
@@ -131,6 +152,12 @@ def fixed_patches(
         images.append(patch["image"])
         labels.append(patch["label"])
     return torch.stack(images), torch.stack(labels).to(torch.uint8)
+
+
+def _unmoved_sampler(plan: Plan, foreground: float, augment: Augment) -> PatchSampler:
+    """Return the sampler of patches as large as the plan says, which nothing turns."""
+    unmoved = augment.model_copy(update={"affine": 0.0, "elastic": 0.0})
+    return make_sampler(plan, foreground, unmoved)
 
 
 def augment_batch(augmentation: Augmentation, batch: dict[str, Any]) -> dict[str, Any]:

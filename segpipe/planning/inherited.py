@@ -30,7 +30,6 @@ OF_THE_DATA = (
     "spacing_mm",
     "patch",
     "batch",
-    "case_share",
     "slice_axis",
     "slices",
     "frame",

@@ -125,7 +125,6 @@ def assemble(
         averages=_averages(fingerprint, decisions),
         patch=decisions.patch.value,
         batch=decisions.batch.value,
-        case_share=_case_share(fingerprint, decisions),
         slice_axis=planes.slice_axis,
         slices=planes.slices,
         frame=planes.frame,
@@ -151,14 +150,6 @@ def _check_codes(codes: Mapping[str, object] | None, labels: Mapping[str, int]) 
     for name in codes or {}:
         if name not in names:
             raise ConfigError(f"data.codes.{name}: is no label.{nearest(name, names)}")
-
-
-def _case_share(fingerprint: Fingerprint, decisions: Decisions) -> float:
-    """Return the share of a median case that a patch holds."""
-    cases = along_planes(fingerprint, decisions.planes.value)
-    median = median_shape(cases, decisions.spacing.value)
-    held = np.minimum(decisions.patch.value, median)
-    return float(np.prod(held / median))
 
 
 def _averages(fingerprint: Fingerprint, decisions: Decisions) -> bool:

@@ -53,13 +53,13 @@ class Forecast:
 
     Attributes:
         steps: the steps of the optimiser.
-        seen: number of times that the run sees each training case whole.
+        patches: number of patches of each training case.
         validation_s: the prediction of all validation cases, once, s.
         total_s: the run, from the preparation of its cases to the scores, s.
     """
 
     steps: int
-    seen: float
+    patches: float
     validation_s: float
     total_s: float
 
@@ -196,4 +196,4 @@ def forecast(trial: Trial, plan: Plan, options: Train, train: int, val: Sequence
     steps = min(limits)
     around_s = train * trial.prepare_s + validation_s  # scores are of a last prediction
     total_s = steps * trial.step_s + validations_s + around_s
-    return Forecast(steps, plan.times_seen(steps, train), validation_s, total_s)
+    return Forecast(steps, steps * plan.batch / max(1, train), validation_s, total_s)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from segpipe.text import count, often
+from segpipe.text import count
 from segpipe.training.schedule import Budget
 from segpipe.training.task import SegmentationTask
 
@@ -41,14 +41,14 @@ class Forecast(pl.Callback):
             seconds = pl_module.plan.parts * (time.perf_counter() - self.start) / MEASURED
             left = 1 - pl_module.spent()
             steps = steps_in_all(pl_module.budget, left, trainer.global_step, seconds)
-            seen = pl_module.plan.times_seen(steps, pl_module.data.train)
+            patches = steps * pl_module.plan.batch / max(1, pl_module.data.train)
             remaining = timedelta(seconds=round((steps - trainer.global_step) * seconds))
             log.info(
-                "%.2g s a step: about %s in all, which see each training case about %s; %s of "
-                "training left, validations not counted",
+                "%.2g s a step: about %s in all, with about %d patches of each training case; "
+                "%s of training left, validations not counted",
                 seconds,
                 count(steps, "step"),
-                often(seen),
+                round(patches),
                 remaining,
             )
 
